@@ -1,0 +1,31 @@
+"""Generative priors for imaging inverse problems: train them, sample posteriors, restore photographs."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Loaded when first asked for, so that `import genprior` is quick (PEP 562).
+_HOME = {
+    "restore": "genprior.restoration",
+    "degrade": "genprior.restoration",
+    "Restoration": "genprior.restoration",
+    "Measurement": "genprior.operators.base",
+    "load_prior": "genprior.priors.store",
+    "UnsupportedError": "genprior.priors.base",
+    "supports": "genprior.priors.base",
+    "DPS": "genprior.samplers.dps",
+    "DiffPIR": "genprior.samplers.diffpir",
+    "MMPS": "genprior.samplers.mmps",
+    "Exact": "genprior.samplers.exact",
+}
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

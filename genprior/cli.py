@@ -1,0 +1,330 @@
+"""The command line: genprior restore | degrade | sample | train | priors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+OPERATORS = "inpaint, super-resolution, gaussian-deblur, motion-deblur, deblur, colorize, denoise"
+PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel", "boundary")
+SIMULATION = ("fraction", "size")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 1 if something failed, 2 if the command line was wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("genprior: stopped", file=sys.stderr)
+        return 130
+    except _expected_errors() as error:
+        print(f"genprior: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="genprior", description="Generative priors for imaging inverse problems.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    restore = commands.add_parser("restore", help="restore images from their measurements")
+    _add_images(restore)
+    _add_operator(restore)
+    restore.add_argument("--prior", default="ddpm", help="name, family or folder (default: %(default)s)")
+    restore.add_argument("--sampler", default="auto", help="auto, diffpir, dps, mmps, exact (default: %(default)s)")
+    restore.add_argument("--n", type=int, default=1, help="samples of each image; their mean is written (default: 1)")
+    restore.add_argument("--samples", action="store_true", help="write every sample too, as NAME_sample-K.png")
+    restore.add_argument("--std", action="store_true", help="write the standard deviation too, as NAME_std.png")
+    restore.add_argument("--noise", type=float, help="standard deviation of the noise on [0, 1]; estimated if left out")
+    restore.add_argument("--steps", type=int, help="steps of the sampler")
+    restore.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    restore.set_defaults(run=_restore)
+
+    degrade = commands.add_parser("degrade", help="measure images: make blurred, holed, small, noisy ones")
+    _add_images(degrade)
+    _add_operator(degrade)
+    degrade.add_argument("--fraction", type=float, help="of the pixels, for --mask random or stroke")
+    degrade.add_argument("--size", type=int, nargs="+", help="of the hole, for --mask box: one number, or height width")
+    degrade.add_argument("--noise", type=float, default=0.0, help="standard deviation on [0, 1] (default: 0)")
+    degrade.set_defaults(run=_degrade)
+
+    sample = commands.add_parser("sample", help="draw images from a prior")
+    sample.add_argument("--prior", default="ddpm", help="name, family or folder (default: %(default)s)")
+    sample.add_argument("--n", type=int, default=16, help="how many (default: %(default)s)")
+    sample.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="for priors of any size")
+    sample.add_argument("--steps", type=int, help="of the prior's chain (default: all)")
+    sample.add_argument("--label", type=int, help="class label, for priors that have classes")
+    sample.add_argument("--device", default="auto")
+    _add_output(sample, "the sheet of samples, such as samples.png")
+    sample.set_defaults(run=_sample)
+
+    train = commands.add_parser("train", help="train a prior on your images; call again to resume")
+    train.add_argument("family", choices=["ddpm"], help="what to train")
+    train.add_argument("--data", required=True, help="folder of images, or an .npz file")
+    train.add_argument("--validation", help="folder of other images, or an .npz file")
+    train.add_argument("--images", default="train_images", help="array of the .npz file (default: %(default)s)")
+    train.add_argument("--labels", help="array of class labels in the .npz file")
+    train.add_argument("--size", type=int, default=64, help="side of the crops of a folder's images (default: 64)")
+    train.add_argument("--channels", type=int, choices=[1, 3], default=3, help="of a folder's images: 1 grey, 3 RGB")
+    train.add_argument("--out", required=True, help="folder of the run; OUT/prior is the result")
+    train.add_argument("--steps", type=int, default=20000)
+    train.add_argument("--batch", type=int, default=16)
+    train.add_argument("--accumulate", type=int, default=1, help="micro-batches per step")
+    train.add_argument("--lr", type=float, default=5e-4)
+    train.add_argument("--precision", default="no", choices=["no", "bf16", "fp16"])
+    train.add_argument("--patience", type=int, help="validations without improvement after which to stop")
+    train.add_argument("--workers", type=int, default=0, help="processes that load data")
+    train.add_argument("--licence", default="unknown", help="of the data, for the card")
+    train.add_argument("--seed", type=int, default=0)
+    train.set_defaults(run=_train)
+
+    priors = commands.add_parser("priors", help="list the priors that come with the package, or show a card")
+    priors.add_argument("prior", nargs="?", help="name, family or folder, to show its card")
+    priors.set_defaults(run=_priors)
+    return parser
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, help="image files, folders, or .npy arrays")
+    _add_output(parser, "file for one input, or folder (made if needed)")
+
+
+def _add_output(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("-o", "--out", type=Path, required=True, help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
+
+
+def _add_operator(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--op", default="inpaint", help=f"{OPERATORS} (default: %(default)s)")
+    parser.add_argument("--mask", help="image whose white marks the holes, or a folder with one mask per image name")
+    parser.add_argument("--scale", type=int, help="super-resolution: whole factor")
+    parser.add_argument("--antialias", help="super-resolution: bicubic, gaussian or average")
+    parser.add_argument("--width", type=float, help="gaussian-deblur: standard deviation of the blur in pixels")
+    parser.add_argument("--length", type=int, help="motion-deblur: in pixels")
+    parser.add_argument("--angle", type=float, help="motion-deblur: degrees, counter-clockwise from the x axis")
+    parser.add_argument("--kernel", type=Path, help="deblur: image or .npy of the kernel (images are scaled to sum 1)")
+    parser.add_argument("--boundary", help="blurs: valid (the scene goes on past the frame) or circular")
+
+
+def _restore(options: argparse.Namespace) -> int:
+    import genprior
+    from genprior import images
+    from genprior.restoration import best_device
+
+    device = best_device() if options.device == "auto" else options.device
+    prior = genprior.load_prior(options.prior, device)
+
+    def one(path: Path, target: Path) -> None:
+        extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(options.n if options.samples else 0)]
+        deviation = [target.with_name(f"{target.stem}_std.png")] if options.std else []
+        _refuse_existing([target, *extra, *deviation], options.overwrite)
+        result = genprior.restore(
+            _load(path),
+            options.op,
+            prior,
+            sampler=options.sampler,
+            n=options.n,
+            noise=options.noise,
+            steps=options.steps,
+            seed=options.seed,
+            **_parameters(options, path),
+        )
+        print(f"{path} -> {target}: {result}")
+        result.save(target, overwrite=options.overwrite)
+        for file, sample in zip(extra, result.samples):
+            images.save(sample, file)
+        for file in deviation:
+            images.save(result.std / result.std.max().clamp_min(1e-12), file)
+
+    return _each(options, one)
+
+
+def _degrade(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    import genprior
+    from genprior import images
+    from genprior.operators import Inpaint
+
+    def one(path: Path, target: Path) -> None:
+        mask = target.with_name(f"{target.stem}_mask.png") if options.op == "inpaint" else None
+        _refuse_existing([target] + [mask] * (mask is not None), options.overwrite)
+        parameters = _parameters(options, path)
+        parameters |= {name: getattr(options, name) for name in SIMULATION if getattr(options, name) is not None}
+        if "size" in parameters:
+            size = parameters["size"]
+            parameters["size"] = size[0] if len(size) == 1 else tuple(size)
+        measurement = genprior.degrade(_load(path), options.op, noise=options.noise, seed=options.seed, **parameters)
+        y = measurement.y[0]
+        if target.suffix == ".npy":
+            target.parent.mkdir(parents=True, exist_ok=True)
+            np.save(target, y.movedim(0, -1).numpy())
+        else:
+            clipped = float(((y < 0) | (y > 1)).float().mean())
+            images.save(y, target)
+            if clipped > 0:
+                print(f"{target}: {clipped:.1%} of the values were clipped to [0, 1]; a .npy file would keep them.")
+        if mask is not None and isinstance(measurement.operator, Inpaint):
+            images.save(measurement.operator.holes[0].float(), mask)
+        print(f"{path} -> {target}" + (f", holes in {mask}" if mask else ""))
+
+    return _each(options, one)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    import genprior
+    from genprior import images
+    from genprior.restoration import best_device
+
+    _refuse_existing([options.out], options.overwrite)
+    prior = genprior.load_prior(options.prior, best_device() if options.device == "auto" else options.device)
+    choices = {"size": options.size and tuple(options.size), "steps": options.steps, "label": options.label}
+    chosen = {name: value for name, value in choices.items() if value is not None}
+    images.save(images.grid(prior.sample(options.n, seed=options.seed, **chosen).cpu()), options.out)
+    print(f"{options.n} samples of {options.prior} -> {options.out}")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    import torch
+
+    from genprior.priors.ddpm import DDPM
+    from genprior.training.data import Arrays, Photos
+    from genprior.training.loop import Settings, train
+    from genprior.training.objectives import Denoising
+
+    def dataset(path: str, augment: bool):
+        if path.endswith(".npz"):
+            return Arrays(path, options.images, options.labels, seed=options.seed if augment else None)
+        return Photos(path, options.size, channels=options.channels, seed=options.seed, augment=augment)
+
+    data = dataset(options.data, True)
+    shape = tuple(data[0]["x"].shape) if isinstance(data, Arrays) else (options.channels, None, None)
+    classes = int(data.labels.max()) + 1 if isinstance(data, Arrays) and options.labels else 0
+    torch.manual_seed(options.seed)
+    prior = DDPM(shape, classes=classes)
+    names = ("steps", "batch", "accumulate", "lr", "precision", "patience", "workers", "seed")
+    settings = Settings(**{name: getattr(options, name) for name in names})
+    size = None if shape[1] else (options.size, options.size)
+    train(
+        prior,
+        [Denoising(prior, seed=options.seed)],
+        data,
+        settings,
+        options.out,
+        validation=options.validation and dataset(options.validation, False),
+        preview=lambda prior: prior.sample(16, size=size, steps=50),
+        card={"data": Path(options.data).name, "licence": options.licence},
+    )
+    print(f"{Path(options.out) / 'prior'} is ready: genprior restore … --prior {Path(options.out) / 'prior'}")
+    return 0
+
+
+def _priors(options: argparse.Namespace) -> int:
+    import json
+
+    from genprior.priors.store import BUNDLED, bundled, find_prior, read_card
+
+    if options.prior:
+        print(json.dumps(read_card(find_prior(options.prior)), indent=2, ensure_ascii=False))
+        return 0
+    for name in bundled():
+        card = read_card(BUNDLED / name)
+        print(f"{name:16} {card.get('summary', '')} Licence: {card.get('licence', 'unknown')}")
+    return 0
+
+
+def _each(options: argparse.Namespace, run: Callable[[Path, Path], None]) -> int:
+    """Run on every input; report the ones that fail, go on with the rest."""
+    pairs = _targets(options.inputs, options.out)
+    failures = 0
+    for path, target in pairs:
+        try:
+            run(path, target)
+        except _expected_errors() as error:
+            print(f"genprior: {path}: {error}", file=sys.stderr)
+            failures += 1
+    if failures:
+        print(f"genprior: {failures} of {len(pairs)} failed", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _targets(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
+    """Where each image goes: OUT itself for one file and an OUT with an image's suffix, else OUT/…/NAME.png."""
+    from genprior.images import IMAGE_SUFFIXES, list_images
+
+    if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy"):
+        return [(inputs[0], out)]
+    pairs = []
+    for given in inputs:
+        if given.is_dir():
+            found = list_images(given)
+            if not found:
+                raise ValueError(f"There are no images in {given}.")
+            pairs += [(path, out / path.relative_to(given).with_suffix(".png")) for path in found]
+        else:
+            pairs.append((given, out / f"{given.stem}.png"))
+    seen: dict[Path, Path] = {}
+    for path, target in pairs:
+        if target in seen:
+            raise ValueError(f"{seen[target]} and {path} would both be written to {target}; restore them separately.")
+        seen[target] = path
+    return pairs
+
+
+def _parameters(options: argparse.Namespace, path: Path) -> dict[str, Any]:
+    chosen = {name: getattr(options, name) for name in PARAMETERS if getattr(options, name) is not None}
+    if "mask" in chosen and Path(chosen["mask"]).is_dir():
+        chosen["mask"] = _mask_of(path, Path(chosen["mask"]))
+    if "kernel" in chosen:
+        chosen["kernel"] = _kernel(chosen["kernel"])
+    return chosen
+
+
+def _mask_of(path: Path, folder: Path) -> Path:
+    from genprior.images import IMAGE_SUFFIXES
+
+    for stem in (path.stem, f"{path.stem}_mask"):
+        for suffix in IMAGE_SUFFIXES:
+            if (folder / f"{stem}{suffix}").exists():
+                return folder / f"{stem}{suffix}"
+    raise ValueError(f"{folder} has no mask for {path.name}; it should be called {path.stem}.png.")
+
+
+def _kernel(path: Path) -> Any:
+    import numpy as np
+
+    from genprior import images
+
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    kernel = images.read(path).x[0].mean(0)
+    if not kernel.sum() > 0:
+        raise ValueError(f"The kernel {path} is black; a kernel's brightness is its weight.")
+    return kernel / kernel.sum()
+
+
+def _load(path: Path) -> Any:
+    import numpy as np
+
+    return np.load(path, allow_pickle=False) if path.suffix == ".npy" else path
+
+
+def _refuse_existing(targets: list[Path], overwrite: bool) -> None:
+    there = [str(target) for target in targets if target.exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{', '.join(there)} exists; choose another --out, or pass --overwrite")
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    from genprior.priors.base import UnsupportedError
+
+    return (ValueError, TypeError, OSError, ArithmeticError, UnsupportedError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Linear algebra on batches of images: every image of a batch is a vector of its own.
+
+Notation: a, b, x images (B, C, H, W); <a, b> the inner product per image, (B, 1, 1, 1).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b>, one number per image: (B, C, H, W) twice -> (B, 1, 1, 1)."""
+    return (a * b).sum(dim=tuple(range(1, a.ndim)), keepdim=True)
+
+
+def norm(a: Tensor) -> Tensor:
+    """|a| = sqrt(<a, a>), one number per image: (B, C, H, W) -> (B, 1, 1, 1)."""
+    return inner(a, a).sqrt()
+
+
+def divide(a: Tensor | float, b: Tensor) -> Tensor:
+    """a / b, and 0 where b = 0: the pseudo-inverse of a diagonal; its gradients are finite too."""
+    nonzero = b != 0
+    return torch.where(nonzero, a / torch.where(nonzero, b, 1), 0)
+
+
+def cg(
+    matvec: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    x0: Tensor | None = None,
+    iterations: int,
+    preconditioner: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Solve M x = b for each image by preconditioned conjugate gradients, M symmetric positive definite.
+
+    alpha = <r, z> / <p, M p>,  x += alpha p,  r -= alpha M p,  z = P r,  p = z + (<r, z> / <r, z>_old) p
+
+    Each image has its own alpha; the number of iterations is fixed, and nothing waits for the device. An image
+    whose residual is down to rounding stays where it is.
+
+    Arguments:
+        matvec: M, (B, C, H, W) -> (B, C, H, W).
+        b: right-hand side (B, C, H, W).
+        x0: starting point, like b; None means 0.
+        iterations: how many.
+        preconditioner: P, an approximate inverse of M, symmetric positive definite; None means the identity.
+
+    References:
+        Methods of conjugate gradients for solving linear systems (Hestenes and Stiefel, 1952).
+    """
+    precondition = preconditioner or (lambda r: r)
+    x = torch.zeros_like(b) if x0 is None else x0
+    r = b if x0 is None else b - matvec(x0)
+    z = precondition(r)
+    p = z
+    rho = inner(r, z)
+    # below eps |r_0| a residual is rounding, and steps along it would only add more
+    floor = torch.finfo(b.dtype).eps ** 2 * rho
+    for _ in range(iterations):
+        q = matvec(p)
+        alpha = divide(rho, inner(p, q)) * (rho > floor)
+        x = x + alpha * p
+        r = r - alpha * q
+        z = precondition(r)
+        rho_next = inner(r, z)
+        p = z + divide(rho_next, rho) * p
+        rho = rho_next
+    return x
+
+
+def cgls(A: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], y: Tensor, *, iterations: int) -> Tensor:
+    """The shortest x that minimises |A x - y|, for each image, by conjugate gradients on A^T A x = A^T y.
+
+    alpha = |s|^2 / |A p|^2,  x += alpha p,  r -= alpha A p,  s = A^T r,  p = s + (|s|^2 / |s|^2_old) p
+
+    A may have any rank. As s is made anew from r, no rounding gathers where A does not see it, as it would in `cg`.
+
+    Arguments:
+        A, adjoint: (B, *shape of x) -> (B, *shape of y), and back.
+        y: what to fit.
+        iterations: how many; fewer regularise more.
+
+    References:
+        Methods of conjugate gradients for solving linear systems (Hestenes and Stiefel, 1952).
+    """
+    r = y
+    s = adjoint(r)
+    p = s
+    x = torch.zeros_like(s)
+    rho = inner(s, s)
+    # below, s is the rounding of A^T r, which A may not see: a step along it would be endless
+    floor = (10 * torch.finfo(y.dtype).eps) ** 2 * rho
+    for _ in range(iterations):
+        q = A(p)
+        alpha = divide(rho, inner(q, q)) * (rho > floor)
+        x = x + alpha * p
+        r = r - alpha * q
+        s = adjoint(r)
+        rho_next = inner(s, s)
+        p = s + divide(rho_next, rho) * p
+        rho = rho_next
+    return x

@@ -1,0 +1,95 @@
+"""A fully convolutional U-Net: images of any size, a continuous noise level, an optional class label.
+
+Shapes: B batch, C channels, H x W pixels, E embedding width. Levels halve the resolution; skips are added, not concatenated.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """Residual block  h + W2 silu((1 + a) W1 h + b),  with (a, b) read from the embedding."""
+
+    def __init__(self, width: int, embedding: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * width)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        a, b = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        return h + self.conv_out(F.silu(torch.addcmul(b, self.conv_in(h), 1 + a)))
+
+
+class UNet(nn.Module):
+    """Map (x, level, label) to an image-shaped output; zero at initialisation.
+
+    Arguments:
+        channels: image channels C.
+        widths: channels of each level, finest first; each level halves the resolution.
+        blocks: residual blocks per level, on the way down and again on the way up.
+        patch: side of the pixel blocks folded into channels at the input (1: none), which makes the finest level
+            `patch` times coarser and the network that much faster.
+        embedding: width E of the noise-level embedding.
+        classes: number of class labels; 0 for an unconditional network. Label `classes` is the null class.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: tuple[int, ...] = (64, 128, 256),
+        blocks: int = 2,
+        patch: int = 2,
+        embedding: int = 128,
+        classes: int = 0,
+    ):
+        super().__init__()
+        self.multiple = patch * 2 ** (len(widths) - 1)
+        self.patch = patch
+        self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.25), math.log(16.0), 16)), persistent=False)
+        self.embed = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.label = nn.Embedding(classes + 1, 32) if classes else None
+        self.head = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+        self.tail = nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)
+
+        def level(width):
+            return nn.ModuleList(Block(width, embedding) for _ in range(blocks))
+
+        pairs = list(zip(widths[:-1], widths[1:]))
+        self.down = nn.ModuleList(level(width) for width in widths[:-1])
+        self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.middle = level(widths[-1])
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in reversed(pairs))
+        self.up = nn.ModuleList(level(width) for width in reversed(widths[:-1]))
+
+    def forward(self, x: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), level (B,), a log noise level of order 1, label (B,) integers -> (B, C, H, W)."""
+        angles = level[:, None] * self.frequencies
+        features = torch.cat([angles.cos(), angles.sin()], dim=1)
+        if self.label is not None:
+            features = features + self.label(label)
+        embedding = self.embed(features)
+
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
+        h = self.head(F.pixel_unshuffle(x, self.patch))
+        skips = []
+        for blocks, shrink in zip(self.down, self.shrink):
+            for block in blocks:
+                h = block(h, embedding)
+            skips.append(h)
+            h = shrink(h)
+        for block in self.middle:
+            h = block(h, embedding)
+        for blocks, grow in zip(self.up, self.grow):
+            h = grow(h) + skips.pop()
+            for block in blocks:
+                h = block(h, embedding)
+        return F.pixel_shuffle(self.tail(h), self.patch)[..., :height, :width]

@@ -1,0 +1,146 @@
+"""Noise keyed by (seed, image, sample, step): the same numbers on every device and in every batching."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+MASK = 0xFFFFFFFF
+ROUNDS = 10
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Philox4x32-10: four 32-bit words that look random, a function of the counter and the key alone.
+
+    One round maps (c0, c1, c2, c3) to (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0)), hi and lo the
+    halves of the 64-bit product; the key then grows by the Weyl constants.
+
+    Arguments:
+        counter: four broadcastable int64 tensors of words in [0, 2**32).
+        key: two words in [0, 2**32).
+
+    Returns:
+        Four int64 tensors of words in [0, 2**32).
+
+    References:
+        Parallel random numbers: as easy as 1, 2, 3. J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, 2011.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        # int64 products wrap around, but keep all 64 bits of the unsigned product: the halves are right.
+        p0 = c0 * MULTIPLIERS[0]
+        p1 = c2 * MULTIPLIERS[1]
+        c0 = _high(p1) ^ (c1 ^ k0)
+        c2 = _high(p0) ^ (c3 ^ k1)
+        c1 = p1.bitwise_and_(MASK)
+        c3 = p0.bitwise_and_(MASK)
+        k0 = (k0 + WEYL[0]) & MASK
+        k1 = (k1 + WEYL[1]) & MASK
+    return c0, c1, c2, c3
+
+
+def _high(product: Tensor) -> Tensor:
+    return (product >> 32).bitwise_and_(MASK)
+
+
+class Noise:
+    """The noise of a set of chains: row r is a function of (seed, image[r], sample[r], step, row shape) alone.
+
+    Element 4 i + j of a row is made from word j of Philox(counter = (i, step, sample, image), key = seed); every call
+    is the next step. Neither the device nor the other rows of the batch change a row's numbers (up to the rounding of
+    log, cos and sin), and torch's global random state is neither read nor written.
+
+    Arguments:
+        seed: integer in [0, 2**64).
+        image: (B,) integers in [0, 2**32): the image each row belongs to.
+        sample: (B,) integers in [0, 2**32): the sample (chain) of that image; default 0.
+
+    Raises:
+        ValueError: the seed or a number is out of range, or image and sample differ in length.
+
+    References:
+        Parallel random numbers: as easy as 1, 2, 3. J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, 2011.
+        A note on the generation of random normal deviates. G. E. P. Box, M. E. Muller, 1958.
+    """
+
+    def __init__(self, seed: int, image: Tensor | Sequence[int], sample: Tensor | Sequence[int] | None = None):
+        if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
+            raise ValueError(f"seed is {seed!r}: give an integer in [0, 2**64)")
+        self.key = (int(seed) & MASK, int(seed) >> 32)
+        self.image = _words("image", image)
+        self.sample = torch.zeros_like(self.image) if sample is None else _words("sample", sample)
+        if len(self.image) != len(self.sample):
+            raise ValueError(
+                f"{len(self.image)} image numbers but {len(self.sample)} sample numbers: give one of each per row"
+            )
+        self.step = 0
+
+    @torch.no_grad()
+    def __call__(self, like: Tensor) -> Tensor:
+        """Standard normal noise of the next step: r cos(t) and r sin(t) with r = sqrt(-2 log u), t = 2 pi v.
+
+        Arguments:
+            like: (B, ...) floating-point tensor whose shape, dtype and device the noise takes.
+
+        Raises:
+            ValueError: `like` is not floating-point or does not have one row per image number.
+        """
+        u1, v1, u2, v2 = self._uniforms(like)
+        return _assemble((*_box_muller(u1, v1), *_box_muller(u2, v2)), like)
+
+    @torch.no_grad()
+    def uniform(self, like: Tensor) -> Tensor:
+        """Uniform noise in (0, 1) of the next step.
+
+        Arguments:
+            like: (B, ...) floating-point tensor whose shape, dtype and device the noise takes.
+
+        Raises:
+            ValueError: `like` is not floating-point or does not have one row per image number.
+        """
+        return _assemble(self._uniforms(like), like)
+
+    def _uniforms(self, like: Tensor) -> list[Tensor]:
+        if not like.is_floating_point() or like.ndim == 0 or len(like) != len(self.image):
+            raise ValueError(
+                f"noise for {len(self.image)} rows was asked for a {like.dtype} tensor of shape {tuple(like.shape)}: "
+                f"give a floating-point tensor whose first size is {len(self.image)}"
+            )
+        self.image = self.image.to(like.device)
+        self.sample = self.sample.to(like.device)
+        index = torch.arange(math.ceil(math.prod(like.shape[1:]) / 4), device=like.device)
+        step = torch.full_like(index[:1], self.step)
+        words = philox((index, step, self.sample[:, None], self.image[:, None]), self.key)
+        self.step += 1
+        # The middle of one of 2**32 (float64) or 2**23 (float32) equal cells: never 0, never rounded to 1.
+        if like.dtype == torch.float64:
+            return [word.double().add_(0.5).mul_(2.0**-32) for word in words]
+        return [(word >> 9).float().add_(0.5).mul_(2.0**-23) for word in words]
+
+
+def _box_muller(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    r = u.log_().mul_(-2).sqrt_()
+    t = v.mul_(2 * math.pi)
+    return r * t.cos(), r * t.sin()
+
+
+def _assemble(parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    flat = torch.stack(parts, dim=-1).flatten(1)[:, : math.prod(like.shape[1:])]
+    return flat.reshape(like.shape).to(like.dtype).contiguous()
+
+
+def _words(name: str, numbers: Tensor | Sequence[int]) -> Tensor:
+    words = torch.as_tensor(numbers)
+    if words.ndim != 1 or words.is_floating_point() or words.is_complex():
+        raise ValueError(f"{name} is {numbers!r}: give a list of integers, one per row")
+    words = words.to(torch.int64)
+    if ((words < 0) | (words > MASK)).any():
+        raise ValueError(f"{name} numbers {words.tolist()} are out of range: give integers in [0, 2**32)")
+    return words

@@ -1,0 +1,33 @@
+"""Linear operators: what was measured of an image."""
+
+from genprior.operators.base import SVD, Composition, LinearOperator, Matrix, Measurement
+from genprior.operators.blur import Blur, gaussian_kernel, motion_kernel
+from genprior.operators.build import for_image, for_measurement
+from genprior.operators.colour import Colorize
+from genprior.operators.deepinv import as_physics, from_physics, physics_noise
+from genprior.operators.denoise import Denoise
+from genprior.operators.inpaint import Inpaint, box_mask, random_mask, stroke_mask
+from genprior.operators.superres import SuperResolution
+
+__all__ = [
+    "SVD",
+    "Blur",
+    "Colorize",
+    "Composition",
+    "Denoise",
+    "Inpaint",
+    "LinearOperator",
+    "Matrix",
+    "Measurement",
+    "SuperResolution",
+    "as_physics",
+    "box_mask",
+    "for_image",
+    "for_measurement",
+    "from_physics",
+    "gaussian_kernel",
+    "motion_kernel",
+    "physics_noise",
+    "random_mask",
+    "stroke_mask",
+]

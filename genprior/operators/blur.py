@@ -1,0 +1,262 @@
+"""Blurs: y = k * x, a true convolution with a kernel of up to 61 x 61 pixels, and the kernels of usual blurs.
+
+Notation: k a kernel (kh, kw); k^ its transfer function on a grid; C crops the grid to the frame of y, C^T puts y back
+into a grid of zeros. With either boundary A = C k^ and A A^T = C |k^|^2 C^T, each product one real FFT and back.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genprior.linalg import cg
+from genprior.operators.base import SVD, Constant, LinearOperator, Shape, as_integer, as_number, as_shape, as_tensor
+
+BOUNDARIES = ("valid", "circular")
+LARGEST = 61
+WIDEST = 10
+
+
+class Blur(LinearOperator):
+    """y[p] = sum_j k[j] x[p - j + kh // 2], with the scene going on past the frame ("valid") or periodic ("circular").
+
+    Convolution, as `kornia.filters.filter2d(x, k, behaviour="conv")`: a bright point draws the kernel. One kernel for
+    all channels; it need not sum to one.
+
+    "valid": x lives on (C, H + kh - 1, W + kw - 1) where y is (C, H, W): no assumption on what lies past the frame,
+    that part of x is unknown too. `frame` crops x to the H x W aligned with y. `solve` runs conjugate gradients
+    preconditioned by C (|k^|^2 + c)^-1 C^T; `pinv` is ill-posed, and is regularised by stopping after `iterations`.
+    "circular": x and y are (C, H, W); `solve`, `prox`, `pinv`, `svd` are closed forms. There |k^|^2 + c up to
+    (1e-6 max |k^|)^2 counts as zero, and the frequency is left out.
+
+    Arguments:
+        kernel: (kh, kw) or (1, kh, kw), shared, or (B, kh, kw), one per image; sides 1 to 61, odd or even.
+        image_shape: (C, H, W) of x; for "valid", the larger one.
+        boundary: "valid" or "circular".
+        iterations: of the conjugate gradients of "valid".
+
+    Raises:
+        ValueError: the kernel is empty, too large, not finite or zero, or larger than the image.
+
+    References:
+        Conjugate gradient methods for Toeplitz systems (Chan and Ng, 1996), for the preconditioner.
+    """
+
+    def __init__(self, kernel: Tensor | np.ndarray, image_shape: Shape, boundary: str = "valid", iterations: int = 30):
+        if boundary not in BOUNDARIES:
+            raise ValueError(f'boundary is "valid" or "circular"; got {boundary!r}.')
+        self.kernel = _as_kernel(kernel)
+        self.image_shape = as_shape(image_shape)
+        self.boundary = boundary
+        self.iterations = iterations
+        self.batch, kh, kw = self.kernel.shape
+        C, H, W = self.image_shape
+        if kh > H or kw > W:
+            raise ValueError(f"The kernel, {kh} x {kw}, is larger than the image, {H} x {W}.")
+        if boundary == "circular":
+            self.measurement_shape = self.image_shape
+            self._grid = (H, W)
+            self._corner = (0, 0)
+        else:
+            self.measurement_shape = (C, H - kh + 1, W - kw + 1)
+            # zeros past x never reach the frame, so the grid may be of a size that FFTs like
+            self._grid = (_fast_length(H), _fast_length(W))
+            self._corner = ((kh - 1) // 2, (kw - 1) // 2)
+        self._transfer = Constant(self._make_transfer)
+        self._polar = Constant(self._make_polar)
+
+    @classmethod
+    def for_measurement(cls, kernel: Tensor, measurement_shape: Shape, boundary: str = "valid", **options) -> Blur:
+        """The blur whose measurements have that (C, H, W); arguments as for the class."""
+        C, H, W = as_shape(measurement_shape)
+        _, kh, kw = _as_kernel(kernel).shape
+        margin = (0, 0) if boundary == "circular" else (kh - 1, kw - 1)
+        return cls(kernel, (C, H + margin[0], W + margin[1]), boundary, **options)
+
+    def frame(self, x: Tensor) -> Tensor:
+        (top, left), (_, H, W) = self._corner, self.measurement_shape
+        return x[..., top : top + H, left : left + W]
+
+    def _forward(self, x: Tensor) -> Tensor:
+        transfer, _, _ = self._transfer.like(x)
+        return self.frame(self._filter(transfer, x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        transfer, _, _ = self._transfer.like(y)
+        _, H, W = self.image_shape
+        return self._filter(transfer.conj(), self._embed(y))[..., :H, :W]
+
+    def _pinv(self, y: Tensor) -> Tensor:
+        if self.boundary == "valid":
+            return super()._pinv(y)
+        transfer, power, floor = self._transfer.like(y)
+        return self._filter(transfer.conj() * _reciprocal(power, floor), y)
+
+    def _solve(self, v: Tensor, c: float | Tensor) -> Tensor:
+        _, power, floor = self._transfer.like(v)
+        inverse = _reciprocal(power + c, floor)
+        if self.boundary == "circular":
+            return self._filter(inverse, v)
+
+        def normal(u):
+            return self.frame(self._filter(power, self._embed(u))) + c * u
+
+        def precondition(u):
+            return self.frame(self._filter(inverse, self._embed(u)))
+
+        return cg(normal, v, iterations=self.iterations, preconditioner=precondition)
+
+    def svd(self) -> SVD:
+        """V is the Hartley transform, s = |k^|, and U the Hartley transform, then the phase of k^ ("circular" only)."""
+        if self.boundary == "valid":
+            return super().svd()
+
+        def U(s):
+            _, phase = self._polar.like(s)
+            return self._filter(phase, hartley(s))
+
+        def Ut(y):
+            _, phase = self._polar.like(y)
+            return hartley(self._filter(phase.conj(), y))
+
+        modulus, _ = self._polar.value
+        return SVD(modulus, hartley, hartley, U, Ut)
+
+    def _select(self, index: Tensor) -> Blur:
+        kernel = self.kernel[index.to(self.kernel.device)]
+        return Blur(kernel, self.image_shape, self.boundary, self.iterations)
+
+    def _make_transfer(self) -> tuple[Tensor, Tensor, Tensor]:
+        transfer = _hermitian_fft2(self.kernel, self._grid)[..., : self._grid[1] // 2 + 1]
+        power = transfer.abs() ** 2
+        return transfer, power, 1e-12 * power.amax(dim=(-2, -1), keepdim=True)
+
+    def _make_polar(self) -> tuple[Tensor, Tensor]:
+        transfer = _hermitian_fft2(self.kernel, self._grid)
+        modulus = transfer.abs()
+        # a frequency that is lost has no phase; any will do, and 1 keeps U real
+        present = modulus > 1e-12 * modulus.amax(dim=(-2, -1), keepdim=True)
+        phase = torch.where(present, transfer / torch.where(present, modulus, 1), 1)
+        return modulus, phase[..., : self._grid[1] // 2 + 1]
+
+    def _filter(self, transfer: Tensor, x: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(x, s=self._grid) * transfer, s=self._grid)
+
+    def _embed(self, y: Tensor) -> Tensor:
+        (top, left), (_, H, W) = self._corner, self.measurement_shape
+        bottom, right = self._grid[0] - top - H, self._grid[1] - left - W
+        return torch.nn.functional.pad(y, (left, right, top, bottom))
+
+
+def gaussian_kernel(width: float, size: int | None = None) -> Tensor:
+    """k[i, j] ~ exp(-(i^2 + j^2) / (2 width^2)), sum 1: Kornia's Gaussian kernel.
+
+    Arguments:
+        width: standard deviation in pixels; 0 means no blur.
+        size: side of the kernel in pixels, at most 61; None means 3 widths on each side, 2 ceil(3 width) + 1.
+
+    Returns:
+        (size, size), float64.
+
+    Raises:
+        ValueError: a negative width, or a kernel of more than 61 pixels.
+    """
+    width = as_number("width, the standard deviation in pixels,", width, 0, math.inf)
+    if size is None and width > WIDEST:
+        raise ValueError(
+            f"A Gaussian of width {width:g} is cut at 3 widths, beyond the largest kernel, {LARGEST} x {LARGEST}; "
+            f"take a width of at most {WIDEST}, or give a size."
+        )
+    size = 2 * math.ceil(3 * width) + 1 if size is None else as_integer("size", size, 1, LARGEST)
+    if width == 0:
+        return _delta(size)
+    from kornia.filters import get_gaussian_kernel2d
+
+    return get_gaussian_kernel2d((size, size), (width, width), force_even=size % 2 == 0, dtype=torch.float64)[0]
+
+
+def motion_kernel(length: int, angle: float) -> Tensor:
+    """A straight uniform line of `length` pixels at `angle`, sum 1: Kornia's motion kernel, rotated bilinearly.
+
+    Bilinear, because copying the nearest pixel loses taps and turns the line: 7 pixels at 30 degrees keep 5 of them and
+    lie at 31.7 degrees, where bilinear weights lie at 30.2 degrees and keep the length.
+
+    Arguments:
+        length: in pixels, odd, 1 to 61: the line has a centre pixel. 1 means no blur.
+        angle: in degrees, counter-clockwise from the horizontal axis.
+
+    Returns:
+        (length, length), float64.
+
+    Raises:
+        ValueError: the length is even, not an integer or out of range, or the angle is not finite.
+    """
+    length = as_integer("length, in pixels,", length, 1, LARGEST)
+    angle = as_number("angle, in degrees,", angle, -math.inf, math.inf)
+    if length % 2 == 0:
+        raise ValueError(
+            f"length is odd, as the line has a centre pixel; got {length}, take {length - 1} or {length + 1}."
+        )
+    if length == 1:
+        return _delta(1)
+    from kornia.filters import get_motion_kernel2d
+
+    angles = torch.tensor([angle], dtype=torch.float64)
+    return get_motion_kernel2d(length, angles, torch.zeros_like(angles), mode="bilinear")[0]
+
+
+def hartley(x: Tensor) -> Tensor:
+    """The orthonormal 2-D Hartley transform, (Re F - Im F) x / sqrt(H W): real, symmetric, its own inverse.
+
+    References:
+        A more symmetrical Fourier analysis applied to transmission problems (Hartley, 1942).
+    """
+    F = torch.fft.fft2(x, norm="ortho")
+    return F.real - F.imag
+
+
+def _delta(size: int) -> Tensor:
+    kernel = torch.zeros(size, size, dtype=torch.float64)
+    kernel[size // 2, size // 2] = 1
+    return kernel
+
+
+def _as_kernel(kernel: Tensor | np.ndarray) -> Tensor:
+    """A kernel as (B or 1, kh, kw), checked."""
+    kernel = as_tensor("A kernel", kernel)
+    kernel = kernel if kernel.ndim == 3 else kernel[None]
+    if kernel.ndim != 3 or not kernel.numel() or max(kernel.shape[1:]) > LARGEST:
+        raise ValueError(
+            f"A kernel is (kh, kw) or (B, kh, kw) with sides of 1 to {LARGEST} pixels; got {tuple(kernel.shape)}."
+        )
+    if kernel.is_complex() or not torch.isfinite(kernel).all() or not (kernel != 0).any(dim=(1, 2)).all():
+        raise ValueError("A kernel is real, finite and not zero everywhere; this one is not.")
+    return kernel
+
+
+def _hermitian_fft2(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
+    """k^ on the grid, (B, 1, *grid), its origin at pixel (kh // 2, kw // 2); k^(-f) = conj k^(f) to the last bit."""
+    _, kh, kw = kernel.shape
+    placed = kernel.new_zeros((len(kernel), 1, *grid), dtype=torch.float64)
+    placed[..., :kh, :kw] = kernel[:, None]
+    F = torch.fft.fft2(placed.roll((-(kh // 2), -(kw // 2)), dims=(-2, -1)))
+    mirrored = F.flip(-2, -1).roll((1, 1), dims=(-2, -1))
+    return (F + mirrored.conj()) / 2
+
+
+def _reciprocal(power: Tensor, floor: Tensor) -> Tensor:
+    """1 / power, and 0 where the power is below the floor."""
+    present = power > floor
+    return torch.where(present, 1 / torch.where(present, power, 1), 0)
+
+
+def _fast_length(n: int) -> int:
+    """The least length >= n without prime factors above 5."""
+    rest = n
+    for factor in (2, 3, 5):
+        while rest % factor == 0:
+            rest //= factor
+    return n if rest == 1 else _fast_length(n + 1)

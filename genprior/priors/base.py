@@ -1,0 +1,92 @@
+"""What a prior is: one interface, of which each prior has what it honestly has.
+
+Notation: x an image (B, C, H, W); z a latent; sigma a noise standard deviation in the units of x; n ~ N(0, I);
+x_t = x + sigma n; all log-densities are in nats, of densities on the units of x.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+METHODS = ("sample", "log_prob", "score", "elbo", "denoise", "decode", "encode", "posterior")
+
+
+class UnsupportedError(Exception):
+    """Something was asked that a prior, operator or sampler does not have; the message says what has it."""
+
+
+class Prior(nn.Module):
+    """A distribution p(x) over images.
+
+    Attributes:
+        image_shape: (C, H, W) of x; None stands for an axis of any size.
+        centre: the value, in the units of x, around which images lie: a float or a tensor that broadcasts to x.
+        sigma_min, sigma_max: the noise levels between which `denoise` is meant to be used: below sigma_min the
+            noise no longer matters, at sigma_max the image no longer does.
+        latent_shape: shape of one z of `decode`, or None.
+    """
+
+    image_shape: tuple[int | None, int | None, int | None]
+    latent_shape: tuple[int, ...] | None = None
+    centre: float | Tensor
+    sigma_min: float
+    sigma_max: float
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """The names among `METHODS` that this prior has."""
+        return frozenset(name for name in METHODS if getattr(type(self), name) is not getattr(Prior, name))
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """n draws from p(x), (n, C, H, W)."""
+        raise self._unsupported("sample")
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """ln p(x) in nats, exact, (B,)."""
+        raise self._unsupported("log_prob")
+
+    def score(self, x: Tensor) -> Tensor:
+        """grad_x ln p(x), shaped like x."""
+        raise self._unsupported("score")
+
+    def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
+        """A lower bound of ln p(x) in nats, (B,), perhaps by an unbiased Monte-Carlo estimate keyed by `seed`."""
+        raise self._unsupported("elbo")
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        """E[x | x_t] for x_t = x + sigma n; sigma is a float or a (B, 1, 1, 1) tensor."""
+        raise self._unsupported("denoise")
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The image of a latent, (B, *latent_shape) -> (B, C, H, W)."""
+        raise self._unsupported("decode")
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The latent of an image, (B, C, H, W) -> (B, *latent_shape)."""
+        raise self._unsupported("encode")
+
+    def posterior(self, measurement, row: int = 0) -> "Prior":
+        """p(x | y) in closed form, itself a prior, for row `row` of a linear-Gaussian measurement."""
+        raise self._unsupported("posterior")
+
+    def _unsupported(self, name: str) -> UnsupportedError:
+        has = ", ".join(sorted(self.capabilities)) or "nothing"
+        return UnsupportedError(f"{type(self).__name__} has no {name}; it has {has}. Try another prior for {name}.")
+
+
+def supports(prior: Prior, name: str) -> bool:
+    """Whether `prior` has the method `name`, one of `METHODS`."""
+    if name not in METHODS:
+        raise ValueError(f"{name!r} is not a method of priors; choose among {', '.join(METHODS)}.")
+    return name in prior.capabilities
+
+
+def noisy_score(denoise: Callable[[Tensor, float], Tensor], x_t: Tensor, sigma: float) -> Tensor:
+    """grad ln p_sigma(x_t) = (E[x | x_t] - x_t) / sigma^2, with p_sigma the law of x_t (Tweedie's formula)."""
+    return (denoise(x_t, sigma) - x_t) / sigma**2
+
+
+def as_level(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """A noise level as a (B, 1, 1, 1) tensor of the dtype and device of x."""
+    return torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)

@@ -1,0 +1,424 @@
+"""Priors with everything in closed form, the posterior of a linear-Gaussian measurement included.
+
+Notation: D = C H W; m a mean, S the covariance, l its eigenvalues, f(S) the matrix with the eigenvectors of S and the
+eigenvalues f(l); n ~ N(0, I); x_t = x + sigma n.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from genprior.noise import Noise
+from genprior.priors.base import Prior, UnsupportedError, as_level
+
+LARGEST_DENSE = 4096
+
+
+class Gaussian(Prior):
+    """The Gaussian p(x) = N(x; m, S).
+
+    With every method in closed form: sample and decode x = m + S^(1/2) z, encode z = S^(-1/2) (x - m) (symmetric root;
+    the pseudo-inverse where S is singular), denoise m + S (S + sigma^2 I)^(-1) (x_t - m).
+
+    sigma_max is 10 times the largest standard deviation of x (along any direction), sigma_min a hundredth of the
+    smallest that is not 0 (of a point mass, both are taken as 1). Starting a sampler at centre + sigma_max n instead of
+    at the law of x_t, and returning x_t at sigma_min instead of x, then change no standard deviation by 1 %.
+
+    Arguments:
+        mean: (C, H, W), in the units of x; its dtype and device become the prior's.
+        covariance: (D, D), or (C, H, W) variances of independent pixels; symmetric, no eigenvalue below 0. Eigenvalues
+            within rounding of 0 count as 0; where there are any, `log_prob`, `elbo` and `score` raise.
+
+    Raises:
+        ValueError: a shape is wrong, a value is not finite, or the covariance is not symmetric or not semi-definite.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor | _Covariance):
+        super().__init__()
+        _check_means("mean", "(C, H, W)", mean, ndim=3)
+        self.register_buffer("mean", mean.detach().clone())
+        self.covariance = _as_covariance(covariance, mean)
+        self.image_shape = self.latent_shape = tuple(mean.shape)
+        self.sigma_min, self.sigma_max = _levels(self.covariance, mean[None], mean)
+
+    @classmethod
+    def stationary(cls, mean: Tensor, spectrum: Tensor) -> Gaussian:
+        """The Gaussian whose channels are independent, each with a circulant covariance; its methods use the FFT.
+
+        Arguments:
+            mean: (C, H, W), in the units of x.
+            spectrum: (C, H, W) variances of the orthonormal 2-D Fourier coefficients, zero frequency first: real,
+                at least 0, and even, spectrum[c, i, j] = spectrum[c, -i mod H, -j mod W].
+
+        Raises:
+            ValueError: a shape is wrong, or the spectrum is negative, not even or not finite.
+        """
+        _check_means("mean", "(C, H, W)", mean, ndim=3)
+        return cls(mean, _Stationary(_checked_spectrum(spectrum, mean)))
+
+    @property
+    def centre(self) -> Tensor:
+        return self.mean
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        noise, like = _noise(n, seed, self.mean)
+        return self.decode(noise(like))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        self.covariance.check_invertible()
+        r = _checked(x, self) - self.mean
+        whitened = self.covariance.filter(r, self.covariance.eigenvalues.rsqrt())
+        return (self.covariance.log_normaliser() - whitened.square().sum((1, 2, 3)) / 2).to(x.dtype)
+
+    def score(self, x: Tensor) -> Tensor:
+        self.covariance.check_invertible()
+        r = _checked(x, self) - self.mean
+        return -self.covariance.filter(r, 1 / self.covariance.eigenvalues).to(x.dtype)
+
+    def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
+        """ln p(x) in nats, (B,): the bound is tight."""
+        return self.log_prob(x)
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        r = _checked(x_t, self) - self.mean
+        gain = _wiener(self.covariance.eigenvalues, as_level(sigma, r))
+        return (self.mean + self.covariance.filter(r, gain)).to(x_t.dtype)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (self.mean + self.covariance.filter(_checked(z, self), self.covariance.eigenvalues.sqrt())).to(z.dtype)
+
+    def encode(self, x: Tensor) -> Tensor:
+        l = self.covariance.eigenvalues
+        return self.covariance.filter(_checked(x, self) - self.mean, torch.where(l > 0, l.rsqrt(), 0)).to(x.dtype)
+
+    def posterior(self, measurement, row: int = 0) -> Gaussian:
+        """p(x | y) of y = A x + noise n, with G = S A^T (A S A^T + noise^2 I)^+: N(m + G (y - A m), S - G A S).
+
+        noise = 0 is the limit noise -> 0: what A sees is then known, and the posterior is singular there.
+
+        Arguments:
+            measurement: y (B, ...), a linear operator A and the noise, in the units of y.
+            row: which image of the batch.
+
+        Raises:
+            UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
+            ValueError: there is no such row, or A does not take images of this shape.
+        """
+        means, covariance, _ = _condition(self.covariance, self.mean[None], measurement, row)
+        return Gaussian(means[0], covariance).to(self.mean.dtype)
+
+
+class GaussianMixture(Prior):
+    """The Gaussian mixture p(x) = sum_k w_k N(x; m_k, S) with one covariance S.
+
+    With r_k = w_k N(x_t; m_k, S + sigma^2 I) / sum_j ... and m_r = sum_k r_k m_k (r_k, m_r at sigma = 0 for the score):
+    denoise m_r + S (S + sigma^2 I)^(-1) (x_t - m_r), score S^(-1) (m_r - x). Where S is singular, denoise wants
+    sigma > 0.
+
+    With d the largest distance of a mean from the centre (the weighted mean) and s^2 the largest eigenvalue of S,
+    sigma_max is 10 sqrt(s^2 + d^2), and sigma_min a hundredth of the smallest standard deviation of S that is not 0
+    (of sqrt(s^2 + d^2) if all are 0). Starting a sampler at centre + sigma_max n instead of at the law of x_t, and
+    returning x_t at sigma_min instead of x, then change no standard deviation by 1 %.
+
+    Arguments:
+        weights: (K,), at least 0, of sum 1 within 1e-6 (they are then divided by their sum).
+        means: (K, C, H, W), in the units of x; their dtype and device become the prior's.
+        covariance: (D, D), or (C, H, W) variances, as for `Gaussian`; every component has it.
+
+    Raises:
+        ValueError: a shape is wrong, a value is not finite, the weights are no probabilities, or the covariance is not
+            symmetric or not semi-definite.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariance: Tensor):
+        super().__init__()
+        _check_means("means", "(K, C, H, W)", means, ndim=4)
+        weights = _checked_weights(weights, means)
+        self.register_buffer("weights", weights.to(means))
+        self.register_buffer("means", means.detach().clone())
+        self.register_buffer("centre", torch.tensordot(weights, means.detach().double(), 1).to(means))
+        self.covariance = _as_covariance(covariance, means[0])
+        self.image_shape = tuple(means.shape[1:])
+        self.sigma_min, self.sigma_max = _levels(self.covariance, means, self.centre)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        noise, like = _noise(n, seed, self.centre)
+        x = self.covariance.filter(noise(like), self.covariance.eigenvalues.sqrt())
+        bounds = self.weights.cumsum(0)[:-1]
+        k = torch.searchsorted(bounds, noise.uniform(like[:, 0, 0, 0]), right=True)
+        return self.means[k] + x
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        self.covariance.check_invertible()
+        logits = self._logits(_checked(x, self), self.covariance.eigenvalues[None])
+        return (self.covariance.log_normaliser() + logits.logsumexp(1)).to(x.dtype)
+
+    def score(self, x: Tensor) -> Tensor:
+        self.covariance.check_invertible()
+        l = self.covariance.eigenvalues
+        m_r = self._mean_given(_checked(x, self), l[None])
+        return self.covariance.filter(m_r - x, 1 / l).to(x.dtype)
+
+    def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
+        """ln p(x) in nats, (B,): the bound is tight."""
+        return self.log_prob(x)
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        l = self.covariance.eigenvalues
+        sigma = as_level(sigma, _checked(x_t, self) - self.centre)
+        m_r = self._mean_given(x_t, l + sigma**2)
+        return (m_r + self.covariance.filter(x_t - m_r, _wiener(l, sigma))).to(x_t.dtype)
+
+    def posterior(self, measurement, row: int = 0) -> GaussianMixture:
+        """p(x | y) of y = A x + noise n: weights in proportion to w_k N(y; A m_k, A S A^T + noise^2 I), and each
+        component the Gaussian's posterior, N(m_k + G (y - A m_k), S - G A S) with G = S A^T (A S A^T + noise^2 I)^+.
+
+        noise = 0 is the limit noise -> 0: what A sees is then known, and the posterior is singular there.
+
+        Arguments:
+            measurement: y (B, ...), a linear operator A and the noise, in the units of y.
+            row: which image of the batch.
+
+        Raises:
+            UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
+            ValueError: there is no such row, or A does not take images of this shape.
+        """
+        means, covariance, log_evidence = _condition(self.covariance, self.means, measurement, row)
+        weights = (self.weights.log() + log_evidence).softmax(0)
+        return GaussianMixture(weights, means, covariance).to(self.means.dtype)
+
+    def _logits(self, x: Tensor, variance: Tensor) -> Tensor:
+        """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2, (B, K), V of the eigenvectors of S and the eigenvalues `variance`."""
+        whitened = self.covariance.filter(x[:, None] - self.means, variance.rsqrt()[:, None])
+        return self.weights.log() - whitened.square().sum((2, 3, 4)) / 2
+
+    def _mean_given(self, x: Tensor, variance: Tensor) -> Tensor:
+        """The expected mean of the component that x came from: m_r, (B, C, H, W)."""
+        r = self._logits(x, variance).softmax(1)
+        return torch.tensordot(r, self.means.to(r.dtype), 1)
+
+
+class _Covariance(nn.Module, ABC):
+    """A covariance: its eigenvalues, (C, H, W), and `filter`, the product with matrices that share its eigenvectors."""
+
+    def __init__(self, eigenvalues: Tensor):
+        super().__init__()
+        self.register_buffer("eigenvalues", eigenvalues)
+        self.singular = bool((eigenvalues == 0).any())
+
+    @abstractmethod
+    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        """V diag(gain) V^T x, V the eigenvectors; x and gain are (..., C, H, W) and broadcast."""
+
+    def log_normaliser(self) -> Tensor:
+        """-ln det(2 pi S) / 2."""
+        return -(2 * math.pi * self.eigenvalues).log().sum() / 2
+
+    def check_invertible(self) -> None:
+        if self.singular:
+            zeros = int((self.eigenvalues == 0).sum())
+            raise UnsupportedError(
+                f"the covariance has {zeros} zero eigenvalues among {self.eigenvalues.numel()}: p(x) has no density; "
+                "use sample and denoise, or add a small variance to the covariance"
+            )
+
+
+class _Diagonal(_Covariance):
+    """Independent pixels: V = I."""
+
+    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        return gain * x
+
+
+class _Dense(_Covariance):
+    """V is a matrix, (D, D)."""
+
+    def __init__(self, eigenvalues: Tensor, eigenvectors: Tensor):
+        super().__init__(eigenvalues)
+        self.register_buffer("eigenvectors", eigenvectors)
+
+    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        V = self.eigenvectors.to(x.dtype)
+        coefficients = (x.flatten(-3) @ V) * gain.flatten(-3)
+        return (coefficients @ V.T).unflatten(-1, self.eigenvalues.shape)
+
+
+class _Stationary(_Covariance):
+    """V is the real 2-D Fourier basis of each channel."""
+
+    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        # Gains are even functions of frequency, as the eigenvalues are: half of them filter a real image.
+        half = gain[..., : gain.shape[-1] // 2 + 1]
+        return torch.fft.irfft2(half * torch.fft.rfft2(x), s=x.shape[-2:])
+
+
+def _wiener(l: Tensor, sigma: Tensor) -> Tensor:
+    """l / (l + sigma^2), and 0 where both are 0."""
+    return l / (l + sigma**2).clamp_min(torch.finfo(l.dtype).tiny)
+
+
+def _noise(n: int, seed: int, image: Tensor) -> tuple[Noise, Tensor]:
+    """The noise of samples 0 to n - 1, and a tensor of their shape."""
+    return Noise(seed, torch.zeros(n, dtype=torch.int64), torch.arange(n)), image.expand(n, *image.shape)
+
+
+def _levels(covariance: _Covariance, means: Tensor, centre: Tensor) -> tuple[float, float]:
+    l = covariance.eigenvalues
+    distance = (means - centre).square().flatten(1).sum(1).max()
+    largest = float((l.max() + distance).sqrt()) or 1.0
+    smallest = float(l[l > 0].min().sqrt()) if (l > 0).any() else largest
+    return smallest / 100, largest * 10
+
+
+@torch.no_grad()
+def _condition(covariance: _Covariance, means: Tensor, measurement, row: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Means and covariance of each N(m_k, S) given y = A x + noise n, and ln N(y; A m_k, A S A^T + noise^2 I) + const.
+
+    With R = S^(1/2) and A R = U diag(s) V^T the mean is m + R V diag(s / (s^2 + noise^2)) U^T (y - A m) and the
+    covariance F F^T, F = R V diag(noise / sqrt(s^2 + noise^2)): no difference is taken, so small noise loses no digits.
+    """
+    A, y, noise = _dense(measurement, row, means)
+    shape = means.shape[1:]
+    m = means.double().flatten(1)
+    D = m.shape[1]
+    eps = torch.finfo(means.dtype).eps
+    eye = torch.eye(D, dtype=torch.float64, device=m.device).unflatten(1, shape)
+    R = covariance.filter(eye, covariance.eigenvalues.double().sqrt()).flatten(1)
+
+    U, s, Vt = torch.linalg.svd(A @ R)
+    rank = int((s > max(A.shape) * eps * s[:1]).sum())
+    s = s[:rank]
+    v = s**2 + noise**2
+    r = y - m @ A.T
+    a = r @ U[:, :rank]
+
+    gain = torch.ones_like(m[0])
+    gain[:rank] = noise / v.sqrt()
+    F = R @ Vt.T * gain
+    new_means = m + (s / v * a) @ Vt[:rank] @ R
+
+    # What no x can explain (outside the range of A R) differs between components only if S is singular. Rounding, of
+    # relative size eps, is no evidence: it is taken as noise of relative size sqrt(eps), even if noise = 0.
+    rest = r - a @ U[:, :rank].T
+    floor = max(eps, torch.finfo(measurement.y.dtype).eps) ** 0.5 * torch.linalg.vector_norm(r).clamp_min(1e-100)
+    log_evidence = -(a**2 / v).sum(1) / 2 - (rest / floor.clamp_min(noise)).square().sum(1) / 2
+    return new_means.unflatten(1, shape), F @ F.T, log_evidence
+
+
+def _dense(measurement, row: int, means: Tensor) -> tuple[Tensor, Tensor, float]:
+    """A (M, D), y (M,) and the noise of one row, in float64, without the values of y that no x changes."""
+    shape = tuple(means.shape[1:])
+    if not 0 <= row < len(measurement.y):
+        raise ValueError(f"row is {row}, of {len(measurement.y)} images: give 0 to {len(measurement.y) - 1}")
+    if tuple(measurement.operator.image_shape) != shape:
+        raise ValueError(
+            f"the operator takes images of shape {tuple(measurement.operator.image_shape)}, the prior has {shape}: "
+            "give a measurement of the prior's images"
+        )
+    D, M = math.prod(shape), measurement.y[0].numel()
+    if max(D, M) > LARGEST_DENSE:
+        raise UnsupportedError(
+            f"the exact posterior of {D} image values from {M} measured ones needs their dense matrix, and stops at "
+            f"{LARGEST_DENSE}: give smaller images, or use a sampler"
+        )
+    one = measurement.select(torch.tensor([row], device=measurement.y.device))
+    noise = float(torch.as_tensor(one.noise, dtype=torch.float64).reshape(()))
+    eye = torch.eye(D, dtype=torch.float64, device=means.device).reshape(D, *shape)
+    A = torch.cat([one.operator(x).flatten(1) for x in eye.split(256)]).T
+    # Holes are zero rows of A, where y may hold anything.
+    seen = (A != 0).any(1)
+    return A[seen], one.y.to(A).flatten()[seen], noise
+
+
+def _check_means(name: str, letters: str, means: Tensor, ndim: int) -> None:
+    if not means.is_floating_point() or means.ndim != ndim or means.numel() == 0 or not means.isfinite().all():
+        raise ValueError(
+            f"{name} is a {means.dtype} tensor of shape {tuple(means.shape)}: "
+            f"give finite floating-point values of shape {letters}"
+        )
+
+
+def _checked(x: Tensor, prior: Prior) -> Tensor:
+    if x.ndim != 4 or tuple(x.shape[1:]) != prior.image_shape:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}: this {type(prior).__name__} wants (B, C, H, W) with (C, H, W) = "
+            f"{prior.image_shape}"
+        )
+    return x
+
+
+def _checked_weights(weights: Tensor, means: Tensor) -> Tensor:
+    """The weights in float64, of sum 1."""
+    if tuple(weights.shape) != (len(means),):
+        raise ValueError(f"weights has shape {tuple(weights.shape)} for {len(means)} means: give one weight per mean")
+    weights = weights.detach().to(dtype=torch.float64, device=means.device)
+    total = float(weights.sum())
+    if not bool((weights >= 0).all()) or not abs(total - 1) <= 1e-6:
+        raise ValueError(
+            f"weights sum to {total:.9g} and the least is {float(weights.min()):.3g}: give probabilities, "
+            "at least 0 and of sum 1"
+        )
+    return weights / total
+
+
+def _as_covariance(covariance: Tensor | _Covariance, mean: Tensor) -> _Covariance:
+    """The covariance in the form it was given, decomposed in float64, then in the dtype of the mean."""
+    if isinstance(covariance, _Covariance):
+        return covariance.to(mean.dtype)
+    D = mean.numel()
+    given = covariance.detach().to(dtype=torch.float64, device=mean.device)
+    if tuple(given.shape) not in (tuple(mean.shape), (D, D)) or not given.isfinite().all():
+        raise ValueError(
+            f"covariance has shape {tuple(given.shape)}: give finite values, ({D}, {D}) for all pairs of pixels or "
+            f"{tuple(mean.shape)} for the variances of independent ones"
+        )
+    tolerance = _rounding(covariance)
+    if given.ndim == 3:
+        return _Diagonal(_semidefinite("covariance", given, tolerance)).to(mean.dtype)
+    asymmetry = float((given - given.T).abs().max())
+    if asymmetry > tolerance:
+        raise ValueError(
+            f"covariance differs from its transpose by up to {asymmetry:.3g}: give a symmetric matrix, "
+            "for example (S + S.T) / 2"
+        )
+    l, V = torch.linalg.eigh((given + given.T) / 2)
+    l = _semidefinite("covariance", l, tolerance)
+    return _Dense(torch.where(l > tolerance, l, 0).reshape(mean.shape), V).to(mean.dtype)
+
+
+def _checked_spectrum(spectrum: Tensor, mean: Tensor) -> Tensor:
+    given = spectrum.detach().to(device=mean.device)
+    if given.is_complex() or given.shape != mean.shape or not given.isfinite().all():
+        raise ValueError(
+            f"spectrum is a {given.dtype} tensor of shape {tuple(given.shape)}: give finite real values of the "
+            f"shape of the mean, {tuple(mean.shape)}"
+        )
+    given = given.double()
+    tolerance = _rounding(spectrum)
+    reflected = given.flip(-2, -1).roll((1, 1), (-2, -1))
+    oddness = float((given - reflected).abs().max())
+    if oddness > tolerance:
+        raise ValueError(
+            f"spectrum differs from its reflection spectrum[c, -i mod H, -j mod W] by up to {oddness:.3g}: "
+            "give an even one, as every real covariance has"
+        )
+    return _semidefinite("spectrum", (given + reflected) / 2, tolerance)
+
+
+def _semidefinite(name: str, l: Tensor, tolerance: float) -> Tensor:
+    least = float(l.min())
+    if least < -tolerance:
+        raise ValueError(f"{name} has the eigenvalue {least:.3g}: give one with none below 0")
+    return l.clamp_min(0)
+
+
+def _rounding(given: Tensor) -> float:
+    """How far rounding may move an eigenvalue: eps |S|_F for storing S (Weyl), and a factor 10 for computing it."""
+    eps = torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps
+    return 10 * eps * float(torch.linalg.vector_norm(given.detach().double()))

@@ -1,0 +1,20 @@
+"""From a name to the thing it names."""
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
+    """The value of `name` in `table`; `kind` ("operator", "sampler", ...) is for the message.
+
+    Raises:
+        ValueError: `name` is not in the table; the message lists the names and the closest one.
+    """
+    if isinstance(name, str) and name in table:
+        return table[name]
+    close = difflib.get_close_matches(str(name).lower(), table, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"Unknown {kind} {name!r}; choose among {', '.join(sorted(table))}.{hint}")

@@ -1,0 +1,400 @@
+"""Degrade an image; restore one from its measurement, by draws from the posterior."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from genprior import images
+from genprior.estimate import noise_level
+from genprior.noise import Noise
+from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
+from genprior.operators.channelwise import Channelwise
+from genprior.operators.deepinv import from_physics, physics_noise
+from genprior.operators.inpaint import Inpaint
+from genprior.priors.base import Prior
+from genprior.priors.store import load_prior
+from genprior.samplers import find_sampler
+from genprior.samplers.base import Sampler
+
+# Samplers weigh the measurement by 1 / noise^2: an exact measurement counts as one with this noise, a quarter of a grey
+# level of 8 bits.
+LEAST_NOISE = 1e-3
+# Pixels restored at once, which bounds memory: about 10 kB each where gradients are needed.
+PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**21, "mps": 2**19}
+
+
+def degrade(img: Any, op: Any, *, noise: float = 0.0, seed: int | None = None, **operator_parameters: Any) -> Measurement:
+    """Measure an image: y = A x + noise n.
+
+    Arguments:
+        img: path, PIL image, numpy array, torch tensor, or a list of them, with values in [0, 1] (integers are scaled).
+        op: name of an operator, an operator, or a deepinv physics; see `restore`. For "inpaint", `mask` may also be
+            "random" (with `fraction`), "box" (with `size`) or "stroke" (with `fraction`).
+        noise: standard deviation in the units of x, [0, 1].
+        seed: keys noise and simulated masks; None for a fresh one.
+        operator_parameters: of a named operator.
+
+    Returns:
+        The measurement, never clipped. A blur with `boundary="valid"`, the default, measures a smaller frame.
+
+    Raises:
+        ValueError, TypeError: one of the arguments is not as above.
+    """
+    seed = secrets.randbits(32) if seed is None else seed
+    x = images.read(img, role="image").x
+    shape = tuple(x.shape[1:])
+    if isinstance(op, str):
+        operator = for_image(op, shape, **_simulation(canonical(op), shape, operator_parameters, seed))
+    else:
+        operator = _as_operator(op, operator_parameters, shape)
+    y = operator(x)
+    y = y + noise * Noise(seed, torch.arange(len(y)))(y)
+    return Measurement(y, operator, noise)
+
+
+def restore(
+    img: Any,
+    op: Any = "inpaint",
+    prior: str | Path | Prior = "ddpm",
+    *,
+    sampler: str | Sampler = "auto",
+    n: int = 1,
+    noise: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    **operator_parameters: Any,
+) -> Restoration:
+    """Draw from the posterior p(x | y) of the image given its measurement.
+
+    Arguments:
+        img: the measurement y: path, PIL image, numpy array, torch tensor, or a list of them; or a `Measurement`, which
+            brings its operator and noise. Floating-point arrays and tensors may hold any finite values.
+        op: what was done to the image: "inpaint" (`mask`: white, True or 1 marks the holes; NaN and, without a mask,
+            alpha 0 mark holes too), "super-resolution" (`scale`, `antialias`), "gaussian-deblur" (`width`, `boundary`),
+            "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise"; or an
+            operator or deepinv physics, which take `img` as it is, in their measurement shape, batch axis optional.
+        prior: name ("ddpm-photo"), family ("ddpm"), folder of a trained prior, or a prior.
+        sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`.
+        n: how many samples of each image.
+        noise: standard deviation of the measurement's noise in the units of x, [0, 1]; None to estimate it.
+        steps: of the sampler; None for its own.
+        seed: keys all randomness; None for a fresh one, which the result names. Sample k of image i depends on
+            (seed, i, k) only.
+        device: "auto", "cpu", "cuda", …; auto takes the best there is, or where a given prior lies.
+        progress: show a bar.
+        operator_parameters: of a named operator.
+
+    Returns:
+        The samples, their mean and standard deviation, and the image in the kind that was given; see `Restoration`.
+
+    Raises:
+        ValueError, TypeError: one of the arguments is not as above; the message says what to do.
+        UnsupportedError: prior, operator and sampler do not go together.
+    """
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n is the number of samples, at least 1; got {n!r}.")
+    seed = secrets.randbits(32) if seed is None else seed
+    prior = _as_prior(prior, device)
+    measurement, give = _measure(img, op, noise, operator_parameters)
+    estimated = noise is None and not isinstance(img, Measurement)
+    task, back = _fit_channels(measurement, prior)
+    task = replace(task, noise=torch.as_tensor(task.noise).clamp_min(LEAST_NOISE))
+    sampler = find_sampler(sampler, prior, steps)
+
+    began = time.perf_counter()
+    samples = _draw(prior, task, sampler, n, seed, progress)
+    samples = _keep_known(back(samples), measurement)
+    seconds = time.perf_counter() - began
+
+    return Restoration(
+        samples=samples if len(measurement.y) > 1 else samples[0],
+        measurement=measurement,
+        sampler=sampler,
+        noise_was_estimated=estimated,
+        seed=seed,
+        network_evaluations=sampler.evaluations,
+        seconds=seconds,
+        _give=give,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """Draws from p(x | y), float32 on the CPU, never clipped; `image` is what to look at.
+
+    Attributes:
+        samples: (n, C, H, W); (B, n, C, H, W) for B > 1 images.
+        measurement: y, its operator and noise, as used.
+        sampler: with its parameters, as used.
+        noise_was_estimated: whether `measurement.noise` was estimated from y.
+        seed: gives the same result again.
+        network_evaluations: forward and backward passes of the network for each sample.
+        seconds: spent drawing all samples.
+    """
+
+    samples: Tensor
+    measurement: Measurement
+    sampler: Sampler
+    noise_was_estimated: bool
+    seed: int
+    network_evaluations: int
+    seconds: float
+    _give: Callable[[Tensor], Any] = field(repr=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the samples, the estimate of least squared error: (C, H, W), B first for several images."""
+        return self.samples.mean(dim=-4)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of the samples, pixel by pixel, shaped like the mean; 0 for n = 1."""
+        return self.samples.std(dim=-4, correction=min(1, self.samples.shape[-4] - 1))
+
+    @property
+    def image(self) -> Any:
+        """The mean (for n = 1 the sample), clipped to [0, 1], in the kind and layout of the measurement given."""
+        return self._give(self._batch(self.mean))
+
+    def __array__(self, dtype=None, copy=None):
+        """The mean, clipped, (H, W) or (H, W, C), B first for several images."""
+        array = self.mean.clamp(0, 1).movedim(-3, -1).numpy()
+        array = array[..., 0] if array.shape[-1] == 1 else array
+        return array if dtype is None else array.astype(dtype)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        images.to_pil(images.grid(self._batch(self.mean))).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write `image` to a file; several images to a folder, as 0.png, 1.png, …
+
+        Raises:
+            FileExistsError: something is there, and `overwrite` is False; nothing is written.
+        """
+        path = Path(path)
+        given = self.image
+        if self.samples.dim() == 4:
+            outputs = {path: self.mean if not _is_pil(given) else given}
+        else:
+            kept = given if isinstance(given, list) and all(map(_is_pil, given)) else self.mean
+            outputs = {path / f"{i}.png": image for i, image in enumerate(kept)}
+        there = [str(p) for p in outputs if p.exists()]
+        if there and not overwrite:
+            raise FileExistsError(f"{', '.join(there)} exists; choose another path or pass overwrite=True.")
+        for target, image in outputs.items():
+            images.save(image, target)
+        return list(outputs)
+
+    def plot(self, samples: int = 3):
+        """A matplotlib figure, a row per image: measurement, some samples, mean, standard deviation."""
+        import matplotlib.pyplot as plt
+
+        rows = self._batch(self.samples) if self.samples.dim() == 5 else self.samples[None]
+        shown = min(samples, rows.shape[1])
+        figure, axes = plt.subplots(
+            len(rows), shown + 3, figsize=(2.4 * (shown + 3), 2.6 * len(rows)), squeeze=False, layout="constrained"
+        )
+        for row, draws, y in zip(axes, rows, self.measurement.y):
+            deviation = draws.std(dim=0, correction=min(1, len(draws) - 1)).mean(0)
+            panels = {"measurement": y, **{f"sample {k}": draws[k] for k in range(shown)}, "mean": draws.mean(0)}
+            for axis, (title, panel) in zip(row, panels.items()):
+                axis.set_title(title)
+                axis.imshow(panel.clamp(0, 1).movedim(0, -1).squeeze(-1).cpu(), cmap="gray", vmin=0, vmax=1)
+            row[-1].set_title("standard deviation")
+            figure.colorbar(row[-1].imshow(deviation, cmap="magma", vmin=0), ax=row[-1], shrink=0.8)
+            for axis in row:
+                axis.set_axis_off()
+        return figure
+
+    def __str__(self) -> str:
+        noise = torch.as_tensor(self.measurement.noise).flatten().tolist()
+        level = ", ".join(f"{level:.4g}" for level in sorted(set(noise)))
+        return (
+            f"{tuple(self.samples.shape)} samples by {self.sampler}; noise {level}"
+            f"{' (estimated)' if self.noise_was_estimated else ''}; seed {self.seed}; "
+            f"{self.network_evaluations} network evaluations a sample; {self.seconds:.1f} s"
+        )
+
+    def _batch(self, x: Tensor) -> Tensor:
+        return x if len(self.measurement.y) > 1 else x[None]
+
+
+def best_device() -> str:
+    """The fastest device there is."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _as_prior(prior: str | Path | Prior, device: str) -> Prior:
+    if isinstance(prior, Prior):
+        return prior if device == "auto" else prior.to(device)
+    return load_prior(prior, best_device() if device == "auto" else device)
+
+
+def _simulation(op: str, shape: tuple[int, ...], parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The parameters of `op`, masks read, simulated masks seeded."""
+    mask = parameters.get("mask")
+    if op != "inpaint" or mask is None:
+        return parameters
+    if isinstance(mask, str) and mask in SIMULATED_MASKS:
+        return {"seed": seed, **parameters}
+    return {**parameters, "mask": images.read_mask(mask, shape[-2:])}
+
+
+def _as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ...] | None = None) -> LinearOperator:
+    if parameters:
+        raise ValueError(f"{sorted(parameters)} belong to named operators; an operator object has its own.")
+    if isinstance(op, LinearOperator):
+        return op
+    if _is_physics(op):
+        return from_physics(op, image_shape)
+    raise TypeError(f"op is a name, an operator or a deepinv physics, not {type(op).__module__}.{type(op).__name__}.")
+
+
+def _measure(
+    img: Any, op: Any, noise: float | None, parameters: dict[str, Any]
+) -> tuple[Measurement, Callable[[Tensor], Any]]:
+    """The measurement that the user means, and the way from a restored (B, C, H, W) back to the user's kind."""
+    if isinstance(img, Measurement):
+        if parameters or op != "inpaint":
+            raise ValueError("A Measurement brings its own operator: leave op and its parameters out.")
+        noise = img.noise if noise is None else noise
+        return replace(img, noise=noise), lambda x: x if len(img.y) > 1 else x[0]
+    if isinstance(op, str):
+        return _measure_picture(img, canonical(op), noise, parameters)
+
+    operator = _as_operator(op, parameters)
+    y = torch.as_tensor(img)
+    y = y.float() if y.dtype != torch.float64 else y.to(torch.float32)
+    batched = y.dim() == 4
+    y = y if batched else y[None]
+    noise = physics_noise(op) if noise is None and _is_physics(op) else noise
+    noise = noise_level(y) if noise is None else noise
+    return Measurement(y, operator, noise), lambda x: x if batched else x[0]
+
+
+def _measure_picture(
+    img: Any, op: str, noise: float | None, parameters: dict[str, Any]
+) -> tuple[Measurement, Callable[[Tensor], Any]]:
+    picture = images.read(img, role="measurement", nan=op == "inpaint")
+    y, holes = picture.x, None
+    if op == "inpaint":
+        holes = _holes(picture, parameters)
+        parameters = {**parameters, "mask": holes}
+        y = torch.where(holes, 0.0, y)
+        if picture.alpha is not None:
+            picture = replace(picture, alpha=torch.where(holes, 1.0, picture.alpha))
+    if op == "colorize" and y.shape[1] == 3 and bool((y == y[:, :1]).all()):
+        y = y[:, :1]
+    operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
+    noise = noise_level(y, holes) if noise is None else noise
+    return Measurement(y, operator, noise), picture.like
+
+
+def _holes(picture: images.Picture, parameters: dict[str, Any]) -> Tensor:
+    """(B or 1, 1, H, W) bool: the mask, or else where alpha is 0; and wherever a channel is NaN."""
+    holes = picture.x.isnan().any(dim=1, keepdim=True)
+    if parameters.get("mask") is not None:
+        return holes | images.read_mask(parameters["mask"], tuple(picture.x.shape[-2:])).to(holes.device)
+    if picture.alpha is not None:
+        holes = holes | (picture.alpha == 0)
+    if not holes.any():
+        raise ValueError(
+            "Nothing says where the holes are: pass mask= (white, True or 1 marks a hole), set holes to NaN, or make them "
+            "transparent (alpha 0)."
+        )
+    return holes
+
+
+def _fit_channels(measurement: Measurement, prior: Prior) -> tuple[Measurement, Callable[[Tensor], Tensor]]:
+    """A grey measurement for a prior of colour images: three equal channels, of which the mean is taken back.
+
+    For x grey, three copies of y with noise sqrt(3) sd each say about x just what y says, and that x is grey.
+    """
+    A = measurement.operator
+    channels = prior.image_shape[0]
+    if A.image_shape[0] != 1 or channels != 3:
+        return measurement, lambda x: x
+    colour = Measurement(
+        measurement.y.repeat(1, channels, 1, 1), Channelwise(A, channels), math.sqrt(channels) * measurement.noise
+    )
+    return colour, lambda x: x.mean(dim=-3, keepdim=True)
+
+
+def _draw(prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool) -> Tensor:
+    """n samples of every image, (B, n, C, H, W), in chunks that fit the memory."""
+    A, device = measurement.operator, _device(prior)
+    image = torch.arange(len(measurement.y)).repeat_interleave(n)
+    sample = torch.arange(n).repeat(len(measurement.y))
+    pixels = A.image_shape[-2] * A.image_shape[-1]
+    chunks = torch.arange(len(image)).split(max(1, PIXELS_AT_ONCE.get(device.type, 2**18) // pixels))
+    draws = []
+    with torch.no_grad(), _progress(prior, len(chunks) * sampler.steps, progress):
+        for rows in chunks:
+            part = measurement.select(image[rows])
+            part = Measurement(part.y.to(device), part.operator, _to(part.noise, device))
+            x = sampler(prior, part, Noise(seed, image[rows], sample[rows]))
+            if not torch.isfinite(x).all():
+                raise FloatingPointError(
+                    f"{sampler} diverged: its samples are not finite. Check noise={measurement.noise}, or try more steps "
+                    "or another sampler."
+                )
+            draws.append(A.frame(x).float().cpu())
+    return torch.cat(draws).unflatten(0, (-1, n))
+
+
+def _keep_known(samples: Tensor, measurement: Measurement) -> Tensor:
+    """Without noise, what inpainting was given comes back as it was."""
+    A = measurement.operator
+    if not isinstance(A, Inpaint) or not bool((torch.as_tensor(measurement.noise) == 0).all()):
+        return samples
+    y = measurement.y.float().cpu()
+    keep = A(torch.ones_like(y)).bool()
+    return torch.where(keep[:, None], y[:, None], samples)
+
+
+@contextlib.contextmanager
+def _progress(prior: Prior, total: int, shown: bool) -> Iterator[None]:
+    """A bar that moves with every forward pass of the prior's networks."""
+    with tqdm(total=total, desc="restore", disable=None if shown and total else True, leave=False) as bar:
+        hooks = [net.register_forward_hook(lambda *_: bar.update() and None) for net in prior.children()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _device(prior: Prior) -> torch.device:
+    return next((t.device for t in (*prior.parameters(), *prior.buffers())), torch.device("cpu"))
+
+
+def _to(noise: float | Tensor, device: torch.device) -> float | Tensor:
+    return noise.to(device) if isinstance(noise, Tensor) else noise
+
+
+def _is_physics(op: Any) -> bool:
+    # Whoever has a physics has imported deepinv, which takes seconds and is not imported here to ask.
+    deepinv = sys.modules.get("deepinv")
+    return deepinv is not None and isinstance(op, deepinv.physics.Physics)
+
+
+def _is_pil(image: Any) -> bool:
+    return type(image).__module__.startswith("PIL.")

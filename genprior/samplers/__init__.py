@@ -1,0 +1,43 @@
+"""Posterior samplers by name."""
+
+import dataclasses
+
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior, UnsupportedError, supports
+from genprior.registry import lookup
+from genprior.samplers.base import Sampler
+from genprior.samplers.diffpir import DiffPIR
+from genprior.samplers.dps import DPS
+from genprior.samplers.exact import Exact
+from genprior.samplers.mmps import MMPS
+
+SAMPLERS: dict[str, type[Sampler]] = {"dps": DPS, "diffpir": DiffPIR, "mmps": MMPS, "exact": Exact}
+
+
+def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None) -> Sampler:
+    """The sampler of a name, "auto" or an object, with `steps` in place of its own if given.
+
+    Raises:
+        ValueError: there is no such name, or the sampler takes no such number of steps.
+        UnsupportedError: "auto" finds nothing for this prior.
+    """
+    if isinstance(sampler, str):
+        sampler = automatic(prior) if sampler == "auto" else lookup("sampler", sampler, SAMPLERS, hint='or "auto"')()
+    if not isinstance(sampler, Sampler):
+        raise ValueError(f"A sampler is a name or an object such as DPS(zeta=0.5), not {sampler!r}.")
+    if steps is None:
+        return sampler
+    if not isinstance(steps, int) or steps < 1 or not sampler.steps:
+        raise ValueError(f"{type(sampler).__name__} cannot take steps={steps!r}; give a whole number, at least 1.")
+    return dataclasses.replace(sampler, steps=steps)
+
+
+def automatic(prior: Prior) -> Sampler:
+    """The sampler that measurements favour for what the prior has."""
+    if supports(prior, "posterior"):
+        return Exact()
+    if supports(prior, "denoise"):
+        return DiffPIR()
+    raise UnsupportedError(
+        f"No sampler works with {type(prior).__name__}, which has {', '.join(sorted(prior.capabilities))}."
+    )

@@ -1,0 +1,64 @@
+"""What a posterior sampler is.
+
+Notation: y = A x + noise n the measurement; x_t = x + sigma n; x_hat = E[x | x_t]; one row of a batch is one chain.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor
+
+from genprior.noise import Noise
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior, UnsupportedError, supports
+
+Denoiser = Callable[[Tensor, float], Tensor]
+
+
+class Sampler(ABC):
+    """A method that draws from p(x | y): `sampler(prior, measurement, noise)`.
+
+    Samplers are frozen dataclasses: their fields are the method's parameters. They assume no range and clip nothing.
+
+    Attributes:
+        needs: the method of `Prior` that the sampler calls.
+        steps: calls of that method, one after the other; 0 for none.
+    """
+
+    needs: ClassVar[str] = "denoise"
+    steps: int = 0
+
+    @abstractmethod
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        """One draw per row of the measurement, (B, *image_shape); see `__call__`, which checks the arguments."""
+
+    @property
+    @abstractmethod
+    def evaluations(self) -> int:
+        """Evaluations of the network for each draw (each forward pass, and each backward pass, counts as one)."""
+
+    def __call__(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        """One draw from p(x | y) per row.
+
+        Arguments:
+            prior: has the method that the sampler needs.
+            measurement: y (B, *measurement_shape) with its operator and noise level.
+            noise: the noise of the B chains.
+
+        Raises:
+            UnsupportedError: the prior lacks what the sampler needs.
+            ValueError: the prior's images do not fit the operator's.
+        """
+        if not supports(prior, self.needs):
+            raise UnsupportedError(
+                f"{type(self).__name__} needs a prior that has {self.needs}; {type(prior).__name__} has "
+                f"{', '.join(sorted(prior.capabilities))}. Choose another sampler or prior."
+            )
+        shape = measurement.operator.image_shape
+        if any(a is not None and a != b for a, b in zip(prior.image_shape, shape)):
+            raise ValueError(
+                f"The operator acts on images of shape {tuple(shape)}, the prior is one of {prior.image_shape} "
+                "(None: any). Resize or convert the image, or choose another prior."
+            )
+        return self.sample(prior, measurement, noise)

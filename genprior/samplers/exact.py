@@ -1,0 +1,31 @@
+"""The exact posterior, for priors that have it in closed form."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genprior.noise import Noise
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior
+from genprior.samplers.base import Sampler
+
+
+@dataclass(frozen=True)
+class Exact(Sampler):
+    """Draws from p(x | y) itself, for Gaussians and Gaussian mixtures: the truth other samplers are judged by."""
+
+    needs: ClassVar[str] = "posterior"
+
+    @property
+    def evaluations(self) -> int:
+        return 0
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        y = measurement.y
+        x = y.new_empty(len(y), *measurement.operator.image_shape)
+        for image in noise.image.unique():
+            rows = (noise.image == image).nonzero().flatten()
+            x[rows] = prior.posterior(measurement, int(rows[0])).draw(noise.select(rows)).to(y)
+        return x

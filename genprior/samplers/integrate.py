@@ -1,0 +1,83 @@
+"""From a denoiser to a sample: integrators over decreasing noise levels.
+
+A schedule is a list of floats sigma_0 > sigma_1 > … >= 0, made once. x starts as a draw at sigma_0, and each step takes
+it from sigma to sigma_next; at sigma_next = 0 every integrator returns x_hat. With E[x | x_t, y] in the place of
+E[x | x_t] the same integrators sample the posterior.
+"""
+
+import math
+from itertools import pairwise
+
+from torch import Tensor
+
+from genprior.noise import Noise
+from genprior.samplers.base import Denoiser
+
+
+def geometric(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
+    """`steps` levels, evenly spread in ln sigma from sigma_max to sigma_min, and 0."""
+    ratio = math.log(sigma_min / sigma_max)
+    return [sigma_max * math.exp(ratio * i / max(steps - 1, 1)) for i in range(steps)] + [0.0]
+
+
+def karras(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> list[float]:
+    """`steps` levels, evenly spread in sigma^(1/rho) from sigma_max to sigma_min, and 0 (Karras et al., 2022)."""
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return [(high + (low - high) * i / max(steps - 1, 1)) ** rho for i in range(steps)] + [0.0]
+
+
+def variance_preserving(sigma_max: float, sigma_min: float, steps: int, unit: float) -> list[float]:
+    """`steps` levels of the linear betas of DDPM between sigma_max and sigma_min, evenly spread in time, and 0.
+
+    In continuous time t in [0, 1], alpha_bar(t) = exp(-0.1 t - 9.95 t^2) and sigma = unit sqrt(1 / alpha_bar - 1), with
+    `unit` half the range of x: the chain was made for images in [-1, 1] (Ho et al., 2020; Song et al., 2021).
+    """
+
+    def time(sigma: float) -> float:
+        exponent = math.log1p((sigma / unit) ** 2)
+        return (math.sqrt(0.01 + 39.8 * exponent) - 0.1) / 19.9
+
+    start, stop = time(sigma_max), time(sigma_min)
+    times = [start + (stop - start) * i / max(steps - 1, 1) for i in range(steps)]
+    return [unit * math.sqrt(math.expm1(0.1 * t + 9.95 * t**2)) for t in times] + [0.0]
+
+
+def euler(denoise: Denoiser, x: Tensor, sigmas: list[float]) -> Tensor:
+    """The probability-flow ODE dx / dsigma = (x - x_hat) / sigma by Euler steps: first order in the step."""
+    for sigma, sigma_next in pairwise(sigmas):
+        x_hat = denoise(x, sigma)
+        x = x_hat + sigma_next / sigma * (x - x_hat)
+    return x
+
+
+def heun(denoise: Denoiser, x: Tensor, sigmas: list[float]) -> Tensor:
+    """The same ODE by Heun's method (Karras et al., 2022): second order, two evaluations a step but for the last."""
+    for sigma, sigma_next in pairwise(sigmas):
+        slope = (x - denoise(x, sigma)) / sigma
+        x_euler = x + (sigma_next - sigma) * slope
+        if sigma_next == 0:
+            return x_euler
+        slope_next = (x_euler - denoise(x_euler, sigma_next)) / sigma_next
+        x = x + (sigma_next - sigma) * (slope + slope_next) / 2
+    return x
+
+
+def ancestral(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
+    """The reverse diffusion by its Gaussian posterior steps; eta scales the fresh noise: 1 ancestral, 0 DDIM (= Euler)."""
+    for sigma, sigma_next in pairwise(sigmas):
+        x = ancestral_step(x, denoise(x, sigma), sigma, sigma_next, noise, eta)
+    return x
+
+
+def ancestral_step(
+    x: Tensor, x_hat: Tensor, sigma: float, sigma_next: float, noise: Noise, eta: float = 1.0
+) -> Tensor:
+    """x_next = x_hat + sqrt(sigma_next^2 - fresh^2) / sigma (x - x_hat) + fresh n, fresh = eta sigma_next sqrt(1 - r),
+
+    r = (sigma_next / sigma)^2. With eta = 1 this is r x + (1 - r) x_hat + sigma_next sqrt(1 - r) n, a draw from
+    q(x_next | x_t, x = x_hat).
+    """
+    fresh = eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2)
+    kept = math.sqrt(sigma_next**2 - fresh**2)
+    x = x_hat + kept / sigma * (x - x_hat)
+    return x + fresh * noise(x) if fresh > 0 else x

@@ -1,0 +1,146 @@
+"""Training data: every item is a function of (seed, item number), so a run resumes by its step alone.
+
+Items are numbered through the whole run: item i belongs to epoch i // N of a data set of N images, in an order
+shuffled by (seed, epoch), and its augmentation is drawn from (seed, i).
+"""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from genprior.images import list_images
+
+
+class Photos(Dataset):
+    """Square crops of the photographs of a folder: scaled down by up to 2, flipped and turned, sometimes made grey.
+
+    Arguments:
+        folder: searched recursively; images smaller than `size` are refused.
+        size: side of a crop in pixels.
+        channels: 3 for RGB, 1 for grey.
+        seed: keys order and augmentation.
+        shrink: fraction of crops that are scaled down by a factor drawn uniformly from [1, 2]; scaling removes the
+            traces of compression and adds detail.
+        grey: fraction of RGB crops that are made grey, so that the prior knows grey photographs too.
+        augment: False for centred crops, as they are, in order: for validation.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        size: int = 64,
+        *,
+        channels: int = 3,
+        seed: int = 0,
+        shrink: float = 0.5,
+        grey: float = 0.1,
+        augment: bool = True,
+    ):
+        self.paths = list_images(folder)
+        if not self.paths:
+            raise ValueError(f"No images found in {str(folder)!r}; give a folder that holds some.")
+        self.mode = {1: "L", 3: "RGB"}[channels]
+        self.size, self.seed, self.shrink, self.grey, self.augment = size, seed, shrink, grey, augment
+        self.load = functools.lru_cache(maxsize=1024)(self._load)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: int) -> dict[str, torch.Tensor | int]:
+        epoch, index = divmod(item, len(self.paths))
+        if self.augment:
+            x = self._random_crop(self.load(shuffled(self.seed, epoch, len(self.paths))[index]), item)
+        else:
+            x = self._centre_crop(self.load(index))
+        x = np.atleast_3d(np.asarray(x))
+        return {"x": torch.from_numpy(x.transpose(2, 0, 1).astype(np.float32) / 255), "item": item}
+
+    def _load(self, index: int) -> Image.Image:
+        with Image.open(self.paths[index]) as image:
+            image = image.convert(self.mode)
+        if min(image.size) < self.size:
+            raise ValueError(f"{self.paths[index]} is {image.size}, smaller than crops of {self.size}; remove it.")
+        return image
+
+    def _random_crop(self, image: Image.Image, item: int) -> Image.Image:
+        rng = np.random.default_rng((self.seed, 1, item))
+        factor = rng.uniform(1, 2) if rng.random() < self.shrink else 1.0
+        side = min(self.size * factor, *image.size)
+        left, top = (rng.integers(0, int(extent - side) + 1) for extent in image.size)
+        if factor > 1:
+            image = image.resize((self.size,) * 2, Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+        else:
+            image = image.crop((left, top, left + self.size, top + self.size))
+        turn = rng.integers(0, 8)
+        if turn >= 4:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.rotate(90 * (turn % 4))
+        return image.convert("L").convert(self.mode) if rng.random() < self.grey else image
+
+    def _centre_crop(self, image: Image.Image) -> Image.Image:
+        left, top = ((extent - self.size) // 2 for extent in image.size)
+        return image.crop((left, top, left + self.size, top + self.size))
+
+
+class Arrays(Dataset):
+    """Images of an `.npz` file, such as MNIST, as they are.
+
+    Arguments:
+        path: the file.
+        images: name of a uint8 array (N, H, W) or (N, H, W, C) in it.
+        labels: name of an integer array (N,) in it, or None.
+        keep: the slice of the images to use, for a split into training and validation.
+        seed: keys the order; None keeps the order of the file.
+    """
+
+    def __init__(
+        self, path: str | Path, images: str, labels: str | None = None, *, keep: slice = slice(None), seed: int | None = 0
+    ):
+        with np.load(path, allow_pickle=False) as file:
+            missing = {images, labels} - {None, *file.files}
+            if missing:
+                raise ValueError(f"{str(path)!r} has no array {sorted(missing)}; it has {file.files}.")
+            self.images = file[images][keep]
+            self.labels = None if labels is None else file[labels][keep].astype(np.int64)
+        if self.images.dtype != np.uint8 or self.images.ndim not in (3, 4):
+            raise ValueError(
+                f"{images!r} must be uint8 of shape (N, H, W) or (N, H, W, C), "
+                f"not {self.images.dtype} {self.images.shape}."
+            )
+        if self.images.ndim == 3:
+            self.images = self.images[..., None]
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: int) -> dict[str, torch.Tensor | int]:
+        epoch, index = divmod(item, len(self.images))
+        if self.seed is not None:
+            index = shuffled(self.seed, epoch, len(self.images))[index]
+        x = torch.from_numpy(self.images[index].transpose(2, 0, 1).astype(np.float32) / 255)
+        example = {"x": x, "item": item}
+        return example if self.labels is None else {**example, "label": self.labels[index]}
+
+
+@functools.lru_cache(maxsize=4)
+def shuffled(seed: int, epoch: int, length: int) -> list[int]:
+    """The order of the images in an epoch."""
+    return np.random.default_rng((seed, 0, epoch)).permutation(length).tolist()
+
+
+def item_numbers(start: int, stop: int, batch: int, micro_batches: int, rank: int, ranks: int) -> Iterator[list[int]]:
+    """The items of each micro-batch that this rank trains on, from step `start` to step `stop`.
+
+    Step k trains on items k batch … (k + 1) batch - 1, however many ranks and micro-batches share them.
+    """
+    share = batch // (micro_batches * ranks)
+    for step in range(start, stop):
+        for micro_batch in range(micro_batches):
+            first = step * batch + (micro_batch * ranks + rank) * share
+            yield list(range(first, first + share))

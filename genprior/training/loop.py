@@ -1,0 +1,246 @@
+"""The training loop of every family: objectives, one optimiser each, on one device or many through Accelerate."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm.auto import tqdm
+
+from genprior import images
+from genprior.priors.base import Prior
+from genprior.priors.store import write_prior
+from genprior.training import checkpoint
+from genprior.training.data import item_numbers
+from genprior.training.ema import EMA
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps in all.
+        batch: images per step, over all devices and micro-batches.
+        lr: AdamW's learning rate at its height.
+        warmup: steps over which it rises linearly.
+        decay: last fraction of the steps, over which it falls linearly to zero; before that it does not depend on
+            `steps`, so a run can be resumed with more steps as long as it has not begun to decay.
+        weight_decay, betas: AdamW's.
+        clip: largest norm of the gradient of an objective.
+        ema: decay of the moving average of the weights, which is what is kept.
+        accumulate: micro-batches per step.
+        precision: "no" (float32), "bf16" or "fp16" autocast of the networks.
+        seed: keys initialisation by the caller, data, noise.
+        log_every, validate_every, save_every: in steps.
+        keep: checkpoints kept.
+        patience: validations without improvement after which training stops, or None.
+        workers: processes that load data.
+    """
+
+    steps: int
+    batch: int = 16
+    lr: float = 5e-4
+    warmup: int = 300
+    decay: float = 0.3
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    ema: float = 0.999
+    accumulate: int = 1
+    precision: str = "no"
+    seed: int = 0
+    log_every: int = 50
+    validate_every: int = 1000
+    save_every: int = 500
+    keep: int = 2
+    patience: int | None = None
+    workers: int = 0
+
+    def learning_rate(self, step: int) -> float:
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        fall = min(1.0, (self.steps - step) / (self.decay * self.steps)) if self.decay else 1.0
+        return self.lr * rise * fall
+
+
+def train(
+    prior: Prior,
+    objectives: list[nn.Module],
+    data: Dataset,
+    settings: Settings,
+    out: str | Path,
+    *,
+    validation: Dataset | None = None,
+    preview: Callable[[Prior], Tensor] | None = None,
+    finish: Callable[[Prior], None] | None = None,
+    card: dict | None = None,
+    progress: bool = True,
+) -> Prior:
+    """Train `prior` by its objectives and write the averaged weights to `out`/prior.
+
+    The run is a function of (data, settings): it may be killed at any time and called again with the same `out`, from
+    where it goes on exactly as if it had not stopped, on any number of devices that divides the batch.
+
+    Arguments:
+        prior: what is trained; the objectives hold it.
+        objectives: modules whose `forward(batch, step)` gives (loss, logs); one optimiser step each, in this order.
+        data: item number -> dict of tensors with "x" and "item".
+        settings: see `Settings`.
+        out: folder of the run: `prior/` (the result), `step-*/` (checkpoints), `log.jsonl`, `samples-*.png`.
+        validation: data on which the mean loss of the averaged weights is logged, and which decides early stopping.
+        preview: from the averaged prior to images (B, C, H, W), written as a sheet with every validation.
+        finish: called on the averaged prior at the end, before it is written.
+        card: what is known about data and licence, for the prior's card.
+
+    Returns:
+        The averaged prior, in evaluation mode.
+
+    Raises:
+        ValueError: settings that do not fit together.
+        FloatingPointError: the loss is no longer finite.
+    """
+    out = Path(out)
+    accelerator = Accelerator(mixed_precision=settings.precision)
+    share = settings.accumulate * accelerator.num_processes
+    if settings.batch % share:
+        raise ValueError(
+            f"A batch of {settings.batch} cannot be shared by {accelerator.num_processes} processes x "
+            f"{settings.accumulate} micro-batches; make it a multiple of {share}."
+        )
+
+    modules = nn.ModuleDict({"prior": prior, "objectives": nn.ModuleList(objectives)}).train()
+    modules.to(accelerator.device, memory_format=torch.channels_last)
+    ema = EMA(modules, settings.ema)
+    optimizers = [
+        torch.optim.AdamW(
+            (p for p in objective.parameters() if p.requires_grad), lr=0.0, weight_decay=settings.weight_decay, betas=settings.betas
+        )
+        for objective in objectives
+    ]
+    parts = {"objectives": modules["objectives"], "ema": ema.module["objectives"]}
+    resumed = checkpoint.latest(out)
+    start = checkpoint.load(resumed, parts, optimizers) if resumed else 0
+    prepared = [accelerator.prepare(objective) for objective in objectives]
+
+    numbers = item_numbers(
+        start, settings.steps, settings.batch, settings.accumulate, accelerator.process_index, accelerator.num_processes
+    )
+    loader = iter(DataLoader(data, batch_sampler=list(numbers), num_workers=settings.workers))
+    log = _Log(out, start, accelerator.is_main_process)
+    bar = tqdm(
+        initial=start, total=settings.steps, desc="train", disable=None if progress and accelerator.is_main_process else True
+    )
+    best, since_best, began = math.inf, 0, time.perf_counter() - log.seconds
+
+    def write(step: int) -> None:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            checkpoint.save(out / f"step-{step:07d}", step, parts, optimizers)
+            checkpoint.prune(out, settings.keep)
+        accelerator.wait_for_everyone()
+
+    step = start
+    for step in range(start, settings.steps):
+        logs: dict[str, Tensor] = {}
+        for micro_batch in range(settings.accumulate):
+            batch = {key: value.to(accelerator.device) for key, value in next(loader).items()}
+            last = micro_batch == settings.accumulate - 1
+            for objective, own, optimizer in zip(prepared, objectives, optimizers):
+                with contextlib.nullcontext() if last else accelerator.no_sync(objective):
+                    loss, logs = objective(batch, step)
+                    accelerator.backward(loss / settings.accumulate)
+                if last:
+                    for group in optimizer.param_groups:
+                        group["lr"] = settings.learning_rate(step)
+                    logs["gradient"] = nn.utils.clip_grad_norm_(own.parameters(), settings.clip)
+                    optimizer.step()
+                    optimizer.zero_grad()
+        ema.update(modules, step)
+        bar.update()
+
+        done = step + 1
+        if done % settings.log_every == 0 or done == settings.steps:
+            numbers_now = {key: float(value) for key, value in logs.items()}
+            if not all(math.isfinite(v) for v in numbers_now.values()):
+                raise FloatingPointError(
+                    f"Training diverged near step {done} ({numbers_now}). The last checkpoint in {out} is sound: "
+                    f"lower the learning rate ({settings.lr:g}) or the clipping norm ({settings.clip:g}) and resume."
+                )
+            seconds = time.perf_counter() - began
+            log.write(step=done, lr=settings.learning_rate(step), seconds=round(seconds, 1), **numbers_now)
+            bar.set_postfix({key: f"{value:.4g}" for key, value in numbers_now.items()}, refresh=False)
+        if done % settings.validate_every == 0 or done == settings.steps:
+            if validation is not None:
+                error = validate(ema.module["objectives"], validation, settings.batch, accelerator)
+                log.write(step=done, validation=error)
+                best, since_best = (error, 0) if error < best else (best, since_best + 1)
+            if preview is not None and accelerator.is_main_process:
+                images.save(images.grid(preview(ema.module["prior"])), out / f"samples-{done:07d}.png")
+        if done % settings.save_every == 0 or done == settings.steps:
+            write(done)
+        if settings.patience is not None and since_best > settings.patience:
+            break
+    bar.close()
+
+    result = ema.module["prior"].eval()
+    if finish is not None:
+        finish(result)
+    if accelerator.is_main_process:
+        origin = {
+            **(card or {}),
+            "settings": asdict(settings),
+            "steps": step + 1,
+            "seconds": round(time.perf_counter() - began),
+            "device": device_name(accelerator.device),
+            "processes": accelerator.num_processes,
+            "torch": torch.__version__,
+        }
+        checkpoint.write_folder(out / "prior", lambda folder: write_prior(result, folder, origin))
+    accelerator.wait_for_everyone()
+    return result
+
+
+@torch.no_grad()
+def validate(objectives: Iterable[nn.Module], data: Dataset, batch: int, accelerator: Accelerator) -> float:
+    """Mean over `data` of the summed losses of the objectives, the same items and noise every time."""
+    total, count = 0.0, 0
+    for start in range(0, len(data), batch):
+        items = [data[i] for i in range(start, min(start + batch, len(data)))]
+        examples = {key: value.to(accelerator.device) for key, value in default_collate(items).items()}
+        with accelerator.autocast():
+            loss = sum(objective(examples, 0)[0] for objective in objectives)
+        total, count = total + float(loss) * len(items), count + len(items)
+    return total / count
+
+
+def device_name(device: torch.device) -> str:
+    """The accelerator's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+class _Log:
+    """`log.jsonl` of a run; lines beyond the step a run resumes from are dropped, since they will be made again."""
+
+    def __init__(self, out: Path, start: int, main: bool):
+        self.path = out / "log.jsonl" if main else None
+        self.seconds = 0.0
+        if main:
+            out.mkdir(parents=True, exist_ok=True)
+            lines = self.path.read_text().splitlines() if self.path.exists() else []
+            kept = [line for line in lines if json.loads(line)["step"] <= start]
+            self.path.write_text("".join(f"{line}\n" for line in kept))
+            self.seconds = max((json.loads(line).get("seconds", 0.0) for line in kept), default=0.0)
+
+    def write(self, **entry) -> None:
+        if self.path is not None:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,89 @@
+"""What is minimised: an objective holds the networks it trains, and `forward(batch, step)` gives (loss, logs).
+
+A batch is a dict: "x" images in [0, 1], (B, C, H, W); "item" their numbers in the run, (B,); "label" (B,) perhaps.
+All randomness is keyed by (seed, item), so that an item's loss does not depend on its company.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genprior.noise import Noise
+from genprior.priors.ddpm import DDPM, UNIT
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def spread(items: Tensor) -> Tensor:
+    """Numbers in (0, 1), one per item, spread evenly over any run of consecutive items (Kronecker sequence)."""
+    return ((items.double() + 0.5) * GOLDEN) % 1
+
+
+class NoisePrediction(nn.Module):
+    """The loss of the course: |eps - eps_hat(z_t)|^2 with t uniform over the steps of the chain, per value.
+
+    Arguments:
+        prior: the DDPM to train.
+        seed: keys steps and noise.
+        drop_label: fraction of labels replaced by the null class.
+    """
+
+    def __init__(self, prior: DDPM, *, seed: int = 0, drop_label: float = 0.1):
+        super().__init__()
+        self.prior, self.seed, self.drop_label = prior, seed, drop_label
+        alpha_bar = torch.tensor(prior.alpha_bars, dtype=torch.float64)
+        self.register_buffer("sigmas", UNIT * ((1 - alpha_bar) / alpha_bar).sqrt(), persistent=False)
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        t = (spread(batch["item"]) * len(self.sigmas)).long()
+        sigma = self.sigmas[t].float().reshape(-1, 1, 1, 1)
+        error, _ = _error(self.prior, batch, sigma, self.seed, self.drop_label)
+        loss = (error / (sigma / UNIT) ** 2).mean()
+        return loss, {"loss": loss.detach()}
+
+
+class Denoising(nn.Module):
+    """The same regression weighted to unit variance at every noise level, with sigma drawn where restoration needs it.
+
+    ln sigma is logistic with the given median and scale, cut to [sigma_min, sigma_max] of the prior: dense where
+    structure is decided, with tails heavy enough that pure noise, where samplers start, is trained too. The weight
+    1 / c_out^2 makes the target of the bare network of unit variance (Karras et al., 2022).
+
+    Arguments:
+        prior: the DDPM to train.
+        seed: keys noise levels and noise.
+        median: median of sigma, in the units of x.
+        scale: scale of the logistic law of ln sigma.
+        drop_label: fraction of labels replaced by the null class.
+    """
+
+    def __init__(
+        self, prior: DDPM, *, seed: int = 0, median: float = 0.12, scale: float = 0.9, drop_label: float = 0.1
+    ):
+        super().__init__()
+        self.prior, self.seed, self.drop_label = prior, seed, drop_label
+        self.median, self.scale = median, scale
+        self.low, self.high = (
+            1 / (1 + math.exp((math.log(median) - math.log(s)) / scale)) for s in (prior.sigma_min, prior.sigma_max)
+        )
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        u = self.low + (self.high - self.low) * spread(batch["item"])
+        sigma = (self.median * (self.scale * torch.logit(u)).exp()).float().reshape(-1, 1, 1, 1)
+        error, s = _error(self.prior, batch, sigma, self.seed, self.drop_label)
+        _, c_out = self.prior.skip_and_out(s)
+        loss = (error / c_out**2).mean()
+        return loss, {"loss": loss.detach()}
+
+
+def _error(prior: DDPM, batch: dict[str, Tensor], sigma: Tensor, seed: int, drop_label: float) -> tuple[Tensor, Tensor]:
+    """(u - u_hat)^2 on the network's [-1, 1], shaped like x, and s."""
+    x, items = batch["x"], batch["item"]
+    noise = Noise(seed, items)
+    label = batch.get("label")
+    if label is not None:
+        kept = noise.uniform(sigma).flatten() >= drop_label
+        label = torch.where(kept, label, prior.classes)
+    x_hat = prior.denoise(x + sigma * noise(x), sigma, label)
+    return ((x - x_hat) / UNIT) ** 2, sigma / UNIT

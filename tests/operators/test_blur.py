@@ -1,0 +1,114 @@
+"""Blurs against Kornia, the accuracy of the iterative solver, and kernels as drawn."""
+
+import math
+
+import pytest
+import torch
+from kornia.filters import filter2d, get_gaussian_kernel2d
+from skimage import data
+
+from genprior.linalg import norm
+from genprior.operators import Blur, gaussian_kernel, motion_kernel
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 6), (5, 2), (9, 9)])
+@pytest.mark.parametrize("boundary", ["valid", "circular"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_blur_is_the_convolution_of_kornia(size, boundary, batch):
+    x, kernel = draw(2, 3, 12, 17), draw(batch, *size)
+    padding = {"padding": "valid"} if boundary == "valid" else {"border_type": "circular"}
+    reference = filter2d(x, kernel, behaviour="conv", **padding)
+    # sums of 81 products, rounding 1e-16
+    torch.testing.assert_close(Blur(kernel, (3, 12, 17), boundary)(x), reference, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (4, 6), (61, 60)])
+def test_frame_is_what_a_centred_delta_measures(size):
+    delta = torch.zeros(size)
+    delta[size[0] // 2, size[1] // 2] = 1
+    op = Blur.for_measurement(delta, (1, 9, 11))
+    x = draw(1, *op.image_shape)
+    assert op.measurement_shape == (1, 9, 11)
+    torch.testing.assert_close(op(x), op.frame(x), rtol=0, atol=1e-13)
+
+
+# kernels of a blurred photograph; with c = noise^2 / variance of x given x_t: 1e-3 for noise 0.025 and sd 0.8
+@pytest.mark.parametrize("kernel", [gaussian_kernel(3), gaussian_kernel(10), motion_kernel(61, 30)])
+@pytest.mark.parametrize(("c", "tolerance"), [(1.0, 1e-6), (1e-2, 1e-5), (1e-3, 1e-3)])
+def test_thirty_iterations_solve_real_blurs(kernel, c, tolerance):
+    op = Blur.for_measurement(kernel, (1, 64, 64))
+    _, H, W = op.image_shape
+    photo = torch.tensor(data.camera()[:H, :W] / 255.0)[None, None]
+    v = op(photo) - 0.5 + math.sqrt(c) * draw(1, 1, 64, 64)
+    exact = Blur.for_measurement(kernel, (1, 64, 64), iterations=200).solve(v, c)
+    residual = op(op.adjoint(exact)) + c * exact - v
+    assert norm(residual) < 1e-8 * norm(v)
+    assert norm(op.solve(v, c) - exact) < tolerance * norm(exact)
+
+
+def test_circular_pinv_leaves_lost_frequencies_out():
+    # a mean over 4 pixels loses every other frequency of the row; what is left comes back
+    op = Blur(torch.full((1, 4), 0.25), (1, 1, 8), "circular")
+    x = draw(1, 1, 1, 8)
+    projection = op.pinv(op(x))
+    torch.testing.assert_close(op(projection), op(x), rtol=0, atol=1e-14)
+    assert (norm(projection) < 0.99 * norm(x)).all()
+    assert (norm(op.solve(x, 0.0)) < 1e3).all()
+
+
+@pytest.mark.parametrize("width", [0.5, 1.7, 10])
+def test_gaussian_kernel_is_that_of_kornia_over_three_widths(width):
+    size = 2 * math.ceil(3 * width) + 1
+    torch.testing.assert_close(gaussian_kernel(width), get_gaussian_kernel2d(size, (width, width)).double()[0])
+
+
+@pytest.mark.parametrize("angle", [0, 30, 45, 90, 120, -10])
+def test_motion_kernel_has_the_length_and_angle_asked_for(angle):
+    length = 15
+    kernel = motion_kernel(length, angle)
+    offset = torch.arange(length, dtype=torch.float64) - length // 2
+    right, up = offset[None, :], -offset[:, None]
+    along = right * math.cos(math.radians(angle)) + up * math.sin(math.radians(angle))
+    across = up * math.cos(math.radians(angle)) - right * math.sin(math.radians(angle))
+    assert kernel.sum() == pytest.approx(1)
+    # a uniform line of n pixels has variance (n^2 - 1) / 12; interpolation spreads by at most 1/4 pixel^2
+    assert (kernel * along**2).sum() == pytest.approx((length**2 - 1) / 12, abs=0.5)
+    assert (kernel * across**2).sum() < 0.25
+    assert (kernel * along * across).sum().abs() < 0.15
+
+
+def test_no_blur_is_a_delta():
+    x = draw(1, 1, 8, 8)
+    for kernel in (gaussian_kernel(0), motion_kernel(1, 30), gaussian_kernel(0, size=3)):
+        torch.testing.assert_close(Blur(kernel, (1, 8, 8), "circular")(x), x, rtol=0, atol=1e-14)
+
+
+def test_flipped_numpy_kernels_are_taken():
+    kernel = draw(3, 3).numpy()
+    op = Blur(kernel[::-1, ::-1], (1, 8, 8))
+    assert torch.equal(op.kernel[0], torch.tensor(kernel).flip(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Blur(torch.ones(62, 3), (1, 80, 80)), "1 to 61"),
+        (lambda: Blur(torch.ones(9, 9), (1, 8, 8)), "larger than the image"),
+        (lambda: Blur(torch.zeros(3, 3), (1, 8, 8)), "not zero everywhere"),
+        (lambda: Blur(torch.full((3, 3), float("nan")), (1, 8, 8)), "finite"),
+        (lambda: Blur(torch.ones(3, 3), (1, 8, 8), "reflect"), "valid"),
+        (lambda: Blur("kernel", (1, 8, 8)), "got str"),
+        (lambda: gaussian_kernel(11), "at most 10"),
+        (lambda: gaussian_kernel(-1), "got -1"),
+        (lambda: motion_kernel(20, 0), "take 19 or 21"),
+        (lambda: motion_kernel(9.5, 0), "whole number"),
+        (lambda: motion_kernel(9, float("inf")), "angle"),
+    ],
+)
+def test_kernels_that_cannot_be_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
