@@ -169,7 +169,7 @@ def _degrade(options: argparse.Namespace) -> int:
             if clipped > 0:
                 print(f"{target}: {clipped:.1%} of the values were clipped to [0, 1]; a .npy file would keep them.")
         if mask is not None and isinstance(measurement.operator, Inpaint):
-            images.save(measurement.operator.holes[0].float(), mask)
+            images.save(measurement.operator.mask[0, :1].float(), mask)
         print(f"{path} -> {target}" + (f", holes in {mask}" if mask else ""))
 
     return _each(options, one)

@@ -107,6 +107,13 @@ class Noise:
         """
         return _assemble(self._uniforms(like), like)
 
+    def select(self, rows: Tensor) -> Noise:
+        """The noise of some of the rows, from the same step on."""
+        part = object.__new__(Noise)
+        part.key, part.step = self.key, self.step
+        part.image, part.sample = self.image[rows], self.sample[rows]
+        return part
+
     def _uniforms(self, like: Tensor) -> list[Tensor]:
         if not like.is_floating_point() or like.ndim == 0 or len(like) != len(self.image):
             raise ValueError(

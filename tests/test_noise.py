@@ -59,6 +59,13 @@ def test_row_of_a_batch_equals_the_row_alone(draw):
         assert torch.equal(draw(batch, image(3))[1], draw(alone, image(1))[0])
 
 
+def test_selected_rows_go_on_from_the_same_step():
+    whole = Noise(1, [4, 4, 9], [0, 1, 1])
+    whole(image(3))
+    part = whole.select(torch.tensor([2, 1]))
+    assert torch.equal(part(image(2)), whole(image(3))[[2, 1]])
+
+
 def test_sample_is_0_by_default():
     assert torch.equal(Noise(1, [4, 2])(image(2)), Noise(1, [4, 2], [0, 0])(image(2)))
 

@@ -21,7 +21,7 @@ def biharmonic(measurement: Measurement) -> Tensor:
     """Holes filled by the solution of the biharmonic equation (scikit-image), (C, H, W); known pixels stay noisy."""
     from skimage.restoration import inpaint_biharmonic
 
-    holes = measurement.operator.holes[0, 0]
+    holes = measurement.operator.mask[0, 0]
     x = inpaint_biharmonic(measurement.y[0].movedim(0, -1).double().numpy(), holes.numpy(), channel_axis=-1)
     return torch.from_numpy(x).float().movedim(-1, 0)
 

@@ -27,6 +27,20 @@ ALIASES = {
 }
 
 
+SIMULATED_MASKS = ("random", "box", "stroke")
+
+
+def canonical(op: str) -> str:
+    """The operator's own name, for a name or an alias.
+
+    Raises:
+        ValueError: there is no such operator.
+    """
+    op = ALIASES.get(op, op)
+    lookup("operator", op, FOR_MEASUREMENT)
+    return op
+
+
 def for_measurement(op: str, measurement_shape: Shape, **parameters) -> LinearOperator:
     """The operator of that name whose measurements have that (C, H, W), as when a measured image is to be restored.
 
@@ -91,7 +105,7 @@ def _gaussian_deblur(make: Callable[..., Blur], shape: Shape, *, width: float, b
     return make(gaussian_kernel(width), shape, boundary)
 
 
-def _motion_deblur(make: Callable[..., Blur], shape: Shape, *, length: int, angle: float, boundary: str = "valid"):
+def _motion_deblur(make: Callable[..., Blur], shape: Shape, *, length: int, angle: float = 0.0, boundary: str = "valid"):
     return make(motion_kernel(length, angle), shape, boundary)
 
 

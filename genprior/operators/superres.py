@@ -107,6 +107,7 @@ class SuperResolution(LinearOperator):
 
 
 def _bicubic(n: int, scale: int) -> Tensor:
+    # one n x n image: of n images of n x 1, whose memory format is ambiguous, interpolate makes something else
     unit = torch.eye(n, dtype=torch.float64)[None, None]
     return F.interpolate(unit, size=(n // scale, n), mode="bicubic", antialias=True)[0, 0]
 

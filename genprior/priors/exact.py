@@ -64,10 +64,13 @@ class Gaussian(Prior):
     def centre(self) -> Tensor:
         return self.mean
 
-    @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        noise, like = _noise(n, seed, self.mean)
-        return self.decode(noise(like))
+        return self.draw(_noise(n, seed))
+
+    @torch.no_grad()
+    def draw(self, noise: Noise) -> Tensor:
+        """One draw per row of the noise, (B, C, H, W)."""
+        return self.decode(noise(self.mean.expand(len(noise.image), *self.image_shape)))
 
     def log_prob(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
@@ -146,12 +149,16 @@ class GaussianMixture(Prior):
         self.image_shape = tuple(means.shape[1:])
         self.sigma_min, self.sigma_max = _levels(self.covariance, means, self.centre)
 
-    @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        noise, like = _noise(n, seed, self.centre)
+        return self.draw(_noise(n, seed))
+
+    @torch.no_grad()
+    def draw(self, noise: Noise) -> Tensor:
+        """One draw per row of the noise, (B, C, H, W)."""
+        like = self.centre.expand(len(noise.image), *self.image_shape)
         x = self.covariance.filter(noise(like), self.covariance.eigenvalues.sqrt())
         bounds = self.weights.cumsum(0)[:-1]
-        k = torch.searchsorted(bounds, noise.uniform(like[:, 0, 0, 0]), right=True)
+        k = torch.searchsorted(bounds, noise.uniform(like[:, 0, 0, 0]))
         return self.means[k] + x
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -263,9 +270,9 @@ def _wiener(l: Tensor, sigma: Tensor) -> Tensor:
     return l / (l + sigma**2).clamp_min(torch.finfo(l.dtype).tiny)
 
 
-def _noise(n: int, seed: int, image: Tensor) -> tuple[Noise, Tensor]:
-    """The noise of samples 0 to n - 1, and a tensor of their shape."""
-    return Noise(seed, torch.zeros(n, dtype=torch.int64), torch.arange(n)), image.expand(n, *image.shape)
+def _noise(n: int, seed: int) -> Noise:
+    """The noise of samples 0 to n - 1."""
+    return Noise(seed, torch.zeros(n, dtype=torch.int64), torch.arange(n))
 
 
 def _levels(covariance: _Covariance, means: Tensor, centre: Tensor) -> tuple[float, float]:
@@ -304,9 +311,9 @@ def _condition(covariance: _Covariance, means: Tensor, measurement, row: int) ->
     new_means = m + (s / v * a) @ Vt[:rank] @ R
 
     # What no x can explain (outside the range of A R) differs between components only if S is singular. Rounding, of
-    # relative size eps, is no evidence: it is taken as noise of relative size sqrt(eps), even if noise = 0.
-    rest = r - a @ U[:, :rank].T
-    floor = max(eps, torch.finfo(measurement.y.dtype).eps) ** 0.5 * torch.linalg.vector_norm(r).clamp_min(1e-100)
+    # relative size eps, is no evidence: noise is taken to be at least 100 times that.
+    rest = r @ U[:, rank:]
+    floor = 100 * max(eps, torch.finfo(measurement.y.dtype).eps) * torch.linalg.vector_norm(r).clamp_min(1e-100)
     log_evidence = -(a**2 / v).sum(1) / 2 - (rest / floor.clamp_min(noise)).square().sum(1) / 2
     return new_means.unflatten(1, shape), F @ F.T, log_evidence
 

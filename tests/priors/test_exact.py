@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from genprior.noise import Noise
 from genprior.operators.base import Matrix, Measurement
 from genprior.priors.base import METHODS, UnsupportedError, noisy_score
 from genprior.priors.exact import Gaussian, GaussianMixture
@@ -172,6 +173,13 @@ def test_samples_have_the_mean_and_covariance(prior_and_covariance):
     assert ((products.mean(0) - C) / products.std(0)).abs().max() < 5 / math.sqrt(n)
 
 
+def test_draws_follow_the_rows_of_the_noise(prior_and_covariance):
+    prior, _ = prior_and_covariance
+    draws = prior.draw(Noise(3, [0, 5, 0], [1, 1, 0]))
+    assert_close(draws[[2, 0]], prior.sample(2, seed=3), 1e-13)
+    assert not torch.equal(draws[0], draws[1])
+
+
 def test_mixture_samples_have_the_weights():
     n = 20000
     means = torch.tensor([-10.0, 0.0, 0.0, 10.0]).reshape(4, 1, 1, 1)
@@ -180,6 +188,11 @@ def test_mixture_samples_have_the_weights():
     for low, high, w in [(-15, -5, 0.2), (-5, 5, 0.5), (5, 15, 0.3)]:
         share = float(((x > low) & (x < high)).double().mean())
         assert share == pytest.approx(w, abs=5 * math.sqrt(w * (1 - w) / n))
+
+
+def test_weights_are_divided_by_their_sum():
+    prior = GaussianMixture(WEIGHTS * (1 + 5e-7), torch.zeros(3, 1, 1, 1, dtype=torch.float64), torch.ones(1, 1, 1))
+    assert float(prior.weights.sum()) == pytest.approx(1, abs=1e-14)
 
 
 def test_sample_k_does_not_depend_on_n(prior_and_covariance):
@@ -276,6 +289,18 @@ def test_noiseless_measurement_picks_the_point_mass_that_explains_it():
     prior = GaussianMixture(WEIGHTS, means, torch.zeros(1, 1, 2, dtype=torch.float64))
     posterior = prior.posterior(measured(torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]), 0.0, (1, 1, 2)))
     assert_close(posterior.weights, torch.tensor([0.0, 0.625, 0.375], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("noise", [1e-3, 0.5])
+def test_posterior_of_points_is_bayes_rule(noise):
+    means = torch.tensor([[300.0, 2.0], [300.0, 2.0 + noise], [300.0, 5.0]], dtype=torch.float64).reshape(3, 1, 1, 2)
+    M, y = normal(3, 2, seed=4), normal(3, 2, seed=4) @ means[0].flatten() + noise * normal(3, seed=5)
+    log_likelihood = -((y - means.flatten(1) @ M.T) ** 2).sum(1) / 2 / noise**2
+    # float32 moves the second mean by up to 1.2e-7, that is 1.2e-4 noise, and the others not at all.
+    for dtype, tolerance in [(torch.float64, 1e-9), (torch.float32, 1e-3)]:
+        prior = GaussianMixture(WEIGHTS, means.to(dtype), torch.zeros(1, 1, 2))
+        posterior = prior.posterior(measured(M, y, noise, (1, 1, 2)))
+        assert_close(posterior.weights.double(), (WEIGHTS.log() + log_likelihood).softmax(0), tolerance)
 
 
 def test_values_of_y_in_holes_mean_nothing():
