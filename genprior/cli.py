@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--sampler", default="auto", help="auto, diffpir, dps, mmps, exact (default: %(default)s)")
     restore.add_argument("--n", type=int, default=1, help="samples of each image; their mean is written (default: 1)")
     restore.add_argument("--samples", action="store_true", help="write every sample too, as NAME_sample-K.png")
-    restore.add_argument("--std", action="store_true", help="write the standard deviation too, as NAME_std.png")
+    restore.add_argument(
+        "--std", action="store_true", help="write the standard deviation too, its maximum white, as NAME_std.png"
+    )
     restore.add_argument("--noise", type=float, help="standard deviation of the noise on [0, 1]; estimated if left out")
     restore.add_argument("--steps", type=int, help="steps of the sampler")
     restore.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
@@ -100,7 +102,7 @@ def _add_output(parser: argparse.ArgumentParser, text: str) -> None:
 
 def _add_operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--op", default="inpaint", help=f"{OPERATORS} (default: %(default)s)")
-    parser.add_argument("--mask", help="image whose white marks the holes, or a folder with one mask per image name")
+    parser.add_argument("--mask", help="image whose white marks the holes, or a folder of NAME_mask.png")
     parser.add_argument("--scale", type=int, help="super-resolution: whole factor")
     parser.add_argument("--antialias", help="super-resolution: bicubic, gaussian or average")
     parser.add_argument("--width", type=float, help="gaussian-deblur: standard deviation of the blur in pixels")
@@ -113,10 +115,9 @@ def _add_operator(parser: argparse.ArgumentParser) -> None:
 def _restore(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
-    from genprior.restoration import best_device
+    from genprior.restoration import pick_device
 
-    device = best_device() if options.device == "auto" else options.device
-    prior = genprior.load_prior(options.prior, device)
+    prior = genprior.load_prior(options.prior, pick_device(options.device))
 
     def one(path: Path, target: Path) -> None:
         extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(options.n if options.samples else 0)]
@@ -133,8 +134,11 @@ def _restore(options: argparse.Namespace) -> int:
             seed=options.seed,
             **_parameters(options, path),
         )
+        if target.suffix == ".npy":
+            _save_array(result.mean, target)
+        else:
+            result.save(target, overwrite=options.overwrite)
         print(f"{path} -> {target}: {result}")
-        result.save(target, overwrite=options.overwrite)
         for file, sample in zip(extra, result.samples):
             images.save(sample, file)
         for file in deviation:
@@ -144,11 +148,8 @@ def _restore(options: argparse.Namespace) -> int:
 
 
 def _degrade(options: argparse.Namespace) -> int:
-    import numpy as np
-
     import genprior
     from genprior import images
-    from genprior.operators import Inpaint
 
     def one(path: Path, target: Path) -> None:
         mask = target.with_name(f"{target.stem}_mask.png") if options.op == "inpaint" else None
@@ -160,16 +161,18 @@ def _degrade(options: argparse.Namespace) -> int:
             parameters["size"] = size[0] if len(size) == 1 else tuple(size)
         measurement = genprior.degrade(_load(path), options.op, noise=options.noise, seed=options.seed, **parameters)
         y = measurement.y[0]
+        if mask is not None:
+            # The noise under the holes means nothing; black says so.
+            holes = measurement.operator.mask[0]
+            y = y.masked_fill(holes, 0)
+            images.save(holes[:1].float(), mask)
         if target.suffix == ".npy":
-            target.parent.mkdir(parents=True, exist_ok=True)
-            np.save(target, y.movedim(0, -1).numpy())
+            _save_array(y, target)
         else:
             clipped = float(((y < 0) | (y > 1)).float().mean())
             images.save(y, target)
             if clipped > 0:
                 print(f"{target}: {clipped:.1%} of the values were clipped to [0, 1]; a .npy file would keep them.")
-        if mask is not None and isinstance(measurement.operator, Inpaint):
-            images.save(measurement.operator.mask[0, :1].float(), mask)
         print(f"{path} -> {target}" + (f", holes in {mask}" if mask else ""))
 
     return _each(options, one)
@@ -178,10 +181,12 @@ def _degrade(options: argparse.Namespace) -> int:
 def _sample(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
-    from genprior.restoration import best_device
+    from genprior.restoration import pick_device
 
+    if options.out.suffix.lower() not in images.IMAGE_SUFFIXES:
+        raise ValueError(f"--out {options.out} is no image; end it with one of {' '.join(images.IMAGE_SUFFIXES)}.")
     _refuse_existing([options.out], options.overwrite)
-    prior = genprior.load_prior(options.prior, best_device() if options.device == "auto" else options.device)
+    prior = genprior.load_prior(options.prior, pick_device(options.device))
     choices = {"size": options.size and tuple(options.size), "steps": options.steps, "label": options.label}
     chosen = {name: value for name, value in choices.items() if value is not None}
     images.save(images.grid(prior.sample(options.n, seed=options.seed, **chosen).cpu()), options.out)
@@ -205,8 +210,9 @@ def _train(options: argparse.Namespace) -> int:
     data = dataset(options.data, True)
     shape = tuple(data[0]["x"].shape) if isinstance(data, Arrays) else (options.channels, None, None)
     classes = int(data.labels.max()) + 1 if isinstance(data, Arrays) and options.labels else 0
-    torch.manual_seed(options.seed)
-    prior = DDPM(shape, classes=classes)
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        prior = DDPM(shape, classes=classes)
     names = ("steps", "batch", "accumulate", "lr", "precision", "patience", "workers", "seed")
     settings = Settings(**{name: getattr(options, name) for name in names})
     size = None if shape[1] else (options.size, options.size)
@@ -259,10 +265,14 @@ def _targets(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
 
     if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy"):
         return [(inputs[0], out)]
+    if out.is_file():
+        raise ValueError(
+            f"--out {out} is a file; give a folder, or for one image a name that ends in .png or the like."
+        )
     pairs = []
     for given in inputs:
         if given.is_dir():
-            found = list_images(given)
+            found = _without_masks(list_images(given))
             if not found:
                 raise ValueError(f"There are no images in {given}.")
             pairs += [(path, out / path.relative_to(given).with_suffix(".png")) for path in found]
@@ -274,6 +284,13 @@ def _targets(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
             raise ValueError(f"{seen[target]} and {path} would both be written to {target}; restore them separately.")
         seen[target] = path
     return pairs
+
+
+def _without_masks(paths: list[Path]) -> list[Path]:
+    """The images but for NAME_mask beside NAME, which `degrade` writes."""
+    names = {path.with_suffix("") for path in paths}
+    masks = {path.with_name(f"{path.name}_mask") for path in names}
+    return [path for path in paths if path.with_suffix("") not in masks]
 
 
 def _parameters(options: argparse.Namespace, path: Path) -> dict[str, Any]:
@@ -288,20 +305,19 @@ def _parameters(options: argparse.Namespace, path: Path) -> dict[str, Any]:
 def _mask_of(path: Path, folder: Path) -> Path:
     from genprior.images import IMAGE_SUFFIXES
 
-    for stem in (path.stem, f"{path.stem}_mask"):
+    for stem in (f"{path.stem}_mask", path.stem):
         for suffix in IMAGE_SUFFIXES:
-            if (folder / f"{stem}{suffix}").exists():
-                return folder / f"{stem}{suffix}"
-    raise ValueError(f"{folder} has no mask for {path.name}; it should be called {path.stem}.png.")
+            mask = folder / f"{stem}{suffix}"
+            if mask.exists() and mask != path:
+                return mask
+    raise ValueError(f"{folder} has no mask for {path.name}; call it {path.stem}_mask.png or {path.stem}.png.")
 
 
 def _kernel(path: Path) -> Any:
-    import numpy as np
-
     from genprior import images
 
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False)
+        return _load_array(path)
     kernel = images.read(path).x[0].mean(0)
     if not kernel.sum() > 0:
         raise ValueError(f"The kernel {path} is black; a kernel's brightness is its weight.")
@@ -309,9 +325,28 @@ def _kernel(path: Path) -> Any:
 
 
 def _load(path: Path) -> Any:
+    if path.suffix != ".npy":
+        return path
+    array = _load_array(path)
+    if array.ndim == 4:
+        raise ValueError(f"it holds {len(array)} images, in the shape {array.shape}; give one file for each.")
+    return array
+
+
+def _load_array(path: Path) -> Any:
     import numpy as np
 
-    return np.load(path, allow_pickle=False) if path.suffix == ".npy" else path
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as an array of numbers: {error}") from error
+
+
+def _save_array(x: Any, path: Path) -> None:
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, x.movedim(0, -1).numpy())
 
 
 def _refuse_existing(targets: list[Path], overwrite: bool) -> None:

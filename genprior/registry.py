@@ -7,8 +7,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
-    """The value of `name` in `table`; `kind` ("operator", "sampler", ...) is for the message.
+def lookup(kind: str, name: str, table: Mapping[str, T], *, hint: str = "") -> T:
+    """The value of `name` in `table`; `kind` ("operator", "sampler", ...) is for the message, as is `hint`: what
+    may be given besides a name.
 
     Raises:
         ValueError: `name` is not in the table; the message lists the names and the closest one.
@@ -16,5 +17,6 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
     if isinstance(name, str) and name in table:
         return table[name]
     close = difflib.get_close_matches(str(name).lower(), table, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"Unknown {kind} {name!r}; choose among {', '.join(sorted(table))}.{hint}")
+    choices = " ".join(filter(None, (", ".join(sorted(table)), hint)))
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"Unknown {kind} {name!r}; choose among {choices}.{guess}")

@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -20,7 +22,7 @@ from tqdm.auto import tqdm
 from genprior import images
 from genprior.estimate import noise_level
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
 from genprior.operators.channelwise import Channelwise
 from genprior.operators.deepinv import from_physics, physics_noise
@@ -33,11 +35,15 @@ from genprior.samplers.base import Sampler
 # Samplers weigh the measurement by 1 / noise^2: an exact measurement counts as one with this noise, a quarter of a grey
 # level of 8 bits.
 LEAST_NOISE = 1e-3
+# The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
+MEASURED = 2**32 - 1
 # Pixels restored at once, which bounds memory: about 10 kB each where gradients are needed.
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**21, "mps": 2**19}
 
 
-def degrade(img: Any, op: Any, *, noise: float = 0.0, seed: int | None = None, **operator_parameters: Any) -> Measurement:
+def degrade(
+    img: Any, op: Any, *, noise: float = 0.0, seed: int | None = None, **operator_parameters: Any
+) -> Measurement:
     """Measure an image: y = A x + noise n.
 
     Arguments:
@@ -55,6 +61,7 @@ def degrade(img: Any, op: Any, *, noise: float = 0.0, seed: int | None = None, *
         ValueError, TypeError: one of the arguments is not as above.
     """
     seed = secrets.randbits(32) if seed is None else seed
+    noise = _as_noise(noise)
     x = images.read(img, role="image").x
     shape = tuple(x.shape[1:])
     if isinstance(op, str):
@@ -62,8 +69,9 @@ def degrade(img: Any, op: Any, *, noise: float = 0.0, seed: int | None = None, *
     else:
         operator = _as_operator(op, operator_parameters, shape)
     y = operator(x)
-    y = y + noise * Noise(seed, torch.arange(len(y)))(y)
-    return Measurement(y, operator, noise)
+    n = Noise(seed, torch.arange(len(y)), torch.full((len(y),), MEASURED))(y)
+    measurement = Measurement(y, operator, noise)
+    return replace(measurement, y=y + _to(noise, y.device) * n)
 
 
 def restore(
@@ -87,8 +95,8 @@ def restore(
             brings its operator and noise. Floating-point arrays and tensors may hold any finite values.
         op: what was done to the image: "inpaint" (`mask`: white, True or 1 marks the holes; NaN and, without a mask,
             alpha 0 mark holes too), "super-resolution" (`scale`, `antialias`), "gaussian-deblur" (`width`, `boundary`),
-            "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise"; or an
-            operator or deepinv physics, which take `img` as it is, in their measurement shape, batch axis optional.
+            "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise"; or
+            an operator or deepinv physics, which take `img` as it is, in their measurement shape, batch axis optional.
         prior: name ("ddpm-photo"), family ("ddpm"), folder of a trained prior, or a prior.
         sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`.
         n: how many samples of each image.
@@ -107,11 +115,10 @@ def restore(
         ValueError, TypeError: one of the arguments is not as above; the message says what to do.
         UnsupportedError: prior, operator and sampler do not go together.
     """
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n is the number of samples, at least 1; got {n!r}.")
+    n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)
     seed = secrets.randbits(32) if seed is None else seed
     prior = _as_prior(prior, device)
-    measurement, give = _measure(img, op, noise, operator_parameters)
+    measurement, give = _measure(img, op, None if noise is None else _as_noise(noise), operator_parameters)
     estimated = noise is None and not isinstance(img, Measurement)
     task, back = _fit_channels(measurement, prior)
     task = replace(task, noise=torch.as_tensor(task.noise).clamp_min(LEAST_NOISE))
@@ -170,7 +177,7 @@ class Restoration:
     @property
     def image(self) -> Any:
         """The mean (for n = 1 the sample), clipped to [0, 1], in the kind and layout of the measurement given."""
-        return self._give(self._batch(self.mean))
+        return self._give(self._batch(self.mean).clamp(0, 1))
 
     def __array__(self, dtype=None, copy=None):
         """The mean, clipped, (H, W) or (H, W, C), B first for several images."""
@@ -190,12 +197,11 @@ class Restoration:
             FileExistsError: something is there, and `overwrite` is False; nothing is written.
         """
         path = Path(path)
-        given = self.image
-        if self.samples.dim() == 4:
-            outputs = {path: self.mean if not _is_pil(given) else given}
-        else:
-            kept = given if isinstance(given, list) and all(map(_is_pil, given)) else self.mean
-            outputs = {path / f"{i}.png": image for i, image in enumerate(kept)}
+        given = self.image if isinstance(self.image, list) else [self.image]
+        # PIL images have what tensors have not: alpha, 16 bits, a colour profile.
+        kept = given if all(map(_is_pil, given)) else self._batch(self.mean)
+        single = self.samples.dim() == 4
+        outputs = {path if single else path / f"{i}.png": image for i, image in enumerate(kept)}
         there = [str(p) for p in outputs if p.exists()]
         if there and not overwrite:
             raise FileExistsError(f"{', '.join(there)} exists; choose another path or pass overwrite=True.")
@@ -214,6 +220,8 @@ class Restoration:
         )
         for row, draws, y in zip(axes, rows, self.measurement.y):
             deviation = draws.std(dim=0, correction=min(1, len(draws) - 1)).mean(0)
+            # What is no picture is shown as its channels, one below the other.
+            y = y if len(y) in (1, 3) else y.flatten(0, 1)[None]
             panels = {"measurement": y, **{f"sample {k}": draws[k] for k in range(shown)}, "mean": draws.mean(0)}
             for axis, (title, panel) in zip(row, panels.items()):
                 axis.set_title(title)
@@ -237,15 +245,35 @@ class Restoration:
         return x if len(self.measurement.y) > 1 else x[None]
 
 
-def best_device() -> str:
-    """The fastest device there is."""
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device of that name, "auto" for the fastest there is.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.zeros(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: a torch that was built without CUDA
+        raise ValueError(f'device={device!r} cannot be used here ({error}); "auto" takes the best there is.') from None
 
 
-def _as_prior(prior: str | Path | Prior, device: str) -> Prior:
+def _as_prior(prior: str | Path | Prior, device: str | torch.device) -> Prior:
     if isinstance(prior, Prior):
-        return prior if device == "auto" else prior.to(device)
-    return load_prior(prior, best_device() if device == "auto" else device)
+        return prior if device == "auto" else prior.to(pick_device(device))
+    if not isinstance(prior, str | Path):
+        raise TypeError(f"prior is a name, a folder or a Prior, not {_kind(prior)}.")
+    return load_prior(prior, pick_device(device))
+
+
+def _as_noise(noise: Any) -> float | Tensor:
+    """The noise as a float, or for several images as a tensor; `Measurement` checks range and shape."""
+    if isinstance(noise, Tensor | np.ndarray) and noise.ndim:
+        return torch.as_tensor(noise).float()
+    if isinstance(noise, bool) or not isinstance(noise, Real | Tensor | np.ndarray):
+        raise TypeError(f"noise is a standard deviation in the units of the image, such as 0.02; got {noise!r}.")
+    return float(noise)
 
 
 def _simulation(op: str, shape: tuple[int, ...], parameters: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -253,9 +281,14 @@ def _simulation(op: str, shape: tuple[int, ...], parameters: dict[str, Any], see
     mask = parameters.get("mask")
     if op != "inpaint" or mask is None:
         return parameters
-    if isinstance(mask, str) and mask in SIMULATED_MASKS:
+    if _is_simulated(mask):
         return {"seed": seed, **parameters}
     return {**parameters, "mask": images.read_mask(mask, shape[-2:])}
+
+
+def _is_simulated(mask: Any) -> bool:
+    """Whether a mask is a name, such as "random"; a misspelt one too, but not a file."""
+    return isinstance(mask, str) and (mask in SIMULATED_MASKS or not (Path(mask).suffix or Path(mask).exists()))
 
 
 def _as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ...] | None = None) -> LinearOperator:
@@ -265,7 +298,7 @@ def _as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ..
         return op
     if _is_physics(op):
         return from_physics(op, image_shape)
-    raise TypeError(f"op is a name, an operator or a deepinv physics, not {type(op).__module__}.{type(op).__name__}.")
+    raise TypeError(f"op is a name, an operator or a deepinv physics, not {_kind(op)}.")
 
 
 def _measure(
@@ -281,13 +314,33 @@ def _measure(
         return _measure_picture(img, canonical(op), noise, parameters)
 
     operator = _as_operator(op, parameters)
-    y = torch.as_tensor(img)
-    y = y.float() if y.dtype != torch.float64 else y.to(torch.float32)
-    batched = y.dim() == 4
-    y = y if batched else y[None]
+    y, give = _uninterpreted(img, operator)
     noise = physics_noise(op) if noise is None and _is_physics(op) else noise
     noise = noise_level(y) if noise is None else noise
-    return Measurement(y, operator, noise), lambda x: x if batched else x[0]
+    return Measurement(y, operator, noise), give
+
+
+def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """y for an operator object, (B, *measurement_shape), and the way back to a tensor or array like the one given."""
+    name, shape = type(operator).__name__, operator.measurement_shape
+    if not isinstance(img, Tensor | np.ndarray):
+        raise TypeError(
+            f"With {name} as op, img is its measurement y, a tensor or an array of shape {shape}; got {_kind(img)}. "
+            "Give the operator's name instead to have files and pictures read."
+        )
+    if img.ndim not in (3, 4) or tuple(img.shape[-3:]) != shape or not len(img):
+        raise ValueError(f"{name} measures {shape}; give y in that shape, B first for several; got {tuple(img.shape)}.")
+    y = as_tensor("y", img)
+    if y.is_complex():
+        raise TypeError(f"{name} takes real values; y is {y.dtype}.")
+    batched = img.ndim == 4
+
+    def give(x: Tensor) -> Any:
+        x = x if batched else x[0]
+        x = x.to(y.device, y.dtype if y.is_floating_point() else torch.float32)
+        return x.numpy() if isinstance(img, np.ndarray) else x
+
+    return (y if batched else y[None]).detach().float(), give
 
 
 def _measure_picture(
@@ -296,6 +349,8 @@ def _measure_picture(
     picture = images.read(img, role="measurement", nan=op == "inpaint")
     y, holes = picture.x, None
     if op == "inpaint":
+        if unknown := parameters.keys() - {"mask"}:
+            raise TypeError(f"To restore, inpaint takes mask; got {', '.join(sorted(unknown))}.")
         holes = _holes(picture, parameters)
         parameters = {**parameters, "mask": holes}
         y = torch.where(holes, 0.0, y)
@@ -311,14 +366,20 @@ def _measure_picture(
 def _holes(picture: images.Picture, parameters: dict[str, Any]) -> Tensor:
     """(B or 1, 1, H, W) bool: the mask, or else where alpha is 0; and wherever a channel is NaN."""
     holes = picture.x.isnan().any(dim=1, keepdim=True)
-    if parameters.get("mask") is not None:
-        return holes | images.read_mask(parameters["mask"], tuple(picture.x.shape[-2:])).to(holes.device)
+    mask = parameters.get("mask")
+    if _is_simulated(mask):
+        raise ValueError(f"mask={mask!r} is no file; names simulate holes, with `degrade`. Give the mask itself.")
+    if mask is not None:
+        mask = images.read_mask(mask, tuple(picture.x.shape[-2:])).to(holes.device)
+        if len(mask) not in (1, len(holes)):
+            raise ValueError(f"There are {len(mask)} masks for {len(holes)} images; give one for all, or one for each.")
+        return holes | mask
     if picture.alpha is not None:
         holes = holes | (picture.alpha == 0)
     if not holes.any():
         raise ValueError(
-            "Nothing says where the holes are: pass mask= (white, True or 1 marks a hole), set holes to NaN, or make them "
-            "transparent (alpha 0)."
+            "Nothing says where the holes are: pass mask= (white, True or 1 marks a hole), set holes to NaN, or make "
+            "them transparent (alpha 0)."
         )
     return holes
 
@@ -340,7 +401,8 @@ def _fit_channels(measurement: Measurement, prior: Prior) -> tuple[Measurement, 
 
 def _draw(prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool) -> Tensor:
     """n samples of every image, (B, n, C, H, W), in chunks that fit the memory."""
-    A, device = measurement.operator, _device(prior)
+    A, state = measurement.operator, _state(prior)
+    device = state.device
     image = torch.arange(len(measurement.y)).repeat_interleave(n)
     sample = torch.arange(n).repeat(len(measurement.y))
     pixels = A.image_shape[-2] * A.image_shape[-1]
@@ -349,12 +411,13 @@ def _draw(prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed
     with torch.no_grad(), _progress(prior, len(chunks) * sampler.steps, progress):
         for rows in chunks:
             part = measurement.select(image[rows])
-            part = Measurement(part.y.to(device), part.operator, _to(part.noise, device))
-            x = sampler(prior, part, Noise(seed, image[rows], sample[rows]))
+            part = Measurement(part.y.to(state), part.operator, _to(part.noise, device))
+            # Image 0 is left to `prior.sample`, whose draws of the same seed are then no relatives of these.
+            x = sampler(prior, part, Noise(seed, image[rows] + 1, sample[rows]))
             if not torch.isfinite(x).all():
                 raise FloatingPointError(
-                    f"{sampler} diverged: its samples are not finite. Check noise={measurement.noise}, or try more steps "
-                    "or another sampler."
+                    f"{sampler} diverged: its samples are not finite. Check noise={measurement.noise}, or try more "
+                    "steps or another sampler."
                 )
             draws.append(A.frame(x).float().cpu())
     return torch.cat(draws).unflatten(0, (-1, n))
@@ -382,8 +445,10 @@ def _progress(prior: Prior, total: int, shown: bool) -> Iterator[None]:
                 hook.remove()
 
 
-def _device(prior: Prior) -> torch.device:
-    return next((t.device for t in (*prior.parameters(), *prior.buffers())), torch.device("cpu"))
+def _state(prior: Prior) -> Tensor:
+    """A tensor where the prior lives and in its precision, float32 at least, as operators need."""
+    state = next((t for t in (*prior.parameters(), *prior.buffers()) if t.is_floating_point()), torch.empty(0))
+    return torch.empty(0, dtype=torch.promote_types(state.dtype, torch.float32), device=state.device)
 
 
 def _to(noise: float | Tensor, device: torch.device) -> float | Tensor:
@@ -394,6 +459,10 @@ def _is_physics(op: Any) -> bool:
     # Whoever has a physics has imported deepinv, which takes seconds and is not imported here to ask.
     deepinv = sys.modules.get("deepinv")
     return deepinv is not None and isinstance(op, deepinv.physics.Physics)
+
+
+def _kind(thing: Any) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 def _is_pil(image: Any) -> bool:

@@ -73,8 +73,10 @@ def main() -> None:
     print(f"{options.n} samples by {result.sampler}; {time.perf_counter() - began:.0f} s in all")
 
     side = max(x.shape[-1] for row in rows for x in row)
-    sheet = [torch.nn.functional.pad(x, (0, side - x.shape[2], 0, side - x.shape[1]), value=1.0) for r in rows for x in r]
-    images.save(images.grid(torch.stack(sheet), columns=5, pad=4), options.out / "figure.png")
+    sheet = torch.ones(5 * len(rows), 3, side, side)
+    for cell, x in zip(sheet, (x for row in rows for x in row)):
+        cell[:, : x.shape[1], : x.shape[2]] = x
+    images.save(images.grid(sheet, columns=5, pad=4), options.out / "figure.png")
     print(f"{options.out / 'figure.png'}: measurement, best classical, one sample, mean of {options.n}, truth")
 
 

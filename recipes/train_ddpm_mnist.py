@@ -2,8 +2,8 @@
 
     python recipes/train_ddpm_mnist.py --data mnist.npz --out runs/ddpm-mnist
 
-`mnist.npz` holds `train_images`, uint8 (60000, 28, 28), and `train_labels`; the last 5,000 are kept for validation. Kill
-it when you like and call it again: it goes on where it was. The result is `OUT/prior`.
+`mnist.npz` holds `train_images`, uint8 (60000, 28, 28), and `train_labels`; the last 5,000 are kept for validation.
+Kill it when you like and call it again: it goes on where it was. The result is `OUT/prior`.
 """
 
 import argparse

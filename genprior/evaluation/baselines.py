@@ -1,6 +1,6 @@
 """Classical restorations, to be compared with: each from a measurement of one image to an image.
 
-None has a learnt prior. Where one has a parameter, `best_of` tunes it on the truth, which no user has: a strong baseline.
+None has a learnt prior. Where one has a parameter, `best_of` tunes it on the truth, which no user has.
 """
 
 from collections.abc import Iterable
@@ -21,9 +21,10 @@ def biharmonic(measurement: Measurement) -> Tensor:
     """Holes filled by the solution of the biharmonic equation (scikit-image), (C, H, W); known pixels stay noisy."""
     from skimage.restoration import inpaint_biharmonic
 
-    holes = measurement.operator.mask[0, 0]
-    x = inpaint_biharmonic(measurement.y[0].movedim(0, -1).double().numpy(), holes.numpy(), channel_axis=-1)
-    return torch.from_numpy(x).float().movedim(-1, 0)
+    y = measurement.y[0].double()
+    holes = measurement.operator.mask[0].expand_as(y)
+    x = np.stack([inpaint_biharmonic(channel.numpy(), hole.numpy()) for channel, hole in zip(y, holes)])
+    return torch.from_numpy(x).float()
 
 
 def bicubic(measurement: Measurement) -> Tensor:

@@ -1,9 +1,11 @@
 """A fully convolutional U-Net: images of any size, a continuous noise level, an optional class label.
 
-Shapes: B batch, C channels, H x W pixels, E embedding width. Levels halve the resolution; skips are added, not concatenated.
+Shapes: B batch, C channels, H x W pixels, E embedding width. Levels halve the resolution;
+skips are added, not concatenated.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +53,8 @@ class UNet(nn.Module):
         super().__init__()
         self.multiple = patch * 2 ** (len(widths) - 1)
         self.patch = patch
-        self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.25), math.log(16.0), 16)), persistent=False)
+        frequencies = torch.linspace(math.log(0.25), math.log(16.0), 16).exp()
+        self.register_buffer("frequencies", frequencies, persistent=False)
         self.embed = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.label = nn.Embedding(classes + 1, 32) if classes else None
         self.head = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
@@ -62,7 +65,7 @@ class UNet(nn.Module):
         def level(width):
             return nn.ModuleList(Block(width, embedding) for _ in range(blocks))
 
-        pairs = list(zip(widths[:-1], widths[1:]))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(level(width) for width in widths[:-1])
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.middle = level(widths[-1])

@@ -4,6 +4,7 @@ Notation: x an image (B, C, H, W); z a latent; sigma a noise standard deviation 
 x_t = x + sigma n; all log-densities are in nats, of densities on the units of x.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -25,6 +26,7 @@ class Prior(nn.Module):
         sigma_min, sigma_max: the noise levels between which `denoise` is meant to be used: below sigma_min the
             noise no longer matters, at sigma_max the image no longer does.
         latent_shape: shape of one z of `decode`, or None.
+        autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x.
     """
 
     image_shape: tuple[int | None, int | None, int | None]
@@ -32,6 +34,7 @@ class Prior(nn.Module):
     centre: float | Tensor
     sigma_min: float
     sigma_max: float
+    autocast: torch.dtype | None = None
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -90,3 +93,8 @@ def noisy_score(denoise: Callable[[Tensor, float], Tensor], x_t: Tensor, sigma: 
 def as_level(sigma: float | Tensor, x: Tensor) -> Tensor:
     """A noise level as a (B, 1, 1, 1) tensor of the dtype and device of x."""
     return torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
+    """Where networks compute in `dtype`; for None, nothing changes, not even an autocast around it."""
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)

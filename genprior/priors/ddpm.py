@@ -7,7 +7,8 @@ x_t = x + sigma n only.
 
 References: J. Ho, A. Jain, P. Abbeel, Denoising diffusion probabilistic models, 2020. A. Nichol, P. Dhariwal, Improved
 denoising diffusion probabilistic models, 2021 (cosine betas). T. Karras et al., Elucidating the design space of
-diffusion-based generative models, 2022 (preconditioning). D. Kingma et al., Variational diffusion models, 2021 (the bound).
+diffusion-based generative models, 2022 (preconditioning). D. Kingma et al., Variational diffusion models, 2021 (the
+bound).
 """
 
 import math
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
-from genprior.priors.base import Prior, as_level
+from genprior.priors.base import Prior, as_level, autocast
+from genprior.priors.given import Given
 from genprior.registry import lookup
 
 UNIT = 0.5  # one unit of the network's [-1, 1], in the units of x
@@ -61,16 +63,19 @@ VARIANCES = {"posterior": posterior_variance, "forward": forward_variance, "cons
 class DDPM(Prior):
     """Denoising diffusion prior with a U-Net: `sample`, `denoise`, `elbo`.
 
-    The network sees z_t and log s_t, and through Karras' preconditioning predicts u where noise is high and eps where it
-    is low; s is continuous, so `denoise` holds for any sigma, whatever the steps of the chain.
+    The network sees z_t and log s_t, and through Karras' preconditioning predicts u where noise is high and eps where
+    it is low; s is continuous, so `denoise` holds for any sigma, whatever the steps of the chain.
 
     Arguments:
         image_shape: (C, H, W); H and W may be None for a prior of images of any size.
         betas: "linear" or "cosine".
         steps: T, the length of the chain.
         data_std: standard deviation of the pixels of u (0.5 for photographs, Karras et al.).
-        classes: number of class labels, 0 for none; `given(label=…)` conditions on one.
+        classes: number of class labels, 0 for none; the `label` of `denoise` and `sample` conditions on one.
         widths, blocks, patch: see `UNet`.
+
+    Raises:
+        ValueError: an argument is not what is said here.
     """
 
     def __init__(
@@ -86,16 +91,17 @@ class DDPM(Prior):
         patch: int = 2,
     ):
         super().__init__()
-        self.config = dict(
-            image_shape=list(image_shape),
-            betas=betas,
-            steps=steps,
-            data_std=data_std,
-            classes=classes,
-            widths=list(widths),
-            blocks=blocks,
-            patch=patch,
-        )
+        _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch)
+        self.config = {
+            "image_shape": list(image_shape),
+            "betas": betas,
+            "steps": steps,
+            "data_std": data_std,
+            "classes": classes,
+            "widths": list(widths),
+            "blocks": blocks,
+            "patch": patch,
+        }
         self.image_shape = tuple(image_shape)
         self.classes = classes
         self.data_std = data_std
@@ -110,10 +116,13 @@ class DDPM(Prior):
 
     def raw(self, u_t: Tensor, s: Tensor, label: Tensor | None = None) -> Tensor:
         """The bare network F on u_t = u + s n, s (B, 1, 1, 1): of unit variance when it fits its target."""
+        if label is not None and not self.classes:
+            raise ValueError("This prior has no classes: leave the label out, or train a prior with classes.")
         if self.classes and label is None:
             label = torch.full((len(u_t),), self.classes, device=u_t.device)
         c_in = 1 / (s**2 + self.data_std**2).sqrt()
-        return self.net(c_in * u_t, 0.25 * s.log().flatten(), label)
+        with autocast(u_t.device, self.autocast):
+            return self.net(c_in * u_t, 0.25 * s.log().flatten(), label)
 
     def skip_and_out(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """c_skip and c_out of u_hat = c_skip u_t + c_out F (Karras et al.)."""
@@ -147,8 +156,13 @@ class DDPM(Prior):
             steps: use this many of the T steps, evenly spread; None for all.
             variance: of each step: "posterior" (beta-tilde, default), "forward" (beta), or "constant-weight", the one
                 that makes the bound's weights constant, and whose samples collapse: for teaching only.
-            label: class label.
+            label: class label, 0 to classes - 1; None for images of any class.
+
+        Raises:
+            ValueError: a size, a label, a variance or a number of steps that this prior does not have.
         """
+        if label is not None and label not in range(self.classes):
+            raise ValueError(f"There is no label {label!r}: this prior has {self.classes} classes, counted from 0.")
         weight = next(self.parameters())
         noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
         z = noise(torch.empty(n, *self._shape(size), dtype=weight.dtype, device=weight.device))
@@ -182,6 +196,10 @@ class DDPM(Prior):
         x_1 = x + self.sigma_min * Noise(seed, torch.arange(len(x)))(x)
         self.decoder_variance.fill_((self.denoise(x_1, self.sigma_min) - x).square().mean())
 
+    def given(self, label: int) -> Given:
+        """p(x | label), itself a prior."""
+        return Given(self, label)
+
     def _shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
         channels, *own = self.image_shape
         if None in own and size is None:
@@ -189,6 +207,25 @@ class DDPM(Prior):
         if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
             raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
         return channels, *(size or own)
+
+
+def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch) -> None:
+    def whole(least: int, *numbers) -> bool:
+        return all(isinstance(a, int) and a >= least for a in numbers)
+
+    channels, *sides = image_shape
+    for name, value, right, wanted in (
+        ("image_shape", image_shape, whole(1, channels) and len(sides) == 2, "(C, H, W)"),
+        ("image_shape", image_shape, whole(1, *(a for a in sides if a is not None)), "H and W at least 1, or None"),
+        ("steps", steps, whole(1, steps), "a whole number, at least 1"),
+        ("data_std", data_std, isinstance(data_std, (int, float)) and 0 < data_std < math.inf, "a positive number"),
+        ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
+        ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
+        ("blocks", blocks, whole(0, blocks), "a whole number"),
+        ("patch", patch, whole(1, patch), "a whole number, at least 1"),
+    ):
+        if not right:
+            raise ValueError(f"{name} is {value!r}: give {wanted}.")
 
 
 def relative_noise(alpha_bar: float) -> float:
@@ -241,11 +278,15 @@ def chain_elbo(
 ) -> Tensor:
     """The evidence lower bound of the chain x_T -> … -> x_1 -> x, in nats, (B,).
 
-    In the coordinates x_t = x + sigma_t n, with p(x_T) = N(centre, prior_variance I) and steps of the posterior variance,
+    In the coordinates x_t = x + sigma_t n, with p(x_T) = N(centre, prior_variance I) and steps of the posterior
+    variance,
         elbo = E ln N(x; x_hat(x_1), v I) - KL(q(x_T | x) || p(x_T))
                - sum_{t=2}^{T} 1/2 (1 / sigma_{t-1}^2 - 1 / sigma_t^2) E |x - x_hat(x_t)|^2.
-    `terms` steps, one drawn in each of as many strata of equal length, stand for the sum (all of them if terms >= T - 1).
+    `terms` steps, one drawn in each of as many strata of equal length, stand for the sum (all
+    of them if terms >= T - 1).
     """
+    if terms < 1:
+        raise ValueError(f"terms is {terms}: give a whole number, at least 1; without the sum there is no bound.")
     batch, dimension = len(x), x[0].numel()
     noise = Noise(seed, torch.arange(batch))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
@@ -25,15 +25,19 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     """Write `prior` to the existing, empty `folder`.
 
     Arguments:
-        card: what a user should know: data, licence, steps, seed, seconds, device, metrics. A hash of the weights is added.
+        card: what a user should know: data, licence, steps, seed, seconds, device, metrics. A hash of the weights
+            is added.
         half: store the weights in float16, half the size; they are read back as float32.
     """
-    family = next(name for name, cls in FAMILIES.items() if type(prior) is cls)
+    family = next((name for name, cls in FAMILIES.items() if type(prior) is cls), None)
+    if family is None:
+        raise ValueError(f"A {type(prior).__name__} cannot be stored; only these can: {', '.join(FAMILIES)}.")
     state = {key: t.detach().cpu().contiguous() for key, t in prior.state_dict().items()}
     if half:
         state = {key: t.half() if t.dim() > 0 and t.is_floating_point() else t for key, t in state.items()}
-    save_file(state, folder / "model.safetensors")
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    weights = save(state)
+    (folder / "model.safetensors").write_bytes(weights)
+    digest = hashlib.sha256(weights).hexdigest()
     config = {"format": FORMAT, "family": family, "arguments": prior.config}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "card.json").write_text(json.dumps({**card, "sha256": digest}, indent=2, ensure_ascii=False) + "\n")
@@ -49,12 +53,14 @@ def read_prior(folder: str | Path) -> Prior:
     config = _read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"{folder} is not a prior of format {FORMAT}: its config.json says {config!r:.80}.")
-    family = lookup("prior family", config.get("family"), FAMILIES)
     try:
-        prior = family(**config["arguments"])
+        family = lookup("prior family", config.get("family"), FAMILIES)
+        # A new network draws initial weights, which are overwritten: the global random state stays as it was.
+        with torch.random.fork_rng(devices=[]):
+            prior = family(**config["arguments"])
         state = load_file(folder / "model.safetensors")
         prior.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(f"The prior in {folder} is damaged or incomplete: {error}") from error
     return prior.eval().requires_grad_(False)
 
@@ -70,17 +76,27 @@ def bundled() -> list[str]:
 
 
 def load_prior(name: str | Path, device: str | torch.device = "cpu") -> Prior:
-    """A prior by name, family or folder.
+    """A prior by name, family or folder, its network in bfloat16 where the device computes faster in it.
 
     Arguments:
-        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm", which means its photo prior if there is one,
-            else the one trained on MNIST; or a folder written by `genprior train`.
+        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm", which means its photo prior if there is
+            one, else the one trained on MNIST; or a folder written by `genprior train`.
         device: where to put it.
 
     Raises:
         ValueError: there is no such prior.
     """
-    return read_prior(find_prior(name)).to(device)
+    device = torch.device(device)
+    prior = read_prior(find_prior(name)).to(device, memory_format=torch.channels_last)
+    prior.autocast = torch.bfloat16 if has_bfloat16(device) else None
+    return prior
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16, so that it is fast in it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def find_prior(name: str | Path) -> Path:
@@ -98,5 +114,5 @@ def find_prior(name: str | Path) -> Path:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.parent} is not a prior: {path.name} cannot be read ({error}).") from error

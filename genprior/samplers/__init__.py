@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from genprior.operators.base import Measurement
 from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.registry import lookup
 from genprior.samplers.base import Sampler
@@ -22,7 +21,7 @@ def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None)
         UnsupportedError: "auto" finds nothing for this prior.
     """
     if isinstance(sampler, str):
-        sampler = automatic(prior) if sampler == "auto" else lookup("sampler", sampler, SAMPLERS, hint='or "auto"')()
+        sampler = lookup("sampler", sampler, {"auto": lambda: automatic(prior), **SAMPLERS})()
     if not isinstance(sampler, Sampler):
         raise ValueError(f"A sampler is a name or an object such as DPS(zeta=0.5), not {sampler!r}.")
     if steps is None:

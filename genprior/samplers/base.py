@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from genprior.noise import Noise
@@ -62,3 +63,15 @@ class Sampler(ABC):
                 "(None: any). Resize or convert the image, or choose another prior."
             )
         return self.sample(prior, measurement, noise)
+
+
+def begin(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
+    """x_t at the first noise level: argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / sigma^2, plus sigma n.
+
+    At sigma_max the measurement hardly matters to x_t, and this is centre + sigma n but for that; at lower levels it
+    brings what a denoiser could no longer change, such as the mean colour of a large image.
+    """
+    y, A = measurement.y, measurement.operator
+    centre = torch.as_tensor(prior.centre).to(y).expand(len(y), *A.image_shape)
+    x = A.prox(centre, y, (sigma / measurement.noise) ** 2)
+    return x + sigma * noise(x)

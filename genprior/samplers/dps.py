@@ -11,7 +11,7 @@ from genprior.linalg import norm
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler
+from genprior.samplers.base import Sampler, begin
 from genprior.samplers.integrate import ancestral_step, variance_preserving
 
 
@@ -45,7 +45,7 @@ class DPS(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y, A = measurement.y, measurement.operator
         sigmas = variance_preserving(prior.sigma_max, prior.sigma_min, self.steps, self.unit)
-        x = prior.centre + sigmas[0] * noise(y.new_empty(len(y), *A.image_shape))
+        x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
             with torch.enable_grad():
                 x = x.detach().requires_grad_()

@@ -63,15 +63,13 @@ def heun(denoise: Denoiser, x: Tensor, sigmas: list[float]) -> Tensor:
 
 
 def ancestral(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
-    """The reverse diffusion by its Gaussian posterior steps; eta scales the fresh noise: 1 ancestral, 0 DDIM (= Euler)."""
+    """The reverse diffusion by Gaussian steps; eta scales the fresh noise: 1 ancestral, 0 DDIM (= Euler)."""
     for sigma, sigma_next in pairwise(sigmas):
         x = ancestral_step(x, denoise(x, sigma), sigma, sigma_next, noise, eta)
     return x
 
 
-def ancestral_step(
-    x: Tensor, x_hat: Tensor, sigma: float, sigma_next: float, noise: Noise, eta: float = 1.0
-) -> Tensor:
+def ancestral_step(x: Tensor, x_hat: Tensor, sigma: float, sigma_next: float, noise: Noise, eta: float = 1.0) -> Tensor:
     """x_next = x_hat + sqrt(sigma_next^2 - fresh^2) / sigma (x - x_hat) + fresh n, fresh = eta sigma_next sqrt(1 - r),
 
     r = (sigma_next / sigma)^2. With eta = 1 this is r x + (1 - r) x_hat + sigma_next sqrt(1 - r) n, a draw from

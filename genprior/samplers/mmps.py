@@ -9,7 +9,7 @@ from genprior.linalg import cg
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.base import Denoiser, Sampler
+from genprior.samplers.base import Denoiser, Sampler, begin
 from genprior.samplers.integrate import ancestral, geometric
 
 
@@ -30,20 +30,23 @@ class MMPS(Sampler):
         steps: noise levels; the paper used 100 to 250.
         iterations: of conjugate gradients, each one backward pass; published: 1 to 5.
         eta: share of fresh noise, 1 as published.
+        start: noise level, in the units of x, of the first step, which starts from the measurement (see `begin`); None
+            for the prior's sigma_max. For photographs 1 saves half of the steps.
     """
 
     steps: int = 100
     iterations: int = 3
     eta: float = 1.0
+    start: float | None = None
 
     @property
     def evaluations(self) -> int:
         return self.steps * (2 + self.iterations)
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
-        y = measurement.y
-        x = prior.centre + sigmas[0] * noise(y.new_empty(len(y), *measurement.operator.image_shape))
+        start = prior.sigma_max if self.start is None else min(self.start, prior.sigma_max)
+        sigmas = geometric(start, prior.sigma_min, self.steps)
+        x = begin(prior, measurement, sigmas[0], noise)
         return ancestral(moment_matching(prior.denoise, measurement, self.iterations), x, sigmas, noise, self.eta)
 
 

@@ -40,7 +40,9 @@ def save(folder: Path, step: int, modules: dict[str, nn.Module], optimizers: lis
             tensors |= {f"optimizer {i}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
 
     def write(temporary: Path) -> None:
-        save_file({key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}, temporary / "state.safetensors")
+        save_file(
+            {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}, temporary / "state.safetensors"
+        )
         (temporary / "state.json").write_text(json.dumps({"step": step}))
 
     write_folder(folder, write)
@@ -55,22 +57,36 @@ def load(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.opt
     for name, module in modules.items():
         module.load_state_dict(groups[name])
     for i, optimizer in enumerate(optimizers):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups.get(f"optimizer {i}", {}).items():
             index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = tensor
+            state.setdefault(int(index), {})[key] = _laid_out_like(parameters[int(index)], tensor)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return json.loads((folder / "state.json").read_text())["step"]
 
 
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint among `folder`/step-*, or None."""
-    complete = [p for p in folder.glob("step-*") if (p / "state.json").exists()]
-    return max(complete, key=lambda p: int(p.name.removeprefix("step-")), default=None)
+    return max(_complete(folder), key=_step, default=None)
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
-    complete = sorted(folder.glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
-    for path in complete[:-keep]:
+    """Remove all but the newest `keep` checkpoints, and what killed runs left half-written."""
+    for path in sorted(_complete(folder), key=_step)[:-keep]:
         shutil.rmtree(path)
+    for path in folder.glob(".step-*.tmp"):
+        shutil.rmtree(path)
+
+
+def _complete(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("step-*") if (p / "state.json").exists()]
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor in the parameter's memory format: in another, the optimiser is slower and may round otherwise."""
+    return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor

@@ -5,6 +5,8 @@ shuffled by (seed, epoch), and its augmentation is drawn from (seed, i).
 """
 
 import functools
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,9 +46,12 @@ class Photos(Dataset):
         self.paths = list_images(folder)
         if not self.paths:
             raise ValueError(f"No images found in {str(folder)!r}; give a folder that holds some.")
-        self.mode = {1: "L", 3: "RGB"}[channels]
+        if channels not in (1, 3):
+            raise ValueError(f"channels is {channels}: give 3 for RGB or 1 for grey.")
+        self.mode = "L" if channels == 1 else "RGB"
         self.size, self.seed, self.shrink, self.grey, self.augment = size, seed, shrink, grey, augment
-        self.load = functools.lru_cache(maxsize=1024)(self._load)
+        for path in self.paths:
+            _check_photo(path, size)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -54,18 +59,12 @@ class Photos(Dataset):
     def __getitem__(self, item: int) -> dict[str, torch.Tensor | int]:
         epoch, index = divmod(item, len(self.paths))
         if self.augment:
-            x = self._random_crop(self.load(shuffled(self.seed, epoch, len(self.paths))[index]), item)
+            path = self.paths[shuffled(self.seed, epoch, len(self.paths))[index]]
+            x = self._random_crop(_photo(path, self.mode), item)
         else:
-            x = self._centre_crop(self.load(index))
+            x = self._centre_crop(_photo(self.paths[index], self.mode))
         x = np.atleast_3d(np.asarray(x))
         return {"x": torch.from_numpy(x.transpose(2, 0, 1).astype(np.float32) / 255), "item": item}
-
-    def _load(self, index: int) -> Image.Image:
-        with Image.open(self.paths[index]) as image:
-            image = image.convert(self.mode)
-        if min(image.size) < self.size:
-            raise ValueError(f"{self.paths[index]} is {image.size}, smaller than crops of {self.size}; remove it.")
-        return image
 
     def _random_crop(self, image: Image.Image, item: int) -> Image.Image:
         rng = np.random.default_rng((self.seed, 1, item))
@@ -99,21 +98,36 @@ class Arrays(Dataset):
     """
 
     def __init__(
-        self, path: str | Path, images: str, labels: str | None = None, *, keep: slice = slice(None), seed: int | None = 0
+        self,
+        path: str | Path,
+        images: str,
+        labels: str | None = None,
+        *,
+        keep: slice = slice(None),
+        seed: int | None = 0,
     ):
-        with np.load(path, allow_pickle=False) as file:
-            missing = {images, labels} - {None, *file.files}
-            if missing:
-                raise ValueError(f"{str(path)!r} has no array {sorted(missing)}; it has {file.files}.")
-            self.images = file[images][keep]
-            self.labels = None if labels is None else file[labels][keep].astype(np.int64)
+        arrays = _npz(path, [images] if labels is None else [images, labels])
+        self.images = arrays[images][keep]
+        self.labels = None
         if self.images.dtype != np.uint8 or self.images.ndim not in (3, 4):
             raise ValueError(
                 f"{images!r} must be uint8 of shape (N, H, W) or (N, H, W, C), "
                 f"not {self.images.dtype} {self.images.shape}."
             )
+        if not self.images.size:
+            raise ValueError(
+                f"{images!r} has no images in {keep}, of shape {arrays[images].shape}; give a wider slice."
+            )
         if self.images.ndim == 3:
             self.images = self.images[..., None]
+        if labels is not None:
+            given = arrays[labels]
+            if not np.issubdtype(given.dtype, np.integer) or given.shape != arrays[images].shape[:1]:
+                raise ValueError(
+                    f"{labels!r} must be one integer per image, of shape {arrays[images].shape[:1]}, "
+                    f"not {given.dtype} {given.shape}."
+                )
+            self.labels = given[keep].astype(np.int64)
         self.seed = seed
 
     def __len__(self) -> int:
@@ -126,6 +140,43 @@ class Arrays(Dataset):
         x = torch.from_numpy(self.images[index].transpose(2, 0, 1).astype(np.float32) / 255)
         example = {"x": x, "item": item}
         return example if self.labels is None else {**example, "label": self.labels[index]}
+
+
+def _check_photo(path: Path, size: int) -> None:
+    """Read the header only, so that a run of hours does not end at the one image that is too small."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            mode = image.mode
+    except OSError as error:
+        raise ValueError(f"{path} is not an image that can be read ({error}); remove it.") from error
+    if min(width, height) < size:
+        raise ValueError(f"{path} is {width} x {height}, smaller than crops of {size} x {size}; remove it.")
+    if mode.startswith(("I", "F")):
+        raise ValueError(f"{path} has the mode {mode}, of more than 8 bits a value; convert it to 8 bits.")
+
+
+@functools.lru_cache(maxsize=1024)
+def _photo(path: Path, mode: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert(mode)
+    except OSError as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it.") from error
+
+
+def _npz(path: str | Path, names: list[str]) -> dict[str, np.ndarray]:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        with file:
+            missing = sorted(set(names) - set(file.files))
+            if missing:
+                raise ValueError(f"it has no array {', '.join(missing)}, only {', '.join(file.files)}")
+            return {name: file[name] for name in names}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{str(path)!r} is not an .npz file with arrays {', '.join(names)}: {error}.") from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -37,7 +37,7 @@ class Settings:
         clip: largest norm of the gradient of an objective.
         ema: decay of the moving average of the weights, which is what is kept.
         accumulate: micro-batches per step.
-        precision: "no" (float32), "bf16" or "fp16" autocast of the networks.
+        precision: "no" (float32) or "bf16" autocast of the networks.
         seed: keys initialisation by the caller, data, noise.
         log_every, validate_every, save_every: in steps.
         keep: checkpoints kept.
@@ -63,6 +63,15 @@ class Settings:
     keep: int = 2
     patience: int | None = None
     workers: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "accumulate", "log_every", "validate_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a whole number, at least 1.")
+        if self.precision not in ("no", "bf16"):
+            raise ValueError(
+                f'precision is {self.precision!r}: give "no" or "bf16"; float16 gradients would underflow.'
+            )
 
     def learning_rate(self, step: int) -> float:
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
@@ -108,6 +117,8 @@ def train(
     """
     out = Path(out)
     accelerator = Accelerator(mixed_precision=settings.precision)
+    if settings.patience is not None and validation is None:
+        raise ValueError(f"patience is {settings.patience}, but there is no validation data to judge by: give some.")
     share = settings.accumulate * accelerator.num_processes
     if settings.batch % share:
         raise ValueError(
@@ -120,7 +131,10 @@ def train(
     ema = EMA(modules, settings.ema)
     optimizers = [
         torch.optim.AdamW(
-            (p for p in objective.parameters() if p.requires_grad), lr=0.0, weight_decay=settings.weight_decay, betas=settings.betas
+            (p for p in objective.parameters() if p.requires_grad),
+            lr=0.0,
+            weight_decay=settings.weight_decay,
+            betas=settings.betas,
         )
         for objective in objectives
     ]
@@ -132,12 +146,18 @@ def train(
     numbers = item_numbers(
         start, settings.steps, settings.batch, settings.accumulate, accelerator.process_index, accelerator.num_processes
     )
-    loader = iter(DataLoader(data, batch_sampler=list(numbers), num_workers=settings.workers))
+    # Its own generator, from which the loader draws a seed nobody uses: the global random state is not ours.
+    loader = iter(
+        DataLoader(data, batch_sampler=list(numbers), num_workers=settings.workers, generator=torch.Generator())
+    )
     log = _Log(out, start, accelerator.is_main_process)
     bar = tqdm(
-        initial=start, total=settings.steps, desc="train", disable=None if progress and accelerator.is_main_process else True
+        initial=start,
+        total=settings.steps,
+        desc="train",
+        disable=None if progress and accelerator.is_main_process else True,
     )
-    best, since_best, began = math.inf, 0, time.perf_counter() - log.seconds
+    began = time.perf_counter() - log.seconds
 
     def write(step: int) -> None:
         accelerator.wait_for_everyone()
@@ -146,8 +166,10 @@ def train(
             checkpoint.prune(out, settings.keep)
         accelerator.wait_for_everyone()
 
-    step = start
+    done = start
     for step in range(start, settings.steps):
+        if settings.patience is not None and log.since_best() >= settings.patience:
+            break
         logs: dict[str, Tensor] = {}
         for micro_batch in range(settings.accumulate):
             batch = {key: value.to(accelerator.device) for key, value in next(loader).items()}
@@ -166,7 +188,11 @@ def train(
         bar.update()
 
         done = step + 1
-        if done % settings.log_every == 0 or done == settings.steps:
+        logged, validated, saved = (
+            done % every == 0 or done == settings.steps
+            for every in (settings.log_every, settings.validate_every, settings.save_every)
+        )
+        if logged or saved:
             numbers_now = {key: float(value) for key, value in logs.items()}
             if not all(math.isfinite(v) for v in numbers_now.values()):
                 raise FloatingPointError(
@@ -176,17 +202,14 @@ def train(
             seconds = time.perf_counter() - began
             log.write(step=done, lr=settings.learning_rate(step), seconds=round(seconds, 1), **numbers_now)
             bar.set_postfix({key: f"{value:.4g}" for key, value in numbers_now.items()}, refresh=False)
-        if done % settings.validate_every == 0 or done == settings.steps:
+        if validated:
             if validation is not None:
                 error = validate(ema.module["objectives"], validation, settings.batch, accelerator)
                 log.write(step=done, validation=error)
-                best, since_best = (error, 0) if error < best else (best, since_best + 1)
             if preview is not None and accelerator.is_main_process:
                 images.save(images.grid(preview(ema.module["prior"])), out / f"samples-{done:07d}.png")
-        if done % settings.save_every == 0 or done == settings.steps:
+        if saved:
             write(done)
-        if settings.patience is not None and since_best > settings.patience:
-            break
     bar.close()
 
     result = ema.module["prior"].eval()
@@ -196,7 +219,7 @@ def train(
         origin = {
             **(card or {}),
             "settings": asdict(settings),
-            "steps": step + 1,
+            "steps": done,
             "seconds": round(time.perf_counter() - began),
             "device": device_name(accelerator.device),
             "processes": accelerator.num_processes,
@@ -209,14 +232,15 @@ def train(
 
 @torch.no_grad()
 def validate(objectives: Iterable[nn.Module], data: Dataset, batch: int, accelerator: Accelerator) -> float:
-    """Mean over `data` of the summed losses of the objectives, the same items and noise every time."""
+    """Mean over `data` of the summed losses of the objectives: the same items and noise every time."""
     total, count = 0.0, 0
-    for start in range(0, len(data), batch):
+    for start in range(accelerator.process_index * batch, len(data), accelerator.num_processes * batch):
         items = [data[i] for i in range(start, min(start + batch, len(data)))]
         examples = {key: value.to(accelerator.device) for key, value in default_collate(items).items()}
         with accelerator.autocast():
             loss = sum(objective(examples, 0)[0] for objective in objectives)
         total, count = total + float(loss) * len(items), count + len(items)
+    total, count = accelerator.reduce(torch.tensor([total, count], device=accelerator.device)).tolist()
     return total / count
 
 
@@ -231,16 +255,32 @@ class _Log:
     """`log.jsonl` of a run; lines beyond the step a run resumes from are dropped, since they will be made again."""
 
     def __init__(self, out: Path, start: int, main: bool):
-        self.path = out / "log.jsonl" if main else None
-        self.seconds = 0.0
+        self.path, self.main = out / "log.jsonl", main
+        entries = self._read() if self.path.exists() else []
+        kept = [entry for entry in entries if entry["step"] <= start]
+        self.seconds = max((entry.get("seconds", 0.0) for entry in kept), default=0.0)
+        self.errors = [entry["validation"] for entry in kept if "validation" in entry]
         if main:
             out.mkdir(parents=True, exist_ok=True)
-            lines = self.path.read_text().splitlines() if self.path.exists() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= start]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
-            self.seconds = max((json.loads(line).get("seconds", 0.0) for line in kept), default=0.0)
+            temporary = out / "log.jsonl.tmp"
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+            temporary.replace(self.path)
 
     def write(self, **entry) -> None:
-        if self.path is not None:
+        if "validation" in entry:
+            self.errors.append(entry["validation"])
+        if self.main:
             with open(self.path, "a") as file:
                 file.write(json.dumps(entry) + "\n")
+
+    def since_best(self) -> int:
+        """How many validations there were since the one of least error."""
+        return len(self.errors) - 1 - self.errors.index(min(self.errors)) if self.errors else 0
+
+    def _read(self) -> list[dict]:
+        entries = []
+        for line in self.path.read_text().splitlines():
+            # The machine may have stopped in the middle of a line.
+            with contextlib.suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
+        return entries

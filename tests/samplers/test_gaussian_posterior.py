@@ -27,7 +27,6 @@ from genprior.operators import (
     random_mask,
 )
 from genprior.priors.exact import Gaussian
-from genprior.samplers import SAMPLERS
 from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.dps import DPS
 from genprior.samplers.exact import Exact
@@ -36,7 +35,6 @@ from genprior.samplers.mmps import MMPS
 N = 1000
 NOISE = 0.1
 SHAPE = (1, 8, 8)
-torch.set_default_dtype(torch.float32)
 
 
 def diagonal(shape):
@@ -104,7 +102,59 @@ def assert_exact(figures, n=N):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("sampler", [Exact(), MMPS(steps=150, iterations=12)], ids=["exact", "mmps"])
+@pytest.mark.parametrize("sampler", [Exact(), MMPS(steps=120, iterations=8)], ids=["exact", "mmps"])
 def test_sampler_matches_gaussian_posterior(sampler, prior, operator):
     operator = OPERATORS[operator]
     assert_exact(judge(sampler, PRIORS[prior](operator.image_shape), operator))
+
+
+# (error, ratio) of the seen and of the unseen part, measured on 4000 draws (1500 for the valid blur) by `judge` itself.
+# DiffPIR's means are near, its variances are half of what they should be; DPS all but ignores the noise where A sees.
+KNOWN_ERRORS = [
+    (DiffPIR(), "diagonal", "inpaint", (0.03, 0.45), (0.01, 0.46)),
+    (DiffPIR(), "diagonal", "super-resolution", (0.11, 0.44), (0.01, 0.46)),
+    (DiffPIR(), "diagonal", "circular blur", (0.07, 0.46), None),
+    (DiffPIR(), "diagonal", "valid blur", (0.1, 0.45), (0.02, 0.47)),
+    (DiffPIR(), "diagonal", "colorize", (0.04, 0.45), (0.02, 0.46)),
+    (DiffPIR(), "diagonal", "denoise", (0.03, 0.45), None),
+    (DiffPIR(), "diagonal", "matrix", (0.04, 0.45), (0.04, 0.46)),
+    (DiffPIR(), "correlated", "inpaint", (0.07, 0.45), (0.15, 0.5)),
+    (DiffPIR(), "correlated", "super-resolution", (0.12, 0.44), (0.01, 0.46)),
+    (DiffPIR(), "correlated", "circular blur", (0.06, 0.46), None),
+    (DiffPIR(), "correlated", "valid blur", (0.1, 0.45), (0.06, 0.47)),
+    (DiffPIR(), "correlated", "colorize", (0.04, 0.44), (0.06, 0.47)),
+    (DiffPIR(), "correlated", "denoise", (0.07, 0.44), None),
+    (DiffPIR(), "correlated", "matrix", (0.16, 0.45), (0.32, 0.52)),
+    (DPS(steps=250), "diagonal", "inpaint", (0.65, 0.01), (0.02, 0.96)),
+    (DPS(steps=250), "diagonal", "super-resolution", (1.53, 0.01), (0.05, 0.96)),
+    (DPS(steps=250), "diagonal", "circular blur", (0.37, 0.76), None),
+    (DPS(steps=250), "correlated", "inpaint", (0.79, 0.02), (0.21, 0.8)),
+    (DPS(steps=250), "correlated", "super-resolution", (1.34, 0.11), (0.08, 0.91)),
+    (DPS(steps=250), "correlated", "circular blur", (0.21, 0.75), None),
+]
+
+
+@pytest.mark.parametrize(("sampler", "prior", "operator", "seen", "unseen"), KNOWN_ERRORS)
+def test_approximate_sampler_errs_as_known(sampler, prior, operator, seen, unseen):
+    operator = OPERATORS[operator]
+    measured = judge(sampler, PRIORS[prior](operator.image_shape), operator)
+    for known, found in zip((seen, unseen), measured):
+        assert (known is None) == (found is None)
+        if known is not None:
+            # the Monte-Carlo bounds of above, and half a unit of the table's last digit
+            assert abs(found[0] - known[0]) < 3.3 / math.sqrt(N) + 0.005
+            assert abs(found[1] - known[1]) < 3.3 * math.sqrt(2 / N) * known[1] + 0.005
+
+
+def test_image_of_a_batch_does_not_depend_on_its_company():
+    """Each image with its own mask and noise level, alone and in a batch: the same to rounding (float64)."""
+    masks = torch.stack([random_mask(SHAPE, fraction, seed) for seed, fraction in enumerate((0.3, 0.5, 0.7))])
+    operator = Inpaint(masks, SHAPE)
+    prior = correlated(SHAPE)
+    noise = torch.tensor([0.05, 0.1, 0.2], dtype=torch.float64).reshape(-1, 1, 1, 1)
+    measurement = Measurement(operator(prior.sample(3, seed=1)), operator, noise)
+    for sampler in (DPS(steps=20), DiffPIR(steps=10), MMPS(steps=10), Exact()):
+        together = sampler(prior, measurement, Noise(0, [0, 1, 2]))
+        for i in range(3):
+            alone = sampler(prior, measurement.select(torch.tensor([i])), Noise(0, [i]))
+            assert torch.allclose(alone[0], together[i], rtol=0, atol=1e-9)

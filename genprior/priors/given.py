@@ -1,0 +1,33 @@
+"""A prior given a class label is a prior."""
+
+import torch
+from torch import Tensor
+
+from genprior.priors.base import Prior
+
+
+class Given(Prior):
+    """p(x | label) of a prior whose `denoise` and `sample` take a label; the rest of it is not conditional.
+
+    Arguments:
+        prior: has classes.
+        label: 0 … classes - 1.
+
+    Raises:
+        ValueError: the prior has no such class.
+    """
+
+    def __init__(self, prior: Prior, label: int):
+        super().__init__()
+        classes = prior.config.get("classes", 0)
+        if not 0 <= label < classes:
+            raise ValueError(f"This prior has {classes} classes, numbered from 0; there is no label {label!r}.")
+        self.prior, self.label = prior, label
+        self.image_shape, self.centre = prior.image_shape, prior.centre
+        self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
+
+    def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:
+        return self.prior.sample(n, seed=seed, label=self.label, **options)
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        return self.prior.denoise(x_t, sigma, torch.full((len(x_t),), self.label, device=x_t.device))

@@ -1,0 +1,125 @@
+"""Integrators against the Gaussian x ~ N(m, v), whose noisy law is N(m, v + sigma^2) and whose ODE is solved by
+
+x(sigma) = m + (x(sigma_max) - m) sqrt((v + sigma^2) / (v + sigma_max^2)).
+"""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from genprior.noise import Noise
+from genprior.priors.exact import Gaussian
+from genprior.samplers.integrate import ancestral, euler, geometric, heun, karras, variance_preserving
+
+M, V, HIGH, LOW = 0.5, 0.04, 5.0, 0.01
+PRIOR = Gaussian(torch.full((1, 1, 1), M, dtype=torch.float64), torch.full((1, 1, 1), V, dtype=torch.float64))
+SCHEDULES = {
+    "geometric": geometric,
+    "karras": karras,
+    "variance preserving": lambda high, low, steps: variance_preserving(high, low, steps, 0.5),
+}
+
+
+def ode_error(integrator, steps):
+    """Relative error at LOW of the solution that starts one standard deviation above the mean."""
+    x = torch.full((1, 1, 1, 1), M + math.sqrt(V + HIGH**2), dtype=torch.float64)
+    x = integrator(PRIOR.denoise, x, geometric(HIGH, LOW, steps + 1)[:-1])
+    return abs(float(x - M) / math.sqrt(V + LOW**2) - 1)
+
+
+def variance(integrator, sigmas):
+    """The exact variance of what `integrator` makes of its own noise and of a start of variance V + sigma_0^2.
+
+    Every step is affine in x and in its noise: row k of a batch follows the k-th of all these independent standard
+    normal numbers by itself, and the variance is the sum of squares of what becomes of them.
+    """
+    coordinates = torch.eye(len(sigmas), dtype=torch.float64).reshape(len(sigmas), -1, 1, 1, 1)
+    drawn = iter(coordinates[1:])
+    x = integrator(PRIOR.denoise, M + math.sqrt(V + sigmas[0] ** 2) * coordinates[0], sigmas, lambda x: next(drawn))
+    return float((x - M).square().sum())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 17])
+def test_schedules_fall_from_sigma_max_to_sigma_min_and_end_at_zero(name, steps):
+    sigmas = SCHEDULES[name](HIGH, LOW, steps)
+    assert len(sigmas) == steps + 1
+    assert sigmas[0] == pytest.approx(HIGH, rel=1e-12)
+    assert sigmas[-1] == 0
+    assert sigmas[-2] == pytest.approx(LOW if steps > 1 else HIGH, rel=1e-9)
+    assert all(a > b for a, b in pairwise(sigmas))
+
+
+def test_geometric_is_even_in_the_logarithm_and_karras_in_the_seventh_root():
+    logarithms = [math.log(sigma) for sigma in geometric(HIGH, LOW, 9)[:-1]]
+    roots = [sigma ** (1 / 7) for sigma in karras(HIGH, LOW, 9)[:-1]]
+    for values in (logarithms, roots):
+        differences = [a - b for a, b in pairwise(values)]
+        assert differences == pytest.approx([differences[0]] * 8, rel=1e-9)
+
+
+def test_variance_preserving_levels_are_even_in_the_time_of_the_linear_betas():
+    """alpha_bar(t) = exp(-0.1 t - 9.95 t^2) at times i / 10 gives back those times."""
+
+    def level(t, unit):
+        alpha_bar = math.exp(-0.1 * t - 9.95 * t**2)
+        return unit * math.sqrt((1 - alpha_bar) / alpha_bar)
+
+    for unit in (0.5, 2.0):
+        expected = [level(t / 10, unit) for t in range(10, 0, -1)]
+        assert variance_preserving(expected[0], expected[-1], 10, unit)[:-1] == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(("integrator", "factor"), [(euler, 2), (heun, 4)])
+def test_order_of_integrators(integrator, factor):
+    """Doubling the steps divides the error by 2^order, up to the next order of the step, a few per cent here."""
+    coarse, middle, fine = (ode_error(integrator, steps) for steps in (100, 200, 400))
+    assert coarse / middle == pytest.approx(factor, rel=0.08)
+    assert middle / fine == pytest.approx(factor, rel=0.04)
+    assert fine < 2e-2 / factor
+
+
+@pytest.mark.parametrize("integrator", [euler, heun])
+def test_last_step_to_zero_returns_the_denoised_image(integrator):
+    x = torch.full((1, 1, 1, 1), 1.7, dtype=torch.float64)
+    torch.testing.assert_close(integrator(PRIOR.denoise, x, [0.3, 0.0]), PRIOR.denoise(x, 0.3), rtol=1e-14, atol=0)
+
+
+def test_error_of_the_ancestral_variance_is_of_first_order():
+    target = V**2 / (V + LOW**2)  # of E[x | x_t] at the last level, which is what is returned
+    errors = [variance(ancestral, geometric(HIGH, LOW, steps)) / target - 1 for steps in (200, 400, 800)]
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.1)
+    assert errors[1] / errors[2] == pytest.approx(2, rel=0.05)
+    assert 0 < abs(errors[2]) < 0.02
+
+
+def test_ancestral_without_fresh_noise_is_euler():
+    x = torch.tensor([1.0, -2.0, 6.0], dtype=torch.float64).reshape(3, 1, 1, 1)
+    sigmas = karras(HIGH, LOW, 12)
+    ddim = ancestral(PRIOR.denoise, x, sigmas, Noise(0, [0, 1, 2]), eta=0.0)
+    torch.testing.assert_close(ddim, euler(PRIOR.denoise, x, sigmas), rtol=1e-12, atol=0)
+
+
+def test_eta_replaces_noise_that_is_there_by_fresh_noise():
+    """One step with x_hat = x_0 known: the variance of x_next is sigma_next^2 whatever eta is, eta^2 (1 - r) of it fresh."""
+    sigma, sigma_next, r = 0.6, 0.3, 0.25
+    n = torch.tensor([1.0, 0.0], dtype=torch.float64).reshape(2, 1, 1, 1)  # row 0 follows x, row 1 the fresh noise
+    for eta in (0.0, 0.4, 1.0):
+        x = ancestral(lambda x, sigma: 0 * x, sigma * n, [sigma, sigma_next], lambda x: 1 - n, eta=eta)
+        kept, fresh = x.flatten().square().tolist()
+        assert fresh == pytest.approx(eta**2 * sigma_next**2 * (1 - r), rel=1e-12)
+        assert kept + fresh == pytest.approx(sigma_next**2, rel=1e-12)
+
+
+def test_ancestral_samples_have_the_mean_and_variance_of_the_prior():
+    """With the library's own noise; 4000 draws: three sd are 3 / sqrt(n) of the mean and 3 sqrt(2 / n) of the variance."""
+    n, sigmas = 4000, geometric(HIGH, LOW, 400)
+    noise = Noise(1, torch.zeros(n, dtype=torch.int64), torch.arange(n))
+    x = M + sigmas[0] * noise(torch.empty(n, 1, 1, 1, dtype=torch.float64))
+    x = ancestral(PRIOR.denoise, x, sigmas, noise)
+    assert float(x.mean() - M) / math.sqrt(V) == pytest.approx(0, abs=3 / math.sqrt(n))
+    assert float(x.var()) / V == pytest.approx(
+        1, abs=3 * math.sqrt(2 / n) + 0.03
+    )  # 3 %: first-order error of 400 steps

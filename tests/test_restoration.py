@@ -1,0 +1,640 @@
+"""`degrade` and `restore`, judged by Gaussian priors, whose posteriors are known in closed form."""
+
+import io
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import genprior
+from genprior import images, restoration
+from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measurement, gaussian_kernel, random_mask
+from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.exact import Gaussian
+
+H, W = 6, 5
+# Exact draws are made in float32 from an SVD in float64: what should be equal differs by a few roundings of 1.
+ROUNDING = 2e-5
+
+
+def gaussian(channels=1, height=H, width=W):
+    """Neighbours correlate by exp(-distance / 2), channels by 0.6, standard deviation 0.2."""
+    i, j = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    points = torch.stack([i.flatten(), j.flatten()], 1).double()
+    pixels = torch.exp(-torch.cdist(points, points) / 2)
+    colours = 0.4 * torch.eye(channels, dtype=torch.float64) + 0.6
+    mean = torch.linspace(0.3, 0.7, channels * height * width).reshape(channels, height, width)
+    return Gaussian(mean, 0.04 * torch.kron(colours, pixels))
+
+
+GREY, RGB = gaussian(1), gaussian(3)
+MASK = random_mask((H, W), 0.5, seed=3)[0].numpy()
+
+
+def photo(channels=1, seed=0):
+    """(C, H, W) with values away from 0 and 1."""
+    return 0.2 + 0.6 * torch.rand(channels, H, W, generator=torch.Generator().manual_seed(seed))
+
+
+def restore(img, op="inpaint", prior=GREY, **options):
+    return genprior.restore(img, op, prior, **{"noise": 0.1, "seed": 0, "progress": False, **options})
+
+
+def in_one(draws):
+    return draws.double().flatten(1)
+
+
+# ---- the distribution ----
+
+
+@pytest.mark.parametrize("op", ["inpaint", "denoise", "matrix"])
+def test_samples_have_the_mean_and_covariance_of_the_posterior(op):
+    n, y = 4000, photo()
+    if op == "inpaint":
+        A, result = Inpaint(torch.from_numpy(MASK), (1, H, W)), restore(y, mask=MASK, n=n)
+    elif op == "denoise":
+        A, result = Denoise((1, H, W)), restore(y, "denoise", n=n)
+    else:
+        M = torch.randn(7, H * W, generator=torch.Generator().manual_seed(1)) / 4
+        A, y = Matrix(M, (1, H, W)), torch.linspace(-1, 1, 7).reshape(7, 1, 1)
+        result = restore(y, A, n=n)
+    eye = torch.eye(H * W).reshape(-1, 1, H, W)
+    M, S, m = A(eye).flatten(1).T.double(), GREY.covariance.filter(eye, GREY.covariance.eigenvalues).flatten(1).double(), 0
+    m = GREY.mean.flatten().double()
+    gain = S @ M.T @ torch.linalg.inv(M @ S @ M.T + 0.01 * torch.eye(len(M)).double())
+    mean, covariance = m + gain @ (y.flatten().double() - M @ m), S - gain @ M @ S
+    draws = in_one(result.samples)
+    deviation = covariance.diagonal().sqrt()
+    # 30 means and 30 variances: chance exceeds 4.5 standard deviations once in 2000.
+    assert ((draws.mean(0) - mean).abs() < 4.5 * deviation / math.sqrt(n)).all()
+    assert ((draws.var(0) / deviation**2 - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
+    correlation = torch.corrcoef(draws.T) - covariance / deviation.outer(deviation)
+    assert correlation.abs().max() < 5.5 / math.sqrt(n)
+
+
+def test_grey_image_with_a_colour_prior_is_the_mean_of_three_equal_channels():
+    n, y = 4000, photo()
+    result = restore(y, "denoise", RGB, n=n)
+    # The closed form for x of three channels, each measured as y with noise sqrt(3) 0.1, averaged over channels by B.
+    D = H * W
+    S = RGB.covariance.filter(torch.eye(3 * D).reshape(-1, 3, H, W), RGB.covariance.eigenvalues).flatten(1).double()
+    gain = S @ torch.linalg.inv(S + 3 * 0.01 * torch.eye(3 * D).double())
+    m = RGB.mean.flatten().double()
+    B = torch.eye(D).double().repeat(1, 3) / 3
+    mean = B @ (m + gain @ (y.flatten().repeat(3).double() - m))
+    variance = (B @ (S - gain @ S) @ B.T).diagonal()
+    draws = in_one(result.samples)
+    assert result.samples.shape == (n, 1, H, W)
+    assert ((draws.mean(0) - mean).abs() < 4.5 * (variance / n).sqrt()).all()
+    assert ((draws.var(0) / variance - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
+
+
+def test_nothing_but_holes_gives_draws_from_the_prior():
+    n = 4000
+    draws = in_one(restore(photo(), mask=np.ones((H, W)), n=n).samples)
+    variance = GREY.covariance.filter(torch.eye(H * W).reshape(-1, 1, H, W), GREY.covariance.eigenvalues)
+    variance = variance.flatten(1).diagonal()
+    assert ((draws.mean(0) - GREY.mean.flatten()).abs() < 4.5 * (variance / n).sqrt()).all()
+    assert ((draws.var(0) / variance - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
+
+
+def test_no_hole_at_all_is_denoising():
+    assert torch.equal(restore(photo(), mask=np.zeros((H, W))).samples, restore(photo(), "denoise").samples)
+
+
+def test_draws_owe_nothing_to_the_measurement_noise_or_the_prior_sample_of_the_same_seed():
+    n, flat, zero = 400, Gaussian(torch.zeros(1, 20, 20), torch.ones(1, 20, 20)), torch.zeros(1, 20, 20) + 0.5
+    y = genprior.degrade(zero, "denoise", noise=1.0, seed=5)
+    draw = genprior.restore(y, prior=flat, noise=1e3, seed=5, progress=False).samples[0]
+    for other in (y.y[0] - 0.5, flat.sample(1, seed=5)[0]):
+        # the correlation of n independent pairs has the standard deviation 1 / sqrt(n)
+        assert torch.corrcoef(torch.stack([draw.flatten(), other.flatten()]))[0, 1].abs() < 4 / math.sqrt(n)
+
+
+def test_degrade_is_the_operator_and_white_noise_of_the_stated_deviation():
+    x = photo(3).repeat(1, 20, 20)
+    m = genprior.degrade(x, "gaussian-deblur", width=1.0, noise=0.1, seed=0)
+    exact = Blur(gaussian_kernel(1.0), tuple(x.shape))(x[None])
+    n = (m.y - exact) / 0.1
+    assert m.noise == 0.1
+    assert abs(n.var() - 1) < 4 * math.sqrt(2 / n.numel())
+    assert torch.equal(m.y, genprior.degrade(x, "gaussian-deblur", width=1.0, noise=0.1, seed=0).y)
+    assert not torch.equal(m.y, genprior.degrade(x, "gaussian-deblur", width=1.0, noise=0.1, seed=1).y)
+    assert m.y.min() < 0 or m.y.max() > 1 or x.max() < 0.9
+
+
+# ---- randomness ----
+
+
+def test_same_seed_gives_the_same_bytes_and_another_does_not():
+    a, b, c = (restore(photo(), mask=MASK, n=2, seed=seed).samples for seed in (7, 7, 8))
+    assert torch.equal(a, b)
+    assert not torch.allclose(a, c, atol=1e-2)
+
+
+def test_a_fresh_seed_is_reported_and_reproduces():
+    a, b = (restore(photo(), mask=MASK, seed=None) for _ in range(2))
+    assert a.seed != b.seed
+    assert not torch.equal(a.samples, b.samples)
+    assert torch.equal(a.samples, restore(photo(), mask=MASK, seed=a.seed).samples)
+
+
+def test_sample_k_of_image_i_depends_on_nothing_else(monkeypatch):
+    y = torch.stack([photo(seed=s) for s in range(3)])
+    whole = restore(y, mask=MASK, n=4).samples
+    assert whole.shape == (3, 4, 1, H, W)
+    torch.testing.assert_close(restore(y, mask=MASK, n=2).samples, whole[:, :2], atol=ROUNDING, rtol=0)
+    torch.testing.assert_close(restore(y[:1], mask=MASK, n=4).samples, whole[0], atol=ROUNDING, rtol=0)
+    other = restore(torch.stack([y[0], y[0], y[2]]), mask=MASK, n=4).samples
+    torch.testing.assert_close(other[[0, 2]], whole[[0, 2]], atol=ROUNDING, rtol=0)
+    assert (other[1] - whole[1]).abs().max() > 0.1
+    assert (other[1] - other[0]).abs().max() > 0.1
+    monkeypatch.setitem(restoration.PIXELS_AT_ONCE, "cpu", 5 * H * W)  # 12 chains in chunks of 5, 5, 2
+    torch.testing.assert_close(restore(y, mask=MASK, n=4).samples, whole, atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", ["diffpir", "mmps"])
+def test_chunks_do_not_change_what_iterative_samplers_draw(sampler, monkeypatch):
+    y = torch.stack([photo(seed=s) for s in range(2)])
+    masks = [MASK, ~MASK]
+    options = {"mask": masks, "n": 3, "sampler": sampler, "steps": 5, "noise": None}
+    whole = restore(y, **options).samples
+    monkeypatch.setitem(restoration.PIXELS_AT_ONCE, "cpu", 1)  # one chain at a time
+    # five steps of matrix products in float32, which a batch of another size rounds otherwise
+    torch.testing.assert_close(restore(y, **options).samples, whole, atol=1e-4, rtol=0)
+
+
+def test_global_random_state_is_left_alone():
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    restore(genprior.degrade(photo(), "inpaint", mask="random", fraction=0.4, noise=0.1))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+
+
+# ---- where the holes are ----
+
+
+def test_holes_are_the_mask_and_nan_and_transparency():
+    y = photo(3)
+    expected = restore(y, prior=RGB, mask=MASK).samples
+    nan = torch.where(torch.from_numpy(MASK), torch.nan, y)
+    assert torch.equal(restore(nan, prior=RGB).samples, expected)
+    one_channel = y.clone()
+    one_channel[1, MASK] = torch.nan
+    assert torch.equal(restore(one_channel, prior=RGB).samples, expected)
+    left, right = MASK.copy(), MASK.copy()
+    left[:, :3], right[:, 3:] = False, False
+    both = torch.where(torch.from_numpy(left), torch.nan, y)
+    assert torch.equal(restore(both, prior=RGB, mask=right).samples, expected)
+    rgba = torch.cat([y, torch.from_numpy(~MASK)[None].float()]).movedim(0, -1).numpy()
+    result = restore(rgba, prior=RGB)
+    assert torch.equal(result.samples, expected)
+    # what was filled is opaque, what was opaque stays so
+    assert result.image.shape == (H, W, 4)
+    assert (result.image[..., 3] == 1).all()
+
+
+def test_partial_opacity_outside_the_holes_comes_back():
+    alpha = np.where(MASK, 0, 128).astype(np.uint8)
+    rgba = np.dstack([(photo(3).movedim(0, -1).numpy() * 255).astype(np.uint8), alpha])
+    back = restore(Image.fromarray(rgba), prior=RGB).image
+    assert back.mode == "RGBA"
+    np.testing.assert_array_equal(np.asarray(back)[..., 3], np.where(MASK, 255, 128))
+
+
+def test_values_under_the_holes_mean_nothing():
+    y = photo()
+    trash = torch.where(torch.from_numpy(MASK), 77.0, y)
+    assert torch.equal(restore(trash, mask=MASK).samples, restore(y, mask=MASK).samples)
+
+
+def test_images_may_have_masks_of_their_own():
+    y, masks = torch.stack([photo(seed=s) for s in range(2)]), [MASK, ~MASK]
+    result = restore(y, mask=masks, noise=0)
+    for x, y_i, mask in zip(result.samples[:, 0, 0], y[:, 0], masks):
+        assert torch.equal(x[~mask], y_i[~mask])
+        assert (x[mask] - y_i[mask]).abs().min() > 0
+
+
+# ---- noise ----
+
+
+def test_without_noise_the_known_pixels_come_back_exactly():
+    y = photo(3) * 3 - 1
+    result = restore(y, prior=RGB, mask=MASK, noise=0, n=3)
+    assert torch.equal(result.samples[:, :, ~MASK], y[:, ~MASK].expand(3, -1, -1))
+    assert result.measurement.noise == 0
+    noisy = restore(y, prior=RGB, mask=MASK, noise=0.01, n=3)
+    assert not torch.equal(noisy.samples[:, :, ~MASK], y[:, ~MASK].expand(3, -1, -1))
+
+
+def test_integers_are_known_to_the_last_grey_level():
+    y = np.arange(H * W, dtype=np.uint8).reshape(H, W) * 8
+    back = restore(y, mask=MASK, noise=0).image
+    assert back.dtype == np.uint8
+    np.testing.assert_array_equal(back[~MASK], y[~MASK])
+
+
+def test_a_measurement_out_of_range_is_not_clipped():
+    y = 40 * photo() - 20
+    result = restore(y, "denoise", noise=0.001)
+    # noise 0.001 against a prior sd of at least 0.05 in any direction moves y by (0.001 / 0.05)^2 of |y - m| < 20
+    assert (result.samples[0] - y).abs().max() < 20 * 4e-4 * 3 + 5 * 0.001
+    assert torch.equal(result.image, result.samples[0].clamp(0, 1))
+
+
+def test_noise_is_estimated_when_it_is_not_given_and_says_so():
+    y = torch.full((1, 20, 20), 0.5) + 0.08 * torch.randn(1, 20, 20, generator=torch.Generator().manual_seed(0))
+    prior = Gaussian(torch.full((1, 20, 20), 0.5), torch.full((1, 20, 20), 0.04))
+    result = genprior.restore(y, "denoise", prior, seed=0, progress=False)
+    assert result.noise_was_estimated
+    # the median of 324 dependent details: 1.17 / sqrt(324 / 9) is a generous standard deviation of its relative error
+    assert abs(float(result.measurement.noise) / 0.08 - 1) < 3 * 1.17 / 6
+    assert "estimated" in str(result)
+    assert "estimated" not in str(restore(y, "denoise", prior, noise=0.08))
+
+
+def test_measurement_brings_operator_and_noise():
+    m = genprior.degrade(photo(), "inpaint", mask=MASK, noise=0.1, seed=2)
+    a = genprior.restore(m, prior=GREY, seed=0)
+    b = restore(m.y[0], mask=MASK, noise=0.1)
+    assert torch.equal(a.samples, b.samples)
+    assert not a.noise_was_estimated
+    quieter = genprior.restore(m, prior=GREY, noise=0.01, seed=0)
+    assert quieter.measurement.noise == 0.01
+    assert a.image.shape == b.image.shape == (1, H, W)
+
+
+# ---- operators given as objects ----
+
+
+def test_operator_object_takes_y_with_and_without_batch_axis():
+    A, y = Colorize((3, H, W)), photo()
+    alone = restore(y, A, RGB)
+    assert alone.samples.shape == (1, 3, H, W)
+    assert torch.equal(alone.samples, restore(y, "colorize", RGB).samples)
+    batched = restore(y[None], A, RGB)
+    assert torch.equal(batched.samples, alone.samples)
+    assert alone.image.shape == (3, H, W)
+    assert batched.image.shape == (1, 3, H, W)
+    from_numpy = restore(y.double().numpy(), A, RGB).image
+    assert from_numpy.dtype == np.float64
+    np.testing.assert_allclose(from_numpy, alone.image.numpy(), atol=1e-7)
+
+
+def test_image_is_clipped_whatever_was_given():
+    y = 40 * photo() - 20
+    for result in (restore(y, Denoise((1, H, W))), restore(Measurement(y[None], Denoise((1, H, W)), 0.1))):
+        assert result.samples.max() > 1.5
+        assert 0 <= result.image.min() <= result.image.max() <= 1
+
+
+def test_valid_blur_gives_the_frame_aligned_with_y():
+    # a kernel of one bright point off its centre: y is x shifted, and x aligned with y is y shifted back
+    kernel = np.zeros((3, 3), dtype=np.float32)
+    kernel[0, 2] = 1
+    result = restore(photo(), "deblur", gaussian(1, H + 2, W + 2), kernel=kernel, noise=1e-3, n=1)
+    assert result.samples.shape == (1, 1, H, W)
+    # y[i, j] = x[i + 1, j - 1] in the frame; noise 1e-3 against sd 0.2
+    torch.testing.assert_close(result.samples[0, 0, 1:, :-1], photo()[0, :-1, 1:], atol=0.01, rtol=0)
+
+
+def test_deepinv_physics_is_an_operator():
+    deepinv = pytest.importorskip("deepinv")
+    mask = torch.from_numpy(~MASK).float()[None]
+    physics = deepinv.physics.Inpainting(
+        (1, H, W), mask=mask, noise_model=deepinv.physics.GaussianNoise(0.1), device="cpu"
+    )
+    y = mask * photo()
+    result = restore(y, physics, noise=None)
+    assert float(result.measurement.noise) == pytest.approx(0.1)
+    assert not result.noise_was_estimated
+    # Both are draws of one posterior from the same noise; the SVD may choose other bases, so means are compared.
+    n, ours = 1000, restore(y, mask=MASK, n=1000)
+    mean = restore(y, physics, noise=None, n=n).mean
+    assert ((mean - ours.mean).abs() < 5 * ours.std * math.sqrt(2 / n) + 1e-6).all()
+
+
+# ---- the result ----
+
+
+KINDS = {
+    "path": lambda array, folder: _written(array, folder / "y.png"),
+    "PIL": lambda array, _: Image.fromarray(array),
+    "uint8": lambda array, _: array,
+    "uint16": lambda array, _: array.astype(np.uint16) * 257,
+    "float32": lambda array, _: array.astype(np.float32) / 255,
+    "float64": lambda array, _: array / 255,
+    "CHW": lambda array, _: torch.from_numpy(array).movedim(-1, 0).float() / 255,
+    "BCHW": lambda array, _: torch.from_numpy(array).movedim(-1, 0).float()[None] / 255,
+    "float64 CHW": lambda array, _: torch.from_numpy(array).movedim(-1, 0).double() / 255,
+    "list": lambda array, _: [Image.fromarray(array)],
+}
+
+
+def _written(array, path):
+    Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_kind_comes_back(kind, tmp_path):
+    array = (photo(3).movedim(0, -1).numpy() * 255).astype(np.uint8)
+    given = KINDS[kind](array, tmp_path)
+    back = restore(given, prior=RGB, mask=MASK, noise=0).image
+    if kind in ("path", "PIL", "list"):
+        back = back[0] if kind == "list" else back
+        assert isinstance(back, Image.Image)
+        assert back.mode == "RGB"
+        back, given = np.asarray(back), array
+    assert back.dtype == given.dtype
+    assert back.shape == given.shape
+    known = np.broadcast_to(~MASK if "CHW" in kind else ~MASK[..., None], given.shape)
+    assert type(back) is type(given)
+    np.testing.assert_array_equal(np.asarray(back)[known], np.asarray(given)[known])
+    assert not np.array_equal(np.asarray(back), np.asarray(given))
+
+
+def test_mean_and_deviation_are_those_of_the_samples():
+    one = restore(photo(), mask=MASK, n=5)
+    several = restore(torch.stack([photo(), photo()]), mask=MASK, n=5)
+    assert one.mean.shape == one.std.shape == (1, H, W)
+    assert several.mean.shape == several.std.shape == (2, 1, H, W)
+    torch.testing.assert_close(several.mean[0], one.samples.sum(0) / 5)
+    torch.testing.assert_close(one.std, ((one.samples - one.mean).square().sum(0) / 4).sqrt())
+    assert torch.equal(restore(photo(), mask=MASK, n=1).std, torch.zeros(1, H, W))
+
+
+def test_array_is_the_clipped_mean_channels_last():
+    result = restore(5 * photo(3) - 2, "denoise", RGB, n=2)
+    np.testing.assert_array_equal(np.asarray(result), result.mean.clamp(0, 1).movedim(0, -1).numpy())
+    assert np.asarray(restore(photo(), "denoise"), dtype=np.float64).shape == (H, W)
+    assert np.asarray(restore(photo(), "denoise"), dtype=np.float64).dtype == np.float64
+    assert np.asarray(restore(torch.stack([photo()] * 2), "denoise")).shape == (2, H, W)
+
+
+def test_save_never_overwrites_unless_told(tmp_path):
+    result = restore(photo(3), "denoise", RGB, noise=0.01)
+    assert result.save(tmp_path / "a.png") == [tmp_path / "a.png"]
+    written = np.asarray(Image.open(tmp_path / "a.png"))
+    np.testing.assert_array_equal(written, np.rint(np.asarray(result) * 255))
+    bytes_before = (tmp_path / "a.png").read_bytes()
+    other = restore(photo(3, seed=1), "denoise", RGB, noise=0.01)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        other.save(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == bytes_before
+    other.save(tmp_path / "a.png", overwrite=True)
+    assert (tmp_path / "a.png").read_bytes() != bytes_before
+
+
+def test_several_images_are_saved_to_a_folder_all_or_none(tmp_path):
+    result = restore(torch.stack([photo(), photo(seed=1)]), "denoise")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "1.png").touch()
+    with pytest.raises(FileExistsError, match=r"1\.png"):
+        result.save(tmp_path / "out")
+    assert not (tmp_path / "out" / "0.png").exists()
+    assert result.save(tmp_path / "new") == [tmp_path / "new" / "0.png", tmp_path / "new" / "1.png"]
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(tmp_path / "new" / "1.png")), np.rint(result.mean[1, 0].clamp(0, 1).numpy() * 255)
+    )
+
+
+def test_alpha_is_saved_with_the_image(tmp_path):
+    rgba = np.dstack([np.full((H, W, 3), 99, np.uint8), np.where(MASK, 0, 128).astype(np.uint8)])
+    for name, given in (("alone", Image.fromarray(rgba)), ("in a list", [Image.fromarray(rgba)])):
+        restore(given, prior=RGB).save(tmp_path / f"{name}.png")
+        assert Image.open(tmp_path / f"{name}.png").mode == "RGBA"
+
+
+def test_png_shows_the_mean():
+    result = restore(photo(3), "denoise", RGB, n=2)
+    shown = np.asarray(Image.open(io.BytesIO(result._repr_png_())))
+    np.testing.assert_array_equal(shown, np.rint(np.asarray(result) * 255))
+
+
+def test_plot_shows_measurement_samples_mean_and_deviation(monkeypatch):
+    import matplotlib
+
+    monkeypatch.setattr(matplotlib, "rcParams", matplotlib.rcParams.copy())
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    result = restore(torch.stack([photo(), photo(seed=1)]), mask=MASK, n=2)
+    figure = result.plot()
+    panels = [axis for axis in figure.axes if axis.get_title()]
+    assert [axis.get_title() for axis in panels] == 2 * [
+        "measurement", "sample 0", "sample 1", "mean", "standard deviation"
+    ]  # fmt: skip
+    shown = [np.asarray(axis.images[0].get_array()) for axis in panels]
+    np.testing.assert_array_equal(shown[6], result.samples[1, 0, 0].clamp(0, 1))
+    np.testing.assert_array_equal(shown[8], result.mean[1, 0].clamp(0, 1))
+    np.testing.assert_allclose(shown[9], result.std[1, 0], rtol=1e-6)
+    figure.canvas.draw()
+    # y of no picture's shape is shown too
+    restore(torch.ones(7, 1, 1), Matrix(torch.eye(H * W)[:7], (1, H, W))).plot().canvas.draw()
+    assert matplotlib.get_backend().lower() == "agg"
+    plt.close("all")
+
+
+def test_plot_leaves_the_backend_of_matplotlib_alone():
+    code = (
+        "import genprior, matplotlib, torch; matplotlib.use('svg')\n"
+        "from genprior.priors.exact import Gaussian\n"
+        "p = Gaussian(torch.zeros(1, 3, 3), torch.ones(1, 3, 3))\n"
+        "genprior.restore(torch.zeros(1, 3, 3), 'denoise', p, noise=1.0).plot()\n"
+        "assert matplotlib.get_backend() == 'svg', matplotlib.get_backend()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_text_names_what_would_reproduce_the_result():
+    text = str(restore(photo(), mask=MASK, n=2, sampler="diffpir", steps=3, seed=11))
+    for part in ("(2, 1, 6, 5)", "DiffPIR(steps=3", "noise 0.1", "seed 11", "3 network evaluations"):
+        assert part in text
+
+
+def test_progress_moves_with_the_network_and_hides_from_files(capsys, monkeypatch):
+    class Net(torch.nn.Module):
+        def forward(self, x_t, sigma):
+            return x_t / (1 + sigma**2)
+
+    class Diffusion(Prior):
+        image_shape, centre, sigma_min, sigma_max = (1, None, None), 0.5, 0.01, 10.0
+
+        def __init__(self):
+            super().__init__()
+            self.net = Net()
+
+        def denoise(self, x_t, sigma):
+            return self.net(x_t, sigma)
+
+    prior = Diffusion()
+    restore(photo(), "denoise", prior, steps=4, progress=True)
+    assert capsys.readouterr().err == ""  # not a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    totals = []
+
+    class Bar(restoration.tqdm):
+        def close(self):
+            totals.append((self.n, self.total))
+            super().close()
+
+    monkeypatch.setattr(restoration, "tqdm", Bar)
+    restore(photo(), "denoise", prior, steps=4, progress=True)
+    assert totals == [(4, 4)]
+    assert "restore" in capsys.readouterr().err
+    assert not prior.net._forward_hooks
+    restore(photo(), "denoise", prior, steps=4, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_prior_in_double_precision_and_measurement_in_either_meet():
+    double = gaussian().double()
+    for y in (photo(), photo().double()):
+        m = Measurement(y[None], Denoise((1, H, W)), 0.1)
+        for prior in (GREY, double):
+            for sampler in ("exact", "diffpir"):
+                x = restore(m, prior=prior, sampler=sampler, noise=0.1).samples
+                assert x.dtype == torch.float32
+                torch.testing.assert_close(
+                    x, restore(photo(), "denoise", GREY, sampler=sampler).samples, atol=3e-2, rtol=0
+                )
+
+
+# ---- odd sizes ----
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (5, 3)])
+def test_small_and_odd_images(height, width):
+    y = torch.full((1, height, width), 0.25)
+    for sampler in ("exact", "mmps"):
+        result = restore(y, "denoise", gaussian(1, height, width), noise=0.001, sampler=sampler)
+        # noise 0.001, and a pull to the prior of (0.001 / 0.02)^2 of at most 1 at the smallest prior deviation
+        torch.testing.assert_close(result.samples[0], y, atol=0.02, rtol=0)
+
+
+# ---- what cannot be ----
+
+
+def fails(error, match, *arguments, **options):
+    with pytest.raises(error, match=match) as caught:
+        restore(*arguments, **options)
+    # one error of ours: raised in this package, not in the depths of torch or numpy
+    assert "genprior" in str(caught.traceback[-1].path)
+
+
+Y = photo()
+WRONG = {
+    "operator": (ValueError, "Did you mean 'inpaint'", (Y, "inpant"), {}),
+    "operator's kind": (TypeError, "op is a name, an operator or a deepinv physics, not builtins.int", (Y, 3), {}),
+    "sampler": (ValueError, "Did you mean 'diffpir'", (Y, "denoise"), {"sampler": "difpir"}),
+    "sampler's kind": (ValueError, "A sampler is a name or an object", (Y, "denoise"), {"sampler": 3}),
+    "prior": (ValueError, "nonsense", (Y, "denoise", "nonsense"), {}),
+    "prior's kind": (TypeError, "prior is a name, a folder or a Prior, not builtins.int", (Y, "denoise", 3), {}),
+    "image's kind": (TypeError, "got builtins.dict", ({}, "denoise"), {}),
+    "no holes": (ValueError, "pass mask=.*NaN.*transparent", (Y,), {}),
+    "keyword": (TypeError, "denoise takes no parameters; got width", (Y, "denoise"), {"width": 3}),
+    "mask's name": (TypeError, "inpaint takes mask; got msk", (Y,), {"msk": MASK}),
+    "missing": (TypeError, "takes scale, antialias; got none", (Y, "super-resolution"), {}),
+    "mask's size": (ValueError, "mask is 2 x 2 but the image is 6 x 5", (Y,), {"mask": np.ones((2, 2))}),
+    "masks": (ValueError, "3 masks for 1 images", (Y,), {"mask": [MASK] * 3}),
+    "masks for two": (ValueError, "3 masks for 2 images", (torch.stack([Y, Y]),), {"mask": [MASK] * 3}),
+    "simulated mask": (ValueError, "'random' is no file.*degrade", (Y,), {"mask": "random"}),
+    "no mask file": (FileNotFoundError, r"hole\.png", (Y,), {"mask": "hole.png"}),
+    "no file": (FileNotFoundError, r"nothing\.png", ("nothing.png", "denoise"), {}),
+    "size of the prior": (ValueError, r"\(1, 3, 3\).*prior is one of \(1, 6, 5\)", (torch.ones(1, 3, 3), "denoise"), {}),
+    "colour for grey": (ValueError, "Resize or convert", (photo(3), "denoise"), {}),
+    "colourful": (ValueError, "Colorize measures one grey", (photo(3), "colorize", RGB), {}),
+    "NaN": (ValueError, "not finite", (Y.clone().fill_(math.nan), "denoise"), {}),
+    "infinity": (ValueError, "not finite", (Y.clone().fill_(math.inf),), {"mask": MASK}),
+    "empty": (ValueError, "is empty", (torch.ones(1, 0, 5), "denoise"), {}),
+    "shape": (ValueError, "add the channel", (torch.ones(6, 5), "denoise"), {}),
+    "list": (ValueError, "the list is empty", ([], "denoise"), {}),
+    "sizes": (ValueError, "one batch of one size", ([Y, Y[:, :3]], "denoise"), {}),
+    "n": (ValueError, "n, the number of samples", (Y, "denoise"), {"n": 0}),
+    "n's type": (ValueError, "n, the number of samples", (Y, "denoise"), {"n": "3"}),
+    "steps": (ValueError, "steps=0", (Y, "denoise"), {"steps": 0, "sampler": "diffpir"}),
+    "steps of none": (ValueError, "Exact cannot take steps=3", (Y, "denoise"), {"steps": 3}),
+    "noise": (ValueError, "standard deviation", (Y, "denoise"), {"noise": -0.1}),
+    "noise NaN": (ValueError, "standard deviation", (Y, "denoise"), {"noise": math.nan}),
+    "noise's type": (TypeError, "noise is a standard deviation.*'0.1'", (Y, "denoise"), {"noise": "0.1"}),
+    "noise's shape": (ValueError, "noise is one number or", (Y, "denoise"), {"noise": torch.ones(3)}),
+    "noise unknown": (ValueError, "Say it, as noise=0.02", (Y, "denoise"), {"noise": None}),
+    "seed": (ValueError, "seed is -1", (Y, "denoise"), {"seed": -1}),
+    "seed's type": (ValueError, "seed is 'a'", (Y, "denoise"), {"seed": "a"}),
+    "device": (ValueError, "device='abacus' cannot be used here", (Y, "denoise"), {"device": "abacus"}),
+    "boundary": (ValueError, "boundary", (Y, "gaussian-deblur"), {"width": 1, "boundary": "mirror"}),
+    "scale": (ValueError, "scale is a whole number", (Y, "super-resolution"), {"scale": 1.5}),
+    "y of an operator": (ValueError, r"measures \(1, 6, 5\); give y", (Y[0], Denoise((1, H, W))), {}),
+    "file for an operator": (TypeError, "img is its measurement y", ("y.png", Denoise((1, H, W))), {}),
+    "parameters of an operator": (ValueError, "belong to named operators", (Y, Denoise((1, H, W))), {"scale": 2}),
+    "operator twice": (
+        ValueError, "brings its own operator", (Measurement(Y[None], Denoise((1, H, W)), 0.1), "denoise"), {}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_restored_is_one_clear_error(case):
+    error, match, arguments, options = WRONG[case]
+    fails(error, match, *arguments, **options)
+
+
+def test_a_device_that_is_not_there_is_one_clear_error():
+    if not torch.cuda.is_available():
+        fails(ValueError, "device='cuda' cannot be used here", Y, "denoise", device="cuda")
+
+
+def test_samplers_say_which_prior_they_need():
+    class Nothing(Prior):
+        image_shape = (1, None, None)
+
+        def sample(self, n, *, seed=0):
+            return torch.zeros(n, 1, 1, 1)
+
+    fails(UnsupportedError, "Nothing", Y, "denoise", Nothing(), sampler="dps")
+    fails(UnsupportedError, "Nothing", Y, "denoise", Nothing())
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "arguments", "options"),
+    [
+        (ValueError, "wanted \\[0, 1\\]", (Y * 255, "denoise"), {}),
+        (ValueError, "Did you mean 'random'", (Y, "inpaint"), {"mask": "randm", "fraction": 0.5}),
+        (TypeError, "takes fraction, seed", (Y, "inpaint"), {"mask": "random"}),
+        (TypeError, "takes fraction with mask='random'", (Y, "inpaint"), {"mask": MASK, "fraction": 0.5}),
+        (TypeError, "inpaint takes mask", (Y, "inpaint"), {}),
+        (ValueError, "standard deviation", (Y, "denoise"), {"noise": -1}),
+        (TypeError, "standard deviation", (Y, "denoise"), {"noise": "0.1"}),
+        (ValueError, "noise is one number or", (Y, "denoise"), {"noise": torch.ones(3)}),
+        (ValueError, "larger than the image|kernel", (Y, "gaussian-deblur"), {"width": 5}),
+        (ValueError, "does not divide", (Y, "super-resolution"), {"scale": 4}),
+    ],
+)
+def test_what_cannot_be_measured_is_one_clear_error(error, match, arguments, options):
+    with pytest.raises(error, match=match) as caught:
+        genprior.degrade(*arguments, **options)
+    assert "genprior" in str(caught.traceback[-1].path)
+
+
+def test_simulated_masks_are_keyed_by_the_seed():
+    masks = [
+        genprior.degrade(Y, "inpaint", mask="random", fraction=0.5, seed=seed).operator.mask for seed in (1, 1, 2)
+    ]
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])
+
+
+def test_files_are_read_as_operators_take_them(tmp_path):
+    array = (photo(3).movedim(0, -1).numpy() * 255).astype(np.uint8)
+    m = genprior.degrade(_written(array, tmp_path / "x.png"), Colorize((3, H, W)))
+    weights = np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(m.y[0, 0], array @ weights / 255, atol=1e-6)
+    assert images.read(array).x.shape == (1, 3, H, W)

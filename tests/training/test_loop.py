@@ -1,0 +1,362 @@
+"""The training loop: exact resume, accumulation, several processes, schedule, early stopping, log and card.
+
+Networks and images are tiny. Where two orders of summation are compared, everything is float64: Adam divides gradients
+by their size, which in float32 would turn rounding of gradients near 0 into steps of full length.
+This file is also a script, `python test_loop.py MODE OUT`, so that runs can be killed and shared by processes.
+"""
+
+import json
+import math
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import Dataset
+
+from genprior.priors.ddpm import DDPM
+from genprior.priors.store import read_card, read_prior
+from genprior.training import checkpoint
+from genprior.training.ema import EMA
+from genprior.training.loop import Settings, train
+from genprior.training.objectives import NoisePrediction
+
+STEPS, BATCH = 14, 4
+
+
+class Squares(Dataset):
+    """Twelve random images; from item `stop` on it fails, from item `nan` on its images are not finite."""
+
+    def __init__(self, dtype=torch.float32, stop=math.inf, nan=math.inf):
+        self.dtype, self.stop, self.nan = dtype, stop, nan
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, item):
+        if item >= self.stop:
+            raise InterruptedError("power cut")
+        x = torch.from_numpy(np.random.default_rng((7, item % 12)).random((1, 4, 4))).to(self.dtype)
+        return {"x": x * math.nan if item >= self.nan else x, "item": item}
+
+
+def tiny(dtype=torch.float32):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return DDPM((1, 4, 4), widths=(8, 8), patch=1, blocks=1, steps=10).to(dtype)
+
+
+def run(out, data=None, *, dtype=torch.float32, validation=None, finish=None, preview=None, card=None, **settings):
+    prior = tiny(dtype)
+    settings = {
+        "steps": STEPS, "batch": BATCH, "lr": 1e-2, "warmup": 3, "ema": 0.9, "log_every": 1, "save_every": 4
+    } | settings  # fmt: skip
+    return train(
+        prior,
+        [NoisePrediction(prior)],
+        data or Squares(dtype),
+        Settings(**settings),
+        out,
+        validation=validation,
+        finish=finish,
+        preview=preview,
+        card=card,
+        progress=False,
+    )
+
+
+def weights(prior):
+    return torch.cat([t.flatten() for t in prior.state_dict().values()])
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def environment():
+    """One that gives a child the kernels of this process: as many threads, no accelerator."""
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "ACCELERATE_USE_CPU": "true"}
+
+
+@pytest.fixture(autouse=True)
+def on_cpu(monkeypatch):
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Folder and weights of a run that was never stopped."""
+    out = tmp_path_factory.mktemp("straight")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        return out, weights(run(out))
+
+
+# ---- resume ----
+
+
+def test_interrupted_run_resumes_to_the_same_weights_bit_for_bit(tmp_path, straight):
+    with pytest.raises(InterruptedError):
+        run(tmp_path, Squares(stop=9 * BATCH))
+    assert checkpoint.latest(tmp_path).name == "step-0000008"
+    assert torch.equal(weights(run(tmp_path)), straight[1])
+
+
+def test_run_killed_while_saving_resumes_to_the_same_weights_bit_for_bit(tmp_path, straight):
+    killed = subprocess.run([sys.executable, __file__, "killed", tmp_path], env=environment(), timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(tmp_path.glob(".step-0000012.*.tmp"))
+    assert checkpoint.latest(tmp_path).name == "step-0000008"
+    assert torch.equal(weights(run(tmp_path)), straight[1])
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_finished_run_is_not_trained_again(tmp_path, straight):
+    out, expected = straight
+    card = read_card(out / "prior")
+    assert torch.equal(weights(run(out)), expected)
+    assert read_card(out / "prior")["steps"] == card["steps"] == STEPS
+
+
+def test_training_depends_on_the_steps_that_resume_restores(straight):
+    # If 14 steps ended where 13 do, the equalities above would say nothing.
+    before = checkpoint.latest(straight[0]).parent / "step-0000012"
+    ema = load_file(before / "state.safetensors")
+    early = torch.cat([ema[f"ema/0.prior.{key}"].flatten() for key in tiny().state_dict()])
+    assert (early - straight[1]).abs().max() > 1e-4
+
+
+# ---- the same step, shared otherwise ----
+
+
+def test_accumulated_micro_batches_give_the_weights_of_the_whole_batch(tmp_path):
+    # float64 has 53 bits; 5 steps of Adam amplify rounding by far less than the 10 bits left here per step.
+    one = weights(run(tmp_path / "1", steps=5, dtype=torch.float64))
+    two = weights(run(tmp_path / "2", steps=5, dtype=torch.float64, accumulate=2))
+    assert (one - weights(tiny(torch.float64))).abs().max() > 1e-3
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-9)
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+    subprocess.run([*launcher, __file__, "shared", tmp_path / "2"], env=environment(), timeout=100, check=True)
+    one = run(tmp_path / "1", **SHARED)
+    two = load_file(tmp_path / "2/prior/model.safetensors")
+    assert read_card(tmp_path / "2/prior")["processes"] == 2
+    for key, expected in one.state_dict().items():
+        torch.testing.assert_close(two[key], expected, rtol=0, atol=1e-9)
+    # The validation error is summed in float32: relative rounding of a few 2^-24.
+    errors = [[entry["validation"] for entry in log_of(tmp_path / n) if "validation" in entry] for n in "12"]
+    assert errors[1] == pytest.approx(errors[0], rel=1e-6)
+
+
+# Two micro-batches as well, so that gradients are added on each process before they are averaged over both.
+SHARED = {
+    "steps": 3,
+    "accumulate": 2,
+    "dtype": torch.float64,
+    "validation": Squares(torch.float64),
+    "validate_every": 2,
+}
+
+
+def test_batch_that_cannot_be_shared_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"batch of 5 .* 1 processes x 2 micro-batches; make it a multiple of 2"):
+        run(tmp_path, batch=5, accumulate=2)
+
+
+# ---- weights, averages, schedule ----
+
+
+def test_ema_follows_its_formula():
+    module = torch.nn.Linear(1, 1, bias=False).double()
+    module.register_buffer("count", torch.zeros(()))
+    values = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0]
+    module.weight.data.fill_(values[0])
+    ema, expected = EMA(module, decay=0.3), values[0]
+    for step, value in enumerate(values[1:]):
+        module.weight.data.fill_(value)
+        module.count.fill_(value)
+        ema.update(module, step)
+        decay = min(0.3, (1 + step) / (10 + step))  # 0.1, 2/11, 0.25, 4/13 > 0.3: both sides of the minimum
+        expected = decay * expected + (1 - decay) * value
+        assert float(ema.module.weight) == pytest.approx(expected, rel=1e-14)
+        assert float(ema.module.count) == value
+    assert not ema.module.weight.requires_grad
+
+
+def test_result_is_the_average_of_the_weights(tmp_path):
+    """From the checkpoints of every step, by the formula."""
+    result = run(tmp_path, steps=4, save_every=1, keep=9)
+    average = {key: t.clone() for key, t in tiny().named_parameters()}
+    for step, folder in enumerate(sorted(tmp_path.glob("step-*"))):
+        saved = load_file(folder / "state.safetensors")
+        decay = min(0.9, (1 + step) / (10 + step))
+        for key, mine in average.items():
+            average[key] = decay * mine + (1 - decay) * saved[f"objectives/0.prior.{key}"]
+    for key, mine in result.named_parameters():
+        torch.testing.assert_close(mine, average[key], rtol=1e-5, atol=1e-6)  # float32, four steps
+
+
+def test_learning_rate_rises_stays_and_falls_to_zero():
+    settings = Settings(steps=100, lr=2.0, warmup=10, decay=0.3)
+    rates = [settings.learning_rate(step) for step in range(101)]
+    assert rates[:10] == pytest.approx([0.2 * k for k in range(1, 11)])
+    assert rates[10:71] == [2.0] * 61
+    assert rates[85] == pytest.approx(1.0)
+    assert rates[99] == pytest.approx(2 / 30)
+    assert rates[100] == 0
+
+
+def test_learning_rate_before_the_decay_does_not_depend_on_steps():
+    short, long = Settings(steps=100, warmup=10), Settings(steps=1000, warmup=10)
+    assert all(short.learning_rate(step) == long.learning_rate(step) for step in range(71))
+    assert short.learning_rate(72) < long.learning_rate(72)
+
+
+def test_optimiser_steps_by_the_learning_rate(tmp_path):
+    """The first step of Adam is lr g / (|g| + 1e-8) per weight: of length lr where |g| >> 1e-8, never more."""
+    result = run(tmp_path, steps=1, lr=1e-2, warmup=10, decay=0.0, weight_decay=0.0, ema=0.0)
+    largest = float((weights(result) - weights(tiny())).abs().max())
+    assert largest == pytest.approx(1e-3, rel=1e-3)
+
+
+# ---- trouble, early stopping ----
+
+
+def test_divergence_raises_and_leaves_the_last_sound_checkpoint(tmp_path, straight):
+    # Items of step 5 on are not finite; the log is rarer than the checkpoints, so saving must look by itself.
+    with pytest.raises(FloatingPointError, match=r"diverged near step 6.*learning rate"):
+        run(tmp_path, Squares(nan=5 * BATCH), save_every=2, log_every=100)
+    assert checkpoint.latest(tmp_path).name == "step-0000004"
+    assert torch.equal(weights(run(tmp_path, save_every=2)), straight[1])
+
+
+def test_patience_stops_training_and_stays_stopped(tmp_path):
+    # With lr = 0 no validation is better than the first: at 2, then 4 and 6 are the two that patience allows.
+    setting = {"lr": 0.0, "validation": Squares(), "validate_every": 2, "save_every": 2, "patience": 2}
+    for _ in range(2):
+        run(tmp_path, **setting)
+        assert read_card(tmp_path / "prior")["steps"] == 6
+        assert [entry["step"] for entry in log_of(tmp_path) if "validation" in entry] == [2, 4, 6]
+
+
+def test_patience_counts_validations_before_an_interruption(tmp_path):
+    setting = {"lr": 0.0, "validation": Squares(), "validate_every": 2, "save_every": 4, "patience": 2}
+    with pytest.raises(InterruptedError):
+        run(tmp_path, Squares(stop=5 * BATCH), **setting)
+    run(tmp_path, **setting)
+    assert read_card(tmp_path / "prior")["steps"] == 6
+
+
+def test_patience_does_not_stop_what_improves(tmp_path):
+    run(tmp_path, validation=Squares(), validate_every=7, patience=1, lr=1e-3)
+    assert read_card(tmp_path / "prior")["steps"] == STEPS
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"patience": 2}, "patience is 2, but there is no validation data"),
+        ({"save_every": 0}, "save_every is 0: give a whole number, at least 1"),
+        ({"keep": 0}, "keep is 0"),
+        ({"precision": "fp16"}, "precision is 'fp16'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **wrong)
+
+
+# ---- what is written ----
+
+
+def test_log_has_every_step_once_after_an_interruption(tmp_path):
+    with pytest.raises(InterruptedError):
+        run(tmp_path, Squares(stop=10 * BATCH))
+    assert [entry["step"] for entry in log_of(tmp_path)] == list(range(1, 11))
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 11, "lo')  # the machine stopped here
+    run(tmp_path)
+    assert [entry["step"] for entry in log_of(tmp_path)] == list(range(1, STEPS + 1))
+
+
+def test_card_says_where_the_weights_come_from(tmp_path):
+    run(tmp_path, steps=2, card={"licence": "CC0", "data": "squares"})
+    card = read_card(tmp_path / "prior")
+    assert (card["licence"], card["data"], card["steps"], card["processes"]) == ("CC0", "squares", 2, 1)
+    assert card["device"] == f"cpu, {torch.get_num_threads()} threads"
+    assert 0 <= card["seconds"] < 60
+    expected = Settings(steps=2, batch=BATCH, lr=1e-2, warmup=3, ema=0.9, log_every=1, save_every=4)
+    assert card["settings"] == json.loads(json.dumps(asdict(expected)))
+
+
+def test_written_prior_is_the_returned_one_after_finish(tmp_path):
+    result = run(tmp_path, steps=2, finish=lambda prior: prior.decoder_variance.fill_(0.125))
+    stored = read_prior(tmp_path / "prior")
+    assert float(stored.decoder_variance) == 0.125
+    assert torch.equal(weights(stored), weights(result))
+    assert not result.training
+
+
+def test_preview_shows_the_averaged_prior(tmp_path):
+    seen = []
+    run(tmp_path, steps=2, preview=lambda prior: seen.append(prior) or torch.zeros(1, 1, 4, 4), validate_every=1)
+    assert torch.equal(weights(seen[-1]), weights(read_prior(tmp_path / "prior")))
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["samples-0000001.png", "samples-0000002.png"]
+
+
+def test_global_random_state_is_neither_read_nor_written(tmp_path, straight):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+        assert torch.equal(weights(run(tmp_path)), straight[1])
+        assert torch.equal(torch.get_rng_state(), states[0])
+        assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+        assert random.getstate() == states[2]
+
+
+def test_bf16_computes_networks_in_bfloat16_and_keeps_weights_in_float32(tmp_path):
+    seen = set()
+    prior = tiny()
+    prior.net.tail.register_forward_hook(lambda module, given, h: seen.add(h.dtype))
+    settings = Settings(steps=1, batch=BATCH, precision="bf16")
+    result = train(prior, [NoisePrediction(prior)], Squares(), settings, tmp_path, progress=False)
+    assert seen == {torch.bfloat16}
+    assert {p.dtype for p in result.parameters()} == {torch.float32}
+
+
+def killed_while_saving(out):
+    """Train, and die by SIGKILL with half of the third checkpoint written."""
+    save_file, calls = checkpoint.save_file, []
+
+    def save_half(tensors, path):
+        calls.append(path)
+        save_file(tensors, path)
+        if len(calls) == 3:
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint.save_file = save_half
+    run(out)
+
+
+if __name__ == "__main__":
+    mode, folder = sys.argv[1], Path(sys.argv[2])
+    {"killed": killed_while_saving, "shared": lambda out: run(out, **SHARED)}[mode](folder)
