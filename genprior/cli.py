@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--batch", type=int, default=16)
     train.add_argument("--accumulate", type=int, default=1, help="micro-batches per step")
     train.add_argument("--lr", type=float, default=5e-4)
-    train.add_argument("--precision", default="no", choices=["no", "bf16", "fp16"])
+    train.add_argument("--precision", default="no", choices=["no", "bf16"])
     train.add_argument("--patience", type=int, help="validations without improvement after which to stop")
     train.add_argument("--workers", type=int, default=0, help="processes that load data")
     train.add_argument("--licence", default="unknown", help="of the data, for the card")
@@ -254,7 +254,7 @@ def _each(options: argparse.Namespace, run: Callable[[Path, Path], None]) -> int
         except _expected_errors() as error:
             print(f"genprior: {path}: {error}", file=sys.stderr)
             failures += 1
-    if failures:
+    if failures and len(pairs) > 1:
         print(f"genprior: {failures} of {len(pairs)} failed", file=sys.stderr)
     return 1 if failures else 0
 
@@ -305,12 +305,14 @@ def _parameters(options: argparse.Namespace, path: Path) -> dict[str, Any]:
 def _mask_of(path: Path, folder: Path) -> Path:
     from genprior.images import IMAGE_SUFFIXES
 
+    # A folder that holds the image too, as `degrade` writes one, has its mask beside it.
+    place = path.parent if folder in path.parents else folder
     for stem in (f"{path.stem}_mask", path.stem):
         for suffix in IMAGE_SUFFIXES:
-            mask = folder / f"{stem}{suffix}"
+            mask = place / f"{stem}{suffix}"
             if mask.exists() and mask != path:
                 return mask
-    raise ValueError(f"{folder} has no mask for {path.name}; call it {path.stem}_mask.png or {path.stem}.png.")
+    raise ValueError(f"{place} has no mask for {path.name}; call it {path.stem}_mask.png or {path.stem}.png.")
 
 
 def _kernel(path: Path) -> Any:

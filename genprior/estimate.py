@@ -48,6 +48,6 @@ def _one_image(y: Tensor, known: Tensor) -> Tensor:
         if len(details) >= FEWEST:
             return details.abs().median() / NORMAL_MAD
     raise ValueError(
-        "The noise level cannot be estimated: too few neighbouring pixels are known. Say it, as noise=0.02 (the standard "
-        "deviation in the units of the image)."
+        "The noise level cannot be estimated: too few neighbouring pixels are known. Say it, as noise=0.02, the "
+        "standard deviation in the units of the image."
     )

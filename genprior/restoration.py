@@ -118,8 +118,8 @@ def restore(
     n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)
     seed = secrets.randbits(32) if seed is None else seed
     prior = _as_prior(prior, device)
-    measurement, give = _measure(img, op, None if noise is None else _as_noise(noise), operator_parameters)
-    estimated = noise is None and not isinstance(img, Measurement)
+    noise = _stated_noise(img, op, noise)
+    measurement, give = _measure(img, op, noise, operator_parameters)
     task, back = _fit_channels(measurement, prior)
     task = replace(task, noise=torch.as_tensor(task.noise).clamp_min(LEAST_NOISE))
     sampler = find_sampler(sampler, prior, steps)
@@ -133,7 +133,7 @@ def restore(
         samples=samples if len(measurement.y) > 1 else samples[0],
         measurement=measurement,
         sampler=sampler,
-        noise_was_estimated=estimated,
+        noise_was_estimated=noise is None,
         seed=seed,
         network_evaluations=sampler.evaluations,
         seconds=seconds,
@@ -225,9 +225,9 @@ class Restoration:
             panels = {"measurement": y, **{f"sample {k}": draws[k] for k in range(shown)}, "mean": draws.mean(0)}
             for axis, (title, panel) in zip(row, panels.items()):
                 axis.set_title(title)
-                axis.imshow(panel.clamp(0, 1).movedim(0, -1).squeeze(-1).cpu(), cmap="gray", vmin=0, vmax=1)
+                axis.imshow(panel.clamp(0, 1).movedim(0, -1).squeeze(-1).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
             row[-1].set_title("standard deviation")
-            figure.colorbar(row[-1].imshow(deviation, cmap="magma", vmin=0), ax=row[-1], shrink=0.8)
+            figure.colorbar(row[-1].imshow(deviation.numpy(), cmap="magma", vmin=0), ax=row[-1], shrink=0.8)
             for axis in row:
                 axis.set_axis_off()
         return figure
@@ -301,6 +301,15 @@ def _as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ..
     raise TypeError(f"op is a name, an operator or a deepinv physics, not {_kind(op)}.")
 
 
+def _stated_noise(img: Any, op: Any, noise: Any) -> float | Tensor | None:
+    """The noise that the user, the measurement or the physics says; None where it is to be estimated."""
+    if noise is not None:
+        return _as_noise(noise)
+    if isinstance(img, Measurement):
+        return img.noise
+    return physics_noise(op) if _is_physics(op) else None
+
+
 def _measure(
     img: Any, op: Any, noise: float | None, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
@@ -308,16 +317,13 @@ def _measure(
     if isinstance(img, Measurement):
         if parameters or op != "inpaint":
             raise ValueError("A Measurement brings its own operator: leave op and its parameters out.")
-        noise = img.noise if noise is None else noise
         return replace(img, noise=noise), lambda x: x if len(img.y) > 1 else x[0]
     if isinstance(op, str):
         return _measure_picture(img, canonical(op), noise, parameters)
 
     operator = _as_operator(op, parameters)
     y, give = _uninterpreted(img, operator)
-    noise = physics_noise(op) if noise is None and _is_physics(op) else noise
-    noise = noise_level(y) if noise is None else noise
-    return Measurement(y, operator, noise), give
+    return Measurement(y, operator, noise_level(y) if noise is None else noise), give
 
 
 def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable[[Tensor], Any]]:

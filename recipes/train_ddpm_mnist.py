@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--betas", default="linear", choices=["linear", "cosine"])
-    parser.add_argument("--precision", default="bf16", choices=["no", "bf16", "fp16"])
+    parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 

@@ -8,6 +8,7 @@ The bundled weights were trained by this script on two CPU cores (its card has t
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 
@@ -27,11 +28,11 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of photographs, at least 128 pixels wide and high")
     parser.add_argument("--validation", help="folder of other photographs")
     parser.add_argument("--out", default="runs/ddpm-photo")
-    parser.add_argument("--steps", type=int, default=14000)
+    parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=64, help="side of the training crops in pixels")
     parser.add_argument("--lr", type=float, default=7e-4)
-    parser.add_argument("--precision", default="bf16", choices=["no", "bf16", "fp16"])
+    parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--licence", default="see the training data", help="of the weights, for the card")
     options = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
         options.out,
         validation=options.validation and Photos(options.validation, 128, augment=False),
         preview=preview,
-        card={"data": f"{options.data}: random crops of {options.size} px", "licence": options.licence},
+        card={"data": f"{Path(options.data).name}: random crops of {options.size} px", "licence": options.licence},
     )
 
 

@@ -2,8 +2,8 @@
 
 import io
 import math
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,7 +63,11 @@ def test_samples_have_the_mean_and_covariance_of_the_posterior(op):
         A, y = Matrix(M, (1, H, W)), torch.linspace(-1, 1, 7).reshape(7, 1, 1)
         result = restore(y, A, n=n)
     eye = torch.eye(H * W).reshape(-1, 1, H, W)
-    M, S, m = A(eye).flatten(1).T.double(), GREY.covariance.filter(eye, GREY.covariance.eigenvalues).flatten(1).double(), 0
+    M, S, m = (
+        A(eye).flatten(1).T.double(),
+        GREY.covariance.filter(eye, GREY.covariance.eigenvalues).flatten(1).double(),
+        0,
+    )
     m = GREY.mean.flatten().double()
     gain = S @ M.T @ torch.linalg.inv(M @ S @ M.T + 0.01 * torch.eye(len(M)).double())
     mean, covariance = m + gain @ (y.flatten().double() - M @ m), S - gain @ M @ S
@@ -106,13 +110,13 @@ def test_no_hole_at_all_is_denoising():
     assert torch.equal(restore(photo(), mask=np.zeros((H, W))).samples, restore(photo(), "denoise").samples)
 
 
-def test_draws_owe_nothing_to_the_measurement_noise_or_the_prior_sample_of_the_same_seed():
+def test_prior_sample_measurement_noise_and_draw_of_one_seed_owe_nothing_to_each_other():
     n, flat, zero = 400, Gaussian(torch.zeros(1, 20, 20), torch.ones(1, 20, 20)), torch.zeros(1, 20, 20) + 0.5
     y = genprior.degrade(zero, "denoise", noise=1.0, seed=5)
     draw = genprior.restore(y, prior=flat, noise=1e3, seed=5, progress=False).samples[0]
-    for other in (y.y[0] - 0.5, flat.sample(1, seed=5)[0]):
-        # the correlation of n independent pairs has the standard deviation 1 / sqrt(n)
-        assert torch.corrcoef(torch.stack([draw.flatten(), other.flatten()]))[0, 1].abs() < 4 / math.sqrt(n)
+    three = torch.stack([draw.flatten(), y.y.flatten(), flat.sample(1, seed=5).flatten()])
+    # the correlation of n independent pairs has the standard deviation 1 / sqrt(n)
+    assert (torch.corrcoef(three) - torch.eye(3)).abs().max() < 4 / math.sqrt(n)
 
 
 def test_degrade_is_the_operator_and_white_noise_of_the_stated_deviation():
@@ -161,7 +165,13 @@ def test_sample_k_of_image_i_depends_on_nothing_else(monkeypatch):
 def test_chunks_do_not_change_what_iterative_samplers_draw(sampler, monkeypatch):
     y = torch.stack([photo(seed=s) for s in range(2)])
     masks = [MASK, ~MASK]
-    options = {"mask": masks, "n": 3, "sampler": sampler, "steps": 5, "noise": None}
+    options = {
+        "mask": masks,
+        "n": 3,
+        "sampler": sampler,
+        "steps": 5,
+        "noise": torch.tensor([0.1, 0.2]).reshape(2, 1, 1, 1),
+    }
     whole = restore(y, **options).samples
     monkeypatch.setitem(restoration.PIXELS_AT_ONCE, "cpu", 1)  # one chain at a time
     # five steps of matrix products in float32, which a batch of another size rounds otherwise
@@ -357,7 +367,9 @@ def test_the_same_kind_comes_back(kind, tmp_path):
     assert back.shape == given.shape
     known = np.broadcast_to(~MASK if "CHW" in kind else ~MASK[..., None], given.shape)
     assert type(back) is type(given)
-    np.testing.assert_array_equal(np.asarray(back)[known], np.asarray(given)[known])
+    # values are float32 inside
+    atol = 2**-25 if kind.startswith("float64") else 0
+    np.testing.assert_allclose(np.asarray(back)[known], np.asarray(given)[known], rtol=0, atol=atol)
     assert not np.array_equal(np.asarray(back), np.asarray(given))
 
 
@@ -419,11 +431,10 @@ def test_png_shows_the_mean():
     np.testing.assert_array_equal(shown, np.rint(np.asarray(result) * 255))
 
 
-def test_plot_shows_measurement_samples_mean_and_deviation(monkeypatch):
+def test_plot_shows_measurement_samples_mean_and_deviation():
     import matplotlib
 
-    monkeypatch.setattr(matplotlib, "rcParams", matplotlib.rcParams.copy())
-    matplotlib.use("Agg")
+    matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
     result = restore(torch.stack([photo(), photo(seed=1)]), mask=MASK, n=2)
@@ -439,19 +450,8 @@ def test_plot_shows_measurement_samples_mean_and_deviation(monkeypatch):
     figure.canvas.draw()
     # y of no picture's shape is shown too
     restore(torch.ones(7, 1, 1), Matrix(torch.eye(H * W)[:7], (1, H, W))).plot().canvas.draw()
-    assert matplotlib.get_backend().lower() == "agg"
+    assert matplotlib.get_backend() == "svg"
     plt.close("all")
-
-
-def test_plot_leaves_the_backend_of_matplotlib_alone():
-    code = (
-        "import genprior, matplotlib, torch; matplotlib.use('svg')\n"
-        "from genprior.priors.exact import Gaussian\n"
-        "p = Gaussian(torch.zeros(1, 3, 3), torch.ones(1, 3, 3))\n"
-        "genprior.restore(torch.zeros(1, 3, 3), 'denoise', p, noise=1.0).plot()\n"
-        "assert matplotlib.get_backend() == 'svg', matplotlib.get_backend()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_text_names_what_would_reproduce_the_result():
@@ -488,7 +488,7 @@ def test_progress_moves_with_the_network_and_hides_from_files(capsys, monkeypatc
 
     monkeypatch.setattr(restoration, "tqdm", Bar)
     restore(photo(), "denoise", prior, steps=4, progress=True)
-    assert totals == [(4, 4)]
+    assert set(totals) == {(4, 4)}
     assert "restore" in capsys.readouterr().err
     assert not prior.net._forward_hooks
     restore(photo(), "denoise", prior, steps=4, progress=False)
@@ -523,11 +523,16 @@ def test_small_and_odd_images(height, width):
 # ---- what cannot be ----
 
 
+def assert_ours(caught):
+    """The error was raised in this package, not in the depths of torch or numpy."""
+    package = Path(genprior.__file__).parent
+    assert isinstance(caught.value, OSError) or package in Path(caught.traceback[-1].path).parents
+
+
 def fails(error, match, *arguments, **options):
     with pytest.raises(error, match=match) as caught:
         restore(*arguments, **options)
-    # one error of ours: raised in this package, not in the depths of torch or numpy
-    assert "genprior" in str(caught.traceback[-1].path)
+    assert_ours(caught)
 
 
 Y = photo()
@@ -549,7 +554,7 @@ WRONG = {
     "simulated mask": (ValueError, "'random' is no file.*degrade", (Y,), {"mask": "random"}),
     "no mask file": (FileNotFoundError, r"hole\.png", (Y,), {"mask": "hole.png"}),
     "no file": (FileNotFoundError, r"nothing\.png", ("nothing.png", "denoise"), {}),
-    "size of the prior": (ValueError, r"\(1, 3, 3\).*prior is one of \(1, 6, 5\)", (torch.ones(1, 3, 3), "denoise"), {}),
+    "size of the prior": (ValueError, r"\(1, 3, 3\).*is one of \(1, 6, 5\)", (torch.ones(1, 3, 3), "denoise"), {}),
     "colour for grey": (ValueError, "Resize or convert", (photo(3), "denoise"), {}),
     "colourful": (ValueError, "Colorize measures one grey", (photo(3), "colorize", RGB), {}),
     "NaN": (ValueError, "not finite", (Y.clone().fill_(math.nan), "denoise"), {}),
@@ -621,13 +626,11 @@ def test_samplers_say_which_prior_they_need():
 def test_what_cannot_be_measured_is_one_clear_error(error, match, arguments, options):
     with pytest.raises(error, match=match) as caught:
         genprior.degrade(*arguments, **options)
-    assert "genprior" in str(caught.traceback[-1].path)
+    assert_ours(caught)
 
 
 def test_simulated_masks_are_keyed_by_the_seed():
-    masks = [
-        genprior.degrade(Y, "inpaint", mask="random", fraction=0.5, seed=seed).operator.mask for seed in (1, 1, 2)
-    ]
+    masks = [genprior.degrade(Y, "inpaint", mask="random", fraction=0.5, seed=seed).operator.mask for seed in (1, 1, 2)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
 

@@ -28,9 +28,10 @@ def biharmonic(measurement: Measurement) -> Tensor:
 
 
 def bicubic(measurement: Measurement) -> Tensor:
-    """The small image enlarged by bicubic interpolation, (C, H, W)."""
+    """The small image enlarged by bicubic interpolation, as Pillow and MATLAB do, (C, H, W)."""
     size = measurement.operator.image_shape[1:]
-    return F.interpolate(measurement.y, size=size, mode="bicubic", align_corners=False)[0]
+    # antialias does nothing to an enlargement but choose their kernel, a = -1/2, where torch's own has a = -3/4
+    return F.interpolate(measurement.y, size=size, mode="bicubic", antialias=True)[0]
 
 
 def wiener(measurement: Measurement, balance: float) -> Tensor:

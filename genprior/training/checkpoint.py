@@ -88,5 +88,5 @@ def _step(path: Path) -> int:
 
 
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The tensor in the parameter's memory format: in another, the optimiser is slower and may round otherwise."""
+    """The tensor in the parameter's memory format, in which the optimiser made it."""
     return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor

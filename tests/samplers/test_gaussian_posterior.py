@@ -1,11 +1,11 @@
 """Samplers against the exact posterior of Gaussian priors, 8 x 8, for every operator.
 
-With m, S the exact posterior and an orthonormal basis of what A sees (its rows) and of what it does not see (its null
-space), each direction v has an exact mean v^T m and variance v^T S v. Two figures each for the seen and the unseen part:
+With m, S the exact posterior and an orthonormal basis of what A sees (its rows) and of what it does not (its null
+space), each direction v has an exact mean v^T m and variance v^T S v. Two figures for each of the two parts:
     error = root mean square over directions of (sample mean - exact mean) / exact sd
     ratio = mean over directions of sample variance / exact variance
-Of n independent exact draws, error^2 <= chi^2_1 / n in the worst case of fully dependent directions, and the ratio's sd is
-at most sqrt(2 / n): 3.3 standard deviations, which chance exceeds once in a thousand, bound both.
+Of n independent exact draws, error^2 is chi^2_1 / n in the worst case of fully dependent directions, and the ratio's sd
+is at most sqrt(2 / n): 3.3 standard deviations, which chance exceeds once in a thousand, bound both.
 """
 
 import math

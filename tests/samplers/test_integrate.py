@@ -103,7 +103,7 @@ def test_ancestral_without_fresh_noise_is_euler():
 
 
 def test_eta_replaces_noise_that_is_there_by_fresh_noise():
-    """One step with x_hat = x_0 known: the variance of x_next is sigma_next^2 whatever eta is, eta^2 (1 - r) of it fresh."""
+    """One step with x_hat = x_0 known: its variance is sigma_next^2 whatever eta is, eta^2 (1 - r) of it fresh."""
     sigma, sigma_next, r = 0.6, 0.3, 0.25
     n = torch.tensor([1.0, 0.0], dtype=torch.float64).reshape(2, 1, 1, 1)  # row 0 follows x, row 1 the fresh noise
     for eta in (0.0, 0.4, 1.0):
@@ -114,7 +114,7 @@ def test_eta_replaces_noise_that_is_there_by_fresh_noise():
 
 
 def test_ancestral_samples_have_the_mean_and_variance_of_the_prior():
-    """With the library's own noise; 4000 draws: three sd are 3 / sqrt(n) of the mean and 3 sqrt(2 / n) of the variance."""
+    """With the library's own noise; three sd are 3 / sqrt(n) for the mean and 3 sqrt(2 / n) for the variance."""
     n, sigmas = 4000, geometric(HIGH, LOW, 400)
     noise = Noise(1, torch.zeros(n, dtype=torch.int64), torch.arange(n))
     x = M + sigmas[0] * noise(torch.empty(n, 1, 1, 1, dtype=torch.float64))

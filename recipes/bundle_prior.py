@@ -1,0 +1,46 @@
+"""Put a trained prior into the package: weights in float16, and a card that says where they come from.
+
+    python recipes/bundle_prior.py --prior runs/ddpm-photo/prior --name ddpm-photo --summary "…" --data "…" \\
+        --licence "…" --sources sources.csv
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from genprior.priors.store import BUNDLED, read_card, read_prior, write_prior
+from genprior.training.checkpoint import write_folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prior", type=Path, required=True, help="folder written by training")
+    parser.add_argument("--name", required=True, help="such as ddpm-photo")
+    parser.add_argument("--summary", required=True, help="one sentence, for `genprior priors`")
+    parser.add_argument("--data", required=True, help="what it was trained on")
+    parser.add_argument("--licence", required=True, help="of the weights")
+    parser.add_argument("--recipe", default="", help="the command that trained it")
+    parser.add_argument("--metrics", nargs="*", default=[], metavar="NAME=VALUE", help="measured figures")
+    parser.add_argument("--sources", type=Path, help="table of authors and licences of the training images, kept along")
+    options = parser.parse_args()
+
+    card = {
+        "summary": options.summary,
+        **read_card(options.prior),
+        "data": options.data,
+        "licence": options.licence,
+        "recipe": options.recipe,
+        "metrics": dict(metric.split("=", 1) for metric in options.metrics),
+    }
+
+    def write(folder: Path) -> None:
+        write_prior(read_prior(options.prior), folder, card, half=True)
+        if options.sources:
+            shutil.copy(options.sources, folder / "sources.csv")
+
+    write_folder(BUNDLED / options.name, write)
+    print(f"{BUNDLED / options.name}: {(BUNDLED / options.name / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,389 @@
+"""The diffusion prior, with the network replaced by the exact one of Gaussian data, in float64.
+
+For u ~ N(m, v) on the network's [-1, 1] the exact denoiser is u_hat = m + v / (v + s^2) (u_t - m), and the network that
+gives it is F = (u_hat - c_skip u_t) / c_out.
+"""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from genprior.priors.ddpm import (
+    DDPM,
+    VARIANCES,
+    ancestral_chain,
+    bits_per_dim,
+    chain_elbo,
+    cosine_betas,
+    linear_betas,
+    relative_noise,
+    respaced,
+)
+from genprior.priors.exact import Gaussian
+
+SD = 0.2  # of x: pixels of u have the variance v = (2 SD)^2
+
+
+class ExactNetwork(nn.Module):
+    """F of u ~ N(means[label], v), preconditioned as by Karras et al., for a data_std that is not the data's."""
+
+    def __init__(self, means, v, data_std):
+        super().__init__()
+        self.means = nn.Parameter(torch.tensor(means, dtype=torch.float64))
+        self.v, self.data_std = v, data_std
+
+    def forward(self, scaled, level, label=None):
+        s = (4 * level).exp().reshape(-1, 1, 1, 1)
+        m = self.means[0 if label is None else label].reshape(-1, 1, 1, 1)
+        total = s**2 + self.data_std**2
+        u_t = scaled * total.sqrt()
+        u_hat = m + self.v / (self.v + s**2) * (u_t - m)
+        return (u_hat - self.data_std**2 / total * u_t) / (s * self.data_std / total.sqrt())
+
+
+def exact(shape=(1, 1, 1), means=(0.0,), sd=SD, **arguments):
+    """A DDPM of x ~ N(0.5 + means / 2, sd^2); with several means, one per class and the last for no class."""
+    prior = DDPM(shape, widths=(8,), classes=len(means) - 1, data_std=0.7, **arguments)
+    prior.net = ExactNetwork(means, (2 * sd) ** 2, 0.7)
+    return prior.double()
+
+
+def gaussian(shape, mean=0.0, sd=SD):
+    return Gaussian(
+        torch.full(shape, 0.5 + mean / 2, dtype=torch.float64), torch.full(shape, sd**2, dtype=torch.float64)
+    )
+
+
+def real(**arguments):
+    """A DDPM whose U-Net has random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = DDPM(**({"image_shape": (1, 4, 4), "widths": (8, 8), "patch": 1, "steps": 20} | arguments))
+        for parameter in prior.parameters():
+            parameter.data.normal_(std=0.2)
+    return prior.double()
+
+
+def chain_variance(alpha_bars, variance, sd=SD):
+    """The exact variance of x from `ancestral_chain` with the exact denoiser of N(0.5, sd^2).
+
+    Every step is affine: row k follows the k-th of the independent standard normal numbers that enter (the first is
+    z_T), and the variance is the sum of squares of what becomes of them.
+    """
+    coordinates = torch.eye(len(alpha_bars) + 1, dtype=torch.float64).reshape(len(alpha_bars) + 1, -1, 1, 1, 1)
+    drawn = iter(coordinates[1:])
+    denoise = gaussian((1, 1, 1), sd=sd).denoise
+    x = ancestral_chain(denoise, coordinates[0], alpha_bars, lambda z: next(drawn), VARIANCES[variance])
+    return float((x - 0.5).square().sum())
+
+
+def alpha_bars(steps):
+    return torch.cumprod(1 - linear_betas(steps), 0).tolist()
+
+
+# ---- the chain's constants ----
+
+
+def test_linear_betas_have_the_published_ends():
+    betas = linear_betas(1000)
+    assert (float(betas[0]), float(betas[-1])) == pytest.approx((1e-4, 0.02), rel=1e-12)
+    assert torch.allclose(betas.diff(), betas.diff()[0])
+    assert linear_betas(250)[[0, -1]].tolist() == pytest.approx([4e-4, 0.08], rel=1e-12)
+    # sum of betas, hence ln alpha_bar_T, is about the same for all T: sum = 1000 (1e-4 + 0.02) / 2
+    assert [float(linear_betas(steps).sum()) for steps in (100, 300, 1000)] == pytest.approx([10.05] * 3)
+
+
+def test_cosine_alpha_bar_is_the_squared_cosine():
+    steps = 500
+    t = torch.arange(1, steps, dtype=torch.float64) / steps  # the last beta is capped
+    f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    betas = cosine_betas(steps)
+    torch.testing.assert_close(torch.cumprod(1 - betas, 0)[:-1], f, rtol=1e-9, atol=0)
+    assert float(betas[-1]) == 0.999
+
+
+def test_levels_are_those_of_the_chain_in_units_of_x():
+    prior = DDPM((1, 4, 4), widths=(8,), steps=1000)
+    # s_1 = sqrt(beta_1 / (1 - beta_1)); alpha_bar_T = 4.04e-5 for 1000 linear betas (Ho et al.)
+    assert prior.sigma_min == pytest.approx(0.5 * math.sqrt(1e-4 / (1 - 1e-4)), rel=1e-9)
+    assert prior.sigma_max == pytest.approx(0.5 / math.sqrt(4.04e-5), rel=1e-2)
+
+
+def test_respaced_keeps_both_ends():
+    full = alpha_bars(1000)
+    some = respaced(full, 11)
+    assert (some[0], some[-1], len(some)) == (full[0], full[-1], 11)
+    assert some[5] in full[498:501]
+    assert respaced(full, 1000) == full
+
+
+# ---- denoising ----
+
+
+def test_denoise_is_exact_at_any_level():
+    prior, truth = exact((2, 3, 3), steps=100), gaussian((2, 3, 3))
+    x_t = torch.linspace(-3, 4, 4 * 18, dtype=torch.float64).reshape(4, 2, 3, 3)
+    chain = [0.5 * relative_noise(a) for a in prior.alpha_bars]
+    between = math.sqrt(chain[40] * chain[41])
+    for sigma in (1e-3, prior.sigma_min, 0.02, chain[40], between, prior.sigma_max, 10 * prior.sigma_max):
+        # rounding of F is divided and multiplied by c_out: none is left but that of a few operations
+        torch.testing.assert_close(prior.denoise(x_t, sigma), truth.denoise(x_t, sigma), rtol=1e-10, atol=1e-10)
+    levels = torch.tensor([0.01, 0.1, 1.0, 9.0], dtype=torch.float64).reshape(4, 1, 1, 1)
+    torch.testing.assert_close(prior.denoise(x_t, levels), truth.denoise(x_t, levels), rtol=1e-10, atol=1e-10)
+
+
+def test_label_conditions_and_no_label_means_the_null_class():
+    prior = exact(means=(-0.8, 0.6, 0.1), steps=50)
+    x_t, sigma = torch.tensor([0.2, 0.9, 0.4], dtype=torch.float64).reshape(3, 1, 1, 1), 0.3
+    mixed = prior.denoise(x_t, sigma, torch.tensor([1, 0, 2]))
+    for row, mean in enumerate((0.6, -0.8, 0.1)):
+        expected = gaussian((1, 1, 1), mean).denoise(x_t[row : row + 1], sigma)
+        torch.testing.assert_close(mixed[row : row + 1], expected, rtol=1e-10, atol=1e-10)
+    assert torch.equal(prior.denoise(x_t, sigma), prior.denoise(x_t, sigma, torch.tensor([2, 2, 2])))
+
+
+def test_rows_of_a_batch_are_denoised_alone():
+    prior = real(classes=2)
+    x_t = torch.linspace(-1, 2, 48, dtype=torch.float64).reshape(3, 1, 4, 4)
+    sigma, label = torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64).reshape(3, 1, 1, 1), torch.tensor([1, 2, 0])
+    together = prior.denoise(x_t, sigma, label)
+    for k in range(3):
+        alone = prior.denoise(x_t[k : k + 1], float(sigma[k]), label[k : k + 1])
+        torch.testing.assert_close(alone, together[k : k + 1], rtol=0, atol=1e-11)
+
+
+# ---- sampling ----
+
+
+def test_variance_of_ancestral_samples_tends_to_the_data_as_steps_grow():
+    """With the posterior variance the chain keeps less than the data's variance, by O(1 / T)."""
+    errors = [1 - chain_variance(alpha_bars(steps), "posterior") / SD**2 for steps in (250, 500, 1000)]
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.15)
+    assert errors[1] / errors[2] == pytest.approx(2, rel=0.15)
+    assert 0 < errors[2] < 0.02
+
+
+def test_forward_variance_is_right_for_standard_normal_data():
+    """For u ~ N(0, 1) every step of variance beta keeps the variance 1; the last, without noise, leaves 1 - beta_1."""
+    assert 4 * chain_variance(alpha_bars(1000), "forward", sd=0.5) == pytest.approx(1 - 1e-4, rel=1e-9)
+
+
+def test_constant_weight_variance_collapses_to_one_and_a_half_per_cent():
+    """u ~ N(0, 1), T = 1000, linear betas: 1.45 % is left; by hand, var <- (1 - beta) var + sigma^2."""
+    left = 4 * chain_variance(alpha_bars(1000), "constant-weight", sd=0.5)
+    by_hand = 1.0
+    for t in reversed(range(1000)):
+        beta, alpha_bar = float(linear_betas(1000)[t]), alpha_bars_1000[t]
+        by_hand = (1 - beta) * by_hand + (beta**2 / ((1 - beta) * (1 - alpha_bar)) if t else 0)
+    assert left == pytest.approx(by_hand, rel=1e-6)
+    assert 0.014 < left < 0.015
+
+
+alpha_bars_1000 = alpha_bars(1000)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_samples_have_the_variance_of_their_chain(variance):
+    """Against the exact one, for 60 of 200 steps and 3000 draws: three sd of a variance are 3 sqrt(2 / n) = 7.7 %."""
+    n, prior = 3000, exact(steps=200)
+    x = prior.sample(n, seed=5, steps=60, variance=variance)
+    expected = chain_variance(respaced(prior.alpha_bars, 60), variance)
+    assert float(x.var()) == pytest.approx(expected, rel=3 * math.sqrt(2 / n))
+    assert float(x.mean()) == pytest.approx(0.5, abs=3 * math.sqrt(expected / n))
+
+
+def test_samples_of_a_label_have_its_mean():
+    prior = exact(means=(-0.8, 0.6, 0.1), steps=60)
+    for label, mean in ((0, -0.8), (1, 0.6), (None, 0.1)):
+        x = prior.sample(400, label=label)
+        # three sd of the mean of 400 draws; alpha_bar_T = 4e-5 keeps sqrt(alpha_bar_T) = 0.6 % of an offset in z_T
+        assert float(x.mean()) == pytest.approx(0.5 + mean / 2, abs=3 * SD / 20 + 0.006)
+
+
+def test_draw_k_does_not_depend_on_how_many_are_drawn():
+    prior = real()
+    five = prior.sample(5, seed=3)
+    torch.testing.assert_close(prior.sample(2, seed=3), five[:2], rtol=1e-9, atol=1e-9)
+    assert (five[0] - five[1]).abs().max() > 0.01
+    assert (prior.sample(1, seed=4) - five[:1]).abs().max() > 0.01
+
+
+def test_sampling_leaves_the_global_random_state():
+    state = torch.get_rng_state()
+    real().sample(1, steps=2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_any_size_is_sampled_where_the_prior_has_any():
+    prior = real(image_shape=(2, None, 5))
+    assert prior.sample(1, size=(3, 5), steps=2).shape == (1, 2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments", "message"),
+    [
+        ((1, None, None), {}, r"images of any size: say which one, as size=\(height, width\)"),
+        ((1, None, 4), {}, "say which one"),
+        ((1, 4, 4), {"size": (4, 5)}, r"images of size \(4, 4\), not \(4, 5\)"),
+        ((1, None, 4), {"size": (4, 5)}, r"not \(4, 5\)"),
+        ((1, 4, 4), {"steps": 0}, "steps must lie between 1 and the 20 of the chain, got 0"),
+        ((1, 4, 4), {"steps": 21}, "got 21"),
+        ((1, 4, 4), {"variance": "posterier"}, r"Unknown variance 'posterier'.*Did you mean 'posterior'"),
+        ((1, 4, 4), {"label": 2}, "There is no label 2: this prior has 2 classes, counted from 0"),
+        ((1, 4, 4), {"label": -1}, "There is no label -1"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(shape, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        real(image_shape=shape, classes=2).sample(1, **arguments)
+
+
+def test_label_for_a_prior_without_classes_is_refused():
+    x = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="There is no label 0: this prior has 0 classes"):
+        real().sample(1, label=0)
+    with pytest.raises(ValueError, match="This prior has no classes: leave the label out"):
+        real().denoise(x, 0.1, torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"steps": 10.0},
+        {"data_std": 0},
+        {"data_std": math.nan},
+        {"classes": -1},
+        {"widths": ()},
+        {"widths": (8, 0)},
+        {"blocks": -1},
+        {"patch": 0},
+        {"image_shape": (1, 4)},
+        {"image_shape": (0, 4, 4)},
+        {"image_shape": (1, 0, 4)},
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(wrong):
+    ((name, _),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} is .*: give "):
+        DDPM(**({"image_shape": (1, 4, 4), "widths": (8,)} | wrong))
+
+
+# ---- the bound ----
+
+
+def geometric_levels(steps):
+    return [0.005 * (80 / 0.005) ** (i / (steps - 1)) for i in range(steps)]
+
+
+def linear_levels(steps):
+    return [0.5 * relative_noise(a) for a in alpha_bars(steps)]
+
+
+def decoder_variance(sigma):
+    """Of p(x | x_1), exactly."""
+    return 1 / (1 / SD**2 + 1 / sigma**2)
+
+
+def gap(sigmas, terms=10**6, copies=200, seed=0):
+    """Mean and standard error of (ln p(x) - elbo) / D over noise, for one image of the prior, the denoiser exact."""
+    truth = gaussian((1, 4, 4))
+    x = truth.sample(1, seed=8).expand(copies, 1, 4, 4)
+    v = decoder_variance(sigmas[0])
+    elbo = chain_elbo(truth.denoise, x, sigmas, 0.5, 0.25 + sigmas[-1] ** 2, v, terms=terms, seed=seed)
+    differences = (truth.log_prob(x) - elbo) / 16
+    return float(differences.mean()), float(differences.std()) / math.sqrt(copies)
+
+
+def mean_gap(sigmas):
+    """The same in closed form, averaged over x as well: E |x - x_hat(x_t)|^2 = D v sigma^2 / (v + sigma^2)."""
+    v, last = SD**2, 0.25 + sigmas[-1] ** 2
+    decoder = -0.5 - 0.5 * math.log(2 * math.pi * decoder_variance(sigmas[0]))
+    kl = 0.5 * ((v + sigmas[-1] ** 2) / last - 1 - math.log(sigmas[-1] ** 2 / last))
+    total = sum(0.5 * (a**-2 - b**-2) * v * b**2 / (v + b**2) for a, b in pairwise(sigmas))
+    return -0.5 - 0.5 * math.log(2 * math.pi * v) - (decoder - kl - total)
+
+
+def test_elbo_is_below_log_prob_and_tends_to_it_as_levels_grow_dense():
+    """For levels even in ln sigma the gap is O(1 / T)."""
+    (coarse, error), (middle, error_middle), (fine, error_fine) = (gap(geometric_levels(T)) for T in (50, 200, 800))
+    assert coarse > 3 * error
+    assert middle > 3 * error_middle
+    assert fine > -3 * error_fine
+    assert fine < 0.06
+    assert coarse > 3.5 * middle
+    assert mean_gap(geometric_levels(200)) / mean_gap(geometric_levels(800)) == pytest.approx(4, rel=0.05)
+
+
+def test_elbo_has_the_divergence_of_the_last_level_from_the_prior():
+    """Nothing else depends on centre and prior_variance: for the same noise, elbos differ by these divergences."""
+    truth, levels = gaussian((1, 4, 4)), [0.05, 0.2, 0.4]
+    x = truth.sample(3, seed=6)
+
+    def elbo_and_kl(centre, variance):
+        p = Normal(torch.tensor(centre, dtype=torch.float64), math.sqrt(variance))
+        kl = kl_divergence(Normal(x, levels[-1]), p).sum((1, 2, 3))
+        return chain_elbo(truth.denoise, x, levels, centre, variance, 1e-3), kl
+
+    (elbo, kl), (other, other_kl) = elbo_and_kl(0.5, 0.3), elbo_and_kl(0.1, 0.2)
+    torch.testing.assert_close(elbo - other, other_kl - kl, rtol=1e-9, atol=1e-9)
+    assert (other_kl - kl).min() > 1
+
+
+@pytest.mark.parametrize("levels", [geometric_levels(60), linear_levels(60)], ids=["geometric", "linear"])
+def test_elbo_has_its_closed_form_mean_for_gaussian_data(levels):
+    truth = gaussian((1, 4, 4))
+    x = truth.sample(3000, seed=4)
+    v = decoder_variance(levels[0])
+    elbo = chain_elbo(truth.denoise, x, levels, 0.5, 0.25 + levels[-1] ** 2, v, terms=60)
+    differences = (truth.log_prob(x) - elbo) / 16
+    assert float(differences.mean()) == pytest.approx(mean_gap(levels), abs=3.5 * float(differences.std()) / 3000**0.5)
+
+
+def test_gap_of_linear_betas_does_not_vanish():
+    """Where p is flat at sigma_min, the first variances grow as sigma_t^2 ~ t, and the posterior variance costs
+
+    1/2 sum_t (1 / t - ln(1 + 1 / t)) = 0.577 / 2 = 0.29 nats per value, however large T is.
+    """
+    gaps = [mean_gap(linear_levels(steps)) for steps in (1000, 10_000, 100_000)]
+    assert gaps[0] > gaps[1] > gaps[2] > 0.5772 / 2
+    assert gaps[2] == pytest.approx(0.5772 / 2, abs=0.02)
+
+
+def test_elbo_of_few_terms_is_unbiased():
+    """Against the whole sum, within 3.5 standard errors of both; a term's weight wrong by 3 % would be seen."""
+    whole, error = gap(linear_levels(100))
+    for terms in (1, 7, 40):
+        few, error_few = gap(linear_levels(100), terms=terms, copies=3000, seed=1)
+        assert few == pytest.approx(whole, abs=3.5 * math.hypot(error, error_few))
+
+
+def test_elbo_of_the_prior_is_that_of_its_chain():
+    prior, truth = exact((1, 4, 4), steps=100), gaussian((1, 4, 4))
+    x = truth.sample(3, seed=2)
+    sigmas = [0.5 * relative_noise(a) for a in prior.alpha_bars]
+    prior.decoder_variance.fill_(1e-4)
+    expected = chain_elbo(truth.denoise, x, sigmas, 0.5, 0.25 / prior.alpha_bars[-1], 1e-4, seed=3, terms=9)
+    torch.testing.assert_close(prior.elbo(x, seed=3, terms=9), expected, rtol=1e-8, atol=0)
+    with pytest.raises(ValueError, match="terms is 0"):
+        prior.elbo(x, terms=0)
+
+
+def test_fitted_decoder_has_the_variance_of_the_error_at_sigma_min():
+    """v sigma^2 / (v + sigma^2); relative sd sqrt(2 / N) of a mean of N squares, three of them."""
+    prior, truth = exact((1, 16, 16), sd=0.05, steps=20), gaussian((1, 16, 16), sd=0.05)
+    prior.fit_decoder(truth.sample(20, seed=1))
+    expected = 1 / (1 / 0.05**2 + 1 / prior.sigma_min**2)
+    assert float(prior.decoder_variance) == pytest.approx(expected, rel=3 * math.sqrt(2 / (20 * 256)))
+    assert expected < 0.7 * prior.sigma_min**2  # far from the variance it had before
+
+
+def test_bits_per_dim_of_known_densities():
+    """A density of 1 on [0, 1]^D spends 8 bits on each of 256 values; 256 on one value's cell spends none."""
+    D = 12
+    log_prob = torch.tensor([0.0, D * math.log(256), D * math.log(2)], dtype=torch.float64)
+    assert bits_per_dim(log_prob, D).tolist() == pytest.approx([8, 0, 7])

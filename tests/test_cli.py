@@ -1,0 +1,378 @@
+"""The command line, in this process: files in, files out, words and exit codes."""
+
+import functools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genprior.cli import main
+from genprior.operators import random_mask
+from genprior.priors.ddpm import DDPM
+from genprior.priors.store import read_prior, write_prior
+
+H, W = 24, 20
+MASK = random_mask((H, W), 0.4, seed=0)[0].numpy()
+
+
+def picture(seed=0):
+    """A smooth RGB image, 8 bits."""
+    i, j = np.mgrid[0:H, 0:W]
+    return np.stack([100 + 60 * np.sin((i + k * j + seed) / 6) for k in range(3)], axis=-1).astype(np.uint8)
+
+
+def write(array, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+def genprior(*arguments):
+    return main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    """A network that was never trained: E[x | x_t] of a Gaussian of standard deviation 0.25 about 0.5."""
+    folder = tmp_path_factory.mktemp("prior")
+    write_prior(DDPM((3, None, None), widths=(8, 8), blocks=1), folder, {"summary": "untrained", "licence": "CC0-1.0"})
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return write(picture(), tmp_path / "photo.png")
+
+
+def restore(prior, *arguments):
+    return genprior("restore", *arguments, "--prior", prior, "--steps", 3, "--device", "cpu")
+
+
+def test_degrade_and_restore_a_file(photo, prior, tmp_path, capfd):
+    y, x = tmp_path / "y.png", tmp_path / "new" / "x.png"
+    assert genprior("degrade", photo, "-o", y, "--mask", "random", "--fraction", 0.4) == 0
+    holes = read(tmp_path / "y_mask.png") == 255
+    assert holes.sum() == round(0.4 * H * W)
+    assert (read(y)[holes] == 0).all()
+    np.testing.assert_array_equal(read(y)[~holes], picture()[~holes])
+    assert f"{photo} -> {y}" in capfd.readouterr().out
+
+    assert restore(prior, y, "-o", x, "--mask", tmp_path / "y_mask.png", "--noise", 0) == 0
+    np.testing.assert_array_equal(read(x)[~holes], picture()[~holes])
+    assert (
+        np.abs(read(x)[holes].astype(float) - picture()[holes]).mean() < np.abs(picture()[holes].astype(float)).mean()
+    )
+    out, err = capfd.readouterr()
+    assert out.startswith(f"{y} -> {x}: ")
+    assert "3 network evaluations" in out
+    assert err == ""  # no progress bar in what is not a terminal
+
+
+def test_degrade_and_restore_a_folder(prior, tmp_path, capfd):
+    for k, name in enumerate(["a.png", "b.png", "deep/c.png"]):
+        write(picture(k), tmp_path / "in" / name)
+    assert genprior("degrade", tmp_path / "in", "-o", tmp_path / "y", "--mask", "box", "--size", 8) == 0
+    for name in ["a.png", "a_mask.png", "b.png", "b_mask.png", "deep/c.png", "deep/c_mask.png"]:
+        assert (tmp_path / "y" / name).exists()
+    # what was degraded into a folder is restored from it: masks beside the images are masks, not images
+    code = restore(prior, tmp_path / "y", "-o", tmp_path / "x", "--mask", tmp_path / "y", "--noise", 0)
+    assert code == 0, capfd.readouterr().err
+    assert sorted(p.relative_to(tmp_path / "x").as_posix() for p in (tmp_path / "x").rglob("*.png")) == [
+        "a.png", "b.png", "deep/c.png"
+    ]  # fmt: skip
+    for k, name in enumerate(["a", "b", "deep/c"]):
+        known = read(tmp_path / "y" / f"{name}_mask.png") == 0
+        assert (~known).sum() == 64
+        np.testing.assert_array_equal(read(tmp_path / "x" / f"{name}.png")[known], picture(k)[known])
+
+
+def test_folder_of_masks_by_name(prior, tmp_path):
+    for k, name in enumerate("ab"):
+        write(picture(k), tmp_path / "in" / f"{name}.png")
+        write((MASK if k else ~MASK).astype(np.uint8) * 255, tmp_path / "masks" / f"{name}.png")
+    options = ["--mask", tmp_path / "masks", "--noise", 0]
+    assert restore(prior, tmp_path / "in", "-o", tmp_path / "x", *options) == 0
+    for k, name in enumerate("ab"):
+        known = ~MASK if k else MASK
+        x = read(tmp_path / "x" / f"{name}.png")
+        np.testing.assert_array_equal(x[known], picture(k)[known])
+        assert not np.array_equal(x[~known], picture(k)[~known])
+
+
+def test_a_missing_mask_is_named(prior, photo, tmp_path, capfd):
+    (tmp_path / "masks").mkdir()
+    assert restore(prior, photo, "-o", tmp_path / "x.png", "--mask", tmp_path / "masks") == 1
+    assert "no mask for photo.png; call it photo_mask.png or photo.png" in capfd.readouterr().err
+
+
+def test_one_bad_file_is_reported_and_the_rest_go_on(prior, tmp_path, capfd):
+    write(picture(), tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_text("not a picture")
+    write(picture(), tmp_path / "in" / "c.png")
+    assert restore(prior, tmp_path / "in", "-o", tmp_path / "x", "--op", "denoise", "--noise", 0.1) == 1
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["a.png", "c.png"]
+    out, err = capfd.readouterr()
+    assert "b.png cannot be read as an image" in err
+    assert "1 of 3 failed" in err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("command", ["restore", "degrade", "sample"])
+def test_nothing_is_overwritten_without_being_told(command, photo, prior, tmp_path, capfd):
+    out = tmp_path / "out.png"
+    options = {
+        "restore": [photo, "--op", "denoise", "--noise", 0.2, "--prior", prior, "--steps", 2],
+        "degrade": [photo, "--op", "denoise", "--noise", 0.2],
+        "sample": ["--prior", prior, "--n", 2, "--size", 8, 8, "--steps", 2],
+    }[command]
+    out.write_text("precious")
+    assert genprior(command, *options, "-o", out) == 1
+    assert out.read_text() == "precious"
+    assert "--overwrite" in capfd.readouterr().err
+    assert genprior(command, *options, "-o", out, "--overwrite") == 0
+    assert read(out).ndim == 3
+
+
+def test_files_beside_the_output_are_not_overwritten_either(photo, prior, tmp_path, capfd):
+    for name, command in {
+        "y_mask.png": ["degrade", photo, "-o", tmp_path / "y.png", "--mask", "box", "--size", 4],
+        "x_std.png": ["restore", photo, "-o", tmp_path / "x.png", "--op", "denoise", "--std", "--prior", prior],
+        "x_sample-0.png": [
+            "restore",
+            photo,
+            "-o",
+            tmp_path / "x.png",
+            "--op",
+            "denoise",
+            "--samples",
+            "--prior",
+            prior,
+        ],
+    }.items():
+        (tmp_path / name).write_text("precious")
+        assert genprior(*command) == 1
+        assert name in capfd.readouterr().err
+        assert (tmp_path / name).read_text() == "precious"
+        assert not (tmp_path / "x.png").exists()
+        assert not (tmp_path / "y.png").exists()
+        (tmp_path / name).unlink()
+
+
+def test_two_inputs_for_one_output_are_an_error(prior, tmp_path, capfd):
+    write(picture(), tmp_path / "a.png")
+    write(picture(), tmp_path / "a.jpg")
+    assert restore(prior, tmp_path / "a.png", tmp_path / "a.jpg", "-o", tmp_path / "x", "--op", "denoise") == 1
+    assert "would both be written to" in capfd.readouterr().err
+
+
+def test_samples_and_deviation_are_written(photo, prior, tmp_path):
+    options = ["--op", "denoise", "--noise", 0.3, "--n", 2, "--samples", "--std"]
+    assert restore(prior, photo, "-o", tmp_path / "x.png", *options) == 0
+    samples = [read(tmp_path / f"x_sample-{k}.png").astype(float) for k in range(2)]
+    # the mean of two clipped and rounded samples, but for values that were clipped
+    inside = ((np.stack(samples) > 0) & (np.stack(samples) < 255)).all(0)
+    assert np.abs(np.mean(samples, axis=0) - read(tmp_path / "x.png"))[inside].max() <= 1
+    spread = np.abs(samples[0] - samples[1])
+    std = read(tmp_path / "x_std.png")
+    assert std.max() == 255
+    assert np.corrcoef(spread[inside], std[inside])[0, 1] > 0.98
+
+
+def test_the_seed_decides(photo, prior, tmp_path):
+    written = []
+    for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
+        options = ["--op", "denoise", "--noise", 0.3, "--seed", seed]
+        assert restore(prior, photo, "-o", tmp_path / f"{name}.png", *options) == 0
+        written.append((tmp_path / f"{name}.png").read_bytes())
+    assert written[0] == written[1] != written[2]
+
+
+def test_npy_keeps_what_files_of_8_bits_cannot(photo, prior, tmp_path, capfd):
+    y = tmp_path / "y.npy"
+    assert genprior("degrade", photo, "-o", y, "--op", "denoise", "--noise", 0.5) == 0
+    array = np.load(y)
+    assert array.shape == (H, W, 3)
+    noise = array - picture() / 255
+    assert array.min() < 0
+    assert noise.std() == pytest.approx(0.5, rel=4 / np.sqrt(2 * noise.size))
+    assert genprior("degrade", photo, "-o", tmp_path / "y.png", "--op", "denoise", "--noise", 0.5) == 0
+    assert f"{np.mean((array < 0) | (array > 1)):.1%} of the values were clipped" in capfd.readouterr().out
+
+    assert restore(prior, y, "-o", tmp_path / "x.npy", "--op", "denoise", "--noise", 0.5) == 0
+    assert restore(prior, y, "-o", tmp_path / "x.png", "--op", "denoise", "--noise", 0.5) == 0
+    x = np.load(tmp_path / "x.npy")
+    np.testing.assert_array_equal(np.rint(x.clip(0, 1) * 255), read(tmp_path / "x.png"))
+
+
+def test_nan_in_npy_is_a_hole(prior, tmp_path):
+    y = np.where(MASK[..., None], np.nan, picture() / 255).astype(np.float32)
+    np.save(tmp_path / "y.npy", y)
+    assert restore(prior, tmp_path / "y.npy", "-o", tmp_path / "x.png", "--noise", 0) == 0
+    np.testing.assert_array_equal(read(tmp_path / "x.png")[~MASK], picture()[~MASK])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as an array"),
+        (b"nonsense", "cannot be read as an array"),
+        (np.zeros((2, 4, 4, 3)), "2 images"),
+    ],
+)
+def test_bad_npy_is_an_error(content, message, prior, tmp_path, capfd):
+    path = tmp_path / "y.npy"
+    path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
+    assert restore(prior, path, "-o", tmp_path / "x.png", "--op", "denoise") == 1
+    assert message in capfd.readouterr().err
+
+
+def test_kernel_from_an_image_or_array(photo, tmp_path):
+    kernel = np.array([[0, 1, 0], [0, 2, 0], [0, 0, 0]], dtype=np.float32) / 3
+    np.save(tmp_path / "k.npy", kernel)
+    write((kernel * 255).astype(np.uint8), tmp_path / "k.png")
+    for suffix in ("npy", "png"):
+        options = ["--op", "deblur", "--kernel", tmp_path / f"k.{suffix}"]
+        assert genprior("degrade", photo, "-o", tmp_path / f"{suffix}.npy", *options) == 0
+    x = picture() / 255
+    np.testing.assert_allclose(np.load(tmp_path / "npy.npy"), (x[2:, 1:-1] + 2 * x[1:-1, 1:-1]) / 3, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "png.npy"), np.load(tmp_path / "npy.npy"), atol=1e-5)
+
+
+WRONG = {
+    "operator": (["--op", "denois"], "Did you mean 'denoise'"),
+    "no mask": ([], "pass mask="),
+    "parameter": (["--op", "denoise", "--scale", 2], "takes no parameters; got scale"),
+    "missing": (["--op", "super-resolution"], "takes scale, antialias; got none"),
+    "sampler": (["--op", "denoise", "--sampler", "dsp"], "Did you mean 'dps'"),
+    "noise": (["--op", "denoise", "--noise", -1], "standard deviation"),
+    "n": (["--op", "denoise", "--n", 0], "n, the number of samples"),
+    "mask": (["--mask", "nothing.png"], "nothing.png"),
+    "device": (["--op", "denoise", "--device", "abacus"], "device='abacus'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_restored_is_one_line(case, photo, prior, tmp_path, capfd):
+    options, message = WRONG[case]
+    arguments = ["restore", photo, "-o", tmp_path / "x.png", "--prior", prior, *options]
+    assert genprior(*arguments) == 1
+    out, err = capfd.readouterr()
+    assert message in err
+    assert out == ""
+    assert all(line.startswith("genprior: ") for line in err.splitlines())
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_prior_that_is_not_there_is_one_line(photo, tmp_path, capfd):
+    assert genprior("restore", photo, "-o", tmp_path / "x.png", "--prior", "nonsense") == 1
+    err = capfd.readouterr().err
+    assert err.startswith("genprior: ")
+    assert "nonsense" in err
+    assert "Traceback" not in err
+
+
+def test_several_images_into_a_file_are_refused(photo, tmp_path, capfd):
+    write(picture(), tmp_path / "other.png")
+    (tmp_path / "out").write_text("a file")
+    arguments = ["degrade", photo, tmp_path / "other.png", "-o", tmp_path / "out", "--op", "denoise"]
+    assert genprior(*arguments) == 1
+    assert "is a file; give a folder" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["restore"], ["restore", "a.png"], ["degrade", "a.png", "-o", "b", "--scale", "x"]]
+)
+def test_wrong_command_lines_exit_with_2(arguments, capfd):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: genprior" in capfd.readouterr().err
+
+
+def test_priors_shows_a_card(prior, capfd):
+    assert genprior("priors") == 0
+    capfd.readouterr()
+    assert genprior("priors", prior) == 0
+    card = json.loads(capfd.readouterr().out)
+    assert card["summary"] == "untrained"
+    assert card["licence"] == "CC0-1.0"
+
+
+def test_sample_writes_a_sheet(prior, tmp_path):
+    arguments = ["sample", "--prior", prior, "--n", 4, "--size", 8, 6, "--steps", 2, "--device", "cpu", "-o"]
+    assert genprior(*arguments, tmp_path / "s.png") == 0
+    expected = read_prior(prior).sample(4, size=(8, 6), steps=2).clamp(0, 1)
+    sheet = read(tmp_path / "s.png")
+    assert sheet.shape == (2 * 8 + 2, 2 * 6 + 2, 3)
+    # one grey level: the network may compute in bfloat16
+    last = expected[3].movedim(0, -1).numpy() * 255
+    assert np.abs(sheet[10:, 8:].astype(float) - last).max() < 2
+
+
+def test_sample_says_what_it_cannot_write_before_it_draws(prior, tmp_path, capfd):
+    assert genprior("sample", "--prior", prior, "-o", tmp_path / "sheet") == 1
+    assert "is no image; end it with" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_train_makes_a_prior_that_restores(kind, tmp_path, capfd, monkeypatch):
+    import genprior.priors.ddpm as ddpm
+
+    monkeypatch.setattr(ddpm, "DDPM", functools.partial(DDPM, widths=(8, 8), blocks=1))
+    state = torch.get_rng_state()
+    for k in range(4):
+        write(picture(k), tmp_path / "data" / f"{k}.png")
+    np.savez(tmp_path / "data.npz", train_images=np.stack([picture(k)[:16, :16] for k in range(4)]))
+    data = tmp_path / ("data" if kind == "folder" else "data.npz")
+    options = [
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+        "--steps",
+        3,
+        "--batch",
+        2,
+        "--size",
+        16,
+        "--licence",
+        "CC0-1.0",
+    ]
+    assert genprior("train", "ddpm", *options) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    out, err = capfd.readouterr()
+    assert f"--prior {tmp_path / 'run' / 'prior'}" in out
+    assert "Traceback" not in err
+    card = json.loads((tmp_path / "run" / "prior" / "card.json").read_text())
+    assert (card["steps"], card["licence"], card["data"]) == (3, "CC0-1.0", data.name)
+    y = write(picture()[:16, :16], tmp_path / "y.png")
+    assert restore(tmp_path / "run" / "prior", y, "-o", tmp_path / "x.png", "--op", "denoise", "--noise", 0.1) == 0
+    assert read(tmp_path / "x.png").shape == (16, 16, 3)
+
+
+def test_train_without_data_is_one_line(tmp_path, capfd):
+    assert genprior("train", "ddpm", "--data", tmp_path / "nothing", "--out", tmp_path / "run") == 1
+    err = capfd.readouterr().err
+    assert err.startswith("genprior: ")
+    assert "nothing" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_is_quick_and_loads_no_torch():
+    code = (
+        "import sys\nfrom genprior.cli import main\n"
+        "try: main(['restore', '--help'])\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    for word in ("--mask", "--seed", "--n", "--device", "--out", "--overwrite", "super-resolution"):
+        assert word in run.stdout

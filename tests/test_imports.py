@@ -1,0 +1,144 @@
+"""What `import genprior` costs, and that imports point one way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import genprior
+
+PACKAGE = Path(genprior.__file__).parent
+HEAVY = {"deepinv", "torchvision", "kornia", "accelerate", "matplotlib", "skimage"}
+# Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
+LAYERS = [
+    ["registry", "linalg", "noise", "images", "estimate", "nets"],
+    ["priors.base"],
+    ["priors"],
+    ["operators"],
+    ["samplers"],
+    ["restoration", "training", "evaluation"],
+    ["cli"],
+]
+# Of what stands above them, these may import only some.
+NARROWER = {
+    "operators": {"priors.base", "linalg", "registry"},
+    "samplers": {"priors.base", "operators.base", "linalg", "noise", "registry"},
+    "priors.base": set(),
+    "training": {"priors", "nets", "images", "noise"},
+}
+
+
+def name_of(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path, top_level_only):
+    """(module, names) of the imports in a file; those for type checkers and, if asked, in functions are left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = set()
+    for node in ast.walk(tree):
+        typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        inner = top_level_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if typing or inner:
+            skipped |= set(map(id, ast.walk(node)))
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, ()) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module, tuple(alias.name for alias in node.names)
+
+
+def own_imports(path):
+    """The modules of this package that a file imports, functions included, without the leading `genprior.`."""
+    for module, names in imports(path, top_level_only=False):
+        if module == "genprior":
+            yield from names
+        elif module.startswith("genprior."):
+            yield module.removeprefix("genprior.")
+
+
+def within(module, group):
+    return module == group or module.startswith(f"{group}.")
+
+
+def group_of(module):
+    groups = [group for layer in LAYERS for group in layer if within(module, group)]
+    return max(groups, key=len) if groups else None
+
+
+def layer_of(module):
+    return next(k for k, layer in enumerate(LAYERS) if group_of(module) in layer)
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if name_of(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_point_one_way(path):
+    me = name_of(path)
+    assert group_of(me), f"{me} has no place in LAYERS"
+    for module in own_imports(path):
+        if module in genprior.__all__:  # `import genprior` for restore, degrade, load_prior
+            assert me == "cli"
+            continue
+        assert layer_of(module) <= layer_of(me), f"{me} imports {module}, which stands above it"
+        allowed = NARROWER.get(group_of(me))
+        if allowed is not None and group_of(module) != group_of(me):
+            assert any(within(module, a) for a in allowed), f"{me} imports {module}; it may import {sorted(allowed)}"
+
+
+def test_operators_take_nothing_but_the_error_from_priors():
+    for path in PACKAGE.glob("operators/*.py"):
+        for module, names in imports(path, top_level_only=False):
+            if module.startswith("genprior.priors"):
+                assert names == ("UnsupportedError",), f"{path.name} imports {names} from {module}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_slow_packages_are_imported_where_they_are_used(path):
+    slow = {module.split(".")[0] for module, _ in imports(path, top_level_only=True)} & HEAVY
+    assert slow <= ({"accelerate"} if name_of(path) == "training.loop" else set())
+
+
+# Seconds and modules beyond torch: of the bare import, and with everything in `genprior.__all__` loaded.
+MEASURE = """
+import sys, time
+import torch
+begin = time.perf_counter()
+import genprior
+bare = time.perf_counter() - begin
+loaded = set(sys.modules)
+for name in genprior.__all__:
+    getattr(genprior, name)
+heavy = {heavy!r}
+print(bare, *sorted(loaded & heavy), "|", *sorted(set(sys.modules) & heavy))
+"""
+
+
+def test_import_is_quick_and_loads_nothing_slow():
+    # the quickest of up to three: a busy machine can only make it slower
+    for _ in range(3):
+        run = subprocess.run(
+            [sys.executable, "-c", MEASURE.format(heavy=HEAVY)], capture_output=True, text=True, check=True, timeout=60
+        )
+        first, everything = run.stdout.split("|")
+        seconds, *loaded = first.split()
+        assert loaded == []
+        assert everything.split() == []
+        if float(seconds) < 0.2:
+            return
+    pytest.fail(f"import genprior took {seconds} s beyond torch")
+
+
+def test_everything_promised_is_there():
+    for name in genprior.__all__:
+        assert getattr(genprior, name) is not None
+    assert set(genprior.__all__) <= set(dir(genprior))
+    with pytest.raises(AttributeError, match="no attribute 'restoer'"):
+        _ = genprior.restoer
