@@ -14,6 +14,7 @@ import genprior
 from genprior import images, restoration
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measurement, gaussian_kernel, random_mask
 from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.ddpm import DDPM
 from genprior.priors.exact import Gaussian
 
 H, W = 6, 5
@@ -506,6 +507,13 @@ def test_prior_in_double_precision_and_measurement_in_either_meet():
                 torch.testing.assert_close(
                     x, restore(photo(), "denoise", GREY, sampler=sampler).samples, atol=3e-2, rtol=0
                 )
+
+
+def test_network_in_single_precision_takes_a_measurement_in_double():
+    prior = DDPM((1, None, None), widths=(8, 8), blocks=1)
+    single, double = (Measurement(y[None], Denoise((1, H, W)), 0.1) for y in (photo(), photo().double()))
+    a, b = (restore(m, prior=prior, noise=0.1, steps=3).samples for m in (single, double))
+    assert torch.equal(a, b)
 
 
 # ---- odd sizes ----

