@@ -46,28 +46,39 @@ def wiener(measurement: Measurement, balance: float) -> Tensor:
     return torch.from_numpy(x[(slice(None), *(slice(side, -side) for side in kernel.shape))]).float()
 
 
-def total_variation(measurement: Measurement, weight: float, iterations: int = 60) -> Tensor:
-    """argmin_x 1/2 |y - A x|^2 + weight TV(x) by FISTA, whose proximal step is scikit-image's, in the measured frame.
+def total_variation(measurement: Measurement, weight: float, iterations: int = 400) -> Tensor:
+    """argmin_x 1/2 |y - A x|^2 + weight TV(x), TV isotropic and over all channels at once, in the measured frame.
 
-    References: A. Beck, M. Teboulle, Fast gradient-based algorithms for constrained total variation image denoising and
-    deblurring problems, 2009.
+    With D the forward differences, p their dual, and steps tau = 1 / (|A|^2 / 2 + 8 sigma), sigma = 5 weight:
+        x <- x - tau (A^T (A x - y) + D^T p)
+        p <- the nearest of norm at most `weight` to p + sigma D (2 x_new - x_old)
+
+    References: L. Rudin, S. Osher, E. Fatemi, Nonlinear total variation based noise removal algorithms, 1992.
+    L. Condat, A primal-dual splitting method for convex optimization involving Lipschitzian, proximable and linear
+    composite terms, 2013.
     """
-    from skimage.restoration import denoise_tv_chambolle
-
     A, y = measurement.operator, measurement.y
-    step = 1 / squared_norm(A)
-    x = z = A.adjoint(y) * step
-    t = 1.0
+    sigma = 5 * weight
+    tau = 1 / (squared_norm(A) / 2 + 8 * sigma)
+    x = y.new_full((1, *A.image_shape), float(y.mean()))
+    p = torch.zeros_like(differences(x))
     for _ in range(iterations):
-        gradient_step = z - step * A.adjoint(A(z) - y)
-        array = denoise_tv_chambolle(
-            gradient_step[0].movedim(0, -1).numpy(), weight=step * weight, max_num_iter=20, channel_axis=-1
-        )
-        x_next = torch.from_numpy(array).to(y).movedim(-1, 0)[None]
-        t_next = (1 + (1 + 4 * t**2) ** 0.5) / 2
-        z = x_next + (t - 1) / t_next * (x_next - x)
-        x, t = x_next, t_next
+        x_next = x - tau * (A.adjoint(A(x) - y) + differences_adjoint(p))
+        p = p + sigma * differences(2 * x_next - x)
+        p = p / (p.square().sum((0, 2), keepdim=True).sqrt() / weight).clamp_min(1)
+        x = x_next
     return A.frame(x)[0]
+
+
+def differences(x: Tensor) -> Tensor:
+    """D x: forward differences along rows and columns, 0 past the last, (2, B, C, H, W)."""
+    return torch.stack([F.pad(x.diff(dim=-2), (0, 0, 0, 1)), F.pad(x.diff(dim=-1), (0, 1))])
+
+
+def differences_adjoint(p: Tensor) -> Tensor:
+    """D^T p, (B, C, H, W)."""
+    down, right = p[0, ..., :-1, :], p[1, ..., :-1]
+    return -F.pad(down, (0, 0, 0, 1)) + F.pad(down, (0, 0, 1, 0)) - F.pad(right, (0, 1)) + F.pad(right, (1, 0))
 
 
 def squared_norm(A: LinearOperator, iterations: int = 30) -> float:
@@ -88,7 +99,7 @@ def classical(measurement: Measurement, truth: Tensor) -> dict[str, Tensor]:
     from genprior.operators.inpaint import Inpaint
     from genprior.operators.superres import SuperResolution
 
-    weights = [0.002, 0.005, 0.01, 0.02, 0.04]
+    weights = [0.002, 0.004, 0.008, 0.012, 0.02, 0.04]
     results = {"TV": best_of((total_variation(measurement, weight) for weight in weights), truth)}
     if isinstance(measurement.operator, Inpaint):
         results["biharmonic"] = biharmonic(measurement)

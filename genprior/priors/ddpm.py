@@ -182,9 +182,9 @@ class DDPM(Prior):
         """A lower bound of ln p(x) in nats, (B,), density on the units of x: see `chain_elbo`.
 
         The decoder is N(x_hat(x_1), v I) with the learned variance v = `decoder_variance`. The T levels run evenly in
-        ln sigma from sigma_min to sigma_max: with those of the linear betas, whose last steps are coarse, the bound stays
-        0.29 nats per value below ln p(x) however large T is. The sum over T is estimated without bias from `terms` of its
-        terms, stratified over the levels.
+        ln sigma from sigma_min to sigma_max: with those of the linear betas, whose last steps are coarse, the bound
+        stays 0.29 nats per value below ln p(x) however large T is. The sum over T is estimated without bias from
+        `terms` of its terms, stratified over the levels.
         """
         T = len(self.alpha_bars)
         ratio = self.sigma_max / self.sigma_min

@@ -24,11 +24,11 @@ def photo():
 
 
 def objective(A, y, x, weight):
-    """1/2 |y - A x|^2 + weight sum |grad x| over channels and pixels, forward differences."""
+    """1/2 |y - A x|^2 + weight sum |grad x| over pixels, forward differences, the norm over directions and channels."""
     gradient = torch.zeros(2, *x.shape, dtype=x.dtype)
     gradient[0, :, :-1] = x.diff(dim=1)
     gradient[1, :, :, :-1] = x.diff(dim=2)
-    return float((y - A(x[None])).square().sum() / 2 + weight * gradient.norm(dim=0).sum())
+    return float((y - A(x[None])).square().sum() / 2 + weight * gradient.norm(dim=(0, 1)).sum())
 
 
 def primal_dual(A, y, weight, iterations):
@@ -40,7 +40,7 @@ def primal_dual(A, y, weight, iterations):
     for _ in range(iterations):
         gradient = torch.stack([pad(x_bar.diff(dim=-2), (0, 0, 0, 1)), pad(x_bar.diff(dim=-1), (0, 1))])
         p = p + gradient / (8 * tau)
-        p = p / (p.norm(dim=0) / weight).clamp_min(1)
+        p = p / (p.norm(dim=(0, 2), keepdim=True) / weight).clamp_min(1)
         minus_divergence = -pad(p[0, ..., :-1, :], (0, 0, 1, 1)).diff(dim=-2) - pad(p[1, ..., :-1], (1, 1)).diff(dim=-1)
         x_next = A.prox(x - tau * minus_divergence, y, tau)
         x, x_bar = x_next, 2 * x_next - x
@@ -72,7 +72,7 @@ def test_total_variation_grows_flatter_with_its_weight():
     def variation(x):
         return float(x.diff(dim=1).abs().sum() + x.diff(dim=2).abs().sum())
 
-    flat = [variation(baselines.total_variation(m, weight)) for weight in (0.002, 0.02, 0.2)]
+    flat = [variation(baselines.total_variation(m, weight)) for weight in (0.004, 0.04, 0.4)]
     assert variation(m.y[0]) > flat[0] > 1.5 * flat[1] > 2 * flat[2]
 
 
@@ -164,4 +164,4 @@ def test_classical_offers_what_fits_the_operator():
         results = baselines.classical(m, truth)
         assert set(results) == names
         assert all(result.shape == truth.shape for result in results.values())
-        assert float(psnr(results["TV"], truth)) >= float(psnr(baselines.total_variation(m, 0.01), truth))
+        assert float(psnr(results["TV"], truth)) >= float(psnr(baselines.total_variation(m, 0.008), truth))
