@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -165,7 +166,7 @@ def grid(x: Tensor, columns: int | None = None, pad: int = 2) -> Tensor:
     rows = math.ceil(b / columns)
     cells = x.new_ones(rows * columns, c, h + pad, w + pad)
     cells[:b, :, :h, :w] = x.detach().clamp(0, 1)
-    sheet = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).reshape(c, rows * (h + pad), columns * (w + pad))
+    sheet = rearrange(cells, "(rows columns) c h w -> c (rows h) (columns w)", rows=rows)
     return sheet[:, : sheet.shape[1] - pad, : sheet.shape[2] - pad]
 
 

@@ -32,9 +32,6 @@ from genprior.priors.store import load_prior
 from genprior.samplers import find_sampler
 from genprior.samplers.base import Sampler
 
-# Samplers weigh the measurement by 1 / noise^2: an exact measurement counts as one with this noise, a quarter of a grey
-# level of 8 bits.
-LEAST_NOISE = 1e-3
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
 MEASURED = 2**32 - 1
 # Pixels restored at once, which bounds memory: about 10 kB each where gradients are needed.
@@ -121,7 +118,6 @@ def restore(
     noise = _stated_noise(img, op, noise)
     measurement, give = _measure(img, op, noise, operator_parameters)
     task, back = _fit_channels(measurement, prior)
-    task = replace(task, noise=torch.as_tensor(task.noise).clamp_min(LEAST_NOISE))
     sampler = find_sampler(sampler, prior, steps)
 
     began = time.perf_counter()

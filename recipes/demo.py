@@ -55,7 +55,8 @@ def main() -> None:
 
     prior = genprior.load_prior(options.prior)
     rows, began = [], time.perf_counter()
-    print("| task | measurement | best classical | one sample | mean | seconds |\n|---|---|---|---|---|---|")
+    print("| task | measurement | best classical | one sample | mean | mean - classical | seconds |")
+    print("|---|---|---|---|---|---|---|")
     for seed, (task, (name, op, parameters)) in enumerate(TASKS.items()):
         image = photograph(name, options.size)
         measurement = genprior.degrade(image, op, noise=NOISE, seed=seed, **parameters)
@@ -68,7 +69,8 @@ def main() -> None:
         shown = [enlarged(measurement.y[0], truth.shape[1:]), baselines[best], result.samples[0], result.mean]
         cells = [f"{float(psnr(x, truth)):.2f} dB, {ssim(x, truth):.3f}" for x in shown]
         cells[1] = f"{best} {cells[1]}"
-        print(f"| {task} | {' | '.join(cells)} | {result.seconds:.1f} |", flush=True)
+        gain = float(psnr(result.mean, truth) - psnr(baselines[best], truth))
+        print(f"| {task} | {' | '.join(cells)} | {gain:+.2f} dB | {result.seconds:.1f} |", flush=True)
         rows.append([*shown, truth])
     print(f"{options.n} samples by {result.sampler}; {time.perf_counter() - began:.0f} s in all")
 

@@ -23,6 +23,7 @@ class Prior(nn.Module):
     Attributes:
         image_shape: (C, H, W) of x; None stands for an axis of any size.
         centre: the value, in the units of x, around which images lie: a float or a tensor that broadcasts to x.
+        spread: root mean square deviation of a value of x from the centre, in the units of x.
         sigma_min, sigma_max: the noise levels between which `denoise` is meant to be used: below sigma_min the
             noise no longer matters, at sigma_max the image no longer does.
         latent_shape: shape of one z of `decode`, or None.
@@ -32,6 +33,7 @@ class Prior(nn.Module):
     image_shape: tuple[int | None, int | None, int | None]
     latent_shape: tuple[int, ...] | None = None
     centre: float | Tensor
+    spread: float
     sigma_min: float
     sigma_max: float
     autocast: torch.dtype | None = None

@@ -109,6 +109,7 @@ class DDPM(Prior):
         self.betas = lookup("betas", betas, BETAS)(steps).tolist()
         self.alpha_bars = torch.cumprod(1 - torch.tensor(self.betas, dtype=torch.float64), 0).tolist()
         self.centre = 0.5
+        self.spread = UNIT * data_std
         self.sigma_min = UNIT * relative_noise(self.alpha_bars[0])
         self.sigma_max = UNIT * relative_noise(self.alpha_bars[-1])
         # Variance of the decoder p(x | x_1) of the bound, in squared units of x: measured by `fit_decoder`.

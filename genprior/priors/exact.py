@@ -43,6 +43,7 @@ class Gaussian(Prior):
         self.register_buffer("mean", mean.detach().clone())
         self.covariance = _as_covariance(covariance, mean)
         self.image_shape = self.latent_shape = tuple(mean.shape)
+        self.spread = float(self.covariance.eigenvalues.mean().sqrt())
         self.sigma_min, self.sigma_max = _levels(self.covariance, mean[None], mean)
 
     @classmethod
@@ -147,6 +148,8 @@ class GaussianMixture(Prior):
         self.register_buffer("centre", torch.tensordot(weights, means.detach().double(), 1).to(means))
         self.covariance = _as_covariance(covariance, means[0])
         self.image_shape = tuple(means.shape[1:])
+        between = torch.tensordot(self.weights, (means - self.centre).square(), 1).mean()
+        self.spread = float((self.covariance.eigenvalues.mean() + between).sqrt())
         self.sigma_min, self.sigma_max = _levels(self.covariance, means, self.centre)
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:

@@ -24,6 +24,7 @@ class Given(Prior):
             raise ValueError(f"This prior has {classes} classes, numbered from 0; there is no label {label!r}.")
         self.prior, self.label = prior, label
         self.image_shape, self.centre = prior.image_shape, prior.centre
+        self.spread = prior.spread
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
 
     def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:

@@ -1,7 +1,9 @@
 """Posterior samplers by name."""
 
 import dataclasses
+import math
 
+from genprior.operators.base import as_integer
 from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.registry import lookup
 from genprior.samplers.base import Sampler
@@ -26,9 +28,9 @@ def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None)
         raise ValueError(f"A sampler is a name or an object such as DPS(zeta=0.5), not {sampler!r}.")
     if steps is None:
         return sampler
-    if not isinstance(steps, int) or steps < 1 or not sampler.steps:
-        raise ValueError(f"{type(sampler).__name__} cannot take steps={steps!r}; give a whole number, at least 1.")
-    return dataclasses.replace(sampler, steps=steps)
+    if not sampler.steps:
+        raise ValueError(f"{type(sampler).__name__} has no steps; leave steps={steps!r} out.")
+    return dataclasses.replace(sampler, steps=as_integer("steps", steps, 1, math.inf))
 
 
 def automatic(prior: Prior) -> Sampler:

@@ -3,15 +3,17 @@
 Notation: y = A x + noise n the measurement; x_t = x + sigma n; x_hat = E[x | x_t]; one row of a batch is one chain.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.base import Measurement, as_integer
 from genprior.priors.base import Prior, UnsupportedError, supports
 
 Denoiser = Callable[[Tensor, float], Tensor]
@@ -30,6 +32,11 @@ class Sampler(ABC):
     needs: ClassVar[str] = "denoise"
     steps: int = 0
 
+    def __post_init__(self):
+        """Check the parameters; samplers with more than `steps` add to it."""
+        if type(self).steps:
+            as_integer("steps", self.steps, 1, math.inf)
+
     @abstractmethod
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         """One draw per row of the measurement, (B, *image_shape); see `__call__`, which checks the arguments."""
@@ -45,7 +52,10 @@ class Sampler(ABC):
         Arguments:
             prior: has the method that the sampler needs.
             measurement: y (B, *measurement_shape) with its operator and noise level.
-            noise: the noise of the B chains.
+            noise: the noise of the B chains; rows of one image number have one measurement.
+
+        Methods that weigh y by 1 / noise^2 take it to be no less noisy than a fifth of the prior's sigma_min, below
+        which noise no longer matters; `Exact` takes it as it is.
 
         Raises:
             UnsupportedError: the prior lacks what the sampler needs.
@@ -62,16 +72,33 @@ class Sampler(ABC):
                 f"The operator acts on images of shape {tuple(shape)}, the prior is one of {prior.image_shape} "
                 "(None: any). Resize or convert the image, or choose another prior."
             )
+        if self.needs == "denoise":
+            least, given = prior.sigma_min / 5, measurement.noise
+            floored = given.clamp_min(least) if isinstance(given, Tensor) else max(given, least)
+            measurement = replace(measurement, noise=floored)
         return self.sample(prior, measurement, noise)
 
 
-def begin(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
-    """x_t at the first noise level: argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / sigma^2, plus sigma n.
+def first_level(prior: Prior, start: float | None) -> float:
+    """The noise level to start from: `start` in multiples of the prior's spread, or None for its sigma_max."""
+    if start is None:
+        return prior.sigma_max
+    level = min(start * prior.spread, prior.sigma_max)
+    if not level > prior.sigma_min:
+        raise ValueError(
+            f"start={start} times the spread {prior.spread:.3g} of the prior is not above its sigma_min "
+            f"{prior.sigma_min:.3g}: give a larger start, or None for sigma_max {prior.sigma_max:.3g}."
+        )
+    return level
 
-    At sigma_max the measurement hardly matters to x_t, and this is centre + sigma n but for that; at lower levels it
+
+def begin(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
+    """x_t at the first noise level: argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, plus sigma n.
+
+    At sigma_max, many times the spread, this is centre + sigma n for all that matters; at lower levels the first term
     brings what a denoiser could no longer change, such as the mean colour of a large image.
     """
     y, A = measurement.y, measurement.operator
     centre = torch.as_tensor(prior.centre).to(y).expand(len(y), *A.image_shape)
-    x = A.prox(centre, y, (sigma / measurement.noise) ** 2)
+    x = A.prox(centre, y, (prior.spread / measurement.noise) ** 2)
     return x + sigma * noise(x)

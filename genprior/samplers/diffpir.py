@@ -7,9 +7,9 @@ from itertools import pairwise
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler, begin
+from genprior.samplers.base import Sampler, begin, first_level
 from genprior.samplers.integrate import geometric
 
 
@@ -30,14 +30,19 @@ class DiffPIR(Sampler):
         steps: evaluations of the denoiser; published: 100 (20 for noiseless inpainting).
         weight: lambda, the weight of the denoised image against the measurement; published: 1 to 15, by task.
         zeta: share of fresh noise; published: 0.1 for deblurring, 0.25 for super-resolution, 1 for inpainting.
-        start: noise level, in the units of x, of the first step, which starts from the measurement (see `begin`); cut
-            to the prior's sigma_max. The published t_start.
+        start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
+            None for sigma_max. The published t_start; 4, which is sigma = 1 for photographs, saves half of the steps.
     """
 
     steps: int = 40
     weight: float = 1.0
     zeta: float = 1.0
-    start: float = 1.0
+    start: float | None = 4.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_number("weight", self.weight, 1e-12, math.inf)
+        as_number("zeta", self.zeta, 0, 1)
 
     @property
     def evaluations(self) -> int:
@@ -45,7 +50,7 @@ class DiffPIR(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y, A = measurement.y, measurement.operator
-        sigmas = geometric(min(self.start, prior.sigma_max), prior.sigma_min, self.steps)
+        sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
             x_hat = prior.denoise(x, sigma)

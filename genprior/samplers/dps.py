@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genprior.linalg import norm
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin
 from genprior.samplers.integrate import ancestral_step, variance_preserving
@@ -38,6 +38,11 @@ class DPS(Sampler):
     steps: int = 1000
     unit: float = 0.5
 
+    def __post_init__(self):
+        super().__post_init__()
+        as_number("zeta", self.zeta, 0, math.inf)
+        as_number("unit", self.unit, 1e-12, math.inf)
+
     @property
     def evaluations(self) -> int:
         return 2 * self.steps
@@ -50,8 +55,8 @@ class DPS(Sampler):
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
                 x_hat = prior.denoise(x, sigma)
-                residual = norm(y - A(x_hat))
-            (gradient,) = torch.autograd.grad(residual.sum(), x)
+                residual = norm(y - A(x_hat)).sum()
+            (gradient,) = torch.autograd.grad(residual, x)
             x = ancestral_step(x.detach(), x_hat.detach(), sigma, sigma_next, noise)
             x = x - self.zeta * self.unit * self._dilation(sigma) * self._dilation(sigma_next) * gradient
         return x
