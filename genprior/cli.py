@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, help="image files, folders, or .npy arrays")
-    _add_output(parser, "file for one input, or folder (made if needed)")
+    parser.add_argument("inputs", nargs="+", type=Path, help="image files, .npy arrays, or folders of them")
+    seed = "of all randomness, with the file's name: a file's result is the same alone and in a folder (default: 0)"
+    _add_output(parser, "file for one input, or folder (made if needed)", seed)
 
 
-def _add_output(parser: argparse.ArgumentParser, text: str) -> None:
+def _add_output(parser: argparse.ArgumentParser, text: str, seed: str = "of all randomness (default: 0)") -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    parser.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help=seed)
 
 
 def _add_operator(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +133,7 @@ def _restore(options: argparse.Namespace) -> int:
             n=options.n,
             noise=options.noise,
             steps=options.steps,
-            seed=options.seed,
+            seed=_seed(options, path),
             **_parameters(options, path),
         )
         if target.suffix == ".npy":
@@ -159,7 +161,8 @@ def _degrade(options: argparse.Namespace) -> int:
         if "size" in parameters:
             size = parameters["size"]
             parameters["size"] = size[0] if len(size) == 1 else tuple(size)
-        measurement = genprior.degrade(_load(path), options.op, noise=options.noise, seed=options.seed, **parameters)
+        seed = _seed(options, path)
+        measurement = genprior.degrade(_load(path), options.op, noise=options.noise, seed=seed, **parameters)
         y = measurement.y[0]
         if mask is not None:
             # The noise under the holes means nothing; black says so.
@@ -198,7 +201,7 @@ def _train(options: argparse.Namespace) -> int:
     import torch
 
     from genprior.priors.ddpm import DDPM
-    from genprior.training.data import Arrays, Photos
+    from genprior.training.data import Arrays, Photos, first
     from genprior.training.loop import Settings, train
     from genprior.training.objectives import Denoising
 
@@ -208,6 +211,7 @@ def _train(options: argparse.Namespace) -> int:
         return Photos(path, options.size, channels=options.channels, seed=options.seed, augment=augment)
 
     data = dataset(options.data, True)
+    held_out = dataset(options.validation or options.data, False)
     shape = tuple(data[0]["x"].shape) if isinstance(data, Arrays) else (options.channels, None, None)
     classes = int(data.labels.max()) + 1 if isinstance(data, Arrays) and options.labels else 0
     with torch.random.fork_rng():
@@ -222,8 +226,9 @@ def _train(options: argparse.Namespace) -> int:
         data,
         settings,
         options.out,
-        validation=options.validation and dataset(options.validation, False),
+        validation=held_out if options.validation else None,
         preview=lambda prior: prior.sample(16, size=size, steps=50),
+        finish=lambda prior: prior.fit_decoder(first(held_out, 64)),
         card={"data": Path(options.data).name, "licence": options.licence},
     )
     print(f"{Path(options.out) / 'prior'} is ready: genprior restore … --prior {Path(options.out) / 'prior'}")
@@ -251,8 +256,9 @@ def _each(options: argparse.Namespace, run: Callable[[Path, Path], None]) -> int
     for path, target in pairs:
         try:
             run(path, target)
-        except _expected_errors() as error:
-            print(f"genprior: {path}: {error}", file=sys.stderr)
+        # RuntimeError: torch is out of memory, which the next file may not need
+        except (*_expected_errors(), RuntimeError, MemoryError) as error:
+            print(f"genprior: {path}: {str(error) or type(error).__name__}", file=sys.stderr)
             failures += 1
     if failures and len(pairs) > 1:
         print(f"genprior: {failures} of {len(pairs)} failed", file=sys.stderr)
@@ -272,9 +278,12 @@ def _targets(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
     pairs = []
     for given in inputs:
         if given.is_dir():
-            found = _without_masks(list_images(given))
+            listed = list_images(given, (*IMAGE_SUFFIXES, ".npy"))
+            found = _without_masks(listed)
             if not found:
                 raise ValueError(f"There are no images in {given}.")
+            if masks := len(listed) - len(found):
+                print(f"genprior: {given}: skipped {masks} masks, NAME_mask beside NAME", file=sys.stderr)
             pairs += [(path, out / path.relative_to(given).with_suffix(".png")) for path in found]
         else:
             pairs.append((given, out / f"{given.stem}.png"))
@@ -291,6 +300,10 @@ def _without_masks(paths: list[Path]) -> list[Path]:
     names = {path.with_suffix("") for path in paths}
     masks = {path.with_name(f"{path.name}_mask") for path in names}
     return [path for path in paths if path.with_suffix("") not in masks]
+
+
+def _seed(options: argparse.Namespace, path: Path) -> int:
+    return zlib.crc32(f"{options.seed} {path.name}".encode())
 
 
 def _parameters(options: argparse.Namespace, path: Path) -> dict[str, Any]:

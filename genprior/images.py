@@ -213,8 +213,8 @@ def save(x: Tensor | Image.Image, path: str | os.PathLike) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def list_images(folder: str | os.PathLike) -> list[Path]:
-    """The image files (by suffix, `IMAGE_SUFFIXES`) in a folder and its subfolders, sorted; hidden files are left out.
+def list_images(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """The image files (by suffix) in a folder and its subfolders, sorted; hidden files are left out.
 
     Raises:
         NotADirectoryError: there is no such folder.
@@ -225,7 +225,7 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in _FORMATS and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
     )
 
 

@@ -63,7 +63,8 @@ class Noise:
         sample: (B,) integers in [0, 2**32): the sample (chain) of that image; default 0.
 
     Raises:
-        ValueError: the seed or a number is out of range, or image and sample differ in length.
+        ValueError: the seed or a number is out of range (numbers are checked on the CPU only), or image and sample
+            differ in length.
 
     References:
         Parallel random numbers: as easy as 1, 2, 3. J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, 2011.
@@ -148,6 +149,7 @@ def _words(name: str, numbers: Tensor | Sequence[int]) -> Tensor:
     if words.ndim != 1 or words.is_floating_point() or words.is_complex():
         raise ValueError(f"{name} is {numbers!r}: give a list of integers, one per row")
     words = words.to(torch.int64)
-    if ((words < 0) | (words > MASK)).any():
+    # Other devices are not asked: their answer would have to be waited for.
+    if words.device.type == "cpu" and ((words < 0) | (words > MASK)).any():
         raise ValueError(f"{name} numbers {words.tolist()} are out of range: give integers in [0, 2**32)")
     return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import math
 import secrets
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -34,8 +36,10 @@ from genprior.samplers.base import Sampler
 
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
 MEASURED = 2**32 - 1
-# Pixels restored at once, which bounds memory: about 10 kB each where gradients are needed.
-PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**21, "mps": 2**19}
+# Memory that a pixel takes where gradients are needed, about, and how many are restored at once where the free memory
+# is not known.
+BYTES_PER_PIXEL = 10_000
+PIXELS_AT_ONCE = {"cpu": 2**18, "mps": 2**19}
 
 
 def degrade(
@@ -48,7 +52,7 @@ def degrade(
         op: name of an operator, an operator, or a deepinv physics; see `restore`. For "inpaint", `mask` may also be
             "random" (with `fraction`), "box" (with `size`) or "stroke" (with `fraction`).
         noise: standard deviation in the units of x, [0, 1].
-        seed: keys noise and simulated masks; None for a fresh one.
+        seed: keys noise and simulated masks, of which each image has its own; None for a fresh one.
         operator_parameters: of a named operator.
 
     Returns:
@@ -62,7 +66,7 @@ def degrade(
     x = images.read(img, role="image").x
     shape = tuple(x.shape[1:])
     if isinstance(op, str):
-        operator = for_image(op, shape, **_simulation(canonical(op), shape, operator_parameters, seed))
+        operator = for_image(op, shape, **_simulation(canonical(op), x, operator_parameters, seed))
     else:
         operator = _as_operator(op, operator_parameters, shape)
     y = operator(x)
@@ -94,6 +98,7 @@ def restore(
             alpha 0 mark holes too), "super-resolution" (`scale`, `antialias`), "gaussian-deblur" (`width`, `boundary`),
             "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise"; or
             an operator or deepinv physics, which take `img` as it is, in their measurement shape, batch axis optional.
+            A physics that does not say the size of its images takes `image_shape=(C, H, W)`, by default that of y.
         prior: name ("ddpm-photo"), family ("ddpm"), folder of a trained prior, or a prior.
         sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`.
         n: how many samples of each image.
@@ -176,12 +181,13 @@ class Restoration:
         return self._give(self._batch(self.mean).clamp(0, 1))
 
     def __array__(self, dtype=None, copy=None):
-        """The mean, clipped, (H, W) or (H, W, C), B first for several images."""
-        array = self.mean.clamp(0, 1).movedim(-3, -1).numpy()
-        array = array[..., 0] if array.shape[-1] == 1 else array
+        """`image` as an array, in its layout; the items of a list are stacked."""
+        array = _as_array(self.image)
         return array if dtype is None else array.astype(dtype)
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
+        if self.mean.shape[-3] not in (1, 3):
+            return None
         buffer = io.BytesIO()
         images.to_pil(images.grid(self._batch(self.mean))).save(buffer, "PNG")
         return buffer.getvalue()
@@ -193,11 +199,10 @@ class Restoration:
             FileExistsError: something is there, and `overwrite` is False; nothing is written.
         """
         path = Path(path)
-        given = self.image if isinstance(self.image, list) else [self.image]
-        # PIL images have what tensors have not: alpha, 16 bits, a colour profile.
-        kept = given if all(map(_is_pil, given)) else self._batch(self.mean)
-        single = self.samples.dim() == 4
-        outputs = {path if single else path / f"{i}.png": image for i, image in enumerate(kept)}
+        image, means = self.image, self._batch(self.mean)
+        given = image if isinstance(image, list) else [image] * len(means)
+        targets = [path] if len(means) == 1 else [path / f"{i}.png" for i in range(len(means))]
+        outputs = {target: _to_write(*each, target) for *each, target in zip(given, means, targets)}
         there = [str(p) for p in outputs if p.exists()]
         if there and not overwrite:
             raise FileExistsError(f"{', '.join(there)} exists; choose another path or pass overwrite=True.")
@@ -272,14 +277,17 @@ def _as_noise(noise: Any) -> float | Tensor:
     return float(noise)
 
 
-def _simulation(op: str, shape: tuple[int, ...], parameters: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The parameters of `op`, masks read, simulated masks seeded."""
+def _simulation(op: str, x: Tensor, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The parameters of `op`, masks read or simulated: one for each image, keyed by (seed, image number)."""
     mask = parameters.get("mask")
     if op != "inpaint" or mask is None:
         return parameters
-    if _is_simulated(mask):
-        return {"seed": seed, **parameters}
-    return {**parameters, "mask": images.read_mask(mask, shape[-2:])}
+    if not _is_simulated(mask):
+        return {**parameters, "mask": images.read_mask(mask, tuple(x.shape[-2:]))}
+    as_integer("seed", seed, 0, math.inf)
+    seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(len(x))]
+    masks = [for_image(op, tuple(x.shape[1:]), **parameters, seed=s).mask for s in seeds]
+    return {"mask": torch.cat(masks)}
 
 
 def _is_simulated(mask: Any) -> bool:
@@ -317,9 +325,20 @@ def _measure(
     if isinstance(op, str):
         return _measure_picture(img, canonical(op), noise, parameters)
 
-    operator = _as_operator(op, parameters)
+    operator = _physics_operator(op, img, **parameters) if _is_physics(op) else _as_operator(op, parameters)
     y, give = _uninterpreted(img, operator)
     return Measurement(y, operator, noise_level(y) if noise is None else noise), give
+
+
+def _physics_operator(physics: Any, img: Any, image_shape: tuple[int, ...] | None = None, **others) -> LinearOperator:
+    """The operator of a physics; where nothing says the size of its images, they are taken to have that of y."""
+    if others:
+        raise ValueError(f"{sorted(others)} belong to named operators; a deepinv physics takes image_shape only.")
+    known = image_shape is not None or getattr(physics, "img_size", None) is not None
+    if known or not isinstance(img, Tensor | np.ndarray):
+        return from_physics(physics, image_shape)
+    shape = tuple(img.shape[-3:])
+    return from_physics(physics, shape, shape)
 
 
 def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -342,7 +361,8 @@ def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable
         x = x.to(y.device, y.dtype if y.is_floating_point() else torch.float32)
         return x.numpy() if isinstance(img, np.ndarray) else x
 
-    return (y if batched else y[None]).detach().float(), give
+    y_in_floats = y.detach().to(torch.promote_types(y.dtype, torch.float32))
+    return y_in_floats if batched else y_in_floats[None], give
 
 
 def _measure_picture(
@@ -408,9 +428,9 @@ def _draw(prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed
     image = torch.arange(len(measurement.y)).repeat_interleave(n)
     sample = torch.arange(n).repeat(len(measurement.y))
     pixels = A.image_shape[-2] * A.image_shape[-1]
-    chunks = torch.arange(len(image)).split(max(1, PIXELS_AT_ONCE.get(device.type, 2**18) // pixels))
+    chunks = torch.arange(len(image)).split(max(1, _pixels_at_once(device) // pixels))
     draws = []
-    with torch.no_grad(), _progress(prior, len(chunks) * sampler.steps, progress):
+    with torch.no_grad(), _watched(prior, len(chunks) * sampler.steps, progress) as prior:
         for rows in chunks:
             part = measurement.select(image[rows])
             part = Measurement(part.y.to(state), part.operator, _to(part.noise, device))
@@ -435,16 +455,29 @@ def _keep_known(samples: Tensor, measurement: Measurement) -> Tensor:
     return torch.where(keep[:, None], y[:, None], samples)
 
 
+def _pixels_at_once(device: torch.device) -> int:
+    """How many pixels to restore at once, which bounds memory: on a GPU to half of what is free."""
+    if device.type != "cuda":
+        return PIXELS_AT_ONCE.get(device.type, 2**18)
+    free, _ = torch.cuda.mem_get_info(device)
+    # What torch keeps for reuse is free too.
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (free + cached) // 2 // BYTES_PER_PIXEL
+
+
 @contextlib.contextmanager
-def _progress(prior: Prior, total: int, shown: bool) -> Iterator[None]:
-    """A bar that moves with every forward pass of the prior's networks."""
+def _watched(prior: Prior, total: int, shown: bool) -> Iterator[Prior]:
+    """The prior, with a bar that moves with every call of its `denoise`."""
     with tqdm(total=total, desc="restore", disable=None if shown and total else True, leave=False) as bar:
-        hooks = [net.register_forward_hook(lambda *_: bar.update() and None) for net in prior.children()]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+
+        def denoise(x_t: Tensor, sigma: float | Tensor) -> Tensor:
+            x_hat = prior.denoise(x_t, sigma)
+            bar.update()
+            return x_hat
+
+        watched = copy.copy(prior)  # shares its networks; the user's prior is left alone
+        watched.denoise = denoise
+        yield watched
 
 
 def _state(prior: Prior) -> Tensor:
@@ -467,5 +500,14 @@ def _kind(thing: Any) -> str:
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
-def _is_pil(image: Any) -> bool:
-    return type(image).__module__.startswith("PIL.")
+def _as_array(image: Any) -> np.ndarray:
+    if isinstance(image, list):
+        return np.stack([_as_array(item) for item in image])
+    return image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+
+
+def _to_write(image: Any, mean: Tensor, path: Path) -> Tensor | Image.Image:
+    """The mean, or for what has more than 8 bits of it, alpha or a colour profile, the PIL image that has them."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint16 and image.ndim == 2:
+        return Image.fromarray(image) if path.suffix.lower() in (".png", ".tif", ".tiff") else mean
+    return image if isinstance(image, Image.Image) else mean

@@ -12,7 +12,7 @@ import torch
 
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
-from genprior.training.data import Arrays
+from genprior.training.data import Arrays, first
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import NoisePrediction
 
@@ -49,7 +49,7 @@ def main() -> None:
         options.out,
         validation=held_out,
         preview=preview,
-        finish=lambda prior: prior.fit_decoder(torch.stack([held_out[i]["x"] for i in range(1000)])),
+        finish=lambda prior: prior.fit_decoder(first(held_out, 1000)),
         card={"data": "MNIST, first 55,000 training digits", "licence": "CC BY-SA 3.0"},
     )
 

@@ -14,7 +14,7 @@ import torch
 
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
-from genprior.training.data import Photos
+from genprior.training.data import Photos, first
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import Denoising
 
@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("--licence", default="see the training data", help="of the weights, for the card")
     options = parser.parse_args()
 
+    data = Photos(options.data, options.size, seed=options.seed)
+    held_out = Photos(options.validation or options.data, 128, augment=False)
+
     torch.manual_seed(options.seed)
     prior = DDPM((3, None, None))
     settings = Settings(
@@ -45,11 +48,12 @@ def main() -> None:
     train(
         prior,
         [Denoising(prior, seed=options.seed)],
-        Photos(options.data, options.size, seed=options.seed),
+        data,
         settings,
         options.out,
-        validation=options.validation and Photos(options.validation, 128, augment=False),
+        validation=held_out if options.validation else None,
         preview=preview,
+        finish=lambda prior: prior.fit_decoder(first(held_out, 64)),
         card={"data": f"{Path(options.data).name}: random crops of {options.size} px", "licence": options.licence},
     )
 

@@ -175,3 +175,11 @@ def test_seeds_reach_the_whole_range():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_numbers_on_a_device_are_not_waited_for():
+    """Reading a value of a tensor on the meta device, which has none, is an error."""
+    noise = Noise(0, torch.zeros(2, dtype=torch.int64, device="meta"))
+    assert noise(torch.empty(2, 3, device="meta")).shape == (2, 3)
+    with pytest.raises(ValueError, match="out of range"):
+        Noise(0, torch.tensor([0, 2**32]))

@@ -16,6 +16,7 @@ from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measure
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.ddpm import DDPM
 from genprior.priors.exact import Gaussian
+from genprior.priors.given import Given
 
 H, W = 6, 5
 # Exact draws are made in float32 from an SVD in float64: what should be equal differs by a few roundings of 1.
@@ -129,7 +130,14 @@ def test_degrade_is_the_operator_and_white_noise_of_the_stated_deviation():
     assert abs(n.var() - 1) < 4 * math.sqrt(2 / n.numel())
     assert torch.equal(m.y, genprior.degrade(x, "gaussian-deblur", width=1.0, noise=0.1, seed=0).y)
     assert not torch.equal(m.y, genprior.degrade(x, "gaussian-deblur", width=1.0, noise=0.1, seed=1).y)
-    assert m.y.min() < 0 or m.y.max() > 1 or x.max() < 0.9
+
+
+def test_what_is_measured_is_not_clipped():
+    x = torch.tensor([0.0, 1.0]).repeat(1, 20, 10)
+    y = genprior.degrade(x, "denoise", noise=0.1, seed=0).y[0]
+    # half of the 200 values at either end are outside: 5 standard deviations of that count are 0.18 of them
+    assert abs((y[x == 0] < 0).float().mean() - 0.5) < 0.18
+    assert abs((y[x == 1] > 1).float().mean() - 0.5) < 0.18
 
 
 # ---- randomness ----
@@ -332,6 +340,34 @@ def test_deepinv_physics_is_an_operator():
     assert ((mean - ours.mean).abs() < 5 * ours.std * math.sqrt(2 / n) + 1e-6).all()
 
 
+@pytest.mark.parametrize("y", [photo(), photo().double().numpy(), photo()[None]])
+def test_physics_that_does_not_say_its_size_measures_what_has_the_shape_of_y(y):
+    deepinv = pytest.importorskip("deepinv")
+    samples = restore(y, deepinv.physics.Denoising()).samples
+    # the same posterior mean, by conjugate gradients on other noise: draws of the same seed differ by bases only
+    torch.testing.assert_close(samples, restore(photo(), Denoise((1, H, W))).samples, atol=1e-4, rtol=0)
+
+
+def test_physics_that_changes_the_shape_asks_for_that_of_its_images():
+    deepinv = pytest.importorskip("deepinv")
+    kernel = torch.zeros(1, 1, 3, 3)
+    kernel[..., 1, 1] = 1
+    physics, y = deepinv.physics.Blur(filter=kernel, padding="valid"), photo(1)[:, 1:-1, 1:-1]
+    fails(ValueError, r"measures \(1, 2, 1\) of .*give image_shape=", y, physics)
+    fails(ValueError, "takes image_shape only", y, physics, scale=2)
+    result = restore(y, physics, image_shape=(1, H, W), noise=1e-3)
+    # noise 1e-3 against a deviation of 0.2: 5 of them
+    torch.testing.assert_close(result.samples[0, :, 1:-1, 1:-1], y, atol=5e-3, rtol=0)
+    assert torch.equal(genprior.degrade(photo(), physics).y[0], y)
+
+
+def test_measurement_of_an_operator_keeps_double_precision():
+    y = photo().double() + 1e-10
+    assert torch.equal(restore(y, Denoise((1, H, W))).measurement.y[0], y)
+    half = photo().half()
+    assert torch.equal(restore(half, Denoise((1, H, W))).measurement.y[0], half.float())
+
+
 # ---- the result ----
 
 
@@ -384,19 +420,24 @@ def test_mean_and_deviation_are_those_of_the_samples():
     assert torch.equal(restore(photo(), mask=MASK, n=1).std, torch.zeros(1, H, W))
 
 
-def test_array_is_the_clipped_mean_channels_last():
-    result = restore(5 * photo(3) - 2, "denoise", RGB, n=2)
-    np.testing.assert_array_equal(np.asarray(result), result.mean.clamp(0, 1).movedim(0, -1).numpy())
-    assert np.asarray(restore(photo(), "denoise"), dtype=np.float64).shape == (H, W)
+def test_array_is_the_image_in_the_layout_given():
+    y = 5 * photo(3) - 2
+    result = restore(y, "denoise", RGB, n=2)
+    np.testing.assert_array_equal(np.asarray(result), result.mean.clamp(0, 1).numpy())
+    last = restore(y.movedim(0, -1).numpy(), "denoise", RGB, n=2)
+    np.testing.assert_array_equal(np.asarray(last), np.asarray(result).transpose(1, 2, 0))
+    eight_bits = [Image.fromarray((photo(3, seed).movedim(0, -1).numpy() * 255).astype(np.uint8)) for seed in (0, 1)]
+    result = restore(eight_bits, "denoise", RGB)
+    np.testing.assert_array_equal(np.asarray(result), np.stack([np.asarray(image) for image in result.image]))
+    assert np.asarray(result).dtype == np.uint8
     assert np.asarray(restore(photo(), "denoise"), dtype=np.float64).dtype == np.float64
-    assert np.asarray(restore(torch.stack([photo()] * 2), "denoise")).shape == (2, H, W)
 
 
 def test_save_never_overwrites_unless_told(tmp_path):
     result = restore(photo(3), "denoise", RGB, noise=0.01)
     assert result.save(tmp_path / "a.png") == [tmp_path / "a.png"]
     written = np.asarray(Image.open(tmp_path / "a.png"))
-    np.testing.assert_array_equal(written, np.rint(np.asarray(result) * 255))
+    np.testing.assert_array_equal(written, np.rint(np.asarray(result) * 255).transpose(1, 2, 0))
     bytes_before = (tmp_path / "a.png").read_bytes()
     other = restore(photo(3, seed=1), "denoise", RGB, noise=0.01)
     with pytest.raises(FileExistsError, match="overwrite=True"):
@@ -429,7 +470,22 @@ def test_alpha_is_saved_with_the_image(tmp_path):
 def test_png_shows_the_mean():
     result = restore(photo(3), "denoise", RGB, n=2)
     shown = np.asarray(Image.open(io.BytesIO(result._repr_png_())))
-    np.testing.assert_array_equal(shown, np.rint(np.asarray(result) * 255))
+    np.testing.assert_array_equal(shown, np.rint(np.asarray(result) * 255).transpose(1, 2, 0))
+
+
+def test_what_is_no_picture_has_no_png():
+    two = gaussian(2)
+    assert restore(photo(2), "denoise", two)._repr_png_() is None
+
+
+def test_sixteen_bits_are_saved_where_the_format_has_them(tmp_path):
+    grey = (photo()[0].numpy() * 65535).astype(np.uint16)
+    result = restore(grey, mask=MASK, noise=0)
+    result.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), result.image)
+    np.testing.assert_array_equal(result.image[~MASK], grey[~MASK])
+    result.save(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.bmp")), np.rint(result.image / 257))
 
 
 def test_plot_shows_measurement_samples_mean_and_deviation():
@@ -461,23 +517,16 @@ def test_text_names_what_would_reproduce_the_result():
         assert part in text
 
 
-def test_progress_moves_with_the_network_and_hides_from_files(capsys, monkeypatch):
-    class Net(torch.nn.Module):
-        def forward(self, x_t, sigma):
-            return x_t / (1 + sigma**2)
-
-    class Diffusion(Prior):
-        image_shape, centre, sigma_min, sigma_max = (1, None, None), 0.5, 0.01, 10.0
-
-        def __init__(self):
-            super().__init__()
-            self.net = Net()
-
-        def denoise(self, x_t, sigma):
-            return self.net(x_t, sigma)
-
-    prior = Diffusion()
-    restore(photo(), "denoise", prior, steps=4, progress=True)
+@pytest.mark.parametrize("kind", ["network", "wrapped", "closed form"])
+def test_progress_moves_with_the_denoiser_and_hides_from_files(kind, capsys, monkeypatch):
+    prior = {
+        "network": DDPM((1, None, None), widths=(8, 8), blocks=1),
+        "wrapped": Given(DDPM((1, None, None), widths=(8, 8), blocks=1, classes=2), 1),
+        "closed form": gaussian(),
+    }[kind]
+    attributes = set(vars(prior))
+    options = {"sampler": "diffpir", "steps": 4}
+    restore(photo(), "denoise", prior, progress=True, **options)
     assert capsys.readouterr().err == ""  # not a terminal
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     totals = []
@@ -488,11 +537,11 @@ def test_progress_moves_with_the_network_and_hides_from_files(capsys, monkeypatc
             super().close()
 
     monkeypatch.setattr(restoration, "tqdm", Bar)
-    restore(photo(), "denoise", prior, steps=4, progress=True)
+    restore(photo(), "denoise", prior, progress=True, **options)
     assert set(totals) == {(4, 4)}
     assert "restore" in capsys.readouterr().err
-    assert not prior.net._forward_hooks
-    restore(photo(), "denoise", prior, steps=4, progress=False)
+    assert set(vars(prior)) == attributes
+    restore(photo(), "denoise", prior, progress=False, **options)
     assert capsys.readouterr().err == ""
 
 
@@ -573,8 +622,8 @@ WRONG = {
     "sizes": (ValueError, "one batch of one size", ([Y, Y[:, :3]], "denoise"), {}),
     "n": (ValueError, "n, the number of samples", (Y, "denoise"), {"n": 0}),
     "n's type": (ValueError, "n, the number of samples", (Y, "denoise"), {"n": "3"}),
-    "steps": (ValueError, "steps=0", (Y, "denoise"), {"steps": 0, "sampler": "diffpir"}),
-    "steps of none": (ValueError, "Exact cannot take steps=3", (Y, "denoise"), {"steps": 3}),
+    "steps": (ValueError, "steps is a whole number from 1.*got 0", (Y, "denoise"), {"steps": 0, "sampler": "diffpir"}),
+    "steps of none": (ValueError, "Exact has no steps; leave steps=3 out", (Y, "denoise"), {"steps": 3}),
     "noise": (ValueError, "standard deviation", (Y, "denoise"), {"noise": -0.1}),
     "noise NaN": (ValueError, "standard deviation", (Y, "denoise"), {"noise": math.nan}),
     "noise's type": (TypeError, "noise is a standard deviation.*'0.1'", (Y, "denoise"), {"noise": "0.1"}),
@@ -641,6 +690,22 @@ def test_simulated_masks_are_keyed_by_the_seed():
     masks = [genprior.degrade(Y, "inpaint", mask="random", fraction=0.5, seed=seed).operator.mask for seed in (1, 1, 2)]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+
+
+def test_each_image_has_a_simulated_mask_of_its_own():
+    options = {"op": "inpaint", "mask": "random", "fraction": 0.5, "seed": 1}
+    one, two = (genprior.degrade([Y] * n, **options).operator.mask for n in (1, 2))
+    assert two.flatten(1).sum(1).tolist() == [H * W / 2] * 2
+    assert not torch.equal(two[0], two[1])
+    assert torch.equal(one[0], two[0])
+
+
+def test_a_gpu_is_filled_to_half_of_what_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (6 * 10**9, 16 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 10**9)
+    # half of 6 + (3 - 1) GB at 10 kB a pixel
+    assert restoration._pixels_at_once(torch.device("cuda")) == 400_000
 
 
 def test_files_are_read_as_operators_take_them(tmp_path):

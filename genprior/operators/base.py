@@ -281,7 +281,10 @@ class Composition(LinearOperator):
         return self.inner.adjoint(self.outer.adjoint(y))
 
     def frame(self, x: Tensor) -> Tensor:
-        return self.inner.frame(x)
+        framed = self.inner.frame(x)
+        # The outer frame is one of inner measurements: it is that of x too where both have the same pixels.
+        same_pixels = framed.shape[-2:] == self.inner.measurement_shape[-2:]
+        return self.outer.frame(framed) if same_pixels else framed
 
     def _select(self, index: Tensor) -> Composition:
         return Composition(self.outer.select(index), self.inner.select(index), self.iterations)

@@ -18,7 +18,8 @@ def from_physics(
 ) -> LinearOperator:
     """The operator A of a linear deepinv physics; its noise is left out, see `physics_noise`.
 
-    A and A^T are those of a copy of the physics made now; `solve`, `prox` and `pinv` are ours, by conjugate gradients.
+    A and A^T are those of a copy of the physics made now, in its own precision; `solve`, `prox` and `pinv` are ours,
+    by conjugate gradients.
 
     Arguments:
         physics: any physics with A and A_adjoint on real (B, C, H, W) tensors, the same A for every image.
@@ -84,9 +85,16 @@ class PhysicsOperator(LinearOperator):
         self.image_shape = as_shape(image_shape)
         # a copy: the user's may change, and moving it to another device would change it
         physics = physics.clone()
-        state = next((a for a in (*physics.parameters(), *physics.buffers()) if a.is_floating_point()), torch.zeros(()))
+        states = [a for a in (*physics.parameters(), *physics.buffers()) if a.is_floating_point()]
+        state = states[0] if states else torch.zeros(())
         self._physics = {state.device: physics}
-        y = physics.A(torch.zeros(1, *self.image_shape, dtype=state.dtype, device=state.device))
+        self._dtype = state.dtype if states else None
+        try:
+            y = physics.A(torch.zeros(1, *self.image_shape, dtype=state.dtype, device=state.device))
+        except RuntimeError as error:
+            raise ValueError(
+                f"{name} cannot measure images of {self.image_shape} ({error}); give image_shape=(C, H, W)."
+            ) from error
         if not isinstance(y, Tensor) or y.is_complex() or y.ndim != 4 or len(y) != 1:
             given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"{name} must measure one real (1, C', H', W') tensor for one image; it gave {given}.")
@@ -94,14 +102,14 @@ class PhysicsOperator(LinearOperator):
         if measurement_shape is not None and as_shape(measurement_shape) != self.measurement_shape:
             raise ValueError(
                 f"{name} measures {self.measurement_shape} of images of {self.image_shape}, "
-                f"not {tuple(measurement_shape)}."
+                f"not {tuple(measurement_shape)}; give image_shape=(C, H, W)."
             )
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._on(x.device).A(x).to(x)
+        return self._on(x.device).A(x.to(dtype=self._dtype)).to(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._on(y.device).A_adjoint(y).to(y)
+        return self._on(y.device).A_adjoint(y.to(dtype=self._dtype)).to(y)
 
     def _select(self, index: Tensor) -> PhysicsOperator:
         return self

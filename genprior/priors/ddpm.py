@@ -69,7 +69,7 @@ class DDPM(Prior):
     Arguments:
         image_shape: (C, H, W); H and W may be None for a prior of images of any size.
         betas: "linear" or "cosine".
-        steps: T, the length of the chain.
+        steps: T, the length of the chain, at least 2.
         data_std: standard deviation of the pixels of u (0.5 for photographs, Karras et al.).
         classes: number of class labels, 0 for none; the `label` of `denoise` and `sample` conditions on one.
         widths, blocks, patch: see `UNet`.
@@ -123,7 +123,8 @@ class DDPM(Prior):
             label = torch.full((len(u_t),), self.classes, device=u_t.device)
         c_in = 1 / (s**2 + self.data_std**2).sqrt()
         with autocast(u_t.device, self.autocast):
-            return self.net(c_in * u_t, 0.25 * s.log().flatten(), label)
+            # At s = 0, where c_out = 0, any finite F will do.
+            return self.net(c_in * u_t, 0.25 * s.clamp_min(torch.finfo(s.dtype).tiny).log().flatten(), label)
 
     def skip_and_out(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """c_skip and c_out of u_hat = c_skip u_t + c_out F (Karras et al.)."""
@@ -182,6 +183,9 @@ class DDPM(Prior):
     def elbo(self, x: Tensor, *, seed: int = 0, terms: int = 64) -> Tensor:
         """A lower bound of ln p(x) in nats, (B,), density on the units of x: see `chain_elbo`.
 
+        p is the law of x under the hierarchy x_T -> … -> x_1 -> x over the levels below, not that of the draws of
+        `sample`, whose chain has other levels and no noise in its last step.
+
         The decoder is N(x_hat(x_1), v I) with the learned variance v = `decoder_variance`. The T levels run evenly in
         ln sigma from sigma_min to sigma_max: with those of the linear betas, whose last steps are coarse, the bound
         stays 0.29 nats per value below ln p(x) however large T is. The sum over T is estimated without bias from
@@ -198,6 +202,7 @@ class DDPM(Prior):
     @torch.no_grad()
     def fit_decoder(self, x: Tensor, *, seed: int = 0) -> None:
         """Set the decoder's variance to its maximum-likelihood value on x: the mean squared error at sigma_min."""
+        x = x.to(self.decoder_variance)
         x_1 = x + self.sigma_min * Noise(seed, torch.arange(len(x)))(x)
         self.decoder_variance.fill_((self.denoise(x_1, self.sigma_min) - x).square().mean())
 
@@ -222,7 +227,7 @@ def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patc
     for name, value, right, wanted in (
         ("image_shape", image_shape, whole(1, channels) and len(sides) == 2, "(C, H, W)"),
         ("image_shape", image_shape, whole(1, *(a for a in sides if a is not None)), "H and W at least 1, or None"),
-        ("steps", steps, whole(1, steps), "a whole number, at least 1"),
+        ("steps", steps, whole(2, steps), "a whole number, at least 2"),
         ("data_std", data_std, isinstance(data_std, (int, float)) and 0 < data_std < math.inf, "a positive number"),
         ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
         ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
@@ -239,10 +244,11 @@ def relative_noise(alpha_bar: float) -> float:
 
 
 def respaced(alpha_bars: list[float], steps: int) -> list[float]:
-    """`steps` values of alpha_bar, evenly spread over the chain, both ends kept."""
+    """`steps` values of alpha_bar, evenly spread over the chain, both ends kept; a single one is the noisiest."""
     if not 1 <= steps <= len(alpha_bars):
         raise ValueError(f"steps must lie between 1 and the {len(alpha_bars)} of the chain, got {steps}.")
-    return [alpha_bars[round(i)] for i in torch.linspace(0, len(alpha_bars) - 1, steps, dtype=torch.float64).tolist()]
+    kept = torch.linspace(len(alpha_bars) - 1, 0, steps, dtype=torch.float64).tolist()
+    return [alpha_bars[round(i)] for i in reversed(kept)]
 
 
 def ancestral_chain(

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -32,9 +33,15 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, folder)
 
 
-def save(folder: Path, step: int, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
-    """Write modules, optimisers and the step number to `folder`."""
-    tensors = {f"{name}/{key}": t for name, m in modules.items() for key, t in m.state_dict().items()}
+def save(
+    folder: Path,
+    step: int,
+    settings: dict[str, Any],
+    modules: dict[str, nn.Module],
+    optimizers: list[torch.optim.Optimizer],
+) -> None:
+    """Write modules, optimisers, the step number and the settings of the run to `folder`."""
+    tensors = _tensors(modules)
     for i, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer {i}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
@@ -43,15 +50,28 @@ def save(folder: Path, step: int, modules: dict[str, nn.Module], optimizers: lis
         save_file(
             {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}, temporary / "state.safetensors"
         )
-        (temporary / "state.json").write_text(json.dumps({"step": step}))
+        (temporary / "state.json").write_text(json.dumps({"step": step, "settings": settings}))
 
     write_folder(folder, write)
 
 
 def load(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> int:
-    """Restore what `save` wrote, in place; returns the step number."""
+    """Restore what `save` wrote, in place; returns the step number.
+
+    Raises:
+        ValueError: the modules are not those that were saved; they stay as they are.
+    """
+    tensors = load_file(folder / "state.safetensors")
+    found = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("optimizer ")}
+    wanted = {name: tuple(t.shape) for name, t in _tensors(modules).items()}
+    odd = sorted(name for name in found | wanted if found.get(name) != wanted.get(name))
+    if odd:
+        raise ValueError(
+            f"The checkpoint {folder} is of another network: its {odd[0]} has the shape {found.get(odd[0])}, not "
+            f"{wanted.get(odd[0])}; give the network that it was made of, or another folder."
+        )
     groups: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in load_file(folder / "state.safetensors").items():
+    for name, tensor in tensors.items():
         group, key = name.split("/", 1)
         groups.setdefault(group, {})[key] = tensor
     for name, module in modules.items():
@@ -63,7 +83,15 @@ def load(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.opt
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = _laid_out_like(parameters[int(index)], tensor)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return json.loads((folder / "state.json").read_text())["step"]
+    return progress(folder)[0]
+
+
+def progress(folder: Path) -> tuple[int, dict[str, Any]]:
+    """The step number and the settings that `save` wrote."""
+    state = json.loads((folder / "state.json").read_text())
+    if "settings" not in state:
+        raise ValueError(f"The checkpoint {folder} does not say its settings; train in another folder.")
+    return state["step"], state["settings"]
 
 
 def latest(folder: Path) -> Path | None:
@@ -77,6 +105,10 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(path)
     for path in folder.glob(".step-*.tmp"):
         shutil.rmtree(path)
+
+
+def _tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    return {f"{name}/{key}": t for name, m in modules.items() for key, t in m.state_dict().items()}
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -17,6 +17,8 @@ from torch.utils.data import Dataset
 
 from genprior.images import list_images
 
+DECODED_BYTES = 2**30  # of decoded photographs that a data set keeps, in each process that loads it
+
 
 class Photos(Dataset):
     """Square crops of the photographs of a folder: scaled down by up to 2, flipped and turned, sometimes made grey.
@@ -52,6 +54,8 @@ class Photos(Dataset):
         self.size, self.seed, self.shrink, self.grey, self.augment = size, seed, shrink, grey, augment
         for path in self.paths:
             _check_photo(path, size)
+        self._decoded: dict[Path, Image.Image] = {}
+        self._room = DECODED_BYTES
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -60,11 +64,22 @@ class Photos(Dataset):
         epoch, index = divmod(item, len(self.paths))
         if self.augment:
             path = self.paths[shuffled(self.seed, epoch, len(self.paths))[index]]
-            x = self._random_crop(_photo(path, self.mode), item)
+            x = self._random_crop(self._photo(path), item)
         else:
-            x = self._centre_crop(_photo(self.paths[index], self.mode))
+            x = self._centre_crop(self._photo(self.paths[index]))
         x = np.atleast_3d(np.asarray(x))
         return {"x": torch.from_numpy(x.transpose(2, 0, 1).astype(np.float32) / 255), "item": item}
+
+    def _photo(self, path: Path) -> Image.Image:
+        """Decoded once if there is room: every epoch visits each photograph once, so the first to come may stay."""
+        if path in self._decoded:
+            return self._decoded[path]
+        photo = _decode(path, self.mode)
+        size = photo.width * photo.height * (1 if self.mode == "L" else 4)  # PIL holds RGB in four bytes
+        if size <= self._room:
+            self._decoded[path] = photo
+            self._room -= size
+        return photo
 
     def _random_crop(self, image: Image.Image, item: int) -> Image.Image:
         rng = np.random.default_rng((self.seed, 1, item))
@@ -156,8 +171,7 @@ def _check_photo(path: Path, size: int) -> None:
         raise ValueError(f"{path} has the mode {mode}, of more than 8 bits a value; convert it to 8 bits.")
 
 
-@functools.lru_cache(maxsize=1024)
-def _photo(path: Path, mode: str) -> Image.Image:
+def _decode(path: Path, mode: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert(mode)
@@ -177,6 +191,11 @@ def _npz(path: str | Path, names: list[str]) -> dict[str, np.ndarray]:
             return {name: file[name] for name in names}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{str(path)!r} is not an .npz file with arrays {', '.join(names)}: {error}.") from error
+
+
+def first(data: Dataset, n: int) -> torch.Tensor:
+    """The first n images of a data set, or all if there are fewer, (n, C, H, W)."""
+    return torch.stack([data[i]["x"] for i in range(min(n, len(data)))])
 
 
 @functools.lru_cache(maxsize=4)

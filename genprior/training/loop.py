@@ -5,8 +5,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,11 +16,14 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
 from genprior import images
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, autocast
 from genprior.priors.store import write_prior
 from genprior.training import checkpoint
 from genprior.training.data import item_numbers
 from genprior.training.ema import EMA
+
+# Settings that may differ when a run is resumed: all but `steps`, which has its own rule, leave the weights alone.
+FREE = ("steps", "log_every", "validate_every", "save_every", "keep", "patience", "workers")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Settings:
         lr: AdamW's learning rate at its height.
         warmup: steps over which it rises linearly.
         decay: last fraction of the steps, over which it falls linearly to zero; before that it does not depend on
-            `steps`, so a run can be resumed with more steps as long as it has not begun to decay.
+            `steps`, so a run can be resumed with other steps as long as neither number has made it decay yet.
         weight_decay, betas: AdamW's.
         clip: largest norm of the gradient of an objective.
         ema: decay of the moving average of the weights, which is what is kept.
@@ -41,7 +45,8 @@ class Settings:
         seed: keys initialisation by the caller, data, noise.
         log_every, validate_every, save_every: in steps.
         keep: checkpoints kept.
-        patience: validations without improvement after which training stops, or None.
+        patience: validations without improvement after which training stops, or None. What is kept are the weights of
+            that moment, not those of the best validation.
         workers: processes that load data.
     """
 
@@ -71,6 +76,26 @@ class Settings:
         if self.precision not in ("no", "bf16"):
             raise ValueError(
                 f'precision is {self.precision!r}: give "no" or "bf16"; float16 gradients would underflow.'
+            )
+
+    def check_resumable(self, step: int, old: dict[str, Any], folder: Path) -> None:
+        """Refuse to go on from `step` of a run whose settings, read from JSON, made other weights than these."""
+        new = json.loads(json.dumps(asdict(self)))
+        changed = [
+            f"{name} is {value!r}, not {old.get(name)!r}"
+            for name, value in new.items()
+            if name not in FREE and value != old.get(name)
+        ]
+        if changed:
+            raise ValueError(
+                f"The run in {folder} was begun with other settings: {'; '.join(changed)}. "
+                "Resume with those it has, or train in another folder."
+            )
+        # If the rates of the last step made agree, so do those of all steps before it: neither has begun to decay.
+        if step and self.learning_rate(step - 1) != replace(self, steps=old["steps"]).learning_rate(step - 1):
+            raise ValueError(
+                f"The run in {folder} is at step {step}, where the learning rates of {old['steps']} steps and of "
+                f"{self.steps} differ, since one decays: resume with steps={old['steps']}, or train in another folder."
             )
 
     def learning_rate(self, step: int) -> float:
@@ -112,11 +137,13 @@ def train(
         The averaged prior, in evaluation mode.
 
     Raises:
-        ValueError: settings that do not fit together.
+        ValueError: settings that do not fit together, or a checkpoint in `out` of other settings or another network.
         FloatingPointError: the loss is no longer finite.
     """
     out = Path(out)
-    accelerator = Accelerator(mixed_precision=settings.precision)
+    # Accelerate fixes one precision for the whole process; the one of this run is set around its own computations.
+    accelerator = Accelerator(mixed_precision="no")
+    dtype = torch.bfloat16 if settings.precision == "bf16" else None
     if settings.patience is not None and validation is None:
         raise ValueError(f"patience is {settings.patience}, but there is no validation data to judge by: give some.")
     share = settings.accumulate * accelerator.num_processes
@@ -140,6 +167,8 @@ def train(
     ]
     parts = {"objectives": modules["objectives"], "ema": ema.module["objectives"]}
     resumed = checkpoint.latest(out)
+    if resumed:
+        settings.check_resumable(*checkpoint.progress(resumed), out)
     start = checkpoint.load(resumed, parts, optimizers) if resumed else 0
     prepared = [accelerator.prepare(objective) for objective in objectives]
 
@@ -147,9 +176,7 @@ def train(
         start, settings.steps, settings.batch, settings.accumulate, accelerator.process_index, accelerator.num_processes
     )
     # Its own generator, from which the loader draws a seed nobody uses: the global random state is not ours.
-    loader = iter(
-        DataLoader(data, batch_sampler=list(numbers), num_workers=settings.workers, generator=torch.Generator())
-    )
+    loader = iter(DataLoader(data, batch_sampler=numbers, num_workers=settings.workers, generator=torch.Generator()))
     log = _Log(out, start, accelerator.is_main_process)
     bar = tqdm(
         initial=start,
@@ -162,7 +189,7 @@ def train(
     def write(step: int) -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            checkpoint.save(out / f"step-{step:07d}", step, parts, optimizers)
+            checkpoint.save(out / f"step-{step:07d}", step, asdict(settings), parts, optimizers)
             checkpoint.prune(out, settings.keep)
         accelerator.wait_for_everyone()
 
@@ -176,7 +203,8 @@ def train(
             last = micro_batch == settings.accumulate - 1
             for objective, own, optimizer in zip(prepared, objectives, optimizers):
                 with contextlib.nullcontext() if last else accelerator.no_sync(objective):
-                    loss, logs = objective(batch, step)
+                    with autocast(accelerator.device, dtype):
+                        loss, logs = objective(batch, step)
                     accelerator.backward(loss / settings.accumulate)
                 if last:
                     for group in optimizer.param_groups:
@@ -196,15 +224,17 @@ def train(
             numbers_now = {key: float(value) for key, value in logs.items()}
             if not all(math.isfinite(v) for v in numbers_now.values()):
                 raise FloatingPointError(
-                    f"Training diverged near step {done} ({numbers_now}). The last checkpoint in {out} is sound: "
-                    f"lower the learning rate ({settings.lr:g}) or the clipping norm ({settings.clip:g}) and resume."
+                    f"Training diverged near step {done} ({numbers_now}). The last checkpoint in {out} is sound; "
+                    f"train in another folder with a lower learning rate ({settings.lr:g}) or norm of the gradient "
+                    f"(clip, {settings.clip:g})."
                 )
             seconds = time.perf_counter() - began
             log.write(step=done, lr=settings.learning_rate(step), seconds=round(seconds, 1), **numbers_now)
             bar.set_postfix({key: f"{value:.4g}" for key, value in numbers_now.items()}, refresh=False)
         if validated:
             if validation is not None:
-                error = validate(ema.module["objectives"], validation, settings.batch, accelerator)
+                with autocast(accelerator.device, dtype):
+                    error = validate(ema.module["objectives"], validation, settings.batch, accelerator)
                 log.write(step=done, validation=error)
             if preview is not None and accelerator.is_main_process:
                 images.save(images.grid(preview(ema.module["prior"])), out / f"samples-{done:07d}.png")
@@ -237,8 +267,7 @@ def validate(objectives: Iterable[nn.Module], data: Dataset, batch: int, acceler
     for start in range(accelerator.process_index * batch, len(data), accelerator.num_processes * batch):
         items = [data[i] for i in range(start, min(start + batch, len(data)))]
         examples = {key: value.to(accelerator.device) for key, value in default_collate(items).items()}
-        with accelerator.autocast():
-            loss = sum(objective(examples, 0)[0] for objective in objectives)
+        loss = sum(objective(examples, 0)[0] for objective in objectives)
         total, count = total + float(loss) * len(items), count + len(items)
     total, count = accelerator.reduce(torch.tensor([total, count], device=accelerator.device)).tolist()
     return total / count

@@ -1,7 +1,8 @@
 """What is minimised: an objective holds the networks it trains, and `forward(batch, step)` gives (loss, logs).
 
 A batch is a dict: "x" images in [0, 1], (B, C, H, W); "item" their numbers in the run, (B,); "label" (B,) perhaps.
-All randomness is keyed by (seed, item), so that an item's loss does not depend on its company.
+Noise and dropped labels are keyed by (seed, item), steps and noise levels by the item alone (see `spread`), so that an
+item's loss does not depend on its company.
 """
 
 import math
@@ -25,7 +26,7 @@ class NoisePrediction(nn.Module):
 
     Arguments:
         prior: the DDPM to train.
-        seed: keys steps and noise.
+        seed: keys noise and dropped labels.
         drop_label: fraction of labels replaced by the null class.
     """
 
@@ -52,7 +53,7 @@ class Denoising(nn.Module):
 
     Arguments:
         prior: the DDPM to train.
-        seed: keys noise levels and noise.
+        seed: keys noise and dropped labels.
         median: median of sigma, in the units of x.
         scale: scale of the logistic law of ln sigma.
         drop_label: fraction of labels replaced by the null class.

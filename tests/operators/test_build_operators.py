@@ -64,7 +64,7 @@ def test_masks_are_simulated_for_images():
         (for_image, 3, {}, ValueError, "Unknown operator 3"),
         (for_image, "denoise", {"width": 1}, TypeError, "takes no parameters; got width"),
         (for_image, "sr", {"sacle": 2}, TypeError, "super-resolution takes scale, antialias; got sacle"),
-        (for_image, "motion-deblur", {"length": 9}, TypeError, "takes length, angle, boundary; got length"),
+        (for_image, "motion-deblur", {"angle": 9}, TypeError, "takes length, angle, boundary; got angle"),
         (for_image, "inpaint", {"mask": "random"}, TypeError, "takes fraction, seed; got none"),
         (for_image, "inpaint", {"mask": "boxes", "size": 3}, ValueError, "Did you mean 'box'"),
         (for_image, "inpaint", {"mask": HOLE, "seed": 3}, TypeError, "seed with mask='random'"),

@@ -91,6 +91,16 @@ def test_from_physics_is_not_changed_by_what_happens_to_the_physics():
     assert torch.equal(op(x), before)
 
 
+def test_physics_in_single_precision_takes_and_gives_double():
+    op = from_physics(PHYSICS["blur-valid"](), (1, 16, 12))
+    x = draw(2, 1, 16, 12)
+    y = op(x)
+    assert y.dtype == op.adjoint(y).dtype == torch.float64
+    # products of float32
+    torch.testing.assert_close(y, op(x.float()).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(op.adjoint(y), op.adjoint(y.float()).double(), rtol=0, atol=1e-6)
+
+
 def test_noise_is_read_where_it_is_gaussian():
     noise = deepinv.physics.GaussianNoise
     physics = PHYSICS["inpaint"]()
@@ -112,3 +122,5 @@ def test_physics_that_cannot_be_wrapped_is_refused():
         from_physics(deepinv.physics.Inpainting((1, 16, 12), mask=torch.ones(3, 1, 16, 12)))
     with pytest.raises(ValueError, match=r"not \(1, 9, 9\)"):
         from_physics(PHYSICS["blur-fft"](), measurement_shape=(1, 9, 9))
+    with pytest.raises(ValueError, match=r"cannot measure images of .*give image_shape"):
+        from_physics(PHYSICS["inpaint"](), (1, 9, 9))

@@ -77,6 +77,17 @@ def test_frame_of_a_composition_is_that_of_what_comes_first():
     assert torch.equal((SuperResolution(2, blur.measurement_shape) @ blur).frame(x), x[..., 1:9, 2:10])
 
 
+def test_frame_of_a_composition_is_that_of_what_comes_last_where_the_first_keeps_the_pixels():
+    x = torch.arange(120.0).reshape(1, 1, 10, 12)
+    blur, shape = Blur(torch.ones(3, 5), (1, 10, 12)), (1, 10, 12)
+    assert torch.equal((blur @ Inpaint(torch.zeros(10, 12), shape)).frame(x), x[..., 1:9, 2:10])
+    again = Blur(torch.ones(3, 3), blur.measurement_shape)
+    assert torch.equal((again @ blur).frame(x), x[..., 2:8, 3:9])
+    # the pixels of the outer images are not those of x
+    small = SuperResolution(2, shape)
+    assert torch.equal((Blur(torch.ones(3, 3), small.measurement_shape) @ small).frame(x), x)
+
+
 @pytest.mark.parametrize("M", [torch.ones(3, 5), torch.full((3, 4), float("nan")), torch.ones(3, 4).long(), "M"])
 def test_a_matrix_that_does_not_fit_is_refused(M):
     with pytest.raises(ValueError, match="M "):

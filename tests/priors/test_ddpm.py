@@ -118,7 +118,17 @@ def test_respaced_keeps_both_ends():
     some = respaced(full, 11)
     assert (some[0], some[-1], len(some)) == (full[0], full[-1], 11)
     assert some[5] in full[498:501]
+    assert respaced(full, 2) == [full[0], full[-1]]
     assert respaced(full, 1000) == full
+
+
+def test_single_step_is_taken_from_pure_noise():
+    """One denoising at sigma_max, whose x_hat is the mean but for v / (v + s^2) of the noise."""
+    prior = exact(steps=100)
+    x = prior.sample(200, steps=1)
+    expected = (SD**2 / (SD**2 + prior.sigma_max**2)) ** 2 * (0.5**2 / prior.alpha_bars[-1])
+    assert float((x - 0.5).square().mean()) == pytest.approx(expected, rel=3 * math.sqrt(2 / 200))
+    assert respaced(prior.alpha_bars, 1) == prior.alpha_bars[-1:]
 
 
 # ---- denoising ----
@@ -134,6 +144,19 @@ def test_denoise_is_exact_at_any_level():
         torch.testing.assert_close(prior.denoise(x_t, sigma), truth.denoise(x_t, sigma), rtol=1e-10, atol=1e-10)
     levels = torch.tensor([0.01, 0.1, 1.0, 9.0], dtype=torch.float64).reshape(4, 1, 1, 1)
     torch.testing.assert_close(prior.denoise(x_t, levels), truth.denoise(x_t, levels), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_denoise_without_noise_returns_what_it_is_given(dtype):
+    x = torch.linspace(-1, 2, 32, dtype=dtype).reshape(2, 1, 4, 4)
+    prior = real().to(dtype)
+    # A shift by 0.5 and back: rounding of numbers below 4.
+    bound = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(prior.denoise(x, 0.0), x, rtol=0, atol=bound)
+    levels = torch.tensor([0.0, 0.3], dtype=dtype).reshape(2, 1, 1, 1)
+    mixed = prior.denoise(x, levels)
+    torch.testing.assert_close(mixed[:1], x[:1], rtol=0, atol=bound)
+    torch.testing.assert_close(mixed[1:], prior.denoise(x[1:], 0.3), rtol=0, atol=1e3 * bound)
 
 
 def test_label_conditions_and_no_label_means_the_null_class():
@@ -253,7 +276,7 @@ def test_label_for_a_prior_without_classes_is_refused():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"steps": 0},
+        {"steps": 1},
         {"steps": 10.0},
         {"data_std": 0},
         {"data_std": math.nan},

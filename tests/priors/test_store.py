@@ -164,7 +164,7 @@ def test_messages_say_what_is_wrong(folder):
         read_prior(folder)
     rewrite(format=1)(folder / "config.json")
     argue(steps="20")(folder / "config.json")
-    with pytest.raises(ValueError, match="steps is '20': give a whole number, at least 1"):
+    with pytest.raises(ValueError, match="steps is '20': give a whole number, at least 2"):
         read_prior(folder)
 
 

@@ -6,6 +6,8 @@ from torch import nn
 
 from genprior.training import checkpoint
 
+SETTINGS = {"lr": 0.1}
+
 
 def network(seed):
     with torch.random.fork_rng(devices=[]):
@@ -27,7 +29,7 @@ def train(module, optimizer, steps):
 
 def save(folder, step):
     module = network(0)
-    checkpoint.save(folder / f"step-{step:07d}", step, {"net": module}, [adam(module)])
+    checkpoint.save(folder / f"step-{step:07d}", step, SETTINGS, {"net": module}, [adam(module)])
 
 
 def names(folder):
@@ -38,7 +40,7 @@ def test_load_restores_modules_optimiser_and_step(tmp_path):
     module = network(0)
     optimizer = adam(module)
     train(module, optimizer, 3)
-    checkpoint.save(tmp_path / "step-3", 3, {"net": module}, [optimizer])
+    checkpoint.save(tmp_path / "step-3", 3, SETTINGS, {"net": module}, [optimizer])
     other = network(1)
     fresh = adam(other)
     assert checkpoint.load(tmp_path / "step-3", {"net": other}, [fresh]) == 3
@@ -48,11 +50,35 @@ def test_load_restores_modules_optimiser_and_step(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), other.state_dict().values()))
 
 
+def test_progress_is_the_step_and_the_settings(tmp_path):
+    save(tmp_path, 7)
+    assert checkpoint.progress(tmp_path / "step-0000007") == (7, SETTINGS)
+    (tmp_path / "step-0000007" / "state.json").write_text('{"step": 7}')
+    with pytest.raises(ValueError, match="step-0000007 does not say its settings"):
+        checkpoint.progress(tmp_path / "step-0000007")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(8)), r"net/0.bias has the shape \(8,\), not \(4,\)"),
+        (nn.Sequential(nn.Conv2d(3, 8, 3)), r"net/1.bias has the shape \(8,\), not None"),
+        (nn.Sequential(nn.Identity(), nn.BatchNorm2d(8), nn.PReLU()), "net/0.bias has the shape .* not None"),
+    ],
+)
+def test_checkpoint_of_another_network_is_refused_and_changes_nothing(tmp_path, other, message):
+    save(tmp_path, 7)
+    before = {key: t.clone() for key, t in other.state_dict().items()}
+    with pytest.raises(ValueError, match=rf"step-0000007 is of another network: its {message}"):
+        checkpoint.load(tmp_path / "step-0000007", {"net": other}, [])
+    assert all(torch.equal(t, before[key]) for key, t in other.state_dict().items())
+
+
 def test_load_lays_the_moments_out_like_their_weights(tmp_path):
     module = network(0)
     optimizer = adam(module)
     train(module, optimizer, 1)
-    checkpoint.save(tmp_path / "step-1", 1, {"net": module}, [optimizer])
+    checkpoint.save(tmp_path / "step-1", 1, SETTINGS, {"net": module}, [optimizer])
     fresh = adam(module)
     checkpoint.load(tmp_path / "step-1", {"net": module}, [fresh])
     for parameter in module.parameters():

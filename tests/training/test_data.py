@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from genprior.training.data import Arrays, Photos, item_numbers
+from genprior.training import data as data_module
+from genprior.training.data import Arrays, Photos, first, item_numbers
 
 
 def save(path, array):
@@ -151,6 +152,25 @@ def test_truncated_photo_is_named(photos):
     data = Photos(photos, 8, augment=False)
     with pytest.raises(ValueError, match=r"0\.png is damaged"):
         data[0]
+
+
+def test_decoded_photos_are_kept_within_a_budget_of_bytes(photos, monkeypatch):
+    decode, decoded = data_module._decode, []
+    monkeypatch.setattr(data_module, "_decode", lambda path, mode: decoded.append(path.stem) or decode(path, mode))
+    expected = [Photos(photos, 8, augment=False)[k]["x"] for k in range(5)]
+    # Photograph k is 12 x (9 + k) pixels of four bytes: there is room for the first two, and no more.
+    monkeypatch.setattr(data_module, "DECODED_BYTES", 12 * (9 + 10) * 4)
+    data = Photos(photos, 8, augment=False)
+    decoded.clear()
+    for _ in range(3):
+        assert all(torch.equal(data[k]["x"], expected[k]) for k in range(5))
+    assert Counter(decoded) == {"0": 1, "1": 1, "2": 3, "3": 3, "4": 3}
+
+
+def test_first_images_are_stacked_in_order(photos):
+    data = Photos(photos, 8, augment=False)
+    assert torch.equal(first(data, 2), torch.stack([data[0]["x"], data[1]["x"]]))
+    assert len(first(data, 64)) == 5
 
 
 def test_folder_without_photos_and_odd_channels_are_refused(tmp_path, ramp):

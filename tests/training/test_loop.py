@@ -9,6 +9,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -24,7 +25,8 @@ from torch.utils.data import Dataset
 
 from genprior.priors.ddpm import DDPM
 from genprior.priors.store import read_card, read_prior
-from genprior.training import checkpoint
+from genprior.training import checkpoint, loop
+from genprior.training.data import item_numbers
 from genprior.training.ema import EMA
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import NoisePrediction
@@ -88,12 +90,7 @@ def environment():
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch):
-    from accelerate.state import AcceleratorState
-
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +134,46 @@ def test_training_depends_on_the_steps_that_resume_restores(straight):
     ema = load_file(before / "state.safetensors")
     early = torch.cat([ema[f"ema/0.prior.{key}"].flatten() for key in tiny().state_dict()])
     assert (early - straight[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"batch": 6}, {"lr": 2e-2}, {"warmup": 2}, {"decay": 0.5}, {"weight_decay": 0.0}, {"betas": (0.9, 0.999)},
+        {"clip": 2.0}, {"ema": 0.8}, {"accumulate": 2}, {"precision": "bf16"}, {"seed": 1},
+    ],
+    ids=lambda other: next(iter(other)),
+)  # fmt: skip
+def test_resume_with_other_settings_is_refused(straight, other):
+    ((name, value),) = other.items()
+    value = list(value) if name == "betas" else value
+    with pytest.raises(ValueError, match=re.escape(f"begun with other settings: {name} is {value!r}, not ")):
+        run(straight[0], **other)
+
+
+def test_resume_may_log_save_and_load_otherwise(tmp_path, straight):
+    with pytest.raises(InterruptedError):
+        run(tmp_path, Squares(stop=9 * BATCH))
+    free = {"log_every": 3, "save_every": 5, "validate_every": 2, "keep": 1, "patience": 90, "workers": 1}
+    assert torch.equal(weights(run(tmp_path, validation=Squares(), **free)), straight[1])
+
+
+def test_steps_may_change_before_the_decay_only(tmp_path, straight):
+    with pytest.raises(InterruptedError):
+        run(tmp_path, Squares(stop=9 * BATCH), steps=30)
+    # At step 8 neither 30 steps nor 14, which decay from step 9.8 on, have begun to decay; 9 have.
+    with pytest.raises(ValueError, match=r"is at step 8, where the learning rates of 30 steps and of 9 differ"):
+        run(tmp_path, steps=9)
+    assert torch.equal(weights(run(tmp_path)), straight[1])
+    with pytest.raises(ValueError, match="resume with steps=14"):
+        run(tmp_path, steps=30)
+
+
+def test_run_of_another_network_is_refused(straight):
+    prior = DDPM((1, 4, 4), widths=(4, 8), patch=1, blocks=1, steps=10)
+    settings = Settings(**read_card(straight[0] / "prior")["settings"])
+    with pytest.raises(ValueError, match=r"step-0000014 is of another network"):
+        train(prior, [NoisePrediction(prior)], Squares(), settings, straight[0], progress=False)
 
 
 # ---- the same step, shared otherwise ----
@@ -340,6 +377,35 @@ def test_bf16_computes_networks_in_bfloat16_and_keeps_weights_in_float32(tmp_pat
     result = train(prior, [NoisePrediction(prior)], Squares(), settings, tmp_path, progress=False)
     assert seen == {torch.bfloat16}
     assert {p.dtype for p in result.parameters()} == {torch.float32}
+
+
+def test_precisions_alternate_in_one_process_and_validation_has_that_of_training(tmp_path):
+    losses = []
+    for k, precision in enumerate(("no", "bf16", "no")):
+        seen = set()
+        prior = tiny()
+        prior.net.tail.register_forward_hook(lambda module, given, h, seen=seen: seen.add((module.training, h.dtype)))
+        settings = Settings(steps=1, batch=BATCH, precision=precision)
+        out = tmp_path / str(k)
+        train(prior, [NoisePrediction(prior)], Squares(), settings, out, validation=Squares(), progress=False)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        assert seen == {(True, dtype), (False, dtype)}
+        losses.append(log_of(out)[0]["loss"])
+    assert losses[0] == losses[2]
+
+
+def test_item_numbers_are_made_as_they_are_needed(tmp_path, monkeypatch):
+    made = []
+
+    def counted(*arguments):
+        for numbers in item_numbers(*arguments):
+            made.append(numbers)
+            yield numbers
+
+    monkeypatch.setattr(loop, "item_numbers", counted)
+    with pytest.raises(InterruptedError):
+        run(tmp_path, Squares(stop=3 * BATCH), steps=1000)
+    assert made == [list(range(k * BATCH, (k + 1) * BATCH)) for k in range(4)]
 
 
 def killed_while_saving(out):
