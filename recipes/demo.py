@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--sampler", default="auto")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--n", type=int, default=4)
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--size", type=int, default=192)
     options = parser.parse_args()
 
     prior = genprior.load_prior(options.prior)
