@@ -105,7 +105,7 @@ def restore(
         noise: standard deviation of the measurement's noise in the units of x, [0, 1]; None to estimate it.
         steps: of the sampler; None for its own.
         seed: keys all randomness; None for a fresh one, which the result names. Sample k of image i depends on
-            (seed, i, k) only.
+            (seed, i, k) only, to the rounding of the network (bfloat16 where the device is fast in it).
         device: "auto", "cpu", "cuda", …; auto takes the best there is, or where a given prior lies.
         progress: show a bar.
         operator_parameters: of a named operator.

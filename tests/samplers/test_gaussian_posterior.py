@@ -210,3 +210,28 @@ def test_image_of_a_batch_does_not_depend_on_its_company():
         for i in range(3):
             alone = sampler(prior, measurement.select(torch.tensor([i])), Noise(0, [i]))
             assert torch.allclose(alone[0], together[i], rtol=0, atol=1e-9)
+
+
+def table(samplers):
+    """Print, for each sampler, the range over priors and operators of both figures, where A sees and where not."""
+    print("| sampler | error, seen | ratio, seen | error, unseen | ratio, unseen |\n|---|---|---|---|---|")
+    for name, sampler in samplers.items():
+        parts = ([], [])
+        for prior in PRIORS.values():
+            for operator in OPERATORS.values():
+                for part, found in zip(parts, judge(sampler, prior(operator.image_shape), operator)):
+                    part.extend([found] if found else [])
+        columns = [values for part in parts for values in zip(*part)]
+        cells = [f"{min(values):.2f} - {max(values):.2f}" for values in columns]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    table(
+        {
+            "exact": Exact(),
+            "mmps, 120 steps, 8 iterations": MMPS(steps=120, iterations=8),
+            "diffpir": DiffPIR(),
+            "dps, 250 steps": DPS(steps=250),
+        }
+    )
