@@ -105,7 +105,7 @@ def read(image: ImageLike, *, role: Literal["image", "measurement"] = "image", n
         name, picture = "the tensor", _from_torch(image)
     else:
         raise TypeError(
-            f"an image is a path, a PIL image, a numpy array, a torch tensor or a list of them; got {_kind(image)}."
+            f"an image is a path, a PIL image, a numpy array, a torch tensor or a list of them; got {kind_of(image)}."
         )
     _check_finite(picture.x, name, nan)
     if role == "image":
@@ -198,7 +198,7 @@ def save(x: Tensor | Image.Image, path: str | os.PathLike) -> None:
     if isinstance(x, Tensor):
         x = to_pil(x)
     if not isinstance(x, Image.Image):
-        raise TypeError(f"save takes a torch tensor (C, H, W) or a PIL image; got {_kind(x)}.")
+        raise TypeError(f"save takes a torch tensor (C, H, W) or a PIL image; got {kind_of(x)}.")
     file_format, options = _FORMATS[path.suffix.lower()]
     if x.info.get("icc_profile"):
         options = options | {"icc_profile": x.info["icc_profile"]}
@@ -483,7 +483,8 @@ def _unreadable(name: str, error: Exception) -> ValueError:
     return ValueError(f"{name} cannot be read as an image: {error}; check that the file is whole.")
 
 
-def _kind(thing: Any) -> str:
+def kind_of(thing: Any) -> str:
+    """The full name of a thing's type, for messages."""
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 

@@ -7,11 +7,9 @@ import copy
 import io
 import math
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +20,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from genprior import images
-from genprior.estimate import noise_level
+from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor
-from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
+from genprior.operators.base import Measurement, as_integer
+from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import Channelwise
-from genprior.operators.deepinv import from_physics, physics_noise
 from genprior.operators.inpaint import Inpaint
 from genprior.priors.base import Prior
 from genprior.priors.store import load_prior
@@ -62,13 +59,13 @@ def degrade(
         ValueError, TypeError: one of the arguments is not as above.
     """
     seed = secrets.randbits(32) if seed is None else seed
-    noise = _as_noise(noise)
+    noise = as_noise(noise)
     x = images.read(img, role="image").x
     shape = tuple(x.shape[1:])
     if isinstance(op, str):
-        operator = for_image(op, shape, **_simulation(canonical(op), x, operator_parameters, seed))
+        operator = for_image(op, shape, **simulation(canonical(op), x, operator_parameters, seed))
     else:
-        operator = _as_operator(op, operator_parameters, shape)
+        operator = as_operator(op, operator_parameters, shape)
     y = operator(x)
     n = Noise(seed, torch.arange(len(y)), torch.full((len(y),), MEASURED))(y)
     measurement = Measurement(y, operator, noise)
@@ -120,8 +117,8 @@ def restore(
     n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)
     seed = secrets.randbits(32) if seed is None else seed
     prior = _as_prior(prior, device)
-    noise = _stated_noise(img, op, noise)
-    measurement, give = _measure(img, op, noise, operator_parameters)
+    noise = stated_noise(img, op, noise)
+    measurement, give = measure(img, op, noise, operator_parameters)
     task, back = _fit_channels(measurement, prior)
     sampler = find_sampler(sampler, prior, steps)
 
@@ -264,146 +261,8 @@ def _as_prior(prior: str | Path | Prior, device: str | torch.device) -> Prior:
     if isinstance(prior, Prior):
         return prior if device == "auto" else prior.to(pick_device(device))
     if not isinstance(prior, str | Path):
-        raise TypeError(f"prior is a name, a folder or a Prior, not {_kind(prior)}.")
+        raise TypeError(f"prior is a name, a folder or a Prior, not {images.kind_of(prior)}.")
     return load_prior(prior, pick_device(device))
-
-
-def _as_noise(noise: Any) -> float | Tensor:
-    """The noise as a float, or for several images as a tensor; `Measurement` checks range and shape."""
-    if isinstance(noise, Tensor | np.ndarray) and noise.ndim:
-        return torch.as_tensor(noise).float()
-    if isinstance(noise, bool) or not isinstance(noise, Real | Tensor | np.ndarray):
-        raise TypeError(f"noise is a standard deviation in the units of the image, such as 0.02; got {noise!r}.")
-    return float(noise)
-
-
-def _simulation(op: str, x: Tensor, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The parameters of `op`, masks read or simulated: one for each image, keyed by (seed, image number)."""
-    mask = parameters.get("mask")
-    if op != "inpaint" or mask is None:
-        return parameters
-    if not _is_simulated(mask):
-        return {**parameters, "mask": images.read_mask(mask, tuple(x.shape[-2:]))}
-    as_integer("seed", seed, 0, math.inf)
-    seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(len(x))]
-    masks = [for_image(op, tuple(x.shape[1:]), **parameters, seed=s).mask for s in seeds]
-    return {"mask": torch.cat(masks)}
-
-
-def _is_simulated(mask: Any) -> bool:
-    """Whether a mask is a name, such as "random"; a misspelt one too, but not a file."""
-    return isinstance(mask, str) and (mask in SIMULATED_MASKS or not (Path(mask).suffix or Path(mask).exists()))
-
-
-def _as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ...] | None = None) -> LinearOperator:
-    if parameters:
-        raise ValueError(f"{sorted(parameters)} belong to named operators; an operator object has its own.")
-    if isinstance(op, LinearOperator):
-        return op
-    if _is_physics(op):
-        return from_physics(op, image_shape)
-    raise TypeError(f"op is a name, an operator or a deepinv physics, not {_kind(op)}.")
-
-
-def _stated_noise(img: Any, op: Any, noise: Any) -> float | Tensor | None:
-    """The noise that the user, the measurement or the physics says; None where it is to be estimated."""
-    if noise is not None:
-        return _as_noise(noise)
-    if isinstance(img, Measurement):
-        return img.noise
-    return physics_noise(op) if _is_physics(op) else None
-
-
-def _measure(
-    img: Any, op: Any, noise: float | None, parameters: dict[str, Any]
-) -> tuple[Measurement, Callable[[Tensor], Any]]:
-    """The measurement that the user means, and the way from a restored (B, C, H, W) back to the user's kind."""
-    if isinstance(img, Measurement):
-        if parameters or op != "inpaint":
-            raise ValueError("A Measurement brings its own operator: leave op and its parameters out.")
-        return replace(img, noise=noise), lambda x: x if len(img.y) > 1 else x[0]
-    if isinstance(op, str):
-        return _measure_picture(img, canonical(op), noise, parameters)
-
-    operator = _physics_operator(op, img, **parameters) if _is_physics(op) else _as_operator(op, parameters)
-    y, give = _uninterpreted(img, operator)
-    return Measurement(y, operator, noise_level(y) if noise is None else noise), give
-
-
-def _physics_operator(physics: Any, img: Any, image_shape: tuple[int, ...] | None = None, **others) -> LinearOperator:
-    """The operator of a physics; where nothing says the size of its images, they are taken to have that of y."""
-    if others:
-        raise ValueError(f"{sorted(others)} belong to named operators; a deepinv physics takes image_shape only.")
-    known = image_shape is not None or getattr(physics, "img_size", None) is not None
-    if known or not isinstance(img, Tensor | np.ndarray):
-        return from_physics(physics, image_shape)
-    shape = tuple(img.shape[-3:])
-    return from_physics(physics, shape, shape)
-
-
-def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """y for an operator object, (B, *measurement_shape), and the way back to a tensor or array like the one given."""
-    name, shape = type(operator).__name__, operator.measurement_shape
-    if not isinstance(img, Tensor | np.ndarray):
-        raise TypeError(
-            f"With {name} as op, img is its measurement y, a tensor or an array of shape {shape}; got {_kind(img)}. "
-            "Give the operator's name instead to have files and pictures read."
-        )
-    if img.ndim not in (3, 4) or tuple(img.shape[-3:]) != shape or not len(img):
-        raise ValueError(f"{name} measures {shape}; give y in that shape, B first for several; got {tuple(img.shape)}.")
-    y = as_tensor("y", img)
-    if y.is_complex():
-        raise TypeError(f"{name} takes real values; y is {y.dtype}.")
-    batched = img.ndim == 4
-
-    def give(x: Tensor) -> Any:
-        x = x if batched else x[0]
-        x = x.to(y.device, y.dtype if y.is_floating_point() else torch.float32)
-        return x.numpy() if isinstance(img, np.ndarray) else x
-
-    y_in_floats = y.detach().to(torch.promote_types(y.dtype, torch.float32))
-    return y_in_floats if batched else y_in_floats[None], give
-
-
-def _measure_picture(
-    img: Any, op: str, noise: float | None, parameters: dict[str, Any]
-) -> tuple[Measurement, Callable[[Tensor], Any]]:
-    picture = images.read(img, role="measurement", nan=op == "inpaint")
-    y, holes = picture.x, None
-    if op == "inpaint":
-        if unknown := parameters.keys() - {"mask"}:
-            raise TypeError(f"To restore, inpaint takes mask; got {', '.join(sorted(unknown))}.")
-        holes = _holes(picture, parameters)
-        parameters = {**parameters, "mask": holes}
-        y = torch.where(holes, 0.0, y)
-        if picture.alpha is not None:
-            picture = replace(picture, alpha=torch.where(holes, 1.0, picture.alpha))
-    if op == "colorize" and y.shape[1] == 3 and bool((y == y[:, :1]).all()):
-        y = y[:, :1]
-    operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
-    noise = noise_level(y, holes) if noise is None else noise
-    return Measurement(y, operator, noise), picture.like
-
-
-def _holes(picture: images.Picture, parameters: dict[str, Any]) -> Tensor:
-    """(B or 1, 1, H, W) bool: the mask, or else where alpha is 0; and wherever a channel is NaN."""
-    holes = picture.x.isnan().any(dim=1, keepdim=True)
-    mask = parameters.get("mask")
-    if _is_simulated(mask):
-        raise ValueError(f"mask={mask!r} is no file; names simulate holes, with `degrade`. Give the mask itself.")
-    if mask is not None:
-        mask = images.read_mask(mask, tuple(picture.x.shape[-2:])).to(holes.device)
-        if len(mask) not in (1, len(holes)):
-            raise ValueError(f"There are {len(mask)} masks for {len(holes)} images; give one for all, or one for each.")
-        return holes | mask
-    if picture.alpha is not None:
-        holes = holes | (picture.alpha == 0)
-    if not holes.any():
-        raise ValueError(
-            "Nothing says where the holes are: pass mask= (white, True or 1 marks a hole), set holes to NaN, or make "
-            "them transparent (alpha 0)."
-        )
-    return holes
 
 
 def _fit_channels(measurement: Measurement, prior: Prior) -> tuple[Measurement, Callable[[Tensor], Tensor]]:
@@ -488,16 +347,6 @@ def _state(prior: Prior) -> Tensor:
 
 def _to(noise: float | Tensor, device: torch.device) -> float | Tensor:
     return noise.to(device) if isinstance(noise, Tensor) else noise
-
-
-def _is_physics(op: Any) -> bool:
-    # Whoever has a physics has imported deepinv, which takes seconds and is not imported here to ask.
-    deepinv = sys.modules.get("deepinv")
-    return deepinv is not None and isinstance(op, deepinv.physics.Physics)
-
-
-def _kind(thing: Any) -> str:
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
 def _as_array(image: Any) -> np.ndarray:

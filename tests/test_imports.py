@@ -18,6 +18,7 @@ LAYERS = [
     ["priors"],
     ["operators"],
     ["samplers"],
+    ["measuring"],
     ["restoration", "training", "evaluation"],
     ["cli"],
 ]
