@@ -99,8 +99,8 @@ def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable
     name, shape = type(operator).__name__, operator.measurement_shape
     if not isinstance(img, Tensor | np.ndarray):
         raise TypeError(
-            f"With {name} as op, img is its measurement y, a tensor or an array of shape {shape}; got {images.kind_of(img)}. "
-            "Give the operator's name instead to have files and pictures read."
+            f"With {name} as op, img is its measurement y, a tensor or an array of shape {shape}; got "
+            f"{images.kind_of(img)}. Give the operator's name instead to have files and pictures read."
         )
     if img.ndim not in (3, 4) or tuple(img.shape[-3:]) != shape or not len(img):
         raise ValueError(f"{name} measures {shape}; give y in that shape, B first for several; got {tuple(img.shape)}.")
