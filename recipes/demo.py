@@ -2,8 +2,7 @@
 
     python recipes/demo.py --out demo          (what `make demo` runs)
 
-The photographs are scikit-image's; noise 0.025 on [0, 1]. The classical methods (TV, biharmonic, bicubic, Wiener) are
-tuned on the truth, ours are not.
+Noise 0.025 on [0, 1]. The classical methods (TV, biharmonic, bicubic, Wiener) are tuned on the truth, ours are not.
 """
 
 import argparse
@@ -30,7 +29,7 @@ TASKS = {
 
 
 def photograph(name: str, size: int) -> torch.Tensor:
-    """The centre of a photograph of scikit-image, scaled down, (3, size, size)."""
+    """The centre of a photograph, scaled down, (3, size, size)."""
     image = Image.fromarray(getattr(skimage.data, name)())
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -38,16 +37,10 @@ def photograph(name: str, size: int) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image).copy()).movedim(-1, 0).float() / 255
 
 
-def enlarged(y: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """y as large as x, to be looked at and scored: pixels repeated."""
-    return torch.nn.functional.interpolate(y[None], size=size, mode="nearest")[0]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"))
     parser.add_argument("--prior", default="ddpm")
-    parser.add_argument("--sampler", default="auto")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--n", type=int, default=4)
     parser.add_argument("--size", type=int, default=192)
@@ -61,12 +54,11 @@ def main() -> None:
         image = photograph(name, options.size)
         measurement = genprior.degrade(image, op, noise=NOISE, seed=seed, **parameters)
         truth = measurement.operator.frame(image)
-        result = genprior.restore(
-            measurement, prior=prior, sampler=options.sampler, steps=options.steps, n=options.n, seed=seed
-        )
+        result = genprior.restore(measurement, prior=prior, steps=options.steps, n=options.n, seed=seed)
         baselines = classical(measurement, truth)
         best = max(baselines, key=lambda key: float(psnr(baselines[key], truth)))
-        shown = [enlarged(measurement.y[0], truth.shape[1:]), baselines[best], result.samples[0], result.mean]
+        measured = torch.nn.functional.interpolate(measurement.y, size=truth.shape[1:], mode="nearest")[0]
+        shown = [measured, baselines[best], result.samples[0], result.mean]
         cells = [f"{float(psnr(x, truth)):.2f} dB, {ssim(x, truth):.3f}" for x in shown]
         cells[1] = f"{best} {cells[1]}"
         gain = float(psnr(result.mean, truth) - psnr(baselines[best], truth))
@@ -79,7 +71,7 @@ def main() -> None:
     for cell, x in zip(sheet, (x for row in rows for x in row)):
         cell[:, : x.shape[1], : x.shape[2]] = x
     images.save(images.grid(sheet, columns=5, pad=4), options.out / "figure.png")
-    print(f"{options.out / 'figure.png'}: measurement, best classical, one sample, mean of {options.n}, truth")
+    print(f"{options.out / 'figure.png'}: measurement, best classical, one sample, mean, truth")
 
 
 if __name__ == "__main__":
