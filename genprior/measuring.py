@@ -134,7 +134,9 @@ def _measure_picture(
     if op == "colorize" and y.shape[1] == 3 and bool((y == y[:, :1]).all()):
         y = y[:, :1]
     operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
-    noise = noise_level(y, holes) if noise is None else noise
+    if noise is None:
+        # Where nothing was measured there is no noise to estimate.
+        noise = 0.0 if holes is not None and holes.all() else noise_level(y, holes)
     return Measurement(y, operator, noise), picture.like
 
 

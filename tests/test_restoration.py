@@ -108,6 +108,14 @@ def test_nothing_but_holes_gives_draws_from_the_prior():
     assert ((draws.var(0) / variance - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
 
 
+def test_nothing_but_holes_has_no_noise_to_estimate():
+    y = torch.zeros(1, H, W)
+    result = genprior.restore(y, "inpaint", GREY, mask=torch.ones(1, H, W), seed=0)
+    stated = genprior.restore(y, "inpaint", GREY, mask=torch.ones(1, H, W), noise=0.0, seed=0)
+    assert result.measurement.noise == 0
+    assert torch.equal(result.samples, stated.samples)
+
+
 def test_no_hole_at_all_is_denoising():
     assert torch.equal(restore(photo(), mask=np.zeros((H, W))).samples, restore(photo(), "denoise").samples)
 
