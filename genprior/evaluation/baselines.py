@@ -99,7 +99,7 @@ def classical(measurement: Measurement, truth: Tensor) -> dict[str, Tensor]:
     from genprior.operators.inpaint import Inpaint
     from genprior.operators.superres import SuperResolution
 
-    weights = [0.002, 0.004, 0.008, 0.012, 0.02, 0.04]
+    weights = [0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.012, 0.02]
     results = {"TV": best_of((total_variation(measurement, weight) for weight in weights), truth)}
     if isinstance(measurement.operator, Inpaint):
         results["biharmonic"] = biharmonic(measurement)

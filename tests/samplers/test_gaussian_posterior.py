@@ -109,6 +109,16 @@ def test_sampler_matches_gaussian_posterior(sampler, prior, operator):
     assert_exact(judge(sampler, PRIORS[prior](operator.image_shape), operator))
 
 
+@pytest.mark.parametrize(("steps", "known"), [(120, 0.94), (480, 1.0)])
+def test_mmps_variance_converges_in_steps(steps, known):
+    """Independent pixels, 32 seen and 32 not: the ratio's sd is sqrt(2 / (32 n)), and 3.3 of them are 0.026 for n = 1000.
+
+    The ancestral steps leave an error of first order in the step: there at 120, within Monte-Carlo error gone at 480.
+    """
+    for _, ratio in judge(MMPS(steps=steps, iterations=8), diagonal(SHAPE), OPERATORS["inpaint"]):
+        assert abs(ratio - known) < 3.3 * math.sqrt(2 / (32 * N))
+
+
 # (error, ratio) of the seen and of the unseen part, measured on 1500 to 4000 draws by `judge` itself.
 # DiffPIR's means are near, its variances are half of what they should be; DPS all but ignores the noise where A sees.
 KNOWN_ERRORS = [
