@@ -111,7 +111,7 @@ def test_sampler_matches_gaussian_posterior(sampler, prior, operator):
 
 @pytest.mark.parametrize(("steps", "known"), [(120, 0.94), (480, 1.0)])
 def test_mmps_variance_converges_in_steps(steps, known):
-    """Independent pixels, 32 seen and 32 not: the ratio's sd is sqrt(2 / (32 n)), and 3.3 of them are 0.026 for n = 1000.
+    """Independent pixels, 32 seen and 32 not: the ratio has sd sqrt(2 / (32 n)), and 3.3 of it are 0.026 for n = 1000.
 
     The ancestral steps leave an error of first order in the step: there at 120, within Monte-Carlo error gone at 480.
     """
