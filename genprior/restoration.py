@@ -123,7 +123,7 @@ def restore(
     sampler = find_sampler(sampler, prior, steps)
 
     began = time.perf_counter()
-    samples = _draw(prior, task, sampler, n, seed, progress)
+    samples, diagnostics = _draw(prior, task, sampler, n, seed, progress)
     samples = _keep_known(back(samples), measurement)
     seconds = time.perf_counter() - began
 
@@ -134,6 +134,7 @@ def restore(
         noise_was_estimated=noise is None,
         seed=seed,
         network_evaluations=sampler.evaluations,
+        diagnostics=diagnostics if len(measurement.y) > 1 else {name: d[0] for name, d in diagnostics.items()},
         seconds=seconds,
         _give=give,
     )
@@ -150,6 +151,8 @@ class Restoration:
         noise_was_estimated: whether `measurement.noise` was estimated from y.
         seed: gives the same result again.
         network_evaluations: forward and backward passes of the network for each sample.
+        diagnostics: what the sampler can tell about how well it went, such as the acceptance rate of a Markov chain:
+            name -> one number per sample, (n,); (B, n) for B > 1 images.
         seconds: spent drawing all samples.
     """
 
@@ -159,6 +162,7 @@ class Restoration:
     noise_was_estimated: bool
     seed: int
     network_evaluations: int
+    diagnostics: dict[str, Tensor]
     seconds: float
     _give: Callable[[Tensor], Any] = field(repr=False)
 
@@ -233,10 +237,11 @@ class Restoration:
     def __str__(self) -> str:
         noise = torch.as_tensor(self.measurement.noise).flatten().tolist()
         level = ", ".join(f"{level:.4g}" for level in sorted(set(noise)))
+        told = "".join(f"; {name} {float(figures.mean()):.3g}" for name, figures in self.diagnostics.items())
         return (
             f"{tuple(self.samples.shape)} samples by {self.sampler}; noise {level}"
             f"{' (estimated)' if self.noise_was_estimated else ''}; seed {self.seed}; "
-            f"{self.network_evaluations} network evaluations a sample; {self.seconds:.1f} s"
+            f"{self.network_evaluations} network evaluations a sample; {self.seconds:.1f} s{told}"
         )
 
     def _batch(self, x: Tensor) -> Tensor:
@@ -280,28 +285,33 @@ def _fit_channels(measurement: Measurement, prior: Prior) -> tuple[Measurement, 
     return colour, lambda x: x.mean(dim=-3, keepdim=True)
 
 
-def _draw(prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool) -> Tensor:
-    """n samples of every image, (B, n, C, H, W), in chunks that fit the memory."""
+def _draw(
+    prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """n samples of every image, (B, n, C, H, W), and their diagnostics, (B, n), in chunks that fit the memory."""
     A, state = measurement.operator, _state(prior)
     device = state.device
     image = torch.arange(len(measurement.y)).repeat_interleave(n)
     sample = torch.arange(n).repeat(len(measurement.y))
     pixels = A.image_shape[-2] * A.image_shape[-1]
     chunks = torch.arange(len(image)).split(max(1, _pixels_at_once(device) // pixels))
-    draws = []
-    with torch.no_grad(), _watched(prior, len(chunks) * sampler.steps, progress) as prior:
+    draws, told = [], []
+    prior = prior.sized(*A.image_shape[1:])
+    with torch.no_grad(), _watched(prior, sampler.needs, len(chunks) * sampler.calls, progress) as prior:
         for rows in chunks:
             part = measurement.select(image[rows])
             part = Measurement(part.y.to(state), part.operator, _to(part.noise, device))
             # Image 0 is left to `prior.sample`, whose draws of the same seed are then no relatives of these.
-            x = sampler(prior, part, Noise(seed, image[rows] + 1, sample[rows]))
+            x, diagnostics = sampler.draw(prior, part, Noise(seed, image[rows] + 1, sample[rows]))
             if not torch.isfinite(x).all():
                 raise FloatingPointError(
                     f"{sampler} diverged: its samples are not finite. Check noise={measurement.noise}, or try more "
                     "steps or another sampler."
                 )
             draws.append(A.frame(x).float().cpu())
-    return torch.cat(draws).unflatten(0, (-1, n))
+            told.append(diagnostics)
+    figures = {name: torch.cat([each[name].float().cpu() for each in told]).unflatten(0, (-1, n)) for name in told[0]}
+    return torch.cat(draws).unflatten(0, (-1, n)), figures
 
 
 def _keep_known(samples: Tensor, measurement: Measurement) -> Tensor:
@@ -325,17 +335,17 @@ def _pixels_at_once(device: torch.device) -> int:
 
 
 @contextlib.contextmanager
-def _watched(prior: Prior, total: int, shown: bool) -> Iterator[Prior]:
-    """The prior, with a bar that moves with every call of its `denoise`."""
+def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Prior]:
+    """The prior, with a bar that moves with every call of `method`."""
     with tqdm(total=total, desc="restore", disable=None if shown and total else True, leave=False) as bar:
 
-        def denoise(x_t: Tensor, sigma: float | Tensor) -> Tensor:
-            x_hat = prior.denoise(x_t, sigma)
+        def call(*arguments: Any) -> Any:
+            result = getattr(prior, method)(*arguments)
             bar.update()
-            return x_hat
+            return result
 
         watched = copy.copy(prior)  # shares its networks; the user's prior is left alone
-        watched.denoise = denoise
+        setattr(watched, method, call)
         yield watched
 
 

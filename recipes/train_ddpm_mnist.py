@@ -28,7 +28,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--betas", default="linear", choices=["linear", "cosine"])
     parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -37,7 +36,7 @@ def main() -> None:
     held_out = Arrays(options.data, "train_images", "train_labels", keep=slice(55000, 60000), seed=None)
 
     torch.manual_seed(options.seed)
-    prior = DDPM((1, 28, 28), betas=options.betas, data_std=0.6, classes=10, widths=(32, 64, 64), patch=1)
+    prior = DDPM((1, 28, 28), betas="geometric", data_std=0.6, classes=10, edges=True, widths=(64, 128), patch=2)
     settings = Settings(
         steps=options.steps, batch=options.batch, lr=options.lr, precision=options.precision, seed=options.seed
     )

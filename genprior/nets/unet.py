@@ -32,7 +32,8 @@ class UNet(nn.Module):
     """Map (x, level, label) to an image-shaped output; zero at initialisation.
 
     Arguments:
-        channels: image channels C.
+        channels: image channels C, of the output and of the input.
+        features: channels that the input has besides.
         widths: channels of each level, finest first; each level halves the resolution.
         blocks: residual blocks per level, on the way down and again on the way up.
         patch: side of the pixel blocks folded into channels at the input (1: none), which makes the finest level
@@ -49,6 +50,7 @@ class UNet(nn.Module):
         patch: int = 2,
         embedding: int = 128,
         classes: int = 0,
+        features: int = 0,
     ):
         super().__init__()
         self.multiple = patch * 2 ** (len(widths) - 1)
@@ -57,7 +59,7 @@ class UNet(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.embed = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.label = nn.Embedding(classes + 1, 32) if classes else None
-        self.head = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+        self.head = nn.Conv2d((channels + features) * patch**2, widths[0], 3, padding=1)
         self.tail = nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)
@@ -73,7 +75,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(level(width) for width in reversed(widths[:-1]))
 
     def forward(self, x: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W), level (B,), a log noise level of order 1, label (B,) integers -> (B, C, H, W)."""
+        """x (B, C + features, H, W), level (B,), a log noise level of order 1, label (B,) integers -> (B, C, H, W)."""
         angles = level[:, None] * self.frequencies
         features = torch.cat([angles.cos(), angles.sin()], dim=1)
         if self.label is not None:

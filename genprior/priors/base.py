@@ -5,12 +5,13 @@ x_t = x + sigma n; all log-densities are in nats, of densities on the units of x
 """
 
 import contextlib
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-METHODS = ("sample", "log_prob", "score", "elbo", "denoise", "decode", "encode", "posterior")
+METHODS = ("sample", "log_prob", "energy", "score", "elbo", "denoise", "decode", "encode", "infer", "posterior")
 
 
 class UnsupportedError(Exception):
@@ -21,17 +22,20 @@ class Prior(nn.Module):
     """A distribution p(x) over images.
 
     Attributes:
-        image_shape: (C, H, W) of x; None stands for an axis of any size.
+        image_shape: (C, H, W) of x; None stands for an axis of any size, see `sized`.
         centre: the value, in the units of x, around which images lie: a float or a tensor that broadcasts to x.
         spread: root mean square deviation of a value of x from the centre, in the units of x.
-        sigma_min, sigma_max: the noise levels between which `denoise` is meant to be used: below sigma_min the
-            noise no longer matters, at sigma_max the image no longer does.
-        latent_shape: shape of one z of `decode`, or None.
+        sigma_min, sigma_max: of priors with `denoise`, the noise levels between which it is meant to be used: below
+            sigma_min the noise no longer matters, at sigma_max the image no longer does.
+        latent_shape: shape of one z of `decode`, z ~ N(0, I), or None; axes of any size are None as in image_shape.
+        decoder_variance: of priors with `decode`, the variance v of x = decode(z) + sqrt(v) n, in squared units of x;
+            0 where x is decode(z) itself.
         autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x.
     """
 
     image_shape: tuple[int | None, int | None, int | None]
-    latent_shape: tuple[int, ...] | None = None
+    latent_shape: tuple[int | None, ...] | None = None
+    decoder_variance: float | Tensor
     centre: float | Tensor
     spread: float
     sigma_min: float
@@ -41,7 +45,16 @@ class Prior(nn.Module):
     @property
     def capabilities(self) -> frozenset[str]:
         """The names among `METHODS` that this prior has."""
-        return frozenset(name for name in METHODS if getattr(type(self), name) is not getattr(Prior, name))
+        own = {name for name in METHODS if getattr(type(self), name) is not getattr(Prior, name)}
+        return frozenset(own | {"energy"} if "log_prob" in own else own)
+
+    def sized(self, height: int, width: int) -> "Prior":
+        """This prior for images of one size: itself, unless images of any size are open to it."""
+        if None not in self.image_shape:
+            return self
+        prior = copy.copy(self)  # shares the networks
+        prior.image_shape = (self.image_shape[0], height, width)
+        return prior
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n draws from p(x), (n, C, H, W)."""
@@ -50,6 +63,10 @@ class Prior(nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x) in nats, exact, (B,)."""
         raise self._unsupported("log_prob")
+
+    def energy(self, x: Tensor) -> Tensor:
+        """-ln p(x) in nats up to a constant that may be unknown, differentiable, (B,): -log_prob(x) where there is one."""
+        return -self.log_prob(x)
 
     def score(self, x: Tensor) -> Tensor:
         """grad_x ln p(x), shaped like x."""
@@ -64,12 +81,16 @@ class Prior(nn.Module):
         raise self._unsupported("denoise")
 
     def decode(self, z: Tensor) -> Tensor:
-        """The image of a latent, (B, *latent_shape) -> (B, C, H, W)."""
+        """The image of a latent, E[x | z], (B, *latent_shape) -> (B, C, H, W); differentiable."""
         raise self._unsupported("decode")
 
     def encode(self, x: Tensor) -> Tensor:
         """The latent of an image, (B, C, H, W) -> (B, *latent_shape)."""
         raise self._unsupported("encode")
+
+    def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the approximate posterior q(z | x), each (B, *latent_shape)."""
+        raise self._unsupported("infer")
 
     def posterior(self, measurement, row: int = 0) -> "Prior":
         """p(x | y) in closed form, itself a prior, for row `row` of a linear-Gaussian measurement."""

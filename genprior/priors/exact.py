@@ -37,6 +37,8 @@ class Gaussian(Prior):
         ValueError: a shape is wrong, a value is not finite, or the covariance is not symmetric or not semi-definite.
     """
 
+    decoder_variance = 0.0
+
     def __init__(self, mean: Tensor, covariance: Tensor | _Covariance):
         super().__init__()
         _check_means("mean", "(C, H, W)", mean, ndim=3)

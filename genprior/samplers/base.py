@@ -26,7 +26,7 @@ class Sampler(ABC):
 
     Attributes:
         needs: the method of `Prior` that the sampler calls.
-        steps: calls of that method, one after the other; 0 for none.
+        steps: of the method, one after the other; 0 for none.
     """
 
     needs: ClassVar[str] = "denoise"
@@ -38,16 +38,28 @@ class Sampler(ABC):
             as_integer("steps", self.steps, 1, math.inf)
 
     @abstractmethod
-    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        """One draw per row of the measurement, (B, *image_shape); see `__call__`, which checks the arguments."""
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """One draw per row of the measurement, (B, *image_shape); see `draw`, which checks the arguments.
+
+        Methods that can tell how well they went return (draws, diagnostics), each diagnostic one number per row, (B,).
+        """
 
     @property
     @abstractmethod
     def evaluations(self) -> int:
         """Evaluations of the network for each draw (each forward pass, and each backward pass, counts as one)."""
 
+    @property
+    def calls(self) -> int:
+        """How often the method of the prior that the sampler needs is called, for the progress bar."""
+        return self.steps
+
     def __call__(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        """One draw from p(x | y) per row.
+        """One draw from p(x | y) per row, (B, *image_shape): `draw` without its diagnostics."""
+        return self.draw(prior, measurement, noise)[0]
+
+    def draw(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        """One draw from p(x | y) per row, (B, *image_shape), and diagnostics: name -> one number per row, (B,).
 
         Arguments:
             prior: has the method that the sampler needs.
@@ -67,6 +79,7 @@ class Sampler(ABC):
                 f"{', '.join(sorted(prior.capabilities))}. Choose another sampler or prior."
             )
         shape = measurement.operator.image_shape
+        prior = prior.sized(*shape[1:])
         if any(a is not None and a != b for a, b in zip(prior.image_shape, shape)):
             raise ValueError(
                 f"The operator acts on images of shape {tuple(shape)}, the prior is one of {prior.image_shape} "
@@ -76,7 +89,8 @@ class Sampler(ABC):
             least, given = prior.sigma_min / 5, measurement.noise
             floored = given.clamp_min(least) if isinstance(given, Tensor) else max(given, least)
             measurement = replace(measurement, noise=floored)
-        return self.sample(prior, measurement, noise)
+        drawn = self.sample(prior, measurement, noise)
+        return drawn if isinstance(drawn, tuple) else (drawn, {})
 
 
 def first_level(prior: Prior, start: float | None) -> float:

@@ -45,8 +45,8 @@ class Settings:
         seed: keys initialisation by the caller, data, noise.
         log_every, validate_every, save_every: in steps.
         keep: checkpoints kept.
-        patience: validations without improvement after which training stops, or None. What is kept are the weights of
-            that moment, not those of the best validation.
+        patience: validations without improvement after which training stops, or None to train to the end and keep the
+            last weights. With a number, what is kept are the averaged weights of the best validation.
         workers: processes that load data.
     """
 
@@ -127,7 +127,8 @@ def train(
         objectives: modules whose `forward(batch, step)` gives (loss, logs); one optimiser step each, in this order.
         data: item number -> dict of tensors with "x" and "item".
         settings: see `Settings`.
-        out: folder of the run: `prior/` (the result), `step-*/` (checkpoints), `log.jsonl`, `samples-*.png`.
+        out: folder of the run: `prior/` (the result), `step-*/` (checkpoints), `best/` (with patience), `log.jsonl`,
+            `samples-*.png`.
         validation: data on which the mean loss of the averaged weights is logged, and which decides early stopping.
         preview: from the averaged prior to images (B, C, H, W), written as a sheet with every validation.
         finish: called on the averaged prior at the end, before it is written.
@@ -171,6 +172,7 @@ def train(
         settings.check_resumable(*checkpoint.progress(resumed), out)
     start = checkpoint.load(resumed, parts, optimizers) if resumed else 0
     prepared = [accelerator.prepare(objective) for objective in objectives]
+    gradients = ["gradient"] if len(objectives) == 1 else [f"gradient {type(own).__name__}" for own in objectives]
 
     numbers = item_numbers(
         start, settings.steps, settings.batch, settings.accumulate, accelerator.process_index, accelerator.num_processes
@@ -186,10 +188,10 @@ def train(
     )
     began = time.perf_counter() - log.seconds
 
-    def write(step: int) -> None:
+    def write(folder: Path, step: int) -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            checkpoint.save(out / f"step-{step:07d}", step, asdict(settings), parts, optimizers)
+            checkpoint.save(folder, step, asdict(settings), parts, optimizers)
             checkpoint.prune(out, settings.keep)
         accelerator.wait_for_everyone()
 
@@ -201,15 +203,16 @@ def train(
         for micro_batch in range(settings.accumulate):
             batch = {key: value.to(accelerator.device) for key, value in next(loader).items()}
             last = micro_batch == settings.accumulate - 1
-            for objective, own, optimizer in zip(prepared, objectives, optimizers):
+            for name, objective, own, optimizer in zip(gradients, prepared, objectives, optimizers):
                 with contextlib.nullcontext() if last else accelerator.no_sync(objective):
                     with autocast(accelerator.device, dtype):
-                        loss, logs = objective(batch, step)
+                        loss, own_logs = objective(batch, step)
                     accelerator.backward(loss / settings.accumulate)
+                logs |= own_logs
                 if last:
                     for group in optimizer.param_groups:
                         group["lr"] = settings.learning_rate(step)
-                    logs["gradient"] = nn.utils.clip_grad_norm_(own.parameters(), settings.clip)
+                    logs[name] = nn.utils.clip_grad_norm_(own.parameters(), settings.clip)
                     optimizer.step()
                     optimizer.zero_grad()
         ema.update(modules, step)
@@ -236,12 +239,16 @@ def train(
                 with autocast(accelerator.device, dtype):
                     error = validate(ema.module["objectives"], validation, settings.batch, accelerator)
                 log.write(step=done, validation=error)
+                if settings.patience is not None and log.since_best() == 0:
+                    write(out / "best", done)
             if preview is not None and accelerator.is_main_process:
                 images.save(images.grid(preview(ema.module["prior"])), out / f"samples-{done:07d}.png")
         if saved:
-            write(done)
+            write(out / f"step-{done:07d}", done)
     bar.close()
 
+    if settings.patience is not None and (out / "best").exists():
+        checkpoint.load(out / "best", parts, optimizers)
     result = ema.module["prior"].eval()
     if finish is not None:
         finish(result)

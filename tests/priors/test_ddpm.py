@@ -16,7 +16,6 @@ from genprior.priors.ddpm import (
     DDPM,
     VARIANCES,
     ancestral_chain,
-    bits_per_dim,
     chain_elbo,
     cosine_betas,
     linear_betas,
@@ -403,10 +402,3 @@ def test_fitted_decoder_has_the_variance_of_the_error_at_sigma_min():
     expected = 1 / (1 / 0.05**2 + 1 / prior.sigma_min**2)
     assert float(prior.decoder_variance) == pytest.approx(expected, rel=3 * math.sqrt(2 / (20 * 256)))
     assert expected < 0.7 * prior.sigma_min**2  # far from the variance it had before
-
-
-def test_bits_per_dim_of_known_densities():
-    """A density of 1 on [0, 1]^D spends 8 bits on each of 256 values; 256 on one value's cell spends none."""
-    D = 12
-    log_prob = torch.tensor([0.0, D * math.log(256), D * math.log(2)], dtype=torch.float64)
-    assert bits_per_dim(log_prob, D).tolist() == pytest.approx([8, 0, 7])

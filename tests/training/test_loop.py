@@ -154,7 +154,7 @@ def test_resume_with_other_settings_is_refused(straight, other):
 def test_resume_may_log_save_and_load_otherwise(tmp_path, straight):
     with pytest.raises(InterruptedError):
         run(tmp_path, Squares(stop=9 * BATCH))
-    free = {"log_every": 3, "save_every": 5, "validate_every": 2, "keep": 1, "patience": 90, "workers": 1}
+    free = {"log_every": 3, "save_every": 5, "validate_every": 2, "keep": 1, "workers": 1}
     assert torch.equal(weights(run(tmp_path, validation=Squares(), **free)), straight[1])
 
 
