@@ -65,7 +65,7 @@ class Prior(nn.Module):
         raise self._unsupported("log_prob")
 
     def energy(self, x: Tensor) -> Tensor:
-        """-ln p(x) in nats up to a constant that may be unknown, differentiable, (B,): -log_prob(x) where there is one."""
+        """-ln p(x) in nats up to a constant that may be unknown, (B,); differentiable."""
         return -self.log_prob(x)
 
     def score(self, x: Tensor) -> Tensor:

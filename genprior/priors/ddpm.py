@@ -1,14 +1,11 @@
 """The denoising diffusion prior: a chain of Gaussian noisings, undone step by step by one network.
 
-Notation: u = 2x - 1 the image on the network's own [-1, 1]; alpha_bar_t the cumulative product of 1 - beta_t;
-z_t = sqrt(alpha_bar_t) u + sqrt(1 - alpha_bar_t) eps the chain; s_t = sqrt((1 - alpha_bar_t) / alpha_bar_t) its noise
-relative to the signal, on [-1, 1]; sigma = s / 2 the same in the units of x. Everything outside this file speaks of
-x_t = x + sigma n only.
+Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n; sigma = s / 2 the same noise in the units of
+x. The chain itself is in `chain`; everything outside these two files speaks of x_t = x + sigma n only.
 
-References: J. Ho, A. Jain, P. Abbeel, Denoising diffusion probabilistic models, 2020. A. Nichol, P. Dhariwal, Improved
-denoising diffusion probabilistic models, 2021 (cosine betas). T. Karras et al., Elucidating the design space of
-diffusion-based generative models, 2022 (preconditioning). D. Kingma et al., Variational diffusion models, 2021 (the
-bound).
+References: J. Ho, A. Jain, P. Abbeel, Denoising diffusion probabilistic models, 2020. T. Karras et al., Elucidating the
+design space of diffusion-based generative models, 2022 (preconditioning). J. Ho, T. Salimans, Classifier-free diffusion
+guidance, 2022.
 """
 
 import math
@@ -20,54 +17,20 @@ from torch import Tensor
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
 from genprior.priors.base import Prior, as_level, autocast
+from genprior.priors.chain import (
+    BETAS,
+    UNIT,
+    VARIANCES,
+    ancestral_chain,
+    chain_elbo,
+    gaussian_decoder,
+    grey_level_decoder,
+    relative_noise,
+    respaced,
+)
 from genprior.priors.given import Given
+from genprior.priors.probability_flow import flow_log_prob
 from genprior.registry import lookup
-
-UNIT = 0.5  # one unit of the network's [-1, 1], in the units of x
-
-
-def linear_betas(steps: int) -> Tensor:
-    """beta_t linear from 1e-4 to 0.02 for 1000 steps (Ho et al.), scaled by 1000 / steps for others."""
-    scale = 1000 / steps
-    return torch.linspace(1e-4 * scale, min(0.02 * scale, 0.999), steps, dtype=torch.float64)
-
-
-def cosine_betas(steps: int) -> Tensor:
-    """alpha_bar_t = cos^2(pi/2 (t/T + 0.008) / 1.008), beta_t capped at 0.999 (Nichol and Dhariwal)."""
-    t = torch.arange(steps + 1, dtype=torch.float64) / steps
-    alpha_bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
-    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
-
-
-def geometric_betas(steps: int) -> Tensor:
-    """s_t = sqrt((1 - alpha_bar_t) / alpha_bar_t) geometric, from 0.2 of 255 grey levels to 20 (0.1 and 10 in x).
-
-    Steps uniform in t are then uniform in ln s: the loss of the course is the bound itself, up to a factor.
-    """
-    s = torch.linspace(math.log(0.2 / 255 / UNIT), math.log(20), steps, dtype=torch.float64).exp()
-    alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), 1 / (1 + s**2)])
-    return 1 - alpha_bar[1:] / alpha_bar[:-1]
-
-
-BETAS = {"linear": linear_betas, "cosine": cosine_betas, "geometric": geometric_betas}
-
-
-def posterior_variance(beta: float, alpha_bar: float, alpha_bar_next: float) -> float:
-    """beta-tilde_t = beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t): the variance of q(z_{t-1} | z_t, x)."""
-    return beta * (1 - alpha_bar_next) / (1 - alpha_bar)
-
-
-def forward_variance(beta: float, alpha_bar: float, alpha_bar_next: float) -> float:
-    """beta_t, right when the data themselves are N(0, I); none in the last step, as in Ho et al."""
-    return beta if alpha_bar_next < 1 else 0.0
-
-
-def constant_weight_variance(beta: float, alpha_bar: float, alpha_bar_next: float) -> float:
-    """beta_t^2 / ((1 - beta_t) (1 - alpha_bar_t)): makes all weights of the bound equal, and samples collapse."""
-    return beta**2 / ((1 - beta) * (1 - alpha_bar)) if alpha_bar_next < 1 else 0.0
-
-
-VARIANCES = {"posterior": posterior_variance, "forward": forward_variance, "constant-weight": constant_weight_variance}
 
 
 class DDPM(Prior):
@@ -149,8 +112,15 @@ class DDPM(Prior):
         variance = s**2 + self.data_std**2
         return self.data_std**2 / variance, s * self.data_std / variance.sqrt()
 
-    def denoise(self, x_t: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
-        """E[x | x_t] for x_t = x + sigma n, x_t (B, C, H, W), sigma a float or (B, 1, 1, 1), label (B,) or None."""
+    def denoise(self, x_t: Tensor, sigma: float | Tensor, label: Tensor | None = None, guidance: float = 1.0) -> Tensor:
+        """E[x | x_t] for x_t = x + sigma n, x_t (B, C, H, W), sigma a float or (B, 1, 1, 1), label (B,) or None.
+
+        Guidance w other than 1 gives D(x_t) + w (D(x_t | label) - D(x_t)) instead: for w > 1 images more typical of the
+        label than those of p(x | label), and no longer the expectation of any one law.
+        """
+        if label is not None and guidance != 1:
+            free = self.denoise(x_t, sigma)
+            return free + guidance * (self.denoise(x_t, sigma, label) - free)
         u_t = (x_t - self.centre) / UNIT
         s = as_level(sigma, x_t) / UNIT
         c_skip, c_out = self.skip_and_out(s)
@@ -167,6 +137,7 @@ class DDPM(Prior):
         steps: int | None = None,
         variance: str = "posterior",
         label: int | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:
         """n draws by the reverse chain z_T -> z_0, (n, C, H, W).
 
@@ -177,6 +148,7 @@ class DDPM(Prior):
             variance: of each step: "posterior" (beta-tilde, default), "forward" (beta), or "constant-weight", the one
                 that makes the bound's weights constant, and whose samples collapse: for teaching only.
             label: class label, 0 to classes - 1; None for images of any class.
+            guidance: of the label, see `denoise`.
 
         Raises:
             ValueError: a size, a label, a variance or a number of steps that this prior does not have.
@@ -189,7 +161,7 @@ class DDPM(Prior):
         labels = None if label is None else torch.full((n,), label, device=weight.device)
         alpha_bars = self.alpha_bars if steps is None else respaced(self.alpha_bars, steps)
         return ancestral_chain(
-            lambda x_t, sigma: self.denoise(x_t, sigma, labels),
+            lambda x_t, sigma: self.denoise(x_t, sigma, labels, guidance),
             z,
             alpha_bars,
             noise,
@@ -209,13 +181,32 @@ class DDPM(Prior):
         stays 0.29 nats per value below ln p(x) however large T is. The sum over T is estimated without bias from
         `terms` of its terms, stratified over the levels.
         """
-        T = len(self.alpha_bars)
-        ratio = self.sigma_max / self.sigma_min
-        sigmas = [self.sigma_min * ratio ** (t / (T - 1)) for t in range(T)]
-        prior_variance = UNIT**2 / self.alpha_bars[-1]  # z_T ~ N(0, I), read in the units of x
-        return chain_elbo(
-            self.denoise, x, sigmas, self.centre, prior_variance, self.decoder_variance, seed=seed, terms=terms
-        )
+        return self._bound(x, gaussian_decoder(self.decoder_variance), seed, terms)
+
+    @torch.no_grad()
+    def elbo_8bit(self, x: Tensor, *, seed: int = 0, terms: int = 64) -> Tensor:
+        """A lower bound of ln P(x) + D ln 256 in nats, (B,), for x of 8 bits: `elbo` with its decoder discretised.
+
+        This is the log-density of dequantised images, see `bits`, and so comparable with that of other priors.
+        """
+        return self._bound(x, grey_level_decoder(self.decoder_variance), seed, terms)
+
+    def flow_log_prob(self, x: Tensor, *, seed: int = 0, steps: int = 100) -> Tensor:
+        """ln p(x) in nats, (B,), of the images of sigma_min noise, by the probability flow: see `probability_flow`."""
+        sigmas = (self.sigma_min, self.sigma_max)
+        return flow_log_prob(self.denoise, x, sigmas, self.centre, self.spread, seed=seed, steps=steps)
+
+    def flow_bound_8bit(self, x: Tensor, *, seed: int = 0, steps: int = 100) -> Tensor:
+        """A lower bound of ln P(x) + D ln 256 in nats, (B,), as `elbo_8bit`, with the flow's density for the chain's.
+
+        ln P(x) >= E [ln p(x_1) + ln P(x | x_1) - ln N(x_1; x, sigma_min^2 I)], x_1 = x + sigma_min n, by one draw.
+        """
+        n = Noise(seed, torch.arange(len(x)))(x)
+        x_1 = x + self.sigma_min * n
+        with torch.no_grad():
+            decoder = grey_level_decoder(self.decoder_variance)(x, self.denoise(x_1, self.sigma_min))
+        proposal = gaussian_decoder(self.sigma_min**2)(x_1, x)
+        return self.flow_log_prob(x_1, seed=seed, steps=steps) + decoder - proposal
 
     @torch.no_grad()
     def fit_decoder(self, x: Tensor, *, seed: int = 0) -> None:
@@ -224,9 +215,16 @@ class DDPM(Prior):
         x_1 = x + self.sigma_min * Noise(seed, torch.arange(len(x)))(x)
         self.decoder_variance.fill_((self.denoise(x_1, self.sigma_min) - x).square().mean())
 
-    def given(self, label: int) -> Given:
-        """p(x | label), itself a prior."""
-        return Given(self, label)
+    def given(self, label: int, guidance: float = 1.0) -> Given:
+        """p(x | label), itself a prior; for guidance other than 1, see `denoise`."""
+        return Given(self, label, guidance)
+
+    def _bound(self, x: Tensor, decoder: Callable[[Tensor, Tensor], Tensor], seed: int, terms: int) -> Tensor:
+        T = len(self.alpha_bars)
+        ratio = self.sigma_max / self.sigma_min
+        sigmas = [self.sigma_min * ratio ** (t / (T - 1)) for t in range(T)]
+        prior_variance = UNIT**2 / self.alpha_bars[-1]  # z_T ~ N(0, I), read in the units of x
+        return chain_elbo(self.denoise, x, sigmas, self.centre, prior_variance, decoder, seed=seed, terms=terms)
 
     def _shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
         channels, *own = self.image_shape
@@ -254,88 +252,3 @@ def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patc
     ):
         if not right:
             raise ValueError(f"{name} is {value!r}: give {wanted}.")
-
-
-def relative_noise(alpha_bar: float) -> float:
-    """s = sqrt((1 - alpha_bar) / alpha_bar)."""
-    return math.sqrt((1 - alpha_bar) / alpha_bar)
-
-
-def respaced(alpha_bars: list[float], steps: int) -> list[float]:
-    """`steps` values of alpha_bar, evenly spread over the chain, both ends kept; a single one is the noisiest."""
-    if not 1 <= steps <= len(alpha_bars):
-        raise ValueError(f"steps must lie between 1 and the {len(alpha_bars)} of the chain, got {steps}.")
-    kept = torch.linspace(len(alpha_bars) - 1, 0, steps, dtype=torch.float64).tolist()
-    return [alpha_bars[round(i)] for i in reversed(kept)]
-
-
-def ancestral_chain(
-    denoise: Callable[[Tensor, float], Tensor],
-    z: Tensor,
-    alpha_bars: list[float],
-    noise: Callable[[Tensor], Tensor],
-    variance: Callable[[float, float, float], float],
-    centre: float = 0.5,
-) -> Tensor:
-    """The reverse chain from z_T = z to x.
-
-    With beta_t = 1 - alpha_bar_t / alpha_bar_{t-1} and alpha_bar_0 = 1,
-        mu_t = (z_t - beta_t / sqrt(1 - alpha_bar_t) eps_hat(z_t)) / sqrt(1 - beta_t),
-        z_{t-1} = mu_t + sqrt(variance(beta_t, alpha_bar_t, alpha_bar_{t-1})) n.
-    """
-    for alpha_bar, alpha_bar_next in zip(reversed(alpha_bars), [*reversed(alpha_bars[:-1]), 1.0]):
-        beta = 1 - alpha_bar / alpha_bar_next
-        s = relative_noise(alpha_bar)
-        u_t = z / math.sqrt(alpha_bar)
-        u_hat = (denoise(centre + UNIT * u_t, UNIT * s) - centre) / UNIT
-        eps_hat = (u_t - u_hat) / s
-        mu = (z - beta / math.sqrt(1 - alpha_bar) * eps_hat) / math.sqrt(1 - beta)
-        z = mu + math.sqrt(variance(beta, alpha_bar, alpha_bar_next)) * noise(z)
-    return centre + UNIT * z
-
-
-def chain_elbo(
-    denoise: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    sigmas: list[float],
-    centre: float | Tensor,
-    prior_variance: float,
-    decoder_variance: float | Tensor,
-    *,
-    seed: int = 0,
-    terms: int = 64,
-) -> Tensor:
-    """The evidence lower bound of the chain x_T -> … -> x_1 -> x, in nats, (B,).
-
-    In the coordinates x_t = x + sigma_t n, with p(x_T) = N(centre, prior_variance I) and steps of the posterior
-    variance,
-        elbo = E ln N(x; x_hat(x_1), v I) - KL(q(x_T | x) || p(x_T))
-               - sum_{t=2}^{T} 1/2 (1 / sigma_{t-1}^2 - 1 / sigma_t^2) E |x - x_hat(x_t)|^2.
-    `terms` steps, one drawn in each of as many strata of equal length, stand for the sum (all
-    of them if terms >= T - 1).
-    """
-    if terms < 1:
-        raise ValueError(f"terms is {terms}: give a whole number, at least 1; without the sum there is no bound.")
-    batch, dimension = len(x), x[0].numel()
-    noise = Noise(seed, torch.arange(batch))
-
-    def squared_error(sigma: Tensor) -> Tensor:
-        return (x - denoise(x + sigma * noise(x), sigma)).flatten(1).square().sum(1)
-
-    v = torch.as_tensor(decoder_variance, dtype=x.dtype, device=x.device)
-    decoder = -0.5 * squared_error(as_level(sigmas[0], x)) / v - 0.5 * dimension * (2 * math.pi * v).log()
-    ratio = sigmas[-1] ** 2 / prior_variance
-    distance = (x - centre).flatten(1).square().sum(1) / prior_variance
-    kl = 0.5 * (distance + dimension * (ratio - 1 - math.log(ratio)))
-
-    level = torch.tensor(sigmas, dtype=torch.float64, device=x.device)
-    weight = 0.5 * (level[:-1] ** -2 - level[1:] ** -2)
-    steps = len(weight)
-    terms = min(terms, steps)
-    total = torch.zeros_like(kl)
-    for k in range(terms):
-        low, high = k * steps // terms, (k + 1) * steps // terms
-        t = low + (noise.uniform(x[:, :1, :1, :1]).flatten() * (high - low)).long().clamp(max=high - low - 1)
-        sigma = level[t + 1].to(x.dtype).reshape(-1, 1, 1, 1)
-        total = total + (high - low) * weight[t].to(x.dtype) * squared_error(sigma)
-    return decoder - kl - total

@@ -12,23 +12,25 @@ class Given(Prior):
     Arguments:
         prior: has classes.
         label: 0 … classes - 1.
+        guidance: 1 for p(x | label); more for images more typical of the label than those (classifier-free guidance).
 
     Raises:
         ValueError: the prior has no such class.
     """
 
-    def __init__(self, prior: Prior, label: int):
+    def __init__(self, prior: Prior, label: int, guidance: float = 1.0):
         super().__init__()
         classes = prior.config.get("classes", 0)
         if not 0 <= label < classes:
             raise ValueError(f"This prior has {classes} classes, numbered from 0; there is no label {label!r}.")
-        self.prior, self.label = prior, label
+        self.prior, self.label, self.guidance = prior, label, guidance
         self.image_shape, self.centre = prior.image_shape, prior.centre
         self.spread = prior.spread
         self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
 
     def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:
-        return self.prior.sample(n, seed=seed, label=self.label, **options)
+        return self.prior.sample(n, seed=seed, label=self.label, guidance=self.guidance, **options)
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
-        return self.prior.denoise(x_t, sigma, torch.full((len(x_t),), self.label, device=x_t.device))
+        labels = torch.full((len(x_t),), self.label, device=x_t.device)
+        return self.prior.denoise(x_t, sigma, labels, self.guidance)

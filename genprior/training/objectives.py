@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from genprior.noise import Noise
-from genprior.priors.ddpm import DDPM, UNIT
+from genprior.priors.chain import UNIT
+from genprior.priors.ddpm import DDPM
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 

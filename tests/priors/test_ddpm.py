@@ -12,17 +12,22 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from genprior.priors.ddpm import (
-    DDPM,
+from genprior.noise import Noise
+from genprior.priors.chain import (
     VARIANCES,
     ancestral_chain,
     chain_elbo,
     cosine_betas,
+    gaussian_decoder,
+    geometric_betas,
+    grey_level_decoder,
     linear_betas,
     relative_noise,
     respaced,
 )
+from genprior.priors.ddpm import DDPM
 from genprior.priors.exact import Gaussian
+from genprior.priors.probability_flow import flow_log_prob
 
 SD = 0.2  # of x: pixels of u have the variance v = (2 SD)^2
 
@@ -316,7 +321,9 @@ def gap(sigmas, terms=10**6, copies=200, seed=0):
     truth = gaussian((1, 4, 4))
     x = truth.sample(1, seed=8).expand(copies, 1, 4, 4)
     v = decoder_variance(sigmas[0])
-    elbo = chain_elbo(truth.denoise, x, sigmas, 0.5, 0.25 + sigmas[-1] ** 2, v, terms=terms, seed=seed)
+    elbo = chain_elbo(
+        truth.denoise, x, sigmas, 0.5, 0.25 + sigmas[-1] ** 2, gaussian_decoder(v), terms=terms, seed=seed
+    )
     differences = (truth.log_prob(x) - elbo) / 16
     return float(differences.mean()), float(differences.std()) / math.sqrt(copies)
 
@@ -349,7 +356,7 @@ def test_elbo_has_the_divergence_of_the_last_level_from_the_prior():
     def elbo_and_kl(centre, variance):
         p = Normal(torch.tensor(centre, dtype=torch.float64), math.sqrt(variance))
         kl = kl_divergence(Normal(x, levels[-1]), p).sum((1, 2, 3))
-        return chain_elbo(truth.denoise, x, levels, centre, variance, 1e-3), kl
+        return chain_elbo(truth.denoise, x, levels, centre, variance, gaussian_decoder(1e-3)), kl
 
     (elbo, kl), (other, other_kl) = elbo_and_kl(0.5, 0.3), elbo_and_kl(0.1, 0.2)
     torch.testing.assert_close(elbo - other, other_kl - kl, rtol=1e-9, atol=1e-9)
@@ -361,7 +368,7 @@ def test_elbo_has_its_closed_form_mean_for_gaussian_data(levels):
     truth = gaussian((1, 4, 4))
     x = truth.sample(3000, seed=4)
     v = decoder_variance(levels[0])
-    elbo = chain_elbo(truth.denoise, x, levels, 0.5, 0.25 + levels[-1] ** 2, v, terms=60)
+    elbo = chain_elbo(truth.denoise, x, levels, 0.5, 0.25 + levels[-1] ** 2, gaussian_decoder(v), terms=60)
     differences = (truth.log_prob(x) - elbo) / 16
     assert float(differences.mean()) == pytest.approx(mean_gap(levels), abs=3.5 * float(differences.std()) / 3000**0.5)
 
@@ -389,7 +396,9 @@ def test_elbo_of_the_prior_is_that_of_levels_even_in_ln_sigma():
     x = truth.sample(3, seed=2)
     sigmas = torch.logspace(math.log10(prior.sigma_min), math.log10(prior.sigma_max), 100, dtype=torch.float64).tolist()
     prior.decoder_variance.fill_(1e-4)
-    expected = chain_elbo(truth.denoise, x, sigmas, 0.5, 0.25 / prior.alpha_bars[-1], 1e-4, seed=3, terms=9)
+    expected = chain_elbo(
+        truth.denoise, x, sigmas, 0.5, 0.25 / prior.alpha_bars[-1], gaussian_decoder(1e-4), seed=3, terms=9
+    )
     torch.testing.assert_close(prior.elbo(x, seed=3, terms=9), expected, rtol=1e-8, atol=0)
     with pytest.raises(ValueError, match="terms is 0"):
         prior.elbo(x, terms=0)
@@ -402,3 +411,134 @@ def test_fitted_decoder_has_the_variance_of_the_error_at_sigma_min():
     expected = 1 / (1 / 0.05**2 + 1 / prior.sigma_min**2)
     assert float(prior.decoder_variance) == pytest.approx(expected, rel=3 * math.sqrt(2 / (20 * 256)))
     assert expected < 0.7 * prior.sigma_min**2  # far from the variance it had before
+
+
+# ---- bounds of 8-bit images, and the probability flow ----
+
+
+def test_geometric_levels_are_even_in_ln_sigma():
+    alpha_bar = torch.cumprod(1 - geometric_betas(200), 0)
+    log_s = ((1 - alpha_bar) / alpha_bar).sqrt().log()
+    torch.testing.assert_close(log_s.diff(), log_s.diff().mean().expand(199), rtol=1e-6, atol=0)
+    prior = real(betas="geometric", steps=200)
+    assert (255 * prior.sigma_min, prior.sigma_max) == pytest.approx((0.2, 10), rel=1e-6)
+
+
+def test_masses_of_the_grey_levels_sum_to_one():
+    """For any x_hat, in range or not, and any variance; D ln 256 turns the mass of a cell into its density."""
+    x = torch.arange(256, dtype=torch.float64).reshape(256, 1, 1, 1) / 255
+    for x_hat in (0.0, 0.3, 1.0, -0.2, 1.2, 0.5 / 255):
+        for v in (1e-8, 1e-5, 1e-2):
+            density = grey_level_decoder(v)(x, torch.full_like(x, x_hat)).exp()
+            assert float(density.sum()) == pytest.approx(256, rel=1e-9)
+
+
+def test_grey_level_decoder_keeps_its_digits_far_from_the_estimate():
+    """The mass beyond 19 sd is N(19) / 19 to a relative 1 / 19^2: a difference of numbers near 1 would lose it."""
+    v, x = (1 / 255) ** 2 / 4, torch.full((1, 1, 1, 1), 10 / 255, dtype=torch.float64)
+    found = float(grey_level_decoder(v)(x, torch.zeros_like(x))) - math.log(256)
+    near = Normal(0.0, 1.0).log_prob(torch.tensor(19.0)).double() - math.log(19)
+    assert found == pytest.approx(float(near), abs=1 / 19**2)
+
+
+def test_8bit_bound_differs_from_the_bound_by_the_decoder():
+    prior = exact((1, 4, 4), steps=100)
+    prior.decoder_variance.fill_(2e-5)
+    x = torch.arange(48, dtype=torch.float64).reshape(3, 1, 4, 4) * 5 / 255
+    x_1 = x + prior.sigma_min * Noise(3, torch.arange(3))(x)  # the first noise that the bound draws
+    x_hat = prior.denoise(x_1, prior.sigma_min)
+    expected = grey_level_decoder(2e-5)(x, x_hat) - gaussian_decoder(2e-5)(x, x_hat)
+    torch.testing.assert_close(prior.elbo_8bit(x, seed=3) - prior.elbo(x, seed=3), expected, rtol=1e-9, atol=1e-9)
+
+
+def flow_error(steps, sd=SD):
+    """Largest error of the flow's log-density per value, where N(0.5, sd^2 + sigma_min^2) is exact, by quadrature.
+
+    The trace of a multiple of the identity is met by any probe exactly.
+    """
+    prior, truth = exact((1, 4, 4), sd=sd), gaussian((1, 4, 4), sd=math.hypot(sd, exact((1, 1, 1)).sigma_min))
+    prior.spread = sd
+    x = truth.sample(5, seed=1)
+    return float((prior.flow_log_prob(x, steps=steps) - truth.log_prob(x)).abs().max()) / 16
+
+
+def test_flow_log_prob_of_gaussian_data_converges_to_second_order():
+    coarse, middle, fine = flow_error(100), flow_error(200), flow_error(800)
+    assert coarse / middle == pytest.approx(4, rel=0.15)
+    assert middle / fine == pytest.approx(16, rel=0.15)
+    assert fine < 2e-4
+
+
+def test_flow_log_prob_is_unbiased_over_probes():
+    """A denoiser with a full Jacobian, that of a correlated Gaussian; the mean over 2000 probes, within 3.5 errors."""
+    i = torch.arange(16, dtype=torch.float64)
+    S = SD**2 * torch.exp(-(i[:, None] - i).abs() / 3)
+    truth, noisy = (Gaussian(torch.full((1, 4, 4), 0.5).double(), S + v * torch.eye(16)) for v in (0.0, 0.01**2))
+    x = noisy.sample(1, seed=2).expand(2000, 1, 4, 4)
+    found = flow_log_prob(truth.denoise, x, (0.01, 50.0), 0.5, SD, steps=200)
+    error = float(found.std()) / math.sqrt(2000)
+    assert error > 1e-4  # the probes matter
+    assert float(found.mean()) == pytest.approx(float(noisy.log_prob(x[:1])), abs=3.5 * error + 16 * 2e-3)
+
+
+def test_flow_bound_of_8bit_images_is_below_their_log_probability():
+    """The model's P(k) of one value, by quadrature: N(0.5, sd^2 + sigma_min^2) for x_1, then the decoder."""
+    prior = exact((1, 1, 1), steps=1000, betas="geometric")
+    prior.spread = SD
+    prior.decoder_variance.fill_(prior.sigma_min**2)
+    k = torch.arange(0, 256, 51, dtype=torch.float64).reshape(-1, 1, 1, 1) / 255
+    x_1 = torch.linspace(-1.5, 2.5, 400_001, dtype=torch.float64).reshape(-1, 1, 1, 1)
+    p = gaussian_decoder(SD**2 + prior.sigma_min**2)(x_1, torch.full_like(x_1, 0.5)).exp()
+    x_hat = prior.denoise(x_1, prior.sigma_min)
+    exact_log_p = torch.stack([
+        (p * grey_level_decoder(prior.sigma_min**2)(value.expand_as(x_1), x_hat).exp()).sum().mul(1e-5).log()
+        for value in k
+    ])  # fmt: skip
+    # its mean: E_q [ln p(x_1) + ln P(k | x_1) - ln q(x_1)], 0.2 to 0.3 nats below for a smooth p
+    q = [gaussian_decoder(prior.sigma_min**2)(x_1, value.expand_as(x_1)) for value in k]
+    expected = torch.stack([
+        (density.exp() * (p.log() + grey_level_decoder(prior.sigma_min**2)(value.expand_as(x_1), x_hat) - density))
+        .nan_to_num(0.0).sum() * 1e-5
+        for value, density in zip(k, q)
+    ])  # fmt: skip
+    copies = 400
+    bound = prior.flow_bound_8bit(k.repeat_interleave(copies, 0), steps=400).reshape(6, copies)
+    error = bound.std(1) / math.sqrt(copies)
+    assert ((bound.mean(1) - expected).abs() < 3.5 * error + 1e-3).all()
+    assert (exact_log_p - expected > 0.05).all()
+
+
+# ---- labels and edges ----
+
+
+def test_guidance_extrapolates_from_no_label_to_the_label():
+    prior = exact((1, 2, 2), means=(-0.5, 0.5, 0.0))
+    x_t = gaussian((1, 2, 2)).sample(3, seed=1)
+    free, given = prior.denoise(x_t, 0.3), prior.given(1).denoise(x_t, 0.3)
+    assert (free - given).abs().min() > 0.01
+    torch.testing.assert_close(prior.given(1, guidance=2.5).denoise(x_t, 0.3), free + 2.5 * (given - free))
+    torch.testing.assert_close(prior.given(1, guidance=0.0).denoise(x_t, 0.3), free)
+
+
+def test_guidance_moves_the_draws():
+    """With equal variances the guided mean is free + w (given - free) too: 0.5 + (0, 0.25, 0.5) for w = 0, 1, 2."""
+    prior = exact((1, 4, 4), means=(0.5, 0.0), steps=200)
+    for w in (0.0, 1.0, 2.0):
+        mean = prior.given(0, guidance=w).sample(100, seed=1).mean()
+        # 1600 values of sd 0.2
+        assert float(mean) == pytest.approx(0.5 + 0.25 * w, abs=3.3 * SD / 40 + 0.002)
+
+
+def test_edges_show_the_distance_from_black_and_white_in_units_of_noise():
+    prior = real(edges=True)
+    seen = []
+    prior.net.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[0]))
+    x_t = torch.tensor([0.0, 0.003, -0.002, 1.0], dtype=torch.float64).reshape(1, 1, 2, 2)
+    prior.denoise(x_t, 0.01)
+    black, white = seen[0][0, 1].flatten(), seen[0][0, 2].flatten()
+    # near an edge the distance itself, up to the cube of a quarter of it; far away, at most 4
+    torch.testing.assert_close(black[:3], x_t.flatten()[:3] / 0.01, rtol=0.01, atol=1e-9)
+    assert float(black[3]) == pytest.approx(4)
+    assert (white[3].abs() < 1e-9, float(white[0])) == (True, pytest.approx(-4))
+    with torch.no_grad():
+        assert torch.isfinite(prior.denoise(x_t, 0.0)).all()
