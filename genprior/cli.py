@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 import zlib
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 OPERATORS = "inpaint, super-resolution, gaussian-deblur, motion-deblur, deblur, colorize, denoise"
+FAMILIES = ("ddpm", "vae", "nf", "gan")  # what can be trained, see genprior.training.families
 PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel", "boundary")
 SIMULATION = ("fraction", "size")
 
@@ -34,8 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     restore = commands.add_parser("restore", help="restore images from their measurements")
     _add_images(restore)
     _add_operator(restore)
-    restore.add_argument("--prior", default="ddpm", help="name, family or folder (default: %(default)s)")
-    restore.add_argument("--sampler", default="auto", help="auto, diffpir, dps, mmps, exact (default: %(default)s)")
+    restore.add_argument(
+        "--prior", default="ddpm", help="name, folder, or family: the prior of it that fits each image (default: ddpm)"
+    )
+    restore.add_argument(
+        "--sampler", default="auto", help="auto, or a name such as diffpir; a wrong one lists them (default: auto)"
+    )
     restore.add_argument("--n", type=int, default=1, help="samples of each image; their mean is written (default: 1)")
     restore.add_argument("--samples", action="store_true", help="write every sample too, as NAME_sample-K.png")
     restore.add_argument(
@@ -55,17 +61,18 @@ def _parser() -> argparse.ArgumentParser:
     degrade.set_defaults(run=_degrade)
 
     sample = commands.add_parser("sample", help="draw images from a prior")
-    sample.add_argument("--prior", default="ddpm", help="name, family or folder (default: %(default)s)")
+    sample.add_argument("--prior", default="ddpm", help="name, folder, or family (default: %(default)s)")
     sample.add_argument("--n", type=int, default=16, help="how many (default: %(default)s)")
     sample.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="for priors of any size")
     sample.add_argument("--steps", type=int, help="of the prior's chain (default: all)")
     sample.add_argument("--label", type=int, help="class label, for priors that have classes")
+    sample.add_argument("--guidance", type=float, help="of the label: 1 for its images, more for typical ones")
     sample.add_argument("--device", default="auto")
     _add_output(sample, "the sheet of samples, such as samples.png")
     sample.set_defaults(run=_sample)
 
     train = commands.add_parser("train", help="train a prior on your images; call again to resume")
-    train.add_argument("family", choices=["ddpm"], help="what to train")
+    train.add_argument("family", choices=FAMILIES, help="what to train; gan: images of one size only")
     train.add_argument("--data", required=True, help="folder of images, or an .npz file")
     train.add_argument("--validation", help="folder of other images, or an .npz file")
     train.add_argument("--images", default="train_images", help="array of the .npz file (default: %(default)s)")
@@ -76,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--steps", type=int, default=20000)
     train.add_argument("--batch", type=int, default=16)
     train.add_argument("--accumulate", type=int, default=1, help="micro-batches per step")
-    train.add_argument("--lr", type=float, default=5e-4)
+    train.add_argument("--lr", type=float, help="learning rate (default: the family's)")
     train.add_argument("--precision", default="no", choices=["no", "bf16"])
     train.add_argument("--patience", type=int, help="validations without improvement after which to stop")
     train.add_argument("--workers", type=int, default=0, help="processes that load data")
@@ -117,9 +124,11 @@ def _add_operator(parser: argparse.ArgumentParser) -> None:
 def _restore(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
+    from genprior.priors.store import find_prior
     from genprior.restoration import pick_device
 
-    prior = genprior.load_prior(options.prior, pick_device(options.device))
+    find_prior(options.prior)
+    device = pick_device(options.device)
 
     def one(path: Path, target: Path) -> None:
         extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(options.n if options.samples else 0)]
@@ -128,12 +137,13 @@ def _restore(options: argparse.Namespace) -> int:
         result = genprior.restore(
             _load(path),
             options.op,
-            prior,
+            options.prior,
             sampler=options.sampler,
             n=options.n,
             noise=options.noise,
             steps=options.steps,
             seed=_seed(options, path),
+            device=device,
             **_parameters(options, path),
         )
         if target.suffix == ".npy":
@@ -190,20 +200,31 @@ def _sample(options: argparse.Namespace) -> int:
         raise ValueError(f"--out {options.out} is no image; end it with one of {' '.join(images.IMAGE_SUFFIXES)}.")
     _refuse_existing([options.out], options.overwrite)
     prior = genprior.load_prior(options.prior, pick_device(options.device))
-    choices = {"size": options.size and tuple(options.size), "steps": options.steps, "label": options.label}
+    choices = {
+        "size": options.size and tuple(options.size),
+        "steps": options.steps,
+        "label": options.label,
+        "guidance": options.guidance,
+    }
     chosen = {name: value for name, value in choices.items() if value is not None}
+    if not genprior.supports(prior, "sample"):
+        prior.sample(options.n)  # says so, and what the prior has
+    if unknown := chosen.keys() - inspect.signature(prior.sample).parameters.keys():
+        raise ValueError(
+            f"Samples of {options.prior}, a {type(prior).__name__}, take no {' or '.join(sorted(unknown))}; leave "
+            f"{', '.join(f'--{name}' for name in sorted(unknown))} out."
+        )
+    if options.guidance is not None and options.label is None:
+        raise ValueError("--guidance is towards a label; say which, as --label 5.")
     images.save(images.grid(prior.sample(options.n, seed=options.seed, **chosen).cpu()), options.out)
     print(f"{options.n} samples of {options.prior} -> {options.out}")
     return 0
 
 
 def _train(options: argparse.Namespace) -> int:
-    import torch
-
-    from genprior.priors.ddpm import DDPM
     from genprior.training.data import Arrays, Photos, first
+    from genprior.training.families import plan
     from genprior.training.loop import Settings, train
-    from genprior.training.objectives import Denoising
 
     def dataset(path: str, augment: bool):
         if path.endswith(".npz"):
@@ -212,23 +233,22 @@ def _train(options: argparse.Namespace) -> int:
 
     data = dataset(options.data, True)
     held_out = dataset(options.validation or options.data, False)
-    shape = tuple(data[0]["x"].shape) if isinstance(data, Arrays) else (options.channels, None, None)
+    examples = first(data, 256)
+    size = tuple(examples.shape[2:])
+    shape = tuple(examples.shape[1:]) if isinstance(data, Arrays) else (options.channels, None, None)
     classes = int(data.labels.max()) + 1 if isinstance(data, Arrays) and options.labels else 0
-    with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        prior = DDPM(shape, classes=classes)
+    chosen = plan(options.family, shape, classes, examples, options.seed)
     names = ("steps", "batch", "accumulate", "lr", "precision", "patience", "workers", "seed")
-    settings = Settings(**{name: getattr(options, name) for name in names})
-    size = None if shape[1] else (options.size, options.size)
+    stated = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     train(
-        prior,
-        [Denoising(prior, seed=options.seed)],
+        chosen.prior,
+        chosen.objectives,
         data,
-        settings,
+        Settings(**{**chosen.settings, **stated}),
         options.out,
         validation=held_out if options.validation else None,
-        preview=lambda prior: prior.sample(16, size=size, steps=50),
-        finish=lambda prior: prior.fit_decoder(first(held_out, 64)),
+        preview=lambda prior: chosen.preview(prior, 16, size),
+        finish=chosen.finish and (lambda prior: chosen.finish(prior, first(held_out, 64))),
         card={"data": Path(options.data).name, "licence": options.licence},
     )
     print(f"{Path(options.out) / 'prior'} is ready: genprior restore … --prior {Path(options.out) / 'prior'}")

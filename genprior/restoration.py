@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import math
 import secrets
@@ -27,7 +28,7 @@ from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import Channelwise
 from genprior.operators.inpaint import Inpaint
 from genprior.priors.base import Prior
-from genprior.priors.store import load_prior
+from genprior.priors.store import find_prior, load_prior
 from genprior.samplers import find_sampler
 from genprior.samplers.base import Sampler
 
@@ -96,7 +97,9 @@ def restore(
             "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise"; or
             an operator or deepinv physics, which take `img` as it is, in their measurement shape, batch axis optional.
             A physics that does not say the size of its images takes `image_shape=(C, H, W)`, by default that of y.
-        prior: name ("ddpm-photo"), family ("ddpm"), folder of a trained prior, or a prior.
+        prior: name ("ddpm-photo"), folder of a trained prior, a prior, or a family ("ddpm", "vae", "nf", "gan",
+            "gaussian"): its bundled prior of images of just this shape if there is one, as for digits of 28 x 28, else
+            the one of photographs of any size.
         sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`.
         n: how many samples of each image.
         noise: standard deviation of the measurement's noise in the units of x, [0, 1]; None to estimate it.
@@ -116,9 +119,9 @@ def restore(
     """
     n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)
     seed = secrets.randbits(32) if seed is None else seed
-    prior = _as_prior(prior, device)
     noise = stated_noise(img, op, noise)
     measurement, give = measure(img, op, noise, operator_parameters)
+    prior = _as_prior(prior, device, measurement.operator.image_shape)
     task, back = _fit_channels(measurement, prior)
     sampler = find_sampler(sampler, prior, steps)
 
@@ -262,12 +265,20 @@ def pick_device(device: str | torch.device) -> torch.device:
         raise ValueError(f'device={device!r} cannot be used here ({error}); "auto" takes the best there is.') from None
 
 
-def _as_prior(prior: str | Path | Prior, device: str | torch.device) -> Prior:
+def _as_prior(prior: str | Path | Prior, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
     if isinstance(prior, Prior):
         return prior if device == "auto" else prior.to(pick_device(device))
     if not isinstance(prior, str | Path):
         raise TypeError(f"prior is a name, a folder or a Prior, not {images.kind_of(prior)}.")
-    return load_prior(prior, pick_device(device))
+    folder = find_prior(prior, image_shape).resolve()
+    # A folder that is trained again is replaced as a whole.
+    return _loaded(folder, folder.stat().st_mtime_ns, pick_device(device))
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(folder: Path, written: int, device: torch.device) -> Prior:
+    """The prior in a folder, kept for the next image: nobody but `restore` holds it, and `restore` changes nothing."""
+    return load_prior(folder, device)
 
 
 def _fit_channels(measurement: Measurement, prior: Prior) -> tuple[Measurement, Callable[[Tensor], Tensor]]:

@@ -1,4 +1,4 @@
-"""Put a trained prior into the package: weights in float16, and a card that says where they come from.
+"""Put a trained prior into the package: weights in float16 or float32, and a card that says where they come from.
 
     python recipes/bundle_prior.py --prior runs/ddpm-photo/prior --name ddpm-photo --summary "…" --data "…" \\
         --licence "…" --sources sources.csv
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="", help="the command that trained it")
     parser.add_argument("--metrics", nargs="*", default=[], metavar="NAME=VALUE", help="measured figures")
     parser.add_argument("--sources", type=Path, help="table of authors and licences of the training images, kept along")
+    parser.add_argument("--float32", action="store_true", help="keep all digits, as the Gaussians need")
     options = parser.parse_args()
 
     card = {
@@ -34,7 +35,7 @@ def main() -> None:
     }
 
     def write(folder: Path) -> None:
-        write_prior(read_prior(options.prior), folder, card, half=True)
+        write_prior(read_prior(options.prior), folder, card, half=not options.float32)
         if options.sources:
             shutil.copy(options.sources, folder / "sources.csv")
 

@@ -10,10 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+import genprior.nets.gan as gan_nets
+from genprior import cli
 from genprior.cli import main
 from genprior.operators import random_mask
+from genprior.priors import ddpm, flow, gan, patches, store, vae
 from genprior.priors.ddpm import DDPM
+from genprior.priors.exact import Gaussian
 from genprior.priors.store import read_prior, write_prior
+from genprior.training import families
+from genprior.training.data import Arrays, Photos, first
 
 H, W = 24, 20
 MASK = random_mask((H, W), 0.4, seed=0)[0].numpy()
@@ -373,43 +379,184 @@ def test_sample_says_what_it_cannot_write_before_it_draws(prior, tmp_path, capfd
     assert "is no image; end it with" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["folder", "npz"])
-def test_train_makes_a_prior_that_restores(kind, tmp_path, capfd, monkeypatch):
-    import genprior.priors.ddpm as ddpm
+# Networks small enough to be trained in a moment: module, class, arguments.
+SMALL = {
+    "ddpm": [(ddpm, "DDPM", {"widths": (8, 8), "blocks": 1})],
+    "vae": [(vae, "VAE", {"widths": (4, 4), "blocks": (0, 0), "latent": 3})],
+    "nf": [
+        (flow, "Flow", {"widths": (4, 4), "steps": (1, 1)}),
+        (patches, "PatchFlow", {"patch": 4, "width": 4, "steps": 1}),
+    ],
+    "gan": [
+        (gan, "GAN", {"widths": (4, 4), "hidden": 8, "latent": 3}),
+        (gan_nets, "Discriminator", {"widths": (4, 4), "hidden": 8}),
+    ],
+}
+# Which prior comes of a folder of photographs and of an .npz file, and which sampler takes it.
+TRAINED = {
+    ("ddpm", "folder"): ("ddpm", "DiffPIR"),
+    ("ddpm", "npz"): ("ddpm", "DiffPIR"),
+    ("vae", "folder"): ("vae", "LatentHMC"),
+    ("vae", "npz"): ("vae", "LatentHMC"),
+    ("nf", "folder"): ("nf-patch", "MAP"),
+    ("nf", "npz"): ("nf", "LatentHMC"),
+    ("gan", "npz"): ("gan", "LatentHMC"),
+}
 
+
+@pytest.fixture
+def small(monkeypatch):
+    for module, name, arguments in (one for family in SMALL.values() for one in family):
+        monkeypatch.setattr(module, name, functools.partial(getattr(module, name), **arguments))
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # Accelerate's choice of a device holds for the whole process.
-    monkeypatch.setattr(ddpm, "DDPM", functools.partial(DDPM, widths=(8, 8), blocks=1))
-    state = torch.get_rng_state()
+
+
+@pytest.fixture
+def data(tmp_path):
+    """The same four RGB images as a folder (of images cut to 16 x 16 in training) and as an .npz file, 16 x 16."""
     for k in range(4):
         write(picture(k), tmp_path / "data" / f"{k}.png")
-    np.savez(tmp_path / "data.npz", train_images=np.stack([picture(k)[:16, :16] for k in range(4)]))
-    data = tmp_path / ("data" if kind == "folder" else "data.npz")
-    options = [
-        "--data",
-        data,
-        "--out",
-        tmp_path / "run",
-        "--steps",
-        3,
-        "--batch",
-        2,
-        "--size",
-        16,
-        "--licence",
-        "CC0-1.0",
-    ]
-    assert genprior("train", "ddpm", *options) == 0
+    np.savez(
+        tmp_path / "data.npz",
+        train_images=np.stack([picture(k)[:16, :16] for k in range(4)]),
+        train_labels=np.array([0, 1, 2, 1]),
+    )
+    return {"folder": tmp_path / "data", "npz": tmp_path / "data.npz"}
+
+
+def train(family, data, out, *options):
+    return genprior("train", family, "--data", data, "--out", out, "--batch", 2, "--size", 16, *options)
+
+
+def test_what_can_be_trained_is_what_the_command_line_says():
+    assert set(cli.FAMILIES) == set(families.FAMILIES) == set(SMALL)
+
+
+@pytest.mark.parametrize(("family", "kind"), TRAINED)
+def test_train_makes_a_prior_that_restores(family, kind, small, data, tmp_path, capfd):
+    state, run = torch.get_rng_state(), tmp_path / "run"
+    assert train(family, data[kind], run, "--steps", 2, "--licence", "CC0-1.0") == 0
     assert torch.equal(torch.get_rng_state(), state)
     out, err = capfd.readouterr()
-    assert f"--prior {tmp_path / 'run' / 'prior'}" in out
+    assert f"--prior {run / 'prior'}" in out
     assert "Traceback" not in err
-    card = json.loads((tmp_path / "run" / "prior" / "card.json").read_text())
-    assert (card["steps"], card["licence"], card["data"]) == (3, "CC0-1.0", data.name)
-    trained = read_prior(tmp_path / "run" / "prior")
-    assert float(trained.decoder_variance) != float(torch.tensor(trained.sigma_min**2)), "the decoder was not fitted"
+    card = json.loads((run / "prior" / "card.json").read_text())
+    assert (card["steps"], card["licence"], card["data"]) == (2, "CC0-1.0", data[kind].name)
+    stored, sampler = TRAINED[family, kind]
+    assert json.loads((run / "prior" / "config.json").read_text())["family"] == stored
+    trained = read_prior(run / "prior")
+    assert trained.image_shape == ((3, 16, 16) if kind == "npz" else (3, None, None))
+
+    # weights are not those that it began with
+    images = Photos(data[kind], 16) if kind == "folder" else Arrays(data[kind], "train_images")
+    begun = families.plan(family, trained.image_shape, 0, first(images, 256), 0).prior.state_dict()
+    assert any(not torch.equal(t, begun[key]) for key, t in trained.state_dict().items() if "." in key)
+
     y = write(picture()[:16, :16], tmp_path / "y.png")
-    assert restore(tmp_path / "run" / "prior", y, "-o", tmp_path / "x.png", "--op", "denoise", "--noise", 0.1) == 0
+    options = ["--op", "denoise", "--noise", 0.1, "--prior", run / "prior", "--steps", 4, "--device", "cpu"]
+    assert genprior("restore", y, "-o", tmp_path / "x.png", *options) == 0
     assert read(tmp_path / "x.png").shape == (16, 16, 3)
+    assert f"{sampler}(steps=4" in capfd.readouterr().out
+    options = ["--size", 16, 16] * (kind == "folder") + ["--steps", 2] * (family == "ddpm")
+    code = genprior("sample", "--prior", run / "prior", "-o", tmp_path / "s.png", "--n", 4, *options)
+    if stored == "nf-patch":
+        assert code == 1
+        assert "PatchFlow has no sample" in capfd.readouterr().err
+    else:
+        assert code == 0
+        assert read(tmp_path / "s.png").shape == (34, 34, 3)
+
+
+def test_decoder_of_a_diffusion_is_fitted(small, data, tmp_path):
+    assert train("ddpm", data["npz"], tmp_path / "run", "--steps", 1) == 0
+    trained = read_prior(tmp_path / "run" / "prior")
+    assert float(trained.decoder_variance) != float(torch.tensor(trained.sigma_min**2))
+
+
+def test_labels_are_for_a_diffusion_and_nothing_else(small, data, tmp_path, capfd):
+    run = tmp_path / "run"
+    assert train("ddpm", data["npz"], run, "--steps", 1, "--labels", "train_labels") == 0
+    assert read_prior(run / "prior").classes == 3
+    capfd.readouterr()
+    for family in SMALL.keys() - {"ddpm"}:
+        assert train(family, data["npz"], tmp_path / family, "--labels", "train_labels") == 1
+        assert f"A {family} has no classes: leave the labels out, or train ddpm" in capfd.readouterr().err
+        assert not (tmp_path / family).exists()
+
+
+def test_samples_are_of_the_label_as_much_as_guidance_says(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = DDPM((3, 8, 8), widths=(8, 8), blocks=1, classes=3)
+        for parameter in prior.parameters():
+            parameter.data.normal_(std=0.2)
+    write_prior(prior, tmp_path, {})
+    drawn = {}
+    for name, options in {"any": [], "one": ["--label", 1], "guided": ["--label", 1, "--guidance", 3]}.items():
+        arguments = ["--prior", tmp_path, "-o", tmp_path / f"{name}.png", "--n", 1, "--steps", 2, "--device", "cpu"]
+        assert genprior("sample", *arguments, *options) == 0
+        drawn[name] = read(tmp_path / f"{name}.png").astype(float)
+    for name, options in {"any": {}, "one": {"label": 1}, "guided": {"label": 1, "guidance": 3.0}}.items():
+        expected = prior.eval().sample(1, steps=2, **options).clamp(0, 1)[0].movedim(0, -1).numpy() * 255
+        # bfloat16 rounds what the network says by 2^-9 in each of a dozen layers, which is a grey level or two, and
+        # guidance takes three times the difference of two of these
+        assert np.abs(drawn[name] - expected).mean() < 6
+    differences = [np.abs(drawn[a] - drawn[b]).mean() for a, b in (("any", "one"), ("one", "guided"))]
+    assert min(differences) > 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label", 1], "There is no label 1: this prior has 0 classes"),
+        (["--guidance", 2], "--guidance is towards a label; say which, as --label 5"),
+        (["--size", 8, 8, "--steps", 0], "steps must lie between 1 and"),
+    ],
+)
+def test_samples_that_a_prior_does_not_have_are_one_line(options, message, prior, tmp_path, capfd):
+    assert genprior("sample", "--prior", prior, "-o", tmp_path / "s.png", *options) == 1
+    assert message in capfd.readouterr().err
+
+
+def test_options_that_a_prior_does_not_take_are_named(tmp_path, capfd):
+    write_prior(Gaussian(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)), tmp_path, {})
+    options = ["--size", 8, 8, "--steps", 3, "--label", 1]
+    assert genprior("sample", "--prior", tmp_path, "-o", tmp_path / "s.png", *options) == 1
+    err = capfd.readouterr().err
+    assert "a Gaussian, take no label or size or steps; leave --label, --size, --steps out" in err
+    assert not (tmp_path / "s.png").exists()
+
+
+def test_flow_of_grey_photographs_of_any_size_is_one_line(data, tmp_path, capfd):
+    assert train("nf", data["folder"], tmp_path / "run", "--channels", 1) == 1
+    assert "is one of RGB images, not of 1 channels" in capfd.readouterr().err
+
+
+def test_gan_of_photographs_of_any_size_is_one_line(data, tmp_path, capfd):
+    assert train("gan", data["folder"], tmp_path / "run") == 1
+    err = capfd.readouterr().err
+    assert err.startswith("genprior: A gan makes images of one size only: give an .npz file")
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_file_of_a_folder_has_the_prior_of_the_family_that_fits_it(tmp_path, capfd, monkeypatch):
+    """One Gaussian for grey files of H x W, black, and one for others, white: noise of 0.5 leaves them their colour."""
+    for name, mean in (("toy-grey", torch.zeros(1, H, W)), ("toy-small", torch.ones(3, 8, 8))):
+        (tmp_path / "priors" / name).mkdir(parents=True)
+        write_prior(Gaussian(mean, torch.full_like(mean, 1e-4)), tmp_path / "priors" / name, {})
+    monkeypatch.setattr(store, "BUNDLED", tmp_path / "priors")
+    write(picture()[..., 0], tmp_path / "in" / "a.png")
+    write(picture()[:8, :8], tmp_path / "in" / "b.png")
+    write(picture(), tmp_path / "in" / "c.png")
+    options = ["--op", "denoise", "--noise", 0.5, "--prior", "toy", "--device", "cpu"]
+    assert genprior("restore", tmp_path / "in", "-o", tmp_path / "x", *options) == 1
+    # deviations of 0.01 = 2.55 grey levels, and a pull of (0.01 / 0.5)^2 of less than 255: 5 deviations
+    assert read(tmp_path / "x" / "a.png").max() < 13
+    assert read(tmp_path / "x" / "b.png").min() > 242
+    err = capfd.readouterr().err
+    assert "c.png: No bundled toy prior fits images of shape (3, 24, 20); there is toy-grey of (1, 24, 20)" in err
+    assert "1 of 3 failed" in err
 
 
 def test_train_without_data_is_one_line(tmp_path, capfd):

@@ -13,10 +13,14 @@ from PIL import Image
 import genprior
 from genprior import images, restoration
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measurement, gaussian_kernel, random_mask
+from genprior.priors import store
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.ddpm import DDPM
 from genprior.priors.exact import Gaussian
+from genprior.priors.field import GaussianField
 from genprior.priors.given import Given
+from genprior.priors.store import write_prior
+from genprior.training.checkpoint import write_folder
 
 H, W = 6, 5
 # Exact draws are made in float32 from an SVD in float64: what should be equal differs by a few roundings of 1.
@@ -571,6 +575,55 @@ def test_network_in_single_precision_takes_a_measurement_in_double():
     single, double = (Measurement(y[None], Denoise((1, H, W)), 0.1) for y in (photo(), photo().double()))
     a, b = (restore(m, prior=prior, noise=0.1, steps=3).samples for m in (single, double))
     assert torch.equal(a, b)
+
+
+# ---- priors by name ----
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Two bundled priors of a family "toy": one of grey images of H x W, one of RGB images of any size."""
+    field = GaussianField.fit(torch.rand(9, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    for name, prior in (("toy-grey", GREY), ("toy-photo", field)):
+        (tmp_path / name).mkdir()
+        write_prior(prior, tmp_path / name, {})
+    monkeypatch.setattr(store, "BUNDLED", tmp_path)
+    return {"toy-grey": GREY, "toy-photo": field}
+
+
+@pytest.mark.parametrize(
+    ("y", "op", "name"),
+    [
+        (photo(), "denoise", "toy-grey"),
+        (photo(3), "denoise", "toy-photo"),
+        (photo(), "colorize", "toy-photo"),  # the image counts, not what was measured of it
+        (photo()[:, :, 1:], "denoise", "toy-photo"),
+    ],
+)
+def test_family_is_its_prior_that_fits_the_image(shelf, y, op, name):
+    result, expected = restore(y, op, "toy"), restore(y, op, shelf[name])
+    assert result.sampler == expected.sampler
+    # means of float32 that were stored and read again, the field's with another layout of memory
+    torch.testing.assert_close(result.samples, expected.samples, atol=ROUNDING, rtol=0)
+
+
+def test_family_that_does_not_fit_is_one_clear_error(shelf):
+    fails(ValueError, r"No bundled toy prior fits.*\(2, 6, 5\); there is toy-grey of", photo(2), "denoise", "toy")
+    fails(ValueError, r"\(3, 6, 5\).*is one of \(1, 6, 5\)", photo(3), "denoise", "toy-grey")
+
+
+def test_prior_of_a_name_is_read_once_for_many_images_and_again_when_it_was_replaced(shelf, monkeypatch):
+    read, read_prior = [], store.read_prior
+    monkeypatch.setattr(store, "read_prior", lambda folder: read.append(folder.name) or read_prior(folder))
+    first, again = (restore(photo(), "denoise", "toy").samples for _ in range(2))
+    assert read == ["toy-grey"]
+    assert torch.equal(first, again)
+    other = Gaussian(GREY.mean + 0.5, 0.04 * torch.eye(H * W))
+    write_folder(store.BUNDLED / "toy-grey", lambda folder: write_prior(other, folder, {}))
+    torch.testing.assert_close(
+        restore(photo(), "denoise", "toy").samples, restore(photo(), "denoise", other).samples, atol=ROUNDING, rtol=0
+    )
+    assert read == ["toy-grey", "toy-grey"]
 
 
 # ---- odd sizes ----

@@ -96,6 +96,10 @@ class Prior(nn.Module):
         """p(x | y) in closed form, itself a prior, for row `row` of a linear-Gaussian measurement."""
         raise self._unsupported("posterior")
 
+    def posteriors(self, measurement) -> list["Prior"]:
+        """`posterior` of every row."""
+        return [self.posterior(measurement, row) for row in range(len(measurement.y))]
+
     def _unsupported(self, name: str) -> UnsupportedError:
         has = ", ".join(sorted(self.capabilities)) or "nothing"
         return UnsupportedError(f"{type(self).__name__} has no {name}; it has {has}. Try another prior for {name}.")

@@ -6,16 +6,15 @@ eigenvalues f(l); n ~ N(0, I); x_t = x + sigma n.
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.priors.base import Prior, UnsupportedError, as_level
-
-LARGEST_DENSE = 4096
+from genprior.priors.base import Prior, as_level
+from genprior.priors.conditioning import Conditioning, alike
+from genprior.priors.covariance import Covariance, Dense, Diagonal, Stationary, find_form, fit_moments, reflected
 
 
 class Gaussian(Prior):
@@ -39,14 +38,12 @@ class Gaussian(Prior):
 
     decoder_variance = 0.0
 
-    def __init__(self, mean: Tensor, covariance: Tensor | _Covariance):
+    def __init__(self, mean: Tensor, covariance: Tensor | Covariance):
         super().__init__()
         _check_means("mean", "(C, H, W)", mean, ndim=3)
         self.register_buffer("mean", mean.detach().clone())
         self.covariance = _as_covariance(covariance, mean)
         self.image_shape = self.latent_shape = tuple(mean.shape)
-        self.spread = float(self.covariance.eigenvalues.mean().sqrt())
-        self.sigma_min, self.sigma_max = _levels(self.covariance, mean[None], mean)
 
     @classmethod
     def stationary(cls, mean: Tensor, spectrum: Tensor) -> Gaussian:
@@ -61,11 +58,67 @@ class Gaussian(Prior):
             ValueError: a shape is wrong, or the spectrum is negative, not even or not finite.
         """
         _check_means("mean", "(C, H, W)", mean, ndim=3)
-        return cls(mean, _Stationary(_checked_spectrum(spectrum, mean)))
+        spectrum = _checked_spectrum(spectrum, mean)
+        return cls(mean, Stationary(spectrum, torch.eye(len(mean), dtype=spectrum.dtype, device=mean.device)))
+
+    @classmethod
+    def fit(cls, images: Tensor, covariance: str = "full") -> Gaussian:
+        """The Gaussian of greatest likelihood for dequantised images (see `genprior.bits`).
+
+        Moments are those of (255 x + u) / 256, u uniform, exact in u: every eigenvalue is at least the variance
+        1 / (12 256^2) that u adds, so the covariance is regular, and nothing else is added to it. All sums are in
+        float64, over chunks.
+
+        Arguments:
+            images: (N, C, H, W), values k / 255 in [0, 1]; their dtype and device become the prior's.
+            covariance: "full"; "diagonal", for independent pixels; "stationary", for a mean that is one colour and a
+                covariance circulant along the principal axes of colour, which knows textures but no places.
+
+        Raises:
+            ValueError: there is no such form, the images are none, of another shape or out of range, or "full" was
+                asked of images of over 4096 values.
+        """
+        _check_means("images", "(N, C, H, W)", images, ndim=4)
+        if not 0 <= float(images.min()) <= float(images.max()) <= 1:
+            raise ValueError(
+                f"images have values from {float(images.min()):.3g} to {float(images.max()):.3g}: give 8-bit images "
+                "k / 255, in [0, 1]"
+            )
+        mean, fitted = fit_moments(images.detach(), covariance)
+        return cls(mean.to(images.dtype), fitted)
+
+    @classmethod
+    def blank(cls, image_shape: tuple[int, int, int], covariance: str) -> Gaussian:
+        """N(0, I) with its covariance in the given form, `config` its arguments: what stored weights are read into.
+
+        Raises:
+            ValueError: no such shape or form.
+        """
+        shape = tuple(image_shape)
+        if len(shape) != 3 or not all(isinstance(a, int) and a > 0 for a in shape):
+            raise ValueError(f"image_shape is {image_shape!r}: give (C, H, W), three whole numbers, at least 1.")
+        return cls(torch.zeros(shape), find_form(covariance).identity(shape))
+
+    @property
+    def config(self) -> dict:
+        """The arguments of `blank` for a prior of this shape and form."""
+        return {"image_shape": list(self.image_shape), "covariance": self.covariance.form}
 
     @property
     def centre(self) -> Tensor:
         return self.mean
+
+    @property
+    def spread(self) -> float:
+        return float(self.covariance.eigenvalues.mean().sqrt())
+
+    @property
+    def sigma_min(self) -> float:
+        return _levels(self.covariance, self.mean[None], self.mean)[0]
+
+    @property
+    def sigma_max(self) -> float:
+        return _levels(self.covariance, self.mean[None], self.mean)[1]
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         return self.draw(_noise(n, seed))
@@ -115,8 +168,15 @@ class Gaussian(Prior):
             UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
             ValueError: there is no such row, or A does not take images of this shape.
         """
-        means, covariance, _ = _condition(self.covariance, self.mean[None], measurement, row)
-        return Gaussian(means[0], covariance).to(self.mean.dtype)
+        return self.posteriors(_select_row(measurement, row))[0]
+
+    def posteriors(self, measurement) -> list[Gaussian]:
+        """`posterior` of every image; those of one operator and one noise level share one factorisation."""
+
+        def posterior(means: Tensor, log_evidence: Tensor, covariance: Covariance) -> Gaussian:
+            return Gaussian(means[0].to(self.mean), covariance)
+
+        return _posteriors(self.covariance, self.mean[None], measurement, posterior)
 
 
 class GaussianMixture(Prior):
@@ -141,7 +201,7 @@ class GaussianMixture(Prior):
             symmetric or not semi-definite.
     """
 
-    def __init__(self, weights: Tensor, means: Tensor, covariance: Tensor):
+    def __init__(self, weights: Tensor, means: Tensor, covariance: Tensor | Covariance):
         super().__init__()
         _check_means("means", "(K, C, H, W)", means, ndim=4)
         weights = _checked_weights(weights, means)
@@ -150,9 +210,19 @@ class GaussianMixture(Prior):
         self.register_buffer("centre", torch.tensordot(weights, means.detach().double(), 1).to(means))
         self.covariance = _as_covariance(covariance, means[0])
         self.image_shape = tuple(means.shape[1:])
-        between = torch.tensordot(self.weights, (means - self.centre).square(), 1).mean()
-        self.spread = float((self.covariance.eigenvalues.mean() + between).sqrt())
-        self.sigma_min, self.sigma_max = _levels(self.covariance, means, self.centre)
+
+    @property
+    def spread(self) -> float:
+        between = torch.tensordot(self.weights, (self.means - self.centre).square(), 1).mean()
+        return float((self.covariance.eigenvalues.mean() + between).sqrt())
+
+    @property
+    def sigma_min(self) -> float:
+        return _levels(self.covariance, self.means, self.centre)[0]
+
+    @property
+    def sigma_max(self) -> float:
+        return _levels(self.covariance, self.means, self.centre)[1]
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         return self.draw(_noise(n, seed))
@@ -201,9 +271,16 @@ class GaussianMixture(Prior):
             UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
             ValueError: there is no such row, or A does not take images of this shape.
         """
-        means, covariance, log_evidence = _condition(self.covariance, self.means, measurement, row)
-        weights = (self.weights.log() + log_evidence).softmax(0)
-        return GaussianMixture(weights, means, covariance).to(self.means.dtype)
+        return self.posteriors(_select_row(measurement, row))[0]
+
+    def posteriors(self, measurement) -> list[GaussianMixture]:
+        """`posterior` of every image; those of one operator and one noise level share one factorisation."""
+
+        def posterior(means: Tensor, log_evidence: Tensor, covariance: Covariance) -> GaussianMixture:
+            weights = (self.weights.log() + log_evidence).softmax(0)
+            return GaussianMixture(weights, means.to(self.means), covariance)
+
+        return _posteriors(self.covariance, self.means, measurement, posterior)
 
     def _logits(self, x: Tensor, variance: Tensor) -> Tensor:
         """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2, (B, K), V of the eigenvectors of S and the eigenvalues `variance`."""
@@ -216,60 +293,6 @@ class GaussianMixture(Prior):
         return torch.tensordot(r, self.means.to(r.dtype), 1)
 
 
-class _Covariance(nn.Module, ABC):
-    """A covariance: its eigenvalues, (C, H, W), and `filter`, the product with matrices that share its eigenvectors."""
-
-    def __init__(self, eigenvalues: Tensor):
-        super().__init__()
-        self.register_buffer("eigenvalues", eigenvalues)
-        self.singular = bool((eigenvalues == 0).any())
-
-    @abstractmethod
-    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
-        """V diag(gain) V^T x, V the eigenvectors; x and gain are (..., C, H, W) and broadcast."""
-
-    def log_normaliser(self) -> Tensor:
-        """-ln det(2 pi S) / 2."""
-        return -(2 * math.pi * self.eigenvalues).log().sum() / 2
-
-    def check_invertible(self) -> None:
-        if self.singular:
-            zeros = int((self.eigenvalues == 0).sum())
-            raise UnsupportedError(
-                f"the covariance has {zeros} zero eigenvalues among {self.eigenvalues.numel()}: p(x) has no density; "
-                "use sample and denoise, or add a small variance to the covariance"
-            )
-
-
-class _Diagonal(_Covariance):
-    """Independent pixels: V = I."""
-
-    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
-        return gain * x
-
-
-class _Dense(_Covariance):
-    """V is a matrix, (D, D)."""
-
-    def __init__(self, eigenvalues: Tensor, eigenvectors: Tensor):
-        super().__init__(eigenvalues)
-        self.register_buffer("eigenvectors", eigenvectors)
-
-    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
-        V = self.eigenvectors.to(x.dtype)
-        coefficients = (x.flatten(-3) @ V) * gain.flatten(-3)
-        return (coefficients @ V.T).unflatten(-1, self.eigenvalues.shape)
-
-
-class _Stationary(_Covariance):
-    """V is the real 2-D Fourier basis of each channel."""
-
-    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
-        # Gains are even functions of frequency, as the eigenvalues are: half of them filter a real image.
-        half = gain[..., : gain.shape[-1] // 2 + 1]
-        return torch.fft.irfft2(half * torch.fft.rfft2(x), s=x.shape[-2:])
-
-
 def _wiener(l: Tensor, sigma: Tensor) -> Tensor:
     """l / (l + sigma^2), and 0 where both are 0."""
     return l / (l + sigma**2).clamp_min(torch.finfo(l.dtype).tiny)
@@ -280,7 +303,7 @@ def _noise(n: int, seed: int) -> Noise:
     return Noise(seed, torch.zeros(n, dtype=torch.int64), torch.arange(n))
 
 
-def _levels(covariance: _Covariance, means: Tensor, centre: Tensor) -> tuple[float, float]:
+def _levels(covariance: Covariance, means: Tensor, centre: Tensor) -> tuple[float, float]:
     l = covariance.eigenvalues
     distance = (means - centre).square().flatten(1).sum(1).max()
     largest = float((l.max() + distance).sqrt()) or 1.0
@@ -288,64 +311,26 @@ def _levels(covariance: _Covariance, means: Tensor, centre: Tensor) -> tuple[flo
     return smallest / 100, largest * 10
 
 
-@torch.no_grad()
-def _condition(covariance: _Covariance, means: Tensor, measurement, row: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Means and covariance of each N(m_k, S) given y = A x + noise n, and ln N(y; A m_k, A S A^T + noise^2 I) + const.
-
-    With R = S^(1/2) and A R = U diag(s) V^T the mean is m + R V diag(s / (s^2 + noise^2)) U^T (y - A m) and the
-    covariance F F^T, F = R V diag(noise / sqrt(s^2 + noise^2)): no difference is taken, so small noise loses no digits.
-    """
-    A, y, noise = _dense(measurement, row, means)
-    shape = means.shape[1:]
-    m = means.double().flatten(1)
-    D = m.shape[1]
-    eps = torch.finfo(means.dtype).eps
-    eye = torch.eye(D, dtype=torch.float64, device=m.device).unflatten(1, shape)
-    R = covariance.filter(eye, covariance.eigenvalues.double().sqrt()).flatten(1)
-
-    U, s, Vt = torch.linalg.svd(A @ R)
-    rank = int((s > max(A.shape) * eps * s[:1]).sum())
-    s = s[:rank]
-    v = s**2 + noise**2
-    r = y - m @ A.T
-    a = r @ U[:, :rank]
-
-    gain = torch.ones_like(m[0])
-    gain[:rank] = noise / v.sqrt()
-    F = R @ Vt.T * gain
-    new_means = m + (s / v * a) @ Vt[:rank] @ R
-
-    # What no x can explain (outside the range of A R) differs between components only if S is singular. Rounding, of
-    # relative size eps, is no evidence: noise is taken to be at least 100 times that.
-    rest = r @ U[:, rank:]
-    floor = 100 * max(eps, torch.finfo(measurement.y.dtype).eps) * torch.linalg.vector_norm(r).clamp_min(1e-100)
-    log_evidence = -(a**2 / v).sum(1) / 2 - (rest / floor.clamp_min(noise)).square().sum(1) / 2
-    return new_means.unflatten(1, shape), F @ F.T, log_evidence
+def _posteriors(
+    covariance: Covariance,
+    means: Tensor,
+    measurement,
+    posterior: Callable[[Tensor, Tensor, Covariance], Prior],
+) -> list:
+    """`posterior(means, log_evidence, covariance)` of every image of a measurement, see `Conditioning`."""
+    found = {}
+    for images in alike(measurement):
+        group = measurement.select(images)
+        conditioning = Conditioning(covariance, means, group)
+        shared = _as_covariance(conditioning.covariance, means[0])
+        found |= {i: posterior(*conditioning.given(y), shared) for i, y in zip(images.tolist(), group.y)}
+    return [found[i] for i in sorted(found)]
 
 
-def _dense(measurement, row: int, means: Tensor) -> tuple[Tensor, Tensor, float]:
-    """A (M, D), y (M,) and the noise of one row, in float64, without the values of y that no x changes."""
-    shape = tuple(means.shape[1:])
+def _select_row(measurement, row: int):
     if not 0 <= row < len(measurement.y):
         raise ValueError(f"row is {row}, of {len(measurement.y)} images: give 0 to {len(measurement.y) - 1}")
-    if tuple(measurement.operator.image_shape) != shape:
-        raise ValueError(
-            f"the operator takes images of shape {tuple(measurement.operator.image_shape)}, the prior has {shape}: "
-            "give a measurement of the prior's images"
-        )
-    D, M = math.prod(shape), measurement.y[0].numel()
-    if max(D, M) > LARGEST_DENSE:
-        raise UnsupportedError(
-            f"the exact posterior of {D} image values from {M} measured ones needs their dense matrix, and stops at "
-            f"{LARGEST_DENSE}: give smaller images, or use a sampler"
-        )
-    one = measurement.select(torch.tensor([row], device=measurement.y.device))
-    noise = float(torch.as_tensor(one.noise, dtype=torch.float64).reshape(()))
-    eye = torch.eye(D, dtype=torch.float64, device=means.device).reshape(D, *shape)
-    A = torch.cat([one.operator(x).flatten(1) for x in eye.split(256)]).T
-    # Holes are zero rows of A, where y may hold anything.
-    seen = (A != 0).any(1)
-    return A[seen], one.y.to(A).flatten()[seen], noise
+    return measurement.select(torch.tensor([row], device=measurement.y.device))
 
 
 def _check_means(name: str, letters: str, means: Tensor, ndim: int) -> None:
@@ -379,10 +364,10 @@ def _checked_weights(weights: Tensor, means: Tensor) -> Tensor:
     return weights / total
 
 
-def _as_covariance(covariance: Tensor | _Covariance, mean: Tensor) -> _Covariance:
+def _as_covariance(covariance: Tensor | Covariance, mean: Tensor) -> Covariance:
     """The covariance in the form it was given, decomposed in float64, then in the dtype of the mean."""
-    if isinstance(covariance, _Covariance):
-        return covariance.to(mean.dtype)
+    if isinstance(covariance, Covariance):
+        return covariance.to(mean)
     D = mean.numel()
     given = covariance.detach().to(dtype=torch.float64, device=mean.device)
     if tuple(given.shape) not in (tuple(mean.shape), (D, D)) or not given.isfinite().all():
@@ -392,7 +377,7 @@ def _as_covariance(covariance: Tensor | _Covariance, mean: Tensor) -> _Covarianc
         )
     tolerance = _rounding(covariance)
     if given.ndim == 3:
-        return _Diagonal(_semidefinite("covariance", given, tolerance)).to(mean.dtype)
+        return Diagonal(_semidefinite("covariance", given, tolerance)).to(mean.dtype)
     asymmetry = float((given - given.T).abs().max())
     if asymmetry > tolerance:
         raise ValueError(
@@ -401,7 +386,7 @@ def _as_covariance(covariance: Tensor | _Covariance, mean: Tensor) -> _Covarianc
         )
     l, V = torch.linalg.eigh((given + given.T) / 2)
     l = _semidefinite("covariance", l, tolerance)
-    return _Dense(torch.where(l > tolerance, l, 0).reshape(mean.shape), V).to(mean.dtype)
+    return Dense(torch.where(l > tolerance, l, 0).reshape(mean.shape), V).to(mean.dtype)
 
 
 def _checked_spectrum(spectrum: Tensor, mean: Tensor) -> Tensor:
@@ -413,14 +398,13 @@ def _checked_spectrum(spectrum: Tensor, mean: Tensor) -> Tensor:
         )
     given = given.double()
     tolerance = _rounding(spectrum)
-    reflected = given.flip(-2, -1).roll((1, 1), (-2, -1))
-    oddness = float((given - reflected).abs().max())
+    oddness = float((given - reflected(given)).abs().max())
     if oddness > tolerance:
         raise ValueError(
             f"spectrum differs from its reflection spectrum[c, -i mod H, -j mod W] by up to {oddness:.3g}: "
             "give an even one, as every real covariance has"
         )
-    return _semidefinite("spectrum", (given + reflected) / 2, tolerance)
+    return _semidefinite("spectrum", (given + reflected(given)) / 2, tolerance)
 
 
 def _semidefinite(name: str, l: Tensor, tolerance: float) -> Tensor:

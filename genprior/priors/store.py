@@ -1,10 +1,11 @@
-"""Priors on disk: a folder of config.json (family and arguments), model.safetensors (weights), card.json (origin).
+"""Priors on disk: a folder of config.json (family, shape of images, arguments), model.safetensors, card.json (origin).
 
 No code is loaded from a folder, and no pickle: the family is looked up by name and built from checked arguments.
 """
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,32 @@ from safetensors.torch import load_file, save
 
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
+from genprior.priors.exact import Gaussian
+from genprior.priors.field import GaussianField
+from genprior.priors.flow import Flow
+from genprior.priors.gan import GAN
+from genprior.priors.patches import PatchFlow
+from genprior.priors.vae import VAE
 from genprior.registry import lookup
 
 FORMAT = 1
-FAMILIES: dict[str, type[Prior]] = {"ddpm": DDPM}
+FAMILIES: dict[str, type[Prior]] = {
+    "ddpm": DDPM,
+    "gan": GAN,
+    "gaussian": Gaussian,
+    "gaussian-field": GaussianField,
+    "nf": Flow,
+    "nf-patch": PatchFlow,
+    "vae": VAE,
+}
+# What makes a prior from the arguments in config.json, for its weights to be read into.
+BUILDERS: dict[str, Callable[..., Prior]] = {
+    **FAMILIES,
+    "gaussian": Gaussian.blank,
+    "gaussian-field": GaussianField.blank,
+}
 BUNDLED = Path(__file__).parent / "bundled"
+ELSE = "or a folder that holds a trained prior"
 
 
 def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool = False) -> None:
@@ -38,7 +60,8 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     weights = save(state)
     (folder / "model.safetensors").write_bytes(weights)
     digest = hashlib.sha256(weights).hexdigest()
-    config = {"format": FORMAT, "family": family, "arguments": prior.config}
+    shape = list(prior.image_shape)
+    config = {"format": FORMAT, "family": family, "image_shape": shape, "arguments": prior.config}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "card.json").write_text(json.dumps({**card, "sha256": digest}, indent=2, ensure_ascii=False) + "\n")
 
@@ -50,14 +73,12 @@ def read_prior(folder: str | Path) -> Prior:
         ValueError: the folder is not a prior, is damaged, or comes from a newer format.
     """
     folder = Path(folder)
-    config = _read_json(folder / "config.json")
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"{folder} is not a prior of format {FORMAT}: its config.json says {config!r:.80}.")
+    config = _read_config(folder)
     try:
-        family = lookup("prior family", config.get("family"), FAMILIES)
+        build = lookup("prior family", config.get("family"), BUILDERS)
         # A new network draws initial weights, which are overwritten: the global random state stays as it was.
         with torch.random.fork_rng(devices=[]):
-            prior = family(**config["arguments"])
+            prior = build(**config["arguments"])
         state = load_file(folder / "model.safetensors")
         prior.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError) as error:
@@ -75,19 +96,26 @@ def bundled() -> list[str]:
     return sorted(p.name for p in BUNDLED.glob("*") if (p / "config.json").exists())
 
 
-def load_prior(name: str | Path, device: str | torch.device = "cpu") -> Prior:
+def load_prior(
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    image_shape: tuple[int, int, int] | None = None,
+) -> Prior:
     """A prior by name, family or folder, its network in bfloat16 where the device computes faster in it.
 
     Arguments:
-        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm", which means its photo prior if there is
-            one, else the one trained on MNIST; or a folder written by `genprior train`.
+        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; or a folder written by `genprior train`.
+            A family means its bundled prior of images of just this shape if there is one (a 28 x 28 grey digit has
+            "-mnist"), else the one of images of any size ("-photo"), which takes grey ones as colour.
         device: where to put it.
+        image_shape: (C, H, W) of the images that a family is asked for; None for its prior of images of any size, or
+            if it has none, the first by name.
 
     Raises:
-        ValueError: there is no such prior.
+        ValueError: there is no such prior, or none of the family fits the images.
     """
     device = torch.device(device)
-    prior = read_prior(find_prior(name)).to(device, memory_format=torch.channels_last)
+    prior = read_prior(find_prior(name, image_shape)).to(device, memory_format=torch.channels_last)
     prior.autocast = torch.bfloat16 if has_bfloat16(device) else None
     return prior
 
@@ -99,16 +127,45 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
-def find_prior(name: str | Path) -> Path:
-    """The folder of a prior by name, family or path."""
+def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None) -> Path:
+    """The folder of a prior by name, family or path, see `load_prior`."""
+    names = bundled()
     if isinstance(name, str):
-        for candidate in (name, f"{name}-photo", f"{name}-mnist"):
-            if candidate in bundled():
-                return BUNDLED / candidate
+        family = [other for other in names if other.startswith(f"{name}-")]
+        if name in names or family:
+            return BUNDLED / (name if name in names else _fitting(name, family, image_shape))
     if Path(name).is_dir():
         return Path(name)
-    folders = {bundle: BUNDLED / bundle for bundle in bundled()}
-    return lookup("prior", str(name), folders, hint="or a folder that holds a trained prior")
+    return lookup("prior", str(name), {other: BUNDLED / other for other in names}, hint=ELSE)
+
+
+def _fitting(family: str, names: list[str], image_shape: tuple[int, int, int] | None) -> str:
+    """The one among bundled priors that fits the images best."""
+    shapes = {name: tuple(_read_config(BUNDLED / name)["image_shape"]) for name in names}
+    if image_shape is None:
+        return min(names, key=lambda name: None not in shapes[name])
+    fitting = [name for name in names if _takes(shapes[name], image_shape)]
+    if not fitting:
+        there = ", ".join(f"{name} of {shape}" for name, shape in shapes.items())
+        raise ValueError(
+            f"No bundled {family} prior fits images of shape {tuple(image_shape)}; there is {there} (None: any). Give "
+            f"another family, {ELSE}."
+        )
+    return min(fitting, key=lambda name: shapes[name] != tuple(image_shape))
+
+
+def _takes(own: tuple[int | None, ...], wanted: tuple[int, int, int]) -> bool:
+    """Whether a prior of images of the shape `own` restores those of `wanted`: one of colour, grey ones too."""
+    return (own[0] == wanted[0] or (own[0], wanted[0]) == (3, 1)) and all(
+        a in (None, b) for a, b in zip(own[1:], wanted[1:])
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = _read_json(folder / "config.json")
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"{folder} is not a prior of format {FORMAT}: its config.json says {config!r:.80}.")
+    return config
 
 
 def _read_json(path: Path) -> Any:

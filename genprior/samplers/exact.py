@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from genprior.noise import Noise
@@ -24,7 +25,8 @@ class Exact(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y = measurement.y
         x = y.new_empty(len(y), *measurement.operator.image_shape)
-        for image in noise.image.unique():
-            rows = (noise.image == image).nonzero().flatten()
-            x[rows] = prior.posterior(measurement, int(rows[0])).draw(noise.select(rows)).to(y)
+        chains = [(noise.image == image).nonzero().flatten() for image in noise.image.unique()]
+        first = torch.stack([rows[0] for rows in chains])
+        for rows, posterior in zip(chains, prior.posteriors(measurement.select(first))):
+            x[rows] = posterior.draw(noise.select(rows)).to(y)
         return x

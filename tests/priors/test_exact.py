@@ -226,6 +226,40 @@ def test_posterior_of_a_row_is_that_of_the_row_alone():
         assert_close(together.means, alone.means)
 
 
+@pytest.mark.parametrize("make", [gaussian, mixture])
+def test_images_of_one_operator_and_noise_share_one_factorisation(make, monkeypatch):
+    prior, _ = make("dense")
+    M, y = normal(4, D, seed=4), normal(5, 4, 1, 1, seed=5)
+    noise = torch.tensor([0.5, 0.1, 0.5, 2.0, 0.1], dtype=torch.float64).reshape(5, 1, 1, 1)
+    own = torch.stack([(1 + i) * M for i in range(5)])
+    factorised, svd = [], torch.linalg.svd
+    monkeypatch.setattr(torch.linalg, "svd", lambda A, **options: factorised.append(A) or svd(A, **options))
+    for operator, level, times in ((M, 0.3, 1), (M, noise, 3), (own, 0.3, 5)):
+        many = Measurement(y, Matrix(operator, SHAPE), level)
+        factorised.clear()
+        together = prior.posteriors(many)
+        assert len(factorised) == times
+        for i, posterior in enumerate(together):
+            alone = prior.posterior(many.select(torch.tensor([i])))
+            assert_close(posterior.centre, alone.centre)
+            assert_close(posterior.log_prob(prior.sample(2)), alone.log_prob(prior.sample(2)))
+
+
+def test_levels_and_spread_follow_what_is_loaded():
+    for make in (lambda: gaussian("dense")[0], lambda: gaussian("stationary")[0], lambda: mixture("dense")[0]):
+        prior, other = make(), make()
+        small = {
+            key: t if key.endswith(("vectors", "axes", "weights")) else t / 9 for key, t in prior.state_dict().items()
+        }
+        other.load_state_dict(small)
+        # means by 9, variances by 9: with one mean, the deviations are 3 times less
+        if isinstance(prior, Gaussian):
+            assert other.spread == pytest.approx(prior.spread / 3)
+            assert other.sigma_max == pytest.approx(prior.sigma_max / 3)
+        assert other.sigma_min == pytest.approx(prior.sigma_min / 3)
+        assert other.spread < prior.spread / 2
+
+
 def test_mixture_posterior_is_prior_times_likelihood():
     prior, _ = mixture("dense")
     M, y, noise = normal(4, D, seed=4), normal(4, seed=5), 0.5

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,14 +11,21 @@ from safetensors.torch import load_file
 
 from genprior.priors import store
 from genprior.priors.ddpm import DDPM
-from genprior.priors.exact import Gaussian
-from genprior.priors.store import bundled, find_prior, load_prior, read_card, read_prior, write_prior
+from genprior.priors.exact import Gaussian, GaussianMixture
+from genprior.priors.field import GaussianField
+from genprior.priors.flow import Flow
+from genprior.priors.gan import GAN
+from genprior.priors.patches import PatchFlow
+from genprior.priors.store import FAMILIES, bundled, find_prior, load_prior, read_card, read_prior, write_prior
+from genprior.priors.vae import VAE
 
 
 def tiny(seed=0, **arguments):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        prior = DDPM((1, 5, None), **({"widths": (8, 8), "patch": 1, "steps": 20, "classes": 2} | arguments))
+        prior = DDPM(
+            **({"image_shape": (1, 5, None), "widths": (8, 8), "patch": 1, "steps": 20, "classes": 2} | arguments)
+        )
         for parameter in prior.parameters():
             parameter.data.normal_(std=0.3)
     prior.decoder_variance.fill_(1e-5)
@@ -73,15 +81,71 @@ def test_card_has_the_hash_of_the_weights(folder):
 
 
 def test_prior_of_unknown_family_is_not_written(tmp_path):
-    gaussian = Gaussian(torch.zeros(1, 2, 2), torch.ones(1, 2, 2))
-    with pytest.raises(ValueError, match="A Gaussian cannot be stored; only these can: ddpm"):
-        write_prior(gaussian, tmp_path, {})
+    mixture = GaussianMixture(torch.ones(1), torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2))
+    with pytest.raises(ValueError, match="A GaussianMixture cannot be stored; only these can: ddpm"):
+        write_prior(mixture, tmp_path, {})
 
 
 def test_reading_leaves_the_global_random_state(folder):
     state = torch.get_rng_state()
     read_prior(folder)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- every family ----
+
+
+def crops(*shape):
+    return torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
+
+
+TINY = {
+    "ddpm": lambda: tiny(),
+    "gan": lambda: GAN((1, 4, 8), latent=3, widths=(4, 4), hidden=8, spread=0.4),
+    "gaussian": lambda: Gaussian.fit(crops(2, 3, 4)),
+    "gaussian, diagonal": lambda: Gaussian.fit(crops(2, 3, 4), "diagonal"),
+    "gaussian, stationary": lambda: Gaussian.fit(crops(2, 3, 4), "stationary"),
+    "gaussian-field": lambda: GaussianField.fit(crops(3, 6, 6)),
+    "nf": lambda: Flow((1, 4, 8), widths=(4, 4), steps=(1, 1), spread=0.4),
+    "nf, ink": lambda: Flow((1, 4, 8), widths=(4, 4), steps=(1, 1), pixels="ink"),
+    "nf-patch": lambda: PatchFlow(patch=2, width=4, steps=1, spread=0.4),
+    "vae": lambda: VAE((1, 8, 8), latent=3, widths=(4, 4), blocks=(0, 1), spread=0.4),
+    "vae, any size": lambda: VAE((3, None, None), latent=3, widths=(4, 4), blocks=(0, 1)),
+}
+
+
+def test_every_family_is_among_those_below():
+    assert {name.split(",")[0] for name in TINY} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_prior_of_every_family_comes_back_as_it_was(name, tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = TINY[name]().eval()
+        for parameter in prior.parameters():  # nothing that a new prior would have by itself
+            parameter.data.add_(0.1 * torch.randn_like(parameter))
+    write_prior(prior, tmp_path, {})
+    again = read_prior(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["family"] == name.split(",")[0]
+    assert type(again) is type(prior)
+    assert again.config == prior.config
+    assert again.state_dict().keys() == prior.state_dict().keys()
+    assert all(torch.equal(t, again.state_dict()[key]) for key, t in prior.state_dict().items())
+    prior, again = (p.sized(*(a or 8 for a in p.image_shape[1:])) for p in (prior, again))
+    for attribute in ("image_shape", "latent_shape", "spread", "capabilities"):
+        assert getattr(again, attribute) == getattr(prior, attribute)
+    assert torch.equal(torch.as_tensor(again.centre), torch.as_tensor(prior.centre))
+    if "denoise" in prior.capabilities:
+        assert (again.sigma_min, again.sigma_max) == (prior.sigma_min, prior.sigma_max)
+        assert again.sigma_max > 10 * again.sigma_min
+    calls = {
+        "decode": lambda p: p.decode(crops(*p.latent_shape)),
+        "denoise": lambda p: p.denoise(crops(1, 5, 8), 0.2),
+        "energy": lambda p: p.energy(crops(3, 8, 8)),
+    }
+    call = calls[next(method for method in calls if method in prior.capabilities)]
+    assert torch.equal(call(again), call(prior))
 
 
 # ---- damage ----
@@ -190,12 +254,20 @@ def test_no_code_in_the_folder_is_run(folder):
 # ---- finding ----
 
 
+SHELF = {
+    "ddpm-mnist": lambda: tiny(0, image_shape=(1, 28, 28)),
+    "ddpm-photo": lambda: tiny(1, image_shape=(3, None, None)),
+    "flow-faces": lambda: tiny(2, image_shape=(3, 8, 8)),
+    "flow-mnist": lambda: tiny(3, image_shape=(1, 28, 28)),
+}
+
+
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
-    """Bundled priors of different seeds, and one folder among them that is none."""
-    for seed, name in enumerate(("ddpm-mnist", "ddpm-photo", "flow-mnist")):
+    """Bundled priors of different seeds and sizes, and one folder among them that is none."""
+    for name, make in SHELF.items():
         (tmp_path / "bundled" / name).mkdir(parents=True)
-        write_prior(tiny(seed), tmp_path / "bundled" / name, {"name": name})
+        write_prior(make(), tmp_path / "bundled" / name, {"name": name})
     (tmp_path / "bundled" / "notes").mkdir()
     monkeypatch.setattr(store, "BUNDLED", tmp_path / "bundled")
     monkeypatch.chdir(tmp_path)
@@ -203,14 +275,43 @@ def shelf(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
-    [("ddpm-mnist", "ddpm-mnist"), ("ddpm", "ddpm-photo"), ("flow", "flow-mnist"), ("ddpm-photo", "ddpm-photo")],
+    ("name", "image_shape", "found"),
+    [
+        ("ddpm-mnist", None, "ddpm-mnist"),
+        ("ddpm-mnist", (3, 64, 64), "ddpm-mnist"),  # a name is a name: `restore` says that it does not fit
+        ("ddpm", None, "ddpm-photo"),
+        ("ddpm", (1, 28, 28), "ddpm-mnist"),
+        ("ddpm", (1, 28, 29), "ddpm-photo"),
+        ("ddpm", (3, 28, 28), "ddpm-photo"),
+        ("ddpm", (3, 300, 200), "ddpm-photo"),
+        ("flow", None, "flow-faces"),
+        ("flow", (1, 28, 28), "flow-mnist"),
+        ("flow", (3, 8, 8), "flow-faces"),
+        ("flow", (1, 8, 8), "flow-faces"),
+    ],
 )
-def test_name_or_family_finds_the_bundled_prior(shelf, name, found):
-    assert bundled() == ["ddpm-mnist", "ddpm-photo", "flow-mnist"]
-    assert find_prior(name) == shelf / found
+def test_name_or_family_finds_the_bundled_prior_that_fits(shelf, name, image_shape, found):
+    assert bundled() == sorted(SHELF)
+    assert find_prior(name, image_shape) == shelf / found
     stored = load_file(shelf / found / "model.safetensors")
-    assert all(torch.equal(t, stored[key]) for key, t in load_prior(name).state_dict().items())
+    loaded = load_prior(name, "cpu", image_shape)
+    assert all(torch.equal(t, stored[key]) for key, t in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize(("family", "image_shape"), [("flow", (3, 64, 64)), ("flow", (1, 28, 27)), ("ddpm", (2, 9, 9))])
+def test_family_that_does_not_fit_the_image_is_refused_with_what_there_is(shelf, family, image_shape):
+    there = {"flow": "flow-faces of (3, 8, 8), flow-mnist of (1, 28, 28)", "ddpm": "ddpm-photo of (3, None, None)"}
+    with pytest.raises(ValueError, match=f"No bundled {family} prior fits images of shape") as caught:
+        load_prior(family, image_shape=image_shape)
+    assert str(image_shape) in str(caught.value)
+    assert there[family] in str(caught.value)
+
+
+def test_family_is_no_folder(shelf, folder):
+    """A path is a path, even if a family has its name."""
+    folder.rename(shelf.parent / "ddpm")
+    assert find_prior(Path("ddpm")) == Path("ddpm")
+    assert find_prior("ddpm") == shelf / "ddpm-photo"
 
 
 def test_folder_is_found_by_text_or_path(shelf, folder):
@@ -222,8 +323,8 @@ def test_folder_is_found_by_text_or_path(shelf, folder):
 def test_unknown_prior_is_refused_with_a_guess(shelf):
     with pytest.raises(
         ValueError,
-        match=r"Unknown prior 'ddpm-foto'; choose among ddpm-mnist, ddpm-photo, flow-mnist or a folder that holds a "
-        r"trained prior\. Did you mean 'ddpm-photo'\?",
+        match=r"Unknown prior 'ddpm-foto'; choose among ddpm-mnist, ddpm-photo, flow-faces, flow-mnist or a folder "
+        r"that holds a trained prior\. Did you mean 'ddpm-photo'\?",
     ):
         load_prior("ddpm-foto")
     with pytest.raises(ValueError, match=r"notes is not a prior: config\.json cannot be read"):

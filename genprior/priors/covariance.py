@@ -1,0 +1,227 @@
+"""Covariances of images by their eigenvalues and eigenvectors, and their fit to images.
+
+Notation: D = C H W; S the covariance, l its eigenvalues, V its eigenvectors; q = 1 / (12 256^2) the variance that
+dequantisation adds to a value (see `genprior.bits`).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from genprior.priors.base import UnsupportedError
+from genprior.registry import lookup
+
+LARGEST_DENSE = 4096  # values of an image beyond which no D x D matrix is made
+DEQUANTISATION = 1 / 12 / 256**2
+AT_ONCE = 2**21  # values that are summed over at once, in float64
+
+
+class Covariance(nn.Module, ABC):
+    """A covariance: its eigenvalues, (C, H, W), and `filter`, the product with matrices that share its eigenvectors.
+
+    Attributes:
+        form: its name among `FORMS`.
+    """
+
+    form: ClassVar[str]
+
+    def __init__(self, eigenvalues: Tensor):
+        super().__init__()
+        self.register_buffer("eigenvalues", eigenvalues)
+
+    @classmethod
+    @abstractmethod
+    def identity(cls, shape: tuple[int, int, int]) -> "Covariance":
+        """I for images of that shape, in this form: what stored eigenvalues and eigenvectors are read into."""
+
+    @abstractmethod
+    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        """V diag(gain) V^T x, V the eigenvectors; x and gain are (..., C, H, W) and broadcast."""
+
+    @property
+    def singular(self) -> bool:
+        """Whether an eigenvalue is 0."""
+        return bool((self.eigenvalues == 0).any())
+
+    def log_normaliser(self) -> Tensor:
+        """-ln det(2 pi S) / 2."""
+        return -(2 * math.pi * self.eigenvalues).log().sum() / 2
+
+    def check_invertible(self) -> None:
+        if self.singular:
+            zeros = int((self.eigenvalues == 0).sum())
+            raise UnsupportedError(
+                f"the covariance has {zeros} zero eigenvalues among {self.eigenvalues.numel()}: p(x) has no density; "
+                "use sample and denoise, or add a small variance to the covariance"
+            )
+
+
+class Diagonal(Covariance):
+    """Independent pixels: V = I."""
+
+    form = "diagonal"
+
+    @classmethod
+    def identity(cls, shape: tuple[int, int, int]) -> "Diagonal":
+        return cls(torch.ones(shape))
+
+    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        return gain * x
+
+
+class Dense(Covariance):
+    """V is a matrix, (D, D)."""
+
+    form = "full"
+
+    def __init__(self, eigenvalues: Tensor, eigenvectors: Tensor):
+        super().__init__(eigenvalues)
+        self.register_buffer("eigenvectors", eigenvectors)
+
+    @classmethod
+    def identity(cls, shape: tuple[int, int, int]) -> "Dense":
+        check_dense(math.prod(shape))
+        return cls(torch.ones(shape), torch.eye(math.prod(shape)))
+
+    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        V = self.eigenvectors.to(x.dtype)
+        coefficients = (x.flatten(-3) @ V) * gain.flatten(-3)
+        return (coefficients @ V.T).unflatten(-1, self.eigenvalues.shape)
+
+
+class Stationary(Covariance):
+    """V is the real 2-D Fourier basis of each of the fields x turns into along the axes of colour, the columns of Q."""
+
+    form = "stationary"
+
+    def __init__(self, eigenvalues: Tensor, axes: Tensor):
+        super().__init__(eigenvalues)
+        self.register_buffer("axes", axes)
+
+    @classmethod
+    def identity(cls, shape: tuple[int, int, int]) -> "Stationary":
+        return cls(torch.ones(shape), torch.eye(shape[0]))
+
+    def filter(self, x: Tensor, gain: Tensor) -> Tensor:
+        Q = self.axes.to(x.dtype)
+        # Gains are even functions of frequency, as the eigenvalues are: half of them filter a real image.
+        half = gain[..., : gain.shape[-1] // 2 + 1]
+        spectrum = half * torch.fft.rfft2(turned(Q.T, x))
+        return turned(Q, torch.fft.irfft2(spectrum, s=x.shape[-2:]))
+
+
+FORMS: dict[str, type[Covariance]] = {form.form: form for form in (Diagonal, Dense, Stationary)}
+
+
+def find_form(form: str) -> type[Covariance]:
+    """The class of covariances of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return lookup("form of covariance", form, FORMS)
+
+
+def turned(Q: Tensor, x: Tensor) -> Tensor:
+    """Q applied to the colour of every pixel, Q (C, C), x (..., C, H, W)."""
+    return torch.einsum("ij,...jhw->...ihw", Q, x)
+
+
+def reflected(spectrum: Tensor) -> Tensor:
+    """spectrum[..., -i mod H, -j mod W]: itself if it is the spectrum of something real."""
+    return spectrum.flip(-2, -1).roll((1, 1), (-2, -1))
+
+
+def check_dense(values: int) -> None:
+    """Refuse to make a matrix for images of more than `LARGEST_DENSE` values.
+
+    Raises:
+        ValueError: they have more.
+    """
+    if values > LARGEST_DENSE:
+        raise ValueError(
+            f'A covariance of {values} values is a {values} x {values} matrix, and "full" stops at {LARGEST_DENSE}: '
+            'give smaller images, or the form "stationary" or "diagonal".'
+        )
+
+
+# ---- the fit ----
+
+
+def fit_moments(images: Tensor, form: str) -> tuple[Tensor, Covariance]:
+    """Mean and covariance, of the given form, of greatest likelihood for dequantised images, in float64.
+
+    With x' = (255 x + u) / 256 and u uniform, moments over u are exact, not drawn:
+        E x' = (255 E x + 1/2) / 256,   Cov x' = (255 / 256)^2 Cov x + q I,
+    so that no eigenvalue is below q, however few the images are: that is all the shrinkage there is.
+
+    Arguments:
+        images: (N, C, H, W), values k / 255.
+        form: "full"; "diagonal", for independent pixels; "stationary", where the mean is one colour, and the spectrum
+            that of the images continued periodically, along the principal axes of their colour.
+
+    Raises:
+        ValueError: there is no such form, or "full" would be too large a matrix.
+    """
+    chosen = find_form(form)
+    if chosen is Dense:
+        check_dense(images[0].numel())
+    moments = {Diagonal: _variances, Dense: _principal_axes, Stationary: _spectrum}[chosen]
+    parts = chunks(images)
+    x_mean = sum(x.double().sum(0) for x in parts) / len(images)
+    if chosen is Stationary:
+        x_mean = x_mean.mean((1, 2), keepdim=True).expand_as(x_mean)
+    return (255 * x_mean + 0.5) / 256, chosen(*moments(parts, x_mean))
+
+
+def _variances(parts: tuple[Tensor, ...], mean: Tensor) -> tuple[Tensor]:
+    squares = sum((x.double() - mean).square().sum(0) for x in parts) / sum(map(len, parts))
+    return (dequantised(squares),)
+
+
+def _principal_axes(parts: tuple[Tensor, ...], mean: Tensor) -> tuple[Tensor, Tensor]:
+    centred = ((x.double() - mean).flatten(1) for x in parts)
+    l, V = torch.linalg.eigh(sum(r.T @ r for r in centred) / sum(map(len, parts)))
+    return dequantised(l.clamp_min(0)).reshape(mean.shape), V
+
+
+def _spectrum(parts: tuple[Tensor, ...], mean: Tensor) -> tuple[Tensor, Tensor]:
+    return spectrum_along_axes(parts, mean, torch.ones(mean.shape[1:], dtype=torch.float64), mean.shape[1:])
+
+
+def spectrum_along_axes(
+    parts: tuple[Tensor, ...], mean: Tensor, window: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """E |F w Q^T (x' - E x')|^2, (C, *size), and Q, the principal axes of colour of w (x' - E x').
+
+    F is the orthonormal Fourier transform of images padded by zeros to `size`. By Parseval's identity the sum over
+    frequencies of Re E F_a conj(F_b) is the covariance of channels a and b, whose eigenvectors are Q; the spectrum
+    along an axis is its quadratic form.
+
+    Arguments:
+        parts: (B, C, H, W) each, values k / 255.
+        mean: E x, broadcasts to (C, H, W).
+        window: w, (H, W), whose squares sum to H' W' of `size`.
+        size: (H', W'), at least (H, W).
+    """
+    cross = 0
+    for x in parts:
+        transform = torch.fft.fft2(window * (x.double() - mean), s=size, norm="ortho")
+        cross = cross + torch.einsum("nahw,nbhw->abhw", transform, transform.conj()).real
+    cross = cross / sum(map(len, parts))
+    _, Q = torch.linalg.eigh(cross.sum((2, 3)))
+    spectrum = torch.einsum("ak,abhw,bk->khw", Q, cross, Q).clamp_min(0)
+    return dequantised((spectrum + reflected(spectrum)) / 2), Q
+
+
+def chunks(images: Tensor) -> tuple[Tensor, ...]:
+    """The images, in parts that float64 copies of take little memory."""
+    return images.split(max(1, AT_ONCE // images[0].numel()))
+
+
+def dequantised(variance: Tensor) -> Tensor:
+    """(255 / 256)^2 variance + q: the variance of dequantised values."""
+    return (255 / 256) ** 2 * variance + DEQUANTISATION
