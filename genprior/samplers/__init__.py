@@ -7,12 +7,31 @@ from genprior.operators.base import as_integer
 from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.registry import lookup
 from genprior.samplers.base import Sampler
+from genprior.samplers.csgm import CSGM
 from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.dps import DPS
 from genprior.samplers.exact import Exact
+from genprior.samplers.flow_hmc import FlowHMC
+from genprior.samplers.langevin import HMC, MALA, ULA
+from genprior.samplers.latent import LatentHMC
+from genprior.samplers.map import MAP
 from genprior.samplers.mmps import MMPS
+from genprior.samplers.vae_gibbs import VAEGibbs
 
-SAMPLERS: dict[str, type[Sampler]] = {"dps": DPS, "diffpir": DiffPIR, "mmps": MMPS, "exact": Exact}
+SAMPLERS: dict[str, type[Sampler]] = {
+    "dps": DPS,
+    "diffpir": DiffPIR,
+    "mmps": MMPS,
+    "exact": Exact,
+    "latent": LatentHMC,
+    "flow-hmc": FlowHMC,
+    "csgm": CSGM,
+    "vae-gibbs": VAEGibbs,
+    "hmc": HMC,
+    "mala": MALA,
+    "ula": ULA,
+    "map": MAP,
+}
 
 
 def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None) -> Sampler:
@@ -34,11 +53,22 @@ def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None)
 
 
 def automatic(prior: Prior) -> Sampler:
-    """The sampler that measurements favour for what the prior has."""
+    """The sampler that suits what the prior has, the first of those that apply."""
+    # The truth itself, and at no cost.
     if supports(prior, "posterior"):
         return Exact()
+    # The lowest squared error on photographs of those that were measured.
     if supports(prior, "denoise"):
         return DiffPIR()
+    # A flow has as many latents as an image has values: see `FlowHMC` for why it begins at the mode.
+    if supports(prior, "decode") and supports(prior, "log_prob"):
+        return FlowHMC()
+    # Draws from the posterior; CSGM is a point estimate, and VAEGibbs hardly moves where the decoder's variance is small.
+    if supports(prior, "decode"):
+        return LatentHMC()
+    # A chain on all pixels of a photograph does not mix within any budget that one would wait for.
+    if supports(prior, "energy"):
+        return MAP()
     raise UnsupportedError(
         f"No sampler works with {type(prior).__name__}, which has {', '.join(sorted(prior.capabilities))}."
     )

@@ -1,11 +1,6 @@
-"""Samplers against the exact posterior of Gaussian priors, 8 x 8, for every operator.
+"""Samplers against the exact posterior of Gaussian priors, 8 x 8, for every operator: see `genprior.evaluation.truth`.
 
-With m, S the exact posterior and an orthonormal basis of what A sees (its rows) and of what it does not (its null
-space), each direction v has an exact mean v^T m and variance v^T S v. Two figures for each of the two parts:
-    error = root mean square over directions of (sample mean - exact mean) / exact sd
-    ratio = mean over directions of sample variance / exact variance
-Of n independent exact draws, error^2 is chi^2_1 / n in the worst case of fully dependent directions, and the ratio's sd
-is at most sqrt(2 / n): 3.3 standard deviations, which chance exceeds once in a thousand, bound both.
+3.3 standard deviations of both figures, which chance exceeds once in a thousand, bound them.
 """
 
 import math
@@ -13,19 +8,9 @@ import math
 import pytest
 import torch
 
+from genprior.evaluation.truth import PRIORS, SHAPE, correlated, independent, judge, operators
 from genprior.noise import Noise
-from genprior.operators import (
-    Blur,
-    Colorize,
-    Denoise,
-    Inpaint,
-    Matrix,
-    Measurement,
-    SuperResolution,
-    gaussian_kernel,
-    motion_kernel,
-    random_mask,
-)
+from genprior.operators import Denoise, Inpaint, Measurement, random_mask
 from genprior.priors.exact import Gaussian
 from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.dps import DPS
@@ -33,66 +18,7 @@ from genprior.samplers.exact import Exact
 from genprior.samplers.mmps import MMPS
 
 N = 1000
-NOISE = 0.1
-SHAPE = (1, 8, 8)
-
-
-def diagonal(shape):
-    variances = 0.02 + 0.08 * torch.linspace(0, 1, math.prod(shape), dtype=torch.float64)
-    return Gaussian(torch.full(shape, 0.5, dtype=torch.float64), variances.reshape(shape))
-
-
-def correlated(shape):
-    """exp(-distance / 3) between pixels, 0.8 between channels, sd 0.25: smooth, like a photograph."""
-    channels, height, width = shape
-    i, j = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    points = torch.stack([i.flatten(), j.flatten()], 1).double()
-    between_pixels = torch.exp(-torch.cdist(points, points) / 3)
-    between_channels = 0.2 * torch.eye(channels, dtype=torch.float64) + 0.8
-    covariance = 0.25**2 * torch.kron(between_channels, between_pixels)
-    return Gaussian(torch.full(shape, 0.5, dtype=torch.float64), covariance)
-
-
-PRIORS = {"diagonal": diagonal, "correlated": correlated}
-OPERATORS = {
-    "inpaint": Inpaint(random_mask(SHAPE, 0.5, 0), SHAPE),
-    "super-resolution": SuperResolution(2, SHAPE),
-    "circular blur": Blur(gaussian_kernel(1.0), SHAPE, "circular"),
-    "valid blur": Blur(motion_kernel(3, 30.0), SHAPE, "valid"),
-    "colorize": Colorize((3, 8, 8)),
-    "denoise": Denoise(SHAPE),
-    "matrix": Matrix(torch.randn(20, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 8, SHAPE),
-}
-
-
-def judge(sampler, prior, operator, n=N):
-    """((error, ratio) of the seen part, (error, ratio) of the unseen part or None)."""
-    x = prior.sample(1, seed=7)
-    y = operator(x)
-    y = y + NOISE * Noise(8, [0])(y)
-    one = Measurement(y, operator, NOISE)
-    exact = prior.posterior(one)
-    rows = torch.zeros(n, dtype=torch.long)
-    with torch.no_grad():  # as `restore` does; samplers that want gradients ask for them
-        draws = sampler(prior, one.select(rows), Noise(0, rows, torch.arange(n))).flatten(1)
-
-    size = x[0].numel()
-    eye = torch.eye(size, dtype=torch.float64).reshape(size, *x.shape[1:])
-    A = operator(eye).flatten(1).T
-    _, s, Vt = torch.linalg.svd(A, full_matrices=True)
-    rank = int((s > 1e-9 * s.max()).sum())
-    mean = exact.mean.flatten()
-    S = exact.covariance.filter(eye, exact.covariance.eigenvalues).flatten(1)
-
-    def figures(V):
-        if not len(V):
-            return None
-        variance = ((V @ S) * V).sum(1)
-        projected = (draws - mean) @ V.T
-        error = (projected.mean(0) / variance.sqrt()).square().mean().sqrt()
-        return float(error), float((projected.var(0) / variance).mean())
-
-    return figures(Vt[:rank]), figures(Vt[rank:])
+OPERATORS = operators()
 
 
 def assert_exact(figures, n=N):
@@ -115,20 +41,20 @@ def test_mmps_variance_converges_in_steps(steps, known):
 
     The ancestral steps leave an error of first order in the step: there at 120, within Monte-Carlo error gone at 480.
     """
-    for _, ratio in judge(MMPS(steps=steps, iterations=8), diagonal(SHAPE), OPERATORS["inpaint"]):
+    for _, ratio in judge(MMPS(steps=steps, iterations=8), independent(SHAPE), OPERATORS["inpaint"]):
         assert abs(ratio - known) < 3.3 * math.sqrt(2 / (32 * N))
 
 
 # (error, ratio) of the seen and of the unseen part, measured on 1500 to 4000 draws by `judge` itself.
 # DiffPIR's means are near, its variances are half of what they should be; DPS all but ignores the noise where A sees.
 KNOWN_ERRORS = [
-    (DiffPIR(), "diagonal", "inpaint", (0.03, 0.45), (0.01, 0.46)),
-    (DiffPIR(), "diagonal", "super-resolution", (0.11, 0.44), (0.01, 0.46)),
-    (DiffPIR(), "diagonal", "circular blur", (0.07, 0.46), None),
-    (DiffPIR(), "diagonal", "valid blur", (0.1, 0.45), (0.02, 0.47)),
-    (DiffPIR(), "diagonal", "colorize", (0.04, 0.45), (0.02, 0.46)),
-    (DiffPIR(), "diagonal", "denoise", (0.03, 0.45), None),
-    (DiffPIR(), "diagonal", "matrix", (0.04, 0.45), (0.04, 0.46)),
+    (DiffPIR(), "independent", "inpaint", (0.03, 0.45), (0.01, 0.46)),
+    (DiffPIR(), "independent", "super-resolution", (0.11, 0.44), (0.01, 0.46)),
+    (DiffPIR(), "independent", "circular blur", (0.07, 0.46), None),
+    (DiffPIR(), "independent", "valid blur", (0.1, 0.45), (0.02, 0.47)),
+    (DiffPIR(), "independent", "colorize", (0.04, 0.45), (0.02, 0.46)),
+    (DiffPIR(), "independent", "denoise", (0.03, 0.45), None),
+    (DiffPIR(), "independent", "matrix", (0.04, 0.45), (0.04, 0.46)),
     (DiffPIR(), "correlated", "inpaint", (0.07, 0.45), (0.15, 0.5)),
     (DiffPIR(), "correlated", "super-resolution", (0.12, 0.44), (0.01, 0.46)),
     (DiffPIR(), "correlated", "circular blur", (0.06, 0.46), None),
@@ -136,16 +62,16 @@ KNOWN_ERRORS = [
     (DiffPIR(), "correlated", "colorize", (0.04, 0.44), (0.06, 0.47)),
     (DiffPIR(), "correlated", "denoise", (0.07, 0.44), None),
     (DiffPIR(), "correlated", "matrix", (0.16, 0.45), (0.32, 0.52)),
-    (DPS(steps=250), "diagonal", "inpaint", (0.65, 0.01), (0.02, 0.96)),
-    (DPS(steps=250), "diagonal", "super-resolution", (1.53, 0.01), (0.05, 0.96)),
-    (DPS(steps=250), "diagonal", "circular blur", (0.37, 0.76), None),
+    (DPS(steps=250), "independent", "inpaint", (0.65, 0.01), (0.02, 0.96)),
+    (DPS(steps=250), "independent", "super-resolution", (1.53, 0.01), (0.05, 0.96)),
+    (DPS(steps=250), "independent", "circular blur", (0.37, 0.76), None),
     (DPS(steps=250), "correlated", "inpaint", (0.79, 0.02), (0.21, 0.8)),
     (DPS(steps=250), "correlated", "super-resolution", (1.34, 0.11), (0.08, 0.91)),
     (DPS(steps=250), "correlated", "circular blur", (0.21, 0.75), None),
-    (DPS(steps=250), "diagonal", "valid blur", (0.66, 0.35), (0.03, 0.96)),
-    (DPS(steps=250), "diagonal", "colorize", (0.62, 0.0), (0.05, 0.95)),
-    (DPS(steps=250), "diagonal", "denoise", (0.57, 0.01), None),
-    (DPS(steps=250), "diagonal", "matrix", (0.82, 0.14), (0.13, 0.94)),
+    (DPS(steps=250), "independent", "valid blur", (0.66, 0.35), (0.03, 0.96)),
+    (DPS(steps=250), "independent", "colorize", (0.62, 0.0), (0.05, 0.95)),
+    (DPS(steps=250), "independent", "denoise", (0.57, 0.01), None),
+    (DPS(steps=250), "independent", "matrix", (0.82, 0.14), (0.13, 0.94)),
     (DPS(steps=250), "correlated", "valid blur", (0.58, 0.43), (0.16, 0.87)),
     (DPS(steps=250), "correlated", "colorize", (0.73, 0.01), (0.17, 0.82)),
     (DPS(steps=250), "correlated", "denoise", (0.87, 0.02), None),
@@ -171,7 +97,7 @@ def test_approximate_sampler_errs_as_known(sampler, prior, operator, seen, unsee
 def test_units_do_not_matter(sampler, scale):
     """A prior and a measurement in other units give the same draws in those units."""
     operator = OPERATORS["inpaint"]
-    one = diagonal(SHAPE)
+    one = independent(SHAPE)
     other = Gaussian(scale * one.mean, scale**2 * one.covariance.eigenvalues)
     y = operator(one.sample(4, seed=1))
     draws = sampler(one, Measurement(y, operator, 0.05), Noise(0, range(4)))
@@ -189,7 +115,7 @@ def test_units_do_not_matter(sampler, scale):
         lambda: MMPS(iterations=0),
         lambda: MMPS(eta=2),
         lambda: DiffPIR(start=1e-6)(
-            diagonal(SHAPE), Measurement(torch.zeros(1, *SHAPE), Denoise(SHAPE), 0.1), Noise(0, [0])
+            independent(SHAPE), Measurement(torch.zeros(1, *SHAPE), Denoise(SHAPE), 0.1), Noise(0, [0])
         ),
     ],
 )

@@ -1,0 +1,109 @@
+"""Whether generated images are as real ones, and whether they are all of them: the check for collapsed modes.
+
+Notation: X of N real and Y of M generated feature vectors, (N, d) and (M, d); r_k(a; S) the distance of a from the
+k-th nearest of the other points of its set S; B(a; S) the closed ball around a of that radius.
+
+References: T. Kynkäänniemi, T. Karras, S. Laine, J. Lehtinen, T. Aila, Improved precision and recall metric for
+assessing generative models, 2019. M. F. Naeem, S. J. Oh, Y. Uh, Y. Choi, J. Yoo, Reliable fidelity and diversity
+metrics for generative models, 2020.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+CHUNK = 512  # rows of the matrix of distances that are held at once
+
+
+def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
+    """The shares of generated points among real ones, and of real points among generated ones.
+
+    precision = |{y in Y: y in B(x; X) for some x}| / M,
+    recall    = |{x in X: x in B(y; Y) for some y}| / N.
+    Recall is what a collapsed generator lacks. Both depend on N, M and the features: compare them with those of a
+    second set of real images of the same size, which are below 1.
+
+    Arguments:
+        real, fake: features, (N, d) and (M, d).
+        k: which neighbour makes a ball's radius (3 in the paper).
+
+    Raises:
+        ValueError: the features are not two finite matrices of one width, or have not more than k rows.
+    """
+    _check(real, fake, k)
+    return _share_within(fake, real, k), _share_within(real, fake, k)
+
+
+def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
+    """How many balls of real points hold a generated one, on average, and the share of them that hold any.
+
+    density  = 1 / (k M) sum over y in Y of |{x in X: y in B(x; X)}|,
+    coverage = |{x in X: y in B(x; X) for some y}| / N.
+    For two samples of one law, density is 1 and coverage  1 - prod_{i=1}^{k} (N - i) / (N + M - i)  on average. Balls
+    are those of real points only, so an outlier among the generated ones covers nothing.
+
+    Arguments:
+        real, fake: features, (N, d) and (M, d).
+        k: which neighbour makes a ball's radius (5 in the paper).
+
+    Raises:
+        ValueError: the features are not two finite matrices of one width, or have not more than k rows.
+    """
+    _check(real, fake, k)
+    radius = neighbour_distance(real, k)
+    held = torch.zeros(len(real), dtype=torch.long, device=real.device)
+    for rows, distance in _distances(real, fake):
+        held[rows] = (distance <= radius[rows, None]).sum(1)
+    return float(held.sum()) / (k * len(fake)), float((held > 0).double().mean())
+
+
+def neighbour_distance(points: Tensor, k: int) -> Tensor:
+    """r_k: the distance of every point from the k-th nearest of the others, (N, d) -> (N,)."""
+    radius = points.new_empty(len(points))
+    for rows, distance in _distances(points, points):
+        radius[rows] = distance.kthvalue(k + 1, dim=1).values  # the nearest of all is the point itself
+    return radius
+
+
+def class_shares(labels: Tensor, classes: int) -> Tensor:
+    """The fraction of the labels (n,), integers from 0, that each of the classes has, (classes,).
+
+    Raises:
+        ValueError: there are no labels, or one is not among 0 … classes - 1.
+    """
+    if not len(labels) or not bool(((labels >= 0) & (labels < classes)).all()):
+        raise ValueError(f"labels are {labels!r}: give at least one, all among 0 to {classes - 1}.")
+    return torch.bincount(labels, minlength=classes).double() / len(labels)
+
+
+def _share_within(points: Tensor, centres: Tensor, k: int) -> float:
+    """The share of points that lie in the ball of some centre."""
+    radius = neighbour_distance(centres, k)
+    within = [(distance <= radius).any(1) for _, distance in _distances(points, centres)]
+    return float(torch.cat(within).double().mean())
+
+
+def _distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of the matrix of distances from a to b, some at a time.
+
+    From differences, not from |a|^2 - 2 a.b + |b|^2, whose rounding would part a point from itself.
+    """
+    for start in range(0, len(a), CHUNK):
+        rows = slice(start, min(start + CHUNK, len(a)))
+        yield rows, torch.cdist(a[rows], b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _check(real: Tensor, fake: Tensor, k: int) -> None:
+    for name, features in (("real", real), ("fake", fake)):
+        if features.ndim != 2 or not features.is_floating_point() or not bool(features.isfinite().all()):
+            raise ValueError(
+                f"{name} is a {features.dtype} tensor of shape {tuple(features.shape)}: give finite features, one row "
+                "per image"
+            )
+        if not isinstance(k, int) or not 1 <= k < len(features):
+            raise ValueError(f"k is {k!r} for {len(features)} rows of {name}: give 1 to {len(features) - 1}.")
+    if real.shape[1] != fake.shape[1]:
+        raise ValueError(
+            f"real has {real.shape[1]} features and fake {fake.shape[1]}: take both from the same network."
+        )

@@ -1,0 +1,205 @@
+"""The normalizing flow: an invertible network from images to white noise, and with it their exact density.
+
+Notation: z = h(x) the latent, u the image on the flow's own scale (see `genprior.nets.pixels`), D = C H W.
+
+References: L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017. D. Kingma, P. Dhariwal,
+Glow: generative flow with invertible 1x1 convolutions, 2018.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genprior.nets.coupling import ActNorm, Coupling, Mixing, Squeeze, full_precision
+from genprior.nets.pixels import PIXELS, Ink
+from genprior.noise import Noise
+from genprior.priors.base import Prior
+from genprior.registry import lookup
+
+
+def log_density(z: Tensor, logdet: Tensor) -> Tensor:
+    """ln p(x) = ln N(z; 0, I) + logdet in nats, (B,), of z = h(x) (B, D) and logdet = ln |det dh / dx|."""
+    return logdet - 0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
+
+
+class Flow(Prior):
+    """Multi-scale flow of affine couplings: `sample`, `log_prob`, `energy`, `score`, `decode`, `encode`.
+
+        z = h(x), z ~ N(0, I),
+        ln p(x) = ln N(h(x); 0, I) + ln |det dh / dx|.
+
+    At each scale blocks of pixels become channels, then come steps of actnorm, 1x1 convolution and affine coupling, and
+    half of the channels are done: those that the last coupling has scaled and shifted as functions of the others, which
+    go on to the next scale. All of them, one after the other, are z.
+
+    Computations are in the precision of x whatever `autocast` says, since a density and an inverse want it; only in
+    `forward`, for training, do the networks of the couplings follow an autocast around them.
+
+    Arguments:
+        image_shape: (C, H, W).
+        widths: of the couplings' networks at each scale.
+        steps: of each scale, as many numbers as widths.
+        blocks: residual blocks of each network.
+        squeeze: side of the blocks of pixels that become channels at each scale whose sides are multiples of it.
+        bound: largest log-scale of a coupling.
+        pixels: "logit", for images in [0, 1]; "ink", for 8-bit images in [0, 1] on much exact black, such as digits;
+            "linear", for images with values beyond [0, 1]. Outside of [0, 1], but for a margin of 1e-5, the first two
+            have log_prob = -inf, no score and no encode (nan).
+        spread: see `Prior`, in the units of x.
+
+    Raises:
+        ValueError: an argument is not what is said here.
+    """
+
+    decoder_variance = 0.0
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        widths: tuple[int, ...] = (32, 64),
+        steps: tuple[int, ...] = (8, 4),
+        blocks: int = 1,
+        squeeze: int = 2,
+        bound: float = 2.0,
+        pixels: str = "logit",
+        spread: float = 0.3,
+    ):
+        super().__init__()
+        _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread)
+        self.config = {
+            "image_shape": list(image_shape),
+            "widths": list(widths),
+            "steps": list(steps),
+            "blocks": blocks,
+            "squeeze": squeeze,
+            "bound": bound,
+            "pixels": pixels,
+            "spread": spread,
+        }
+        self.image_shape = tuple(image_shape)
+        self.latent_shape = (math.prod(image_shape),)
+        self.centre = 0.5
+        self.spread = spread
+        self.pixels = lookup("pixels", pixels, PIXELS)()
+        self.scales = nn.ModuleList()
+        self.parts: list[tuple[int, int, int]] = []  # of z, the images that scales are done with
+        channels, height, width = image_shape
+        for k in range(len(widths)):
+            layers = []
+            if squeeze > 1 and height % squeeze == width % squeeze == 0:
+                layers.append(Squeeze(squeeze))
+                channels, height, width = channels * squeeze**2, height // squeeze, width // squeeze
+            if channels < 2:
+                raise ValueError(
+                    f"A coupling needs at least 2 channels, but images of {tuple(image_shape)} have {channels} at "
+                    f"scale {k}: give fewer widths, or sides that are multiples of squeeze={squeeze}."
+                )
+            for _ in range(steps[k]):
+                coupling = Coupling(channels, (height, width), widths[k], blocks, bound)
+                layers += [ActNorm(channels), Mixing(channels), coupling]
+            self.scales.append(nn.ModuleList(layers))
+            done = channels // 2 if k < len(widths) - 1 else channels
+            self.parts.append((done, height, width))
+            channels -= done
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z = h(x), (B, D), and ln |det dh / dx|, (B,)."""
+        u, logdet = self.pixels(x)
+        done = []
+        for layers, part in zip(self.scales, self.parts):
+            for layer in layers:
+                u, change = layer(u)
+                logdet = logdet + change
+            done.append(u[:, : part[0]].flatten(1))
+            u = u[:, part[0] :]
+        return torch.cat(done, dim=1), logdet
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """x = h^-1(z), (B, C, H, W)."""
+        done = z.split([math.prod(part) for part in self.parts], dim=1)
+        u = None
+        for layers, part, own in zip(reversed(self.scales), reversed(self.parts), reversed(done)):
+            own = own.unflatten(1, part)
+            u = own if u is None else torch.cat([own, u], dim=1)
+            for layer in reversed(layers):
+                u = layer.inverse(u)
+        return self.pixels.inverse(u)
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, *, whiten: bool = False) -> None:
+        """Set the layers that have statistics to those of x: what a training begins with.
+
+        Arguments:
+            x: dequantised images, (B, C, H, W); a few hundred.
+            whiten: begin with white channels, for small patches of photographs, whose pixels are alike.
+        """
+        if isinstance(self.pixels, Ink):
+            self.pixels.fit(x)
+        u, _ = self.pixels(x)
+        for layers, part in zip(self.scales, self.parts):
+            for layer in layers:
+                if isinstance(layer, ActNorm) or (whiten and isinstance(layer, Mixing)):
+                    layer.fit(u)
+                u, _ = layer(u)
+            u = u[:, part[0] :]
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """n draws x = h^-1(z), z ~ N(0, I), (n, C, H, W); draw k is the same whatever n is."""
+        weight = next(self.parameters())
+        noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+        return self.decode(noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device)))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """ln p(x) in nats, exact, (B,); -inf where the pixels of an image are outside of what p knows."""
+        x = _checked("image", x, self.image_shape)
+        with full_precision(x):
+            inside = ((x > self.pixels.low) & (x < self.pixels.high)).flatten(1).all(1)
+            return torch.where(inside, log_density(*self(x)), -math.inf)
+
+    def score(self, x: Tensor) -> Tensor:
+        """grad_x ln p(x), (B, C, H, W)."""
+        with torch.enable_grad(), full_precision(x):
+            x = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.log_prob(x).sum(), x)
+        return gradient
+
+    def decode(self, z: Tensor) -> Tensor:
+        """x = h^-1(z), (B, D) -> (B, C, H, W); differentiable."""
+        z = _checked("latent", z, self.latent_shape)
+        with full_precision(z):
+            return self.inverse(z)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """z = h(x), (B, C, H, W) -> (B, D); differentiable."""
+        x = _checked("image", x, self.image_shape)
+        with full_precision(x):
+            return self(x)[0]
+
+
+def _checked(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if tuple(values.shape[1:]) != shape:
+        raise ValueError(f"Each {name} has the shape {tuple(values.shape[1:])}, but this prior is one of {shape}.")
+    return values
+
+
+def _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread) -> None:
+    def whole(least: int, *numbers) -> bool:
+        return all(isinstance(a, int) and a >= least for a in numbers)
+
+    def positive(number) -> bool:
+        return isinstance(number, (int, float)) and 0 < number < math.inf
+
+    for name, value, right, wanted in (
+        ("image_shape", image_shape, len(image_shape) == 3 and whole(1, *image_shape), "(C, H, W), each at least 1"),
+        ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
+        ("steps", steps, whole(1, *steps) and len(steps) == len(widths), "as many whole numbers as widths, at least 1"),
+        ("blocks", blocks, whole(0, blocks), "a whole number"),
+        ("squeeze", squeeze, whole(1, squeeze), "a whole number, at least 1"),
+        ("bound", bound, positive(bound), "a positive number"),
+        ("spread", spread, positive(spread), "a positive number"),
+    ):
+        if not right:
+            raise ValueError(f"{name} is {value!r}: give {wanted}.")

@@ -1,0 +1,93 @@
+"""The adversarial prior: images are what a generator f makes of Gaussian latents, x = f(z), z ~ N(0, I).
+
+Its law is implicit: it has no density, and its draws lie on a surface of at most d dimensions. The discriminator that
+taught the generator belongs to training (`genprior.training.adversarial`) and is not part of the prior.
+
+References: I. Goodfellow et al., Generative adversarial networks, 2014. A. Bora et al., Compressed sensing using
+generative models, 2017 (such a generator as a prior).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from genprior.nets.gan import Generator
+from genprior.noise import Noise
+from genprior.priors.base import Prior, autocast
+
+CHUNK = 256  # latents that `sample` decodes at once
+
+
+class GAN(Prior):
+    """Generative adversarial prior: `sample`, `decode`.
+
+    Arguments:
+        image_shape: (C, H, W), H and W multiples of 4.
+        latent: d, the length of z.
+        spread: root mean square deviation of a value of x from 0.5, in the units of x (0.48 for MNIST).
+        widths, blocks, hidden: see `Generator`.
+
+    Raises:
+        ValueError: an argument is not what is said here.
+    """
+
+    decoder_variance = 0.0
+    centre = 0.5
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        latent: int = 64,
+        spread: float = 0.5,
+        widths: tuple[int, int] = (96, 32),
+        blocks: int = 1,
+        hidden: int = 128,
+    ):
+        super().__init__()
+        _check_arguments(image_shape, latent, spread, widths, blocks, hidden)
+        self.config = {
+            "image_shape": list(image_shape),
+            "latent": latent,
+            "spread": spread,
+            "widths": list(widths),
+            "blocks": blocks,
+            "hidden": hidden,
+        }
+        self.image_shape = tuple(image_shape)
+        self.latent_shape = (latent,)
+        self.spread = spread
+        self.net = Generator(self.image_shape, latent, tuple(widths), blocks, hidden)
+
+    def decode(self, z: Tensor) -> Tensor:
+        if z.ndim != 2 or tuple(z.shape[1:]) != self.latent_shape:
+            raise ValueError(f"z has shape {tuple(z.shape)}: this GAN wants latents (B, {self.latent_shape[0]}).")
+        with autocast(z.device, self.autocast):
+            return self.net(z).to(z.dtype)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        """n draws f(z), (n, C, H, W); draw k is the same whatever n is."""
+        weight = next(self.parameters())
+        noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+        z = noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device))
+        return torch.cat([self.decode(part) for part in z.split(CHUNK)])
+
+
+def _check_arguments(image_shape, latent, spread, widths, blocks, hidden) -> None:
+    def whole(least: int, *numbers) -> bool:
+        return all(isinstance(a, int) and a >= least for a in numbers)
+
+    sides = tuple(image_shape)[1:]
+    for name, value, right, wanted in (
+        ("image_shape", image_shape, whole(1, *image_shape) and len(sides) == 2, "(C, H, W), whole numbers"),
+        ("image_shape", image_shape, whole(1, *sides) and all(a % 4 == 0 for a in sides), "H and W multiples of 4"),
+        ("latent", latent, whole(1, latent), "a whole number, at least 1"),
+        ("spread", spread, isinstance(spread, (int, float)) and 0 < spread < math.inf, "a positive number"),
+        ("widths", widths, whole(1, *widths) and len(widths) == 2, "two whole numbers, at least 1"),
+        ("blocks", blocks, whole(0, blocks), "a whole number"),
+        ("hidden", hidden, whole(1, hidden), "a whole number, at least 1"),
+    ):
+        if not right:
+            raise ValueError(f"{name} is {value!r}: give {wanted}.")

@@ -1,0 +1,97 @@
+"""A prior of photographs of any size, made of a flow of their small patches.
+
+Notation: P the side of a patch; x_i the patch at pixel i.
+
+References: F. Altekrüger, A. Denker, P. Hagemann, J. Hertrich, P. Maass, G. Steidl, PatchNR: learning from very few
+images by patch normalizing flow regularization, 2023.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from genprior.priors.base import Prior
+from genprior.priors.flow import Flow
+
+CHUNK = 2**12  # patches that go through the flow at once: 0.1 GB of activations
+
+
+def tiles(x: Tensor, side: int, stride: int | None = None) -> Tensor:
+    """Patches of images, row by row: (B, C, H, W) -> (B L, C, side, side); without a stride, they do not overlap."""
+    columns = F.unfold(x, side, stride=stride or side)
+    return columns.transpose(1, 2).reshape(-1, x.shape[1], side, side)
+
+
+class PatchFlow(Prior):
+    """A flow of P x P patches, p, lifted to images of any size: `energy` and `score`.
+
+        energy(x) = -1 / P^2 sum_i ln p(x_i),
+        score(x) = -grad energy(x),
+
+    over all overlapping patches x_i of x, continued by reflection by P - 1 pixels on each side. That is the mean, over
+    the P^2 ways to tile the plane by patches, of -ln p of the tiles: every pixel counts once, and those next to the
+    border once more in part, through their mirror images; without these a corner would count for 1 / P^2.
+
+    This is no log_prob, and there is no sample: patches that overlap are not independent, and the constant that would
+    make exp(-energy) a density is not known. Patches themselves have both, in `flow`.
+
+    Arguments:
+        patch: P, side of the patches in pixels.
+        width, steps, blocks: of the flow, see `Flow`.
+        spread: see `Prior`, in the units of x.
+
+    Raises:
+        ValueError: an argument is not what is said here.
+    """
+
+    def __init__(self, *, patch: int = 6, width: int = 128, steps: int = 8, blocks: int = 1, spread: float = 0.25):
+        super().__init__()
+        if not isinstance(patch, int) or patch < 2:
+            raise ValueError(f"patch is {patch!r}: give a whole number, at least 2.")
+        self.config = {"patch": patch, "width": width, "steps": steps, "blocks": blocks, "spread": spread}
+        self.image_shape = (3, None, None)
+        self.side = patch
+        self.centre = 0.5
+        self.spread = spread
+        # One squeeze makes a vector of a patch.
+        self.flow = Flow(
+            (3, patch, patch),
+            widths=(width,),
+            steps=(steps,),
+            blocks=blocks,
+            squeeze=patch,
+            pixels="linear",
+            spread=spread,
+        )
+
+    def initialise(self, x: Tensor) -> None:
+        """Begin the training of the flow with the mean and the covariance of the patches of dequantised images x."""
+        self.flow.initialise(tiles(x, self.side), whiten=True)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """-1 / P^2 sum_i ln p(x_i) in nats, (B,); differentiable."""
+        patches = tiles(self._continued(x), self.side, 1)
+        # The backward pass computes each chunk's activations again, so that one chunk's at a time are kept.
+        log_prob = partial(checkpoint, self.flow.log_prob, use_reentrant=False, preserve_rng_state=False)
+        log_probs = torch.cat([log_prob(part) for part in patches.split(CHUNK)])
+        return -log_probs.reshape(len(x), -1).sum(1) / self.side**2
+
+    def score(self, x: Tensor) -> Tensor:
+        """-grad energy(x), (B, C, H, W)."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            patches = tiles(self._continued(x), self.side, 1)
+            scores = torch.cat([self.flow.score(part) for part in patches.split(CHUNK)])
+            (gradient,) = torch.autograd.grad(patches, x, scores)
+        return gradient / self.side**2
+
+    def _continued(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < self.side:
+            raise ValueError(
+                f"Images have the shape {tuple(x.shape)}: this prior is one of (B, 3, H, W), "
+                f"H and W at least {self.side}."
+            )
+        return F.pad(x, (self.side - 1,) * 4, mode="reflect")

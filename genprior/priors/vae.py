@@ -1,0 +1,239 @@
+"""The variational autoencoder: a Gaussian latent, decoded to an image and a scalar variance.
+
+Notation: z ~ N(0, I) the latent, G(z) the decoder's mean, v its variance, D = C H W; q(z | x) = N(mean, diag(sd^2)) the
+encoder; eps ~ N(0, I) the noise of the draw z = mean + sd eps from it. The networks see x in multiples of `spread` from
+`centre`.
+
+References: D. Kingma, M. Welling, Auto-encoding variational Bayes, 2014. D. Rezende, S. Mohamed, D. Wierstra,
+Stochastic backpropagation and approximate inference in deep generative models, 2014. Y. Burda, R. Grosse,
+R. Salakhutdinov, Importance weighted autoencoders, 2016. O. Rybkin, K. Daniilidis, S. Levine, Simple and effective VAE
+training with calibrated decoders, 2021 (one learned variance).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
+from genprior.noise import Noise
+from genprior.priors.base import Prior, autocast
+
+LIMIT = 8.0  # |ln sd| of latents stays below: exp(-8) is finer than any image needs, exp(8) coarser
+INITIAL_SD = 0.1  # of the decoder, in the units of x
+# ln v moves this many times faster than other parameters: Adam takes every one as far in a step, and this has to come
+# from ln INITIAL_SD^2 before anything else can be judged.
+PACE = 10.0
+
+
+class VAE(Prior):
+    """Variational autoencoder p(x) = ∫ N(x; G(z), v I) N(z; 0, I) dz: `sample`, `elbo`, `score`, `decode`, `infer`.
+
+    v is one learned number, so that p(x | z, y) of a measurement y = A x + noise n is Gaussian with the closed form
+    `operator.prox` gives, and samplers can integrate x out exactly. The likelihood is normalised: its best v is
+    the mean squared error of G, and nothing else weighs fidelity against the latents.
+
+    Images of one size have a flat latent, those of any size a map of latents, (latent, ceil(H / s), ceil(W / s)) with
+    the stride s = 2 ** len(widths); images are extended to a multiple of s by replication before they are encoded, and
+    what is decoded is cut to the size of the prior (see `sized`).
+
+    Arguments:
+        image_shape: (C, H, W); H and W may be None for a prior of images of any size.
+        latent: number of latents; of images of any size, of each cell.
+        widths, blocks: channels and residual blocks of each level, finest first; see `genprior.nets.vae`.
+        spread: root mean square deviation of a value of x from 0.5 (0.25 for photographs).
+
+    Raises:
+        ValueError: an argument is not what is said here.
+    """
+
+    centre = 0.5
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int | None, int | None],
+        *,
+        latent: int = 16,
+        widths: tuple[int, ...] = (64, 128),
+        blocks: tuple[int, ...] = (1, 3),
+        spread: float = 0.25,
+    ):
+        super().__init__()
+        _check_arguments(image_shape, latent, widths, blocks, spread)
+        self.config = {
+            "image_shape": list(image_shape),
+            "latent": latent,
+            "widths": list(widths),
+            "blocks": list(blocks),
+            "spread": spread,
+        }
+        self.image_shape = tuple(image_shape)
+        self.latent, self.spread = latent, spread
+        self.stride = 2 ** len(widths)
+        self.flat = None not in image_shape
+        if self.flat:
+            cells = tuple(math.ceil(a / self.stride) for a in image_shape[1:])
+            self.encoder = flat_encoder(image_shape[0], latent, tuple(widths), tuple(blocks), cells)
+            self.decoder = flat_decoder(image_shape[0], latent, tuple(widths), tuple(blocks), cells)
+        else:
+            self.encoder = spatial_encoder(image_shape[0], latent, tuple(widths), tuple(blocks))
+            self.decoder = spatial_decoder(image_shape[0], latent, tuple(widths), tuple(blocks))
+        self.slow_log_variance = nn.Parameter(torch.tensor(2 * math.log(INITIAL_SD) / PACE))
+
+    @property
+    def latent_shape(self) -> tuple[int | None, ...]:
+        """Shape of one z: (d,), or (d, rows, columns) with None where the image has any size."""
+        if self.flat:
+            return (self.latent,)
+        return (self.latent, *(None if a is None else math.ceil(a / self.stride) for a in self.image_shape[1:]))
+
+    @property
+    def decoder_variance(self) -> Tensor:
+        """v, in squared units of x."""
+        return (PACE * self.slow_log_variance).exp()
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> Tensor:
+        """n draws from p(x), x = G(z) + sqrt(v) eps with z ~ N(0, I), (n, C, H, W).
+
+        This is the law that `elbo` bounds, grain included; `decode(z)` is its mean given z, without the grain.
+
+        Arguments:
+            seed: keys the noise; draw k is the same whatever n is.
+            size: (H, W), needed where the prior's images have any size.
+
+        Raises:
+            ValueError: a size that this prior does not have.
+        """
+        prior = self._of_size(size)
+        noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+        mean = prior.decode(noise(self.slow_log_variance.new_empty(n, *prior.latent_shape)))
+        return mean + self.decoder_variance.sqrt() * noise(mean)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean G(z) of p(x | z), (B, *latent_shape) -> (B, C, H, W); differentiable.
+
+        Of a prior of images of any size, the image has s pixels per row and column of z.
+        """
+        self._check("latents", z, self.latent_shape)
+        with autocast(z.device, self.autocast):
+            u = self.decoder(z)
+        height, width = self.image_shape[1:]
+        return self.centre + self.spread * u[..., :height, :width].to(z.dtype)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The mean of q(z | x), (B, C, H, W) -> (B, *latent_shape)."""
+        return self.infer(x)[0]
+
+    def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x), each (B, *latent_shape); ln sd lies within ±8."""
+        self._check("images", x, self.image_shape)
+        u = (x - self.centre) / self.spread
+        height, width = x.shape[-2:]
+        u = F.pad(u, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        with autocast(x.device, self.autocast):
+            numbers = self.encoder(u)
+        mean, raw = numbers.to(x.dtype).chunk(2, dim=1)
+        log_sd = LIMIT * (raw / LIMIT).tanh()
+        return mean, log_sd.exp()
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """ln p(x | z) = -|x - G(z)|^2 / (2 v) - D/2 ln(2 pi v), in nats, (B,)."""
+        v = self.decoder_variance
+        squared_error = (x - self.sized(*x.shape[-2:]).decode(z)).square().flatten(1).sum(1)
+        return -squared_error / (2 * v) - x[0].numel() / 2 * (2 * math.pi * v).log()
+
+    def terms(self, x: Tensor, noise: Noise, draws: int = 1) -> tuple[Tensor, Tensor]:
+        """E_q ln p(x | z), estimated by the mean of `draws` draws, and KL(q(z | x) || N(0, I)), in nats, each (B,)."""
+        mean, sd = self.infer(x)
+        likelihoods = [self.log_likelihood(x, mean + sd * noise(mean)) for _ in range(draws)]
+        return sum(likelihoods) / draws, divergence(mean, sd)
+
+    def elbo(self, x: Tensor, *, seed: int = 0, draws: int = 1) -> Tensor:
+        """E_q ln p(x | z) - KL(q(z | x) || N(0, I)) <= ln p(x), in nats, (B,); differentiable.
+
+        Arguments:
+            x: (B, C, H, W); the density is on the units of x.
+            seed: keys the draws of z, by row.
+            draws: of z, over which the first term is averaged; the second is exact.
+
+        Raises:
+            ValueError: an image that this prior does not have, or no draws.
+        """
+        if draws < 1:
+            raise ValueError(f"draws is {draws}: give a whole number, at least 1.")
+        likelihood, kl = self.terms(x, Noise(seed, torch.arange(len(x))), draws)
+        return likelihood - kl
+
+    @torch.no_grad()
+    def iwae(self, x: Tensor, k: int, *, seed: int = 0, rows: int = 1024) -> Tensor:
+        """The importance-weighted bound ln 1/k sum_j p(x, z_j) / q(z_j | x) with z_j ~ q(z | x), in nats, (B,).
+
+        Its mean is the mean of `elbo` for k = 1, and grows with k to ln p(x) (Burda et al.).
+
+        Arguments:
+            x: (B, C, H, W); the density is on the units of x.
+            k: number of draws of z per image.
+            seed: keys the draws, by row and j.
+            rows: how many draws to decode at once, over all images; changes nothing but memory.
+
+        Raises:
+            ValueError: an image that this prior does not have, or k below 1.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}: give a whole number, at least 1.")
+        mean, sd = self.infer(x)
+        total = mean.new_full((len(x),), -math.inf)
+        at_once = max(1, rows // len(x))
+        for j in range(0, k, at_once):
+            n = min(at_once, k - j)
+            noise = Noise(seed, torch.arange(len(x)).repeat_interleave(n), torch.arange(j, j + n).repeat(len(x)))
+            x_j, mean_j, sd_j = (a.repeat_interleave(n, 0) for a in (x, mean, sd))
+            eps = noise(mean_j)
+            z = mean_j + sd_j * eps
+            ratio = (sd_j.log() + (eps**2 - z**2) / 2).flatten(1).sum(1)  # ln p(z) - ln q(z | x)
+            log_weights = self.log_likelihood(x_j, z) + ratio
+            total = torch.logaddexp(total, log_weights.reshape(len(x), n).logsumexp(1))
+        return total - math.log(k)
+
+    def score(self, x: Tensor, *, seed: int = 0, draws: int = 1) -> Tensor:
+        """The gradient in x of `elbo` at fixed noise, shaped like x: of the bound, not of ln p(x)."""
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(self.elbo(x, seed=seed, draws=draws).sum(), x)[0]
+
+    def _of_size(self, size: tuple[int, int] | None) -> "VAE":
+        own = self.image_shape[1:]
+        if None in own and size is None:
+            raise ValueError("This prior has images of any size: say which one, as size=(height, width).")
+        if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
+            raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
+        return self.sized(*(size or own))
+
+    def _check(self, name: str, given: Tensor, shape: tuple[int | None, ...]) -> None:
+        if given.ndim != len(shape) + 1 or any(b not in (None, a) for a, b in zip(given.shape[1:], shape)):
+            wanted = ", ".join("any" if a is None else str(a) for a in shape)
+            raise ValueError(f"{name} of shape {tuple(given.shape)} were given: give (B, {wanted}).")
+
+
+def divergence(mean: Tensor, sd: Tensor) -> Tensor:
+    """KL(N(mean, diag(sd^2)) || N(0, I)) = 1/2 sum (mean^2 + sd^2 - 1 - ln sd^2), in nats, (B,)."""
+    return (mean**2 + sd**2 - 1 - 2 * sd.log()).flatten(1).sum(1) / 2
+
+
+def _check_arguments(image_shape, latent, widths, blocks, spread) -> None:
+    def whole(least: int, *numbers) -> bool:
+        return all(isinstance(a, int) and a >= least for a in numbers)
+
+    channels, *sides = image_shape
+    for name, value, right, wanted in (
+        ("image_shape", image_shape, whole(1, channels) and len(sides) == 2, "(C, H, W)"),
+        ("image_shape", image_shape, whole(1, *(a for a in sides if a is not None)), "H and W at least 1, or None"),
+        ("latent", latent, whole(1, latent), "a whole number, at least 1"),
+        ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
+        ("blocks", blocks, whole(0, *blocks) and len(blocks) == len(widths), "a whole number for each of the widths"),
+        ("spread", spread, isinstance(spread, (int, float)) and 0 < spread < math.inf, "a positive number"),
+    ):
+        if not right:
+            raise ValueError(f"{name} is {value!r}: give {wanted}.")

@@ -1,0 +1,95 @@
+"""The two objectives of adversarial training, one optimiser step each, in turn: discriminator, then generator.
+
+Notation: f the generator; z ~ N(0, I); l(x) the discriminator's logit, d(x) = 1 / (1 + exp(-l(x))) its probability
+that x is real. With softplus(a) = ln(1 + e^a),  -ln d = softplus(-l)  and  -ln(1 - d) = softplus(l),  which never
+take the logarithm of 0.
+
+Each objective has the parameters that it trains and no others. It reaches the other network through a tuple, in which
+torch does not look for parameters; no gradient passes to that network, and its `requires_grad` is left alone.
+
+References: I. Goodfellow et al., Generative adversarial networks, 2014. L. Mescheder, A. Geiger, S. Nowozin, Which
+training methods for GANs do actually converge?, 2018 (the penalty R1). T. Karras et al., Analyzing and improving the
+image quality of StyleGAN, 2020 (R1 at some of the steps only).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genprior.noise import Noise
+from genprior.priors.gan import GAN
+
+DISCRIMINATOR, GENERATOR = 0, 1  # whose latents: the `sample` number of their noise
+
+
+class DiscriminatorLoss(nn.Module):
+    """-ln(1 - d(f(z))) - ln d(x), no gradient to f, and the penalty R1 = gamma/2 |grad_x l(x)|^2 on real images.
+
+    At the best discriminator the loss without the penalty is 2 ln 2 - 2 JS(data, generated), JS in nats. R1 is added at
+    every `every`-th step, `every` times as strong, in training mode only.
+
+    Arguments:
+        prior: the GAN whose images are told apart from real ones.
+        discriminator: images (B, C, H, W) -> logits (B,); trained.
+        seed: keys the latents, with the items.
+        gamma: weight of the penalty; the gradient is with respect to x in its own units, so a gamma of images in
+            [-1, 1] is a quarter of it here.
+        every: steps from one penalty to the next.
+    """
+
+    def __init__(self, prior: GAN, discriminator: nn.Module, *, seed: int = 0, gamma: float = 0.25, every: int = 4):
+        super().__init__()
+        self.discriminator = discriminator
+        self.unregistered = (prior,)
+        self.seed, self.gamma, self.every = seed, gamma, every
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        (prior,) = self.unregistered
+        penalised = self.training and (step + 1) % self.every == 0
+        x = batch["x"].detach().requires_grad_(penalised)  # detached: the batch's own tensor stays as it is
+        with torch.no_grad():
+            fake = prior.decode(latents(prior, batch, self.seed, DISCRIMINATOR))
+        logit = self.discriminator(x).float()
+        loss = F.softplus(self.discriminator(fake).float()).mean() + F.softplus(-logit).mean()
+        logs = {"discriminator": loss.detach()}
+        if penalised:
+            penalty = self.gamma / 2 * squared_gradient(logit, x).mean()
+            loss = loss + self.every * penalty
+            logs["penalty"] = penalty.detach()
+        return loss, logs
+
+
+class GeneratorLoss(nn.Module):
+    """-ln d(f(z)), no gradient to d: the non-saturating replacement of ln(1 - d(f(z))).
+
+    Arguments:
+        prior: the GAN to train.
+        discriminator: images (B, C, H, W) -> logits (B,); the one that `DiscriminatorLoss` trains.
+        seed: keys the latents, with the items; they are others than the discriminator's.
+    """
+
+    def __init__(self, prior: GAN, discriminator: nn.Module, *, seed: int = 0):
+        super().__init__()
+        self.prior = prior
+        self.unregistered = (discriminator,)
+        self.seed = seed
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        (discriminator,) = self.unregistered
+        fake = self.prior.decode(latents(self.prior, batch, self.seed, GENERATOR))
+        frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+        logit = torch.func.functional_call(discriminator, frozen, (fake,)).float()
+        loss = F.softplus(-logit).mean()
+        return loss, {"generator": loss.detach()}
+
+
+def latents(prior: GAN, batch: dict[str, Tensor], seed: int, whose: int) -> Tensor:
+    """z ~ N(0, I), one per item of the batch and a function of (seed, item, whose), (B, d)."""
+    x, items = batch["x"], batch["item"]
+    return Noise(seed, items, torch.full_like(items, whose))(x.new_empty(len(x), *prior.latent_shape))
+
+
+def squared_gradient(logit: Tensor, x: Tensor) -> Tensor:
+    """|grad_x l(x)|^2, (B,), through which gradients flow; of a batch whose rows are coupled, of their sum."""
+    (gradient,) = torch.autograd.grad(logit.sum(), x, create_graph=True)
+    return gradient.flatten(1).square().sum(1)

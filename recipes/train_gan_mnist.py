@@ -1,0 +1,68 @@
+"""Train `gan-mnist`: an adversarial prior of handwritten digits, discriminator and generator in turn.
+
+    python recipes/train_gan_mnist.py --data mnist.npz --out runs/gan-mnist
+
+`mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the first 55,000 are used. Kill it when you like and call it
+again: it goes on where it was. The result is `OUT/prior`; `recipes/evaluate_gan_mnist.py` says whether a mode is lost.
+A step takes 0.27 s on one free core with instructions for bfloat16: 18 minutes in all.
+"""
+
+import argparse
+
+import torch
+
+from genprior.nets.gan import Discriminator
+from genprior.priors.base import Prior
+from genprior.priors.gan import GAN
+from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
+from genprior.training.data import Arrays
+from genprior.training.loop import Settings, train
+
+
+def preview(prior: Prior) -> torch.Tensor:
+    return prior.sample(64, seed=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help=".npz with train_images")
+    parser.add_argument("--out", default="runs/gan-mnist")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--gamma", type=float, default=0.25, help="weight of the penalty on the discriminator")
+    parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    data = Arrays(options.data, "train_images", keep=slice(0, 55000), seed=options.seed)
+    torch.manual_seed(options.seed)
+    prior = GAN((1, 28, 28), latent=64, spread=0.48)
+    discriminator = Discriminator(prior.image_shape)
+    settings = Settings(
+        steps=options.steps,
+        batch=options.batch,
+        lr=options.lr,
+        warmup=0,
+        weight_decay=0.0,
+        betas=(0.0, 0.99),  # no momentum: the other network moves the optimum at every step
+        clip=10.0,
+        precision=options.precision,
+        seed=options.seed,
+    )
+    train(
+        prior,
+        [
+            DiscriminatorLoss(prior, discriminator, seed=options.seed, gamma=options.gamma),
+            GeneratorLoss(prior, discriminator, seed=options.seed),
+        ],
+        data,
+        settings,
+        options.out,
+        preview=preview,
+        card={"data": "MNIST, first 55,000 training digits", "licence": "CC BY-SA 3.0"},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Train `nf-mnist`: a normalizing flow of handwritten digits, by maximum likelihood.
+
+    python recipes/train_nf_mnist.py --data mnist.npz --out runs/nf-mnist
+
+`mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the last 5,000 are kept for validation, on which training stops
+early with, say, `--patience 3`. Its 4000 steps take about a quarter of an hour of one CPU core (AMD EPYC with
+AVX512-bf16) and end at 1.18 bits per value of the validation digits. Kill it when you like and call it again: it goes
+on where it was. The result is `OUT/prior`.
+"""
+
+import argparse
+
+import torch
+
+from genprior.bits import dequantize
+from genprior.noise import Noise
+from genprior.priors.base import Prior
+from genprior.priors.flow import Flow
+from genprior.training.data import Arrays, first
+from genprior.training.likelihood import MaximumLikelihood
+from genprior.training.loop import Settings, train
+
+
+def preview(prior: Prior) -> torch.Tensor:
+    return prior.sample(16, seed=0).clamp(0, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help=".npz with train_images")
+    parser.add_argument("--out", default="runs/nf-mnist")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--patience", type=int, help="validations without improvement after which training stops")
+    parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    data = Arrays(options.data, "train_images", keep=slice(0, 55000), seed=options.seed)
+    held_out = Arrays(options.data, "train_images", keep=slice(55000, 60000), seed=None)
+
+    torch.manual_seed(options.seed)
+    prior = Flow((1, 28, 28), widths=(32, 64), steps=(8, 4), pixels="ink")
+    examples = first(data, 1000)
+    prior.initialise(dequantize(examples, Noise(options.seed, torch.arange(len(examples)))))
+    settings = Settings(
+        steps=options.steps,
+        batch=options.batch,
+        lr=options.lr,
+        precision=options.precision,
+        seed=options.seed,
+        patience=options.patience,
+    )
+    train(
+        prior,
+        [MaximumLikelihood(prior, seed=options.seed)],
+        data,
+        settings,
+        options.out,
+        validation=held_out,
+        preview=preview,
+        card={"data": "MNIST, first 55,000 training digits", "licence": "CC BY-SA 3.0"},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Train `vae-photo`: a variational autoencoder of RGB photographs of any size, 16 latents to each 4 x 4 pixels.
+
+    python recipes/train_vae_photo.py --data PHOTOS --validation OTHER_PHOTOS --out runs/vae-photo
+
+Kill it when you like and call it again: it goes on where it was. The result is `OUT/prior`; the sheets `samples-*.png`
+show photographs, their reconstructions G(mean of q(z | x)), and G(z) of random latents.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from genprior.priors.base import Prior
+from genprior.priors.vae import VAE
+from genprior.training.bound import EvidenceBound
+from genprior.training.data import Photos, first
+from genprior.training.loop import Settings, train
+
+
+def preview(prior: Prior, x: torch.Tensor) -> torch.Tensor:
+    """Each x beside its reconstruction and a mean of p(x | z), without the grain that a draw of p(x) has."""
+    prior = prior.sized(*x.shape[-2:])
+    z = torch.randn(len(x), *prior.latent_shape, generator=torch.Generator().manual_seed(0))
+    return torch.cat([x, prior.decode(prior.encode(x)).detach(), prior.decode(z).detach()], dim=3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of photographs, at least 128 pixels wide and high")
+    parser.add_argument("--validation", help="folder of other photographs")
+    parser.add_argument("--out", default="runs/vae-photo")
+    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=64, help="side of the training crops in pixels")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--licence", default="see the training data", help="of the weights, for the card")
+    options = parser.parse_args()
+
+    data = Photos(options.data, options.size, seed=options.seed)
+    held_out = Photos(options.validation or options.data, 128, augment=False)
+    shown = first(held_out, 9)
+
+    torch.manual_seed(options.seed)
+    prior = VAE((3, None, None), latent=16, widths=(64, 96), blocks=(1, 3))
+    settings = Settings(
+        steps=options.steps,
+        batch=options.batch,
+        lr=options.lr,
+        validate_every=min(500, options.steps),
+        precision=options.precision,
+        seed=options.seed,
+    )
+    train(
+        prior,
+        [EvidenceBound(prior, seed=options.seed)],
+        data,
+        settings,
+        options.out,
+        validation=held_out if options.validation else None,
+        preview=lambda prior: preview(prior, shown),
+        card={"data": f"{Path(options.data).name}: random crops of {options.size} px", "licence": options.licence},
+    )
+
+
+if __name__ == "__main__":
+    main()
