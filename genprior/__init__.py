@@ -25,7 +25,7 @@ _HOME = {
     "DiffPIR": "genprior.samplers.diffpir",
     "MMPS": "genprior.samplers.mmps",
     "Exact": "genprior.samplers.exact",
-    "FlowHMC": "genprior.samplers.flow_hmc",
+    "FisherHMC": "genprior.samplers.fisher_hmc",
     "LatentHMC": "genprior.samplers.latent",
     "CSGM": "genprior.samplers.csgm",
     "VAEGibbs": "genprior.samplers.vae_gibbs",

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.exact import Gaussian
 from genprior.priors.field import GaussianField
@@ -116,7 +116,8 @@ def load_prior(
     """
     device = torch.device(device)
     prior = read_prior(find_prior(name, image_shape)).to(device, memory_format=torch.channels_last)
-    prior.autocast = torch.bfloat16 if has_bfloat16(device) else None
+    # A denoiser's own error hides the rounding; of decoders and densities, Markov chains want energies that agree.
+    prior.autocast = torch.bfloat16 if supports(prior, "denoise") and has_bfloat16(device) else None
     return prior
 
 

@@ -11,7 +11,7 @@ from genprior.samplers.csgm import CSGM
 from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.dps import DPS
 from genprior.samplers.exact import Exact
-from genprior.samplers.flow_hmc import FlowHMC
+from genprior.samplers.fisher_hmc import FisherHMC
 from genprior.samplers.langevin import HMC, MALA, ULA
 from genprior.samplers.latent import LatentHMC
 from genprior.samplers.map import MAP
@@ -24,7 +24,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "mmps": MMPS,
     "exact": Exact,
     "latent": LatentHMC,
-    "flow-hmc": FlowHMC,
+    "fisher-hmc": FisherHMC,
     "csgm": CSGM,
     "vae-gibbs": VAEGibbs,
     "hmc": HMC,
@@ -60,12 +60,9 @@ def automatic(prior: Prior) -> Sampler:
     # The lowest squared error on photographs of those that were measured.
     if supports(prior, "denoise"):
         return DiffPIR()
-    # A flow has as many latents as an image has values: see `FlowHMC` for why it begins at the mode.
-    if supports(prior, "decode") and supports(prior, "log_prob"):
-        return FlowHMC()
-    # Draws from the posterior; CSGM is a point estimate, and VAEGibbs hardly moves where the decoder's variance is small.
+    # On digits it finds better images than LatentHMC and CSGM find, and VAEGibbs hardly moves where v is small.
     if supports(prior, "decode"):
-        return LatentHMC()
+        return FisherHMC()
     # A chain on all pixels of a photograph does not mix within any budget that one would wait for.
     if supports(prior, "energy"):
         return MAP()

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo in the latents of a flow, from the mode and in the metric of what the measurement says."""
+"""Hamiltonian Monte Carlo in the latents of a decoder, from the mode and in the metric of what the measurement says."""
 
 import math
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from genprior.samplers.mcmc import FEWEST, DualAveraging, Metric, Point, adapt, 
 
 
 @dataclass(frozen=True)
-class FlowHMC(Sampler):
-    """Draw z from p(z | y) near its mode, for latents as many as the values of an image.
+class FisherHMC(Sampler):
+    """Draw z from p(z | y) near its mode, then x from p(x | z, y): for latents in any number.
 
         z*  = argmin_z U(z),   U as for `LatentHMC`, by Adam from z = 0 while the noise is lowered to that of y
         M   = I + diag F,   F = J^T A^T (v A A^T + c I)^-1 A J the Fisher information of y about z,   J = dG / dz
@@ -26,15 +26,15 @@ class FlowHMC(Sampler):
 
     In hundreds of dimensions a draw from the prior, where `LatentHMC` begins, is a point from which no affordable chain
     finds the measurement, and with one step size for all latents those that y fixes hold back those that it does not.
-    The transitions keep p(z | y), so that the draws are exact as burn-in grows; at these lengths they are draws around
-    one mode, and "rhat" tells so. M is estimated by probes, (J^T w)^2 for w of covariance (v A A^T + c I)^-1, anew
-    `refreshes` times in burn-in, and is fixed after it.
+    The transitions keep p(z | y), so draws are exact as burn-in grows; at these lengths they lie around one mode, and
+    "rhat" tells so. M is estimated by probes, (J^T w)^2 for w of covariance (v A A^T + c I)^-1, anew `refreshes` times
+    in burn-in, and is fixed after it. The noise is taken to be at least 1/150 of the prior's spread (see `floored`).
 
     Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (`mcmc`).
 
-    References: M. Asim, M. Daniels, O. Leong, A. Ahmed, P. Hand, Invertible generative models for inverse problems,
-    2020 (the mode from z = 0). M. Girolami, B. Calderhead, Riemann manifold Langevin and Hamiltonian Monte Carlo methods,
-    2011 (the Fisher information as mass).
+    References: Invertible generative models for inverse problems. M. Asim, M. Daniels, O. Leong, A. Ahmed, P. Hand,
+    2020, for the mode from z = 0. Riemann manifold Langevin and Hamiltonian Monte Carlo methods. M. Girolami,
+    B. Calderhead, 2011, for the Fisher information as mass.
 
     Attributes:
         steps: transitions after burn-in, the last of which is the draw; at least 4.

@@ -1,4 +1,4 @@
-"""FlowHMC against the exact posterior of linear decoders, with figures and tolerances of `linear.py`."""
+"""FisherHMC against the exact posterior of linear decoders, with figures and tolerances of `linear.py`."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
 from genprior.priors.base import Prior
 from genprior.samplers import automatic
-from genprior.samplers.flow_hmc import FlowHMC, information_metric
+from genprior.samplers.fisher_hmc import FisherHMC, information_metric
 
 
 class Stretch(Prior):
@@ -51,7 +51,7 @@ def test_stiff_posterior_is_met_where_scales_differ_a_thousandfold():
     prior, operator, noise = Stretch(scale), Denoise((1, 1, 4)), 1e-3 * 5
     y = torch.tensor([1.0, -0.2, 0.01, 0.0], dtype=torch.float64).expand(n, 1, 1, 4)
     rows = torch.zeros(n, dtype=torch.long)
-    sampler = FlowHMC(burn_in=40)
+    sampler = FisherHMC(burn_in=40)
     draws, told = sampler.draw(prior, Measurement(y, operator, noise), Noise(0, rows, torch.arange(n)))
     s = torch.tensor(scale, dtype=torch.float64)
     floor = max(noise, 1 / 150)  # see `floored`
@@ -66,13 +66,13 @@ def test_stiff_posterior_is_met_where_scales_differ_a_thousandfold():
 
 @pytest.mark.parametrize("v", [0.0, 0.01])
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_flow_hmc_matches_linear_posterior(operator, v):
+def test_fisher_hmc_matches_linear_posterior(operator, v):
     """Of n exact draws, both figures are within 3.3 of 0; see `linear`."""
     prior = LinearDecoder(OPERATORS[operator].image_shape, v=v)
     one = measure(prior, OPERATORS[operator])
     # a valid blur solves by conjugate gradients, in every leapfrog step where v > 0
     n = 60 if (operator, v) == ("valid blur", 0.01) else 300
-    draws, _ = draw(FlowHMC(burn_in=24, steps=8, leapfrog=5, descend=60), prior, one, n)
+    draws, _ = draw(FisherHMC(burn_in=24, steps=8, leapfrog=5, descend=60), prior, one, n)
     off_mean, off_covariance = deviations(draws, *prior.exact(one))
     assert off_mean < 3.3
     assert off_covariance < 3.3
@@ -81,16 +81,16 @@ def test_flow_hmc_matches_linear_posterior(operator, v):
 def test_calls_are_counted():
     prior = Stretch([1.0, 0.5])
     one = Measurement(torch.ones(1, 1, 1, 2, dtype=torch.float64), Denoise((1, 1, 2)), NOISE)
-    sampler = FlowHMC(descend=7, burn_in=9, refreshes=2, steps=4, leapfrog=3)
+    sampler = FisherHMC(descend=7, burn_in=9, refreshes=2, steps=4, leapfrog=3)
     sampler(prior, one, Noise(0, [0]))
     assert prior.calls == sampler.calls
 
 
 def test_automatic_takes_it_for_flows():
-    assert automatic(Stretch([1.0])) == FlowHMC()
+    assert automatic(Stretch([1.0])) == FisherHMC()
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 3}, {"descend": 0}, {"probes": 0}, {"lr": 0}, {"burn_in": 3}])
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        FlowHMC(**wrong)
+        FisherHMC(**wrong)
