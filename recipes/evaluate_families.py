@@ -68,7 +68,7 @@ def main() -> None:
 def draw(shown: list[tuple[str, torch.Tensor]], path: Path) -> None:
     """Rows of digits, each with its name."""
     names, digits = zip(*shown)
-    sheet = images.grid(torch.cat(digits).clamp(0, 1), columns=10)[0]
+    sheet = images.grid(torch.cat(digits).clamp(0, 1), columns=len(digits[0]))[0]
     figure, axes = plt.subplots(figsize=(6, 0.4 * len(shown)))
     axes.imshow(sheet, cmap="gray")
     axes.set_yticks([(k + 0.5) * len(sheet) / len(shown) for k in range(len(shown))], names, fontsize=8)

@@ -1,11 +1,13 @@
 """The recipes run and do what they say, on the smallest input that lets them."""
 
 import json
+import math
 import re
 import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from skimage import data
@@ -66,3 +68,51 @@ def test_photo_prior_is_trained(run, photos, tmp_path):
     # the decoder of the bound was fitted: an untrained network leaves the noise of sigma_min, and not its default
     assert float(prior.decoder_variance) != pytest.approx(prior.sigma_min**2, rel=1e-6)
     assert json.loads((tmp_path / "run" / "prior" / "card.json").read_text())["steps"] == 2
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """As many images as MNIST has, of which 40 differ: strokes at random places."""
+    rng = np.random.default_rng(0)
+    few = np.zeros((40, 28, 28), np.uint8)
+    for image in few:
+        top, left = rng.integers(4, 12, 2)
+        image[top : top + 12, left : left + 4] = rng.integers(100, 255, (12, 4))
+    labels = np.arange(40) % 10
+    path = tmp_path_factory.mktemp("digits") / "digits.npz"
+    train = {"train_images": np.resize(few, (55040, 28, 28)), "train_labels": np.resize(labels, 55040)}
+    np.savez_compressed(path, **train, test_images=few, test_labels=labels)
+    return path
+
+
+@pytest.mark.parametrize("family", ["ddpm", "nf", "vae", "gan"])
+def test_digit_prior_is_trained(run, digits, tmp_path, family):
+    run(f"train_{family}_mnist", "--data", digits, "--out", tmp_path, "--steps", 2, "--batch", 4, "--precision", "no")
+    prior = read_prior(tmp_path / "prior")
+    assert prior.image_shape == (1, 28, 28)
+    assert json.loads((tmp_path / "prior" / "config.json").read_text())["family"] == family
+    assert json.loads((tmp_path / "prior" / "card.json").read_text())["steps"] == 2
+
+
+@pytest.mark.parametrize("family", ["nf", "vae"])
+def test_photo_prior_of_the_family_is_trained(run, photos, tmp_path, family):
+    out = tmp_path / "run"
+    run(f"train_{family}_photo", "--data", photos, "--out", out, "--steps", 2, "--batch", 2, "--precision", "no")
+    assert read_prior(out / "prior").image_shape == (3, None, None)
+
+
+def test_likelihood_of_digits_is_comparable(run, digits):
+    """Strokes of random grey values in black: no prior of digits spends less than their own 48 random bytes of 784."""
+    out = run("evaluate_likelihood", "--data", digits, "--priors", "nf-mnist", "gaussian-mnist", "--n", 8)
+    nf, gaussian = (float(bits) for bits in re.findall(r"\| ([\d.]+) ± [\d.]+ \| \d+ \|", out))
+    assert 48 * math.log2(155) / 784 < nf < gaussian
+
+
+def test_families_restore_the_same_digits(run, digits, tmp_path):
+    out = run(
+        "evaluate_families", "--data", digits, "--priors", "gan-mnist", "--digits", 2, "--n", 1, "--out", tmp_path
+    )
+    assert len(re.findall(r"\| gan-mnist \| FisherHMC \|", out)) == 5
+    rows = (tmp_path / "families.csv").read_text().splitlines()
+    assert len(rows) == 1 + 5 * 2
+    assert (tmp_path / "families.png").stat().st_size > 5_000
