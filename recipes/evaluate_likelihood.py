@@ -26,7 +26,7 @@ def methods(prior: Prior) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     if supports(prior, "log_prob"):
         return {"log-density": lambda x, u: prior.log_prob(u)}
     if supports(prior, "infer"):
-        return {"ELBO": lambda x, u: prior.elbo(u), "IWAE(500)": lambda x, u: prior.iwae(u, 500)}
+        return {"ELBO": lambda x, u: prior.elbo(u, seed=1), "IWAE(500)": lambda x, u: prior.iwae(u, 500, seed=1)}
     if supports(prior, "denoise"):
         return {"ELBO": lambda x, u: prior.elbo_8bit(x), "flow bound": lambda x, u: prior.flow_bound_8bit(x)}
     raise SystemExit(f"A {type(prior).__name__} has no likelihood, and no bound of it.")

@@ -396,11 +396,11 @@ SMALL = {
 TRAINED = {
     ("ddpm", "folder"): ("ddpm", "DiffPIR"),
     ("ddpm", "npz"): ("ddpm", "DiffPIR"),
-    ("vae", "folder"): ("vae", "LatentHMC"),
-    ("vae", "npz"): ("vae", "LatentHMC"),
+    ("vae", "folder"): ("vae", "FisherHMC"),
+    ("vae", "npz"): ("vae", "FisherHMC"),
     ("nf", "folder"): ("nf-patch", "MAP"),
-    ("nf", "npz"): ("nf", "LatentHMC"),
-    ("gan", "npz"): ("gan", "LatentHMC"),
+    ("nf", "npz"): ("nf", "FisherHMC"),
+    ("gan", "npz"): ("gan", "FisherHMC"),
 }
 
 

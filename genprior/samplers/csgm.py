@@ -23,8 +23,8 @@ class CSGM(Sampler):
         z* = argmin_z |y - A G(z)|^2 + penalty |z|^2,   x = G(z*)
 
     by Adam from z ~ N(0, I); of the restarts, the one of least objective is kept. A point estimate: samples differ only
-    by the minimum that they found, and their spread says nothing about p(x | y). With penalty = noise^2 and v = 0, z* is
-    the mode of p(z | y).
+    by the minimum that they found, and their spread says nothing about p(x | y). With penalty = noise^2 and v = 0, z*
+    is the mode of p(z | y).
 
     `CSGM()` has the published parameters for a VAE of digits, `CSGM(steps=500, restarts=2, lr=0.1, penalty=0.00025)`
     those for a DCGAN of faces (there 0.001, for images in [-1, 1]).

@@ -2,9 +2,9 @@
 
 U(x) = energy(x) + |y - A x|^2 / (2 noise^2), in the metric M = I / spread^2 + A^T A / noise^2.
 
-M is the posterior's precision were the prior white, of the prior's spread: what the measurement says, however precisely,
-is then as well conditioned as the prior alone. With n, n' ~ N(0, I), n / spread + A^T n' / noise ~ N(0, M), and
-M^-1 u = argmin_x |A x|^2 / noise^2 + |x - spread^2 u|^2 / spread^2 is a proximal step of the operator.
+M is the posterior's precision were the prior white, of the prior's spread: what the measurement says, however
+precisely, is then as well conditioned as the prior alone. With n, n' ~ N(0, I), n / spread + A^T n' / noise ~ N(0, M),
+and M^-1 u = argmin_x |A x|^2 / noise^2 + |x - spread^2 u|^2 / spread^2 is a proximal step of the operator.
 
 Chains start at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2. The noise is taken to be at least 1/150 of
 the prior's spread (see `floored`).
@@ -32,8 +32,8 @@ class ULA(Sampler):
 
         x <- x - step^2 / 2 M^-1 grad U(x) + step M^(-1/2) n
 
-    Biased: along a direction whose precision is h times M's, the variance is 1 / (1 - step^2 h / 4) times too large (of a
-    Gaussian posterior), and beyond step^2 h = 4 the chain diverges. `MALA` and `HMC` have no such bias. Outside the
+    Biased: along a direction whose precision is h times M's, the variance is 1 / (1 - step^2 h / 4) times too large (of
+    a Gaussian posterior), and beyond step^2 h = 4 the chain diverges. `MALA` and `HMC` have no such bias. Outside the
     support of a prior there is no gradient to come back by: not for priors whose energy is infinite somewhere.
 
     Diagnostics: "ess" and "rhat" over the second half of the steps, of all draws of an image (see `mcmc`).
@@ -77,9 +77,9 @@ class HMC(Sampler):
     """Draw by Hamiltonian Monte Carlo with momentum ~ N(0, M).
 
     Exact as `steps` grows, and within one mode quickly so where the prior is about as wide in all directions; the
-    leapfrog's cost grows with the square root of the ratio of its largest to its smallest variance. The draw is the last
-    of `steps` transitions after `burn_in` that set the step size of each chain. All chains begin at one point: modes that
-    none of them reached, no diagnostic shows.
+    leapfrog's cost grows with the square root of the ratio of its largest to its smallest variance. The draw is the
+    last of `steps` transitions after `burn_in` that set the step size of each chain. All chains begin at one point:
+    modes that none of them reached, no diagnostic shows.
 
     Diagnostics: "acceptance", "ess" and "rhat" over `steps`, of all draws of an image (see `mcmc`).
 

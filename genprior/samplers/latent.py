@@ -24,18 +24,19 @@ class LatentHMC(Sampler):
         x = G(z) + sqrt(v) m,  z, m ~ N(0, I):   y | z ~ N(A G(z), v A A^T + noise^2 I)
         U(z) = <r, (v A A^T + c I)^-1 r> / 2 + |z|^2 / 2,   r = y - A G(z)
 
-    z begins as a draw from the prior at c = start^2 spread^2 dim y / dim z, where y tells of each latent about as much as
-    the prior; `anneal` transitions lower sqrt(c) geometrically to the noise, `burn_in` more settle the step size, and the
-    last of `steps` further ones is the draw. Exact as `steps` grows; at finite lengths the share of draws in each of several modes is decided
-    while annealing, and is approximate. For v = 0, x = G(z).
+    z begins as a draw from the prior at c = start^2 spread^2 dim y / dim z, where y tells of each latent about as much
+    as the prior; `anneal` transitions lower sqrt(c) geometrically to the noise, `burn_in` more settle the step size,
+    and the last of `steps` further ones is the draw. Exact as `steps` grows; at finite lengths the share of draws in
+    each of several modes is decided while annealing, and is approximate. For v = 0, x = G(z).
 
     Gradients are taken through the decoder in every leapfrog step. The noise is taken to be at least 1/150 of the
     prior's spread (see `floored`). `LatentHMC(leapfrog=1)` is the Metropolis-adjusted Langevin algorithm.
 
-    Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (see `mcmc`).
+    Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (see
+    `mcmc`).
 
-    References: MCMC using Hamiltonian dynamics. R. M. Neal, 2011. Annealed importance sampling. R. M. Neal, 2001, for the
-    path from prior to posterior. GAN-based priors for quantifying uncertainty in supervised learning. D. V. Patel,
+    References: MCMC using Hamiltonian dynamics. R. M. Neal, 2011. Annealed importance sampling. R. M. Neal, 2001, for
+    the path from prior to posterior. GAN-based priors for quantifying uncertainty in supervised learning. D. V. Patel,
     A. A. Oberai, 2021, for Hamiltonian Monte Carlo in the latents of a generator.
 
     Attributes:

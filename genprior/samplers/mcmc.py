@@ -82,9 +82,9 @@ class DualAveraging:
         ln step = mu - sqrt(t) / gamma h,   mu = ln first
         ln settled <- t^-kappa ln step + (1 - t^-kappa) ln settled
 
-    t0 and kappa are as published. The published gamma is 0.05 and mu ln(10 first), for a thousand transitions that begin
-    anywhere. Here there are tens, from a step of the right order: with 0.05 it swings by a factor of 2, settles at an
-    acceptance of 0.93 in place of 0.8, and enlarges rounding errors a million times.
+    t0 and kappa are as published. The published gamma is 0.05 and mu ln(10 first), for a thousand transitions that
+    begin anywhere. Here there are tens, from a step of the right order: with 0.05 it swings by a factor of 2, settles
+    at an acceptance of 0.93 in place of 0.8, and enlarges rounding errors a million times.
 
     References: The No-U-Turn sampler. M. D. Hoffman, A. Gelman, 2014.
 
@@ -169,7 +169,7 @@ class Trace:
         self._numbers.append(torch.stack([energy, *projections]))
 
     def diagnose(self, image: Tensor) -> dict[str, Tensor]:
-        """Of the slowest of the numbers: "ess", the effective sample size of each chain, and "rhat", see `split_rhat`."""
+        """Of the slowest number: "ess", the effective sample size of each chain, and "rhat", see `split_rhat`."""
         numbers = torch.stack(self._numbers, dim=-1)
         ess = torch.stack([effective_sample_size(each) for each in numbers]).amin(0)
         rhat = torch.stack([split_rhat(each, image) for each in numbers]).amax(0)
@@ -211,8 +211,8 @@ def split_rhat(chains: Tensor, image: Tensor) -> Tensor:
     R-hat; an image with a single row is judged by the halves of that row alone, which cannot see what the chain never
     visited.
 
-    References: Inference from iterative simulation using multiple sequences. A. Gelman, D. B. Rubin, 1992. Bayesian data
-    analysis. A. Gelman, J. Carlin, H. Stern, D. Dunson, A. Vehtari, D. Rubin, 2013.
+    References: Inference from iterative simulation using multiple sequences. A. Gelman, D. B. Rubin, 1992. Bayesian
+    data analysis. A. Gelman, J. Carlin, H. Stern, D. Dunson, A. Vehtari, D. Rubin, 2013.
     """
     N = chains.shape[1] // 2
     halves = chains[:, chains.shape[1] - 2 * N :].unflatten(1, (2, N))

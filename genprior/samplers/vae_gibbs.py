@@ -29,18 +29,19 @@ class VAEGibbs(Sampler):
     with p(x | z) = N(G(z), v I) and sd the standard deviation of q(z | x). Exact for the posterior of the auto-encoder
     itself, as `steps` grows and whatever q is. The pseudo-Gibbs sampler of `burn_in` takes every proposal of q, which
     finds the region, and is biased where q is wrong. The published method, there for missing pixels, has the first two
-    lines only. But the x here has the grain sqrt(v) n, which the encoder did not see in training: of an auto-encoder of
-    digits, q is then so far off that none of its proposals is accepted, and the third line, a random walk, is what moves.
+    lines only. But the x here has the grain sqrt(v) n, which the encoder did not see in training: for an auto-encoder
+    of digits q was so far off that none of its proposals was accepted, and the third line, a random walk, is what
+    moves.
 
     With v small, x and z hold each other and the chain moves slowly: see the diagnostics. `LatentHMC` integrates x out.
     The noise is taken to be at least 1/150 of the prior's spread (see `floored`).
 
-    Diagnostics: "acceptance" of the proposals of q, "local acceptance" of the random walk, "ess" and "rhat" over `steps`,
-    of all draws of an image (see `mcmc`).
+    Diagnostics: "acceptance" of the proposals of q, "local acceptance" of the random walk, "ess" and "rhat" over
+    `steps`, of all draws of an image (see `mcmc`).
 
-    References: P.-A. Mattei, J. Frellsen, Leveraging the exact likelihood of deep latent variable models, 2018.
-    D. J. Rezende, S. Mohamed, D. Wierstra, Stochastic backpropagation and approximate inference in deep generative
-    models, 2014, for the pseudo-Gibbs sampler. L. Tierney, Markov chains for exploring posterior distributions, 1994, for
+    References: P.-A. Mattei, J. Frellsen, Leveraging the exact likelihood of deep latent variable models, 2018. D. J.
+    Rezende, S. Mohamed, D. Wierstra, Stochastic backpropagation and approximate inference in deep generative models,
+    2014, for the pseudo-Gibbs sampler. L. Tierney, Markov chains for exploring posterior distributions, 1994, for
     combining both proposals. G. O. Roberts, A. Gelman, W. R. Gilks, Weak convergence and optimal scaling of random walk
     Metropolis algorithms, 1997, for 2.38.
 

@@ -1,4 +1,4 @@
-"""Latent priors with a linear decoder, whose posterior is a Gaussian in closed form, and how draws are compared with it.
+"""Latent priors with a linear decoder, whose posterior is a Gaussian in closed form, and how draws compare with it.
 
 With m and S the exact posterior of x given y and V, l the eigenvectors and eigenvalues of S that are not 0, r of them,
 draws are whitened to e = V^T (x - m) / sqrt(l) ~ N(0, I). Of n independent exact draws,
@@ -13,8 +13,16 @@ import math
 import torch
 
 from genprior.noise import Noise
-from genprior.operators import Blur, Colorize, Inpaint, Measurement, SuperResolution, gaussian_kernel, motion_kernel
-from genprior.operators import random_mask
+from genprior.operators import (
+    Blur,
+    Colorize,
+    Inpaint,
+    Measurement,
+    SuperResolution,
+    gaussian_kernel,
+    motion_kernel,
+    random_mask,
+)
 from genprior.priors.base import Prior
 
 NOISE = 0.1

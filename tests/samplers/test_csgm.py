@@ -13,7 +13,7 @@ from genprior.samplers.csgm import CSGM
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("penalty", [0.1, None])
 def test_csgm_finds_the_minimum_in_closed_form(operator, penalty):
-    """z* = (W^T A^T A W + penalty I)^-1 W^T A^T (y - A b); None is noise^2 + v. Adam comes to 1e-6 of it in 600 steps."""
+    """z* = (W^T A^T A W + penalty I)^-1 W^T A^T (y - A b); None: noise^2 + v. 600 steps of Adam come to 1e-6 of it."""
     prior = LinearDecoder(OPERATORS[operator].image_shape, v=0.02)
     one = measure(prior, OPERATORS[operator])
     A = dense(one.operator)

@@ -95,7 +95,7 @@ def law_of_ula(sampler, prior, one):
 
 @pytest.mark.parametrize("operator", ["inpaint", "circular blur"])
 def test_ula_has_the_law_of_its_recursion(operator):
-    """The bias of the unadjusted chain is what theory says, and not what the posterior has: the variances are too large.
+    """The bias of the unadjusted chain is what theory says: the variances are too large.
 
     Where a chain has forgotten its start, the variance is 1 / (1 - step^2 h / 4) times the posterior's.
     """
@@ -113,7 +113,7 @@ def test_ula_has_the_law_of_its_recursion(operator):
 
 
 def test_ula_takes_out_its_bias_with_its_step():
-    """With the default step the variance is 1 / (1 - 0.01 h) too large, here less than 4 %, in all 64 directions together.
+    """With the default step the variances are 1 / (1 - 0.01 h) too large, here less than 4 %.
 
     Of n draws the mean ratio over 64 directions has the sd sqrt(2 / (64 n)).
     """
@@ -160,7 +160,10 @@ class Positive(Prior):
 
 
 def test_supports_are_kept():
-    """y = x + n with exponential x, through a chain that often runs into the wall: each pixel is N(y - noise^2, noise^2) cut at 0, whose mean and variance are known."""
+    """y = x + n with exponential x: each pixel is N(y - noise^2, noise^2) cut at 0, whose mean and variance are known.
+
+    The chain often runs into the wall, and takes its time.
+    """
     n, noise, y = 3000, 0.5, 0.4
     one = Measurement(torch.full((1, 1, 2, 2), y, dtype=torch.float64), Denoise((1, 2, 2)), noise)
     draws, _ = draw(MALA(steps=300, burn_in=30), Positive(), one, n)

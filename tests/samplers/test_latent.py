@@ -53,7 +53,7 @@ class Fold(Prior):
         return torch.stack([(z[:, 0] - 0.5) ** 2, z[:, 1]], 1)[:, :, None, None]
 
 
-@pytest.mark.parametrize(("anneal", "known"), [(1, 0.345), (20, 0.337), (80, 0.298)])
+@pytest.mark.parametrize(("anneal", "known"), [(1, 0.401), (20, 0.329), (80, 0.3)])
 def test_share_of_each_mode_errs_as_known(anneal, known):
     """z_0 = 1.5 and -0.5 give the same image; no chain crosses the 12 nats between them once the noise is low.
 
@@ -113,7 +113,7 @@ def test_image_of_a_batch_does_not_depend_on_its_company(v):
 
 @pytest.mark.parametrize("v", [0.0, 0.02])
 def test_values_under_the_holes_mean_nothing(v):
-    """Whatever lies there adds a constant to the energy, here 4e4, of which rounding leaves 1e-11; chains enlarge it."""
+    """Whatever lies there adds a constant to the energy: 4e4, whose rounding is 1e-11, and which chains enlarge."""
     prior, operator = LinearDecoder(v=v), OPERATORS["inpaint"]
     y = operator(prior.sample(2, seed=1))
     other = y + 5 * (1 - operator(torch.ones_like(y)))
@@ -122,7 +122,7 @@ def test_values_under_the_holes_mean_nothing(v):
 
 
 def test_without_noise_the_draws_explain_the_measurement():
-    """The noise is then taken for 1/150 of the spread: 4.5 of it (p = 1e-5 for each of 32 pixels and 5 draws) bound the rest.
+    """The noise is then 1/150 of the spread: 4.5 of it (p = 1e-5 for each of 32 pixels, 5 draws) bound the rest.
 
     With v = 0 the decoder can explain all of y, so that the rest is no larger than the noise. Coming down to so little
     takes longer than the default.

@@ -24,7 +24,7 @@ def smooth(shape):
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("weight", [1.0, 3.0])
 def test_map_is_the_mode_in_closed_form(operator, weight):
-    """That of a Gaussian is the mean of the posterior whose prior has the covariance S / weight, to a thousandth of its sd."""
+    """That of a Gaussian: the mean of the posterior for a prior covariance S / weight, to a thousandth of its sd."""
     prior = smooth(OPERATORS[operator].image_shape)
     one = measure(prior, OPERATORS[operator])
     D = prior.mean.numel()
