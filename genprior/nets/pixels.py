@@ -91,7 +91,8 @@ class Ink(nn.Module):
         return _between(self.low, torch.where(black, self.low + width[0] * v / _phi(BACK), ink), self.high)
 
     def _level(self, x: Tensor) -> Tensor:
-        return (LEVELS * x).floor().clamp(0, LEVELS - 1).long()
+        # NaN, which a chain that diverges may propose, has no level; 0 is as good as any.
+        return (LEVELS * x).nan_to_num(0.0).floor().clamp(0, LEVELS - 1).long()
 
     def _tables(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of each level: its share of what is not black, the share above it, its cell's end from 1 down, its width."""

@@ -92,6 +92,10 @@ class Prior(nn.Module):
         """Mean and standard deviation of the approximate posterior q(z | x), each (B, *latent_shape)."""
         raise self._unsupported("infer")
 
+    def given(self, label: int) -> "Prior":
+        """p(x | label), itself a prior, of priors with class labels."""
+        raise UnsupportedError(f"{type(self).__name__} has no class labels; a prior trained with classes has.")
+
     def posterior(self, measurement, row: int = 0) -> "Prior":
         """p(x | y) in closed form, itself a prior, for row `row` of a linear-Gaussian measurement."""
         raise self._unsupported("posterior")

@@ -141,3 +141,15 @@ def test_ink_keeps_its_shares_where_it_does_not_know_better():
     u, logdet = pixels(x)
     density = (logdet + Normal(0.0, 1.0).log_prob(u.flatten())).exp()[1:] * 2  # of ink, given that it is not black
     assert float(density.sum() / 256) == pytest.approx(1, abs=MARGIN)
+
+
+@each_map
+def test_nan_stays_nan_and_raises_nothing(name):
+    """A chain that diverges proposes it, to be rejected; the other rows are as without it."""
+    pixels, x = made(name), dequantised(4).expand(4, 1, 2, 2).clone()
+    alone = pixels(x)[1]
+    x[1, 0, 0, 0] = math.nan
+    logdet = pixels(x)[1]
+    if name != "linear":
+        assert logdet[1].isnan()
+    assert torch.equal(logdet[[0, 2, 3]], alone[[0, 2, 3]])

@@ -430,6 +430,8 @@ def test_a_gaussian_has_all_but_an_encoder_and_a_mixture_no_latents():
     assert prior.capabilities == frozenset(METHODS) - {"decode", "encode", "infer"}
     with pytest.raises(UnsupportedError, match="GaussianMixture has no decode"):
         prior.decode(normal(1, *SHAPE))
+    with pytest.raises(UnsupportedError, match="GaussianMixture has no class labels"):
+        prior.given(1)
 
 
 def bad(change):
