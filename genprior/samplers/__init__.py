@@ -8,20 +8,40 @@ from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.registry import lookup
 from genprior.samplers.base import Sampler
 from genprior.samplers.csgm import CSGM
+from genprior.samplers.daps import DAPS, DAPSHMC, DAPSLangevin
+from genprior.samplers.ddnm import DDNM
+from genprior.samplers.ddrm import DDRM
 from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.dps import DPS
 from genprior.samplers.exact import Exact
 from genprior.samplers.fisher_hmc import FisherHMC
+from genprior.samplers.gibbs import SplitGibbs
 from genprior.samplers.langevin import HMC, MALA, ULA
 from genprior.samplers.latent import LatentHMC
 from genprior.samplers.map import MAP
 from genprior.samplers.mmps import MMPS
+from genprior.samplers.pigdm import PiGDM
+from genprior.samplers.reddiff import REDDiff
+from genprior.samplers.repaint import RePaint
+from genprior.samplers.sitcom import SITCOM
+from genprior.samplers.tmpd import TMPD
 from genprior.samplers.vae_gibbs import VAEGibbs
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "dps": DPS,
     "diffpir": DiffPIR,
     "mmps": MMPS,
+    "pigdm": PiGDM,
+    "tmpd": TMPD,
+    "ddrm": DDRM,
+    "ddnm": DDNM,
+    "daps": DAPS,
+    "daps-langevin": DAPSLangevin,
+    "daps-hmc": DAPSHMC,
+    "gibbs": SplitGibbs,
+    "repaint": RePaint,
+    "reddiff": REDDiff,
+    "sitcom": SITCOM,
     "exact": Exact,
     "latent": LatentHMC,
     "fisher-hmc": FisherHMC,

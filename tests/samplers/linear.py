@@ -107,3 +107,13 @@ def deviations(draws, mean, S):
     off_mean = (n * e.mean(0).square().sum() - r) / math.sqrt(2 * r)
     square = n * (e.T @ e / n - torch.eye(r, dtype=e.dtype)).square().sum()
     return float(off_mean), float((square - r * (r + 1)) / (2 * math.sqrt(r * (r + 1))))
+
+
+def farthest(draws, prior, one):
+    """The largest of the deviations from a linear decoder's posterior: of x, and of its part in the range of W alone.
+
+    The second hides no error of z among the many directions that only sqrt(v) n has.
+    """
+    mean, S = prior.exact(one)
+    Q = prior.W / prior.W.norm(dim=0)
+    return max(*deviations(draws, mean, S), *deviations(draws.flatten(1) @ Q, Q.T @ mean, Q.T @ S @ Q))

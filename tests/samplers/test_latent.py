@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from linear import OPERATORS, SHAPE, LinearDecoder, deviations, draw, measure
+from linear import OPERATORS, SHAPE, LinearDecoder, draw, farthest, measure
 
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
@@ -17,15 +17,13 @@ QUICK = LatentHMC(anneal=15, burn_in=10, steps=8, leapfrog=5)
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("v", [0.0, 0.02])
 def test_latent_hmc_matches_linear_posterior(operator, v):
-    """Of n exact draws, both figures are within 3.3 of 0; see `linear`."""
+    """Of n exact draws, all figures are below 3.3; see `linear`."""
     prior = LinearDecoder(OPERATORS[operator].image_shape, v=v)
     one = measure(prior, OPERATORS[operator])
     # a valid blur solves by conjugate gradients, in every leapfrog step where v > 0
     n = 100 if (operator, v) == ("valid blur", 0.02) else 600
     draws, _ = draw(QUICK, prior, one, n)
-    off_mean, off_covariance = deviations(draws, *prior.exact(one))
-    assert off_mean < 3.3
-    assert off_covariance < 3.3
+    assert farthest(draws, prior, one) < 3.3
 
 
 @pytest.mark.parametrize(
@@ -35,7 +33,7 @@ def test_langevin_and_unannealed_chains_match_linear_posterior(sampler):
     prior = LinearDecoder(v=0.02)
     one = measure(prior, OPERATORS["inpaint"])
     draws, told = draw(sampler, prior, one, 600)
-    assert max(deviations(draws, *prior.exact(one))) < 3.3
+    assert farthest(draws, prior, one) < 3.3
     # adapted to 0.574 and to 0.8; that steps vary while they adapt leaves the settled ones somewhat shorter
     assert told["acceptance"].mean() > (0.5 if sampler.leapfrog == 1 else 0.75)
     assert told["acceptance"].mean() < (0.8 if sampler.leapfrog == 1 else 0.97)
@@ -53,7 +51,7 @@ class Fold(Prior):
         return torch.stack([(z[:, 0] - 0.5) ** 2, z[:, 1]], 1)[:, :, None, None]
 
 
-@pytest.mark.parametrize(("anneal", "known"), [(1, 0.401), (20, 0.329), (80, 0.3)])
+@pytest.mark.parametrize(("anneal", "known"), [(1, 0.394), (20, 0.324), (80, 0.294)])
 def test_share_of_each_mode_errs_as_known(anneal, known):
     """z_0 = 1.5 and -0.5 give the same image; no chain crosses the 12 nats between them once the noise is low.
 
@@ -69,7 +67,7 @@ def test_share_of_each_mode_errs_as_known(anneal, known):
 
     prior = Fold()
     one = Measurement(y.reshape(1, 2, 1, 1), Denoise((2, 1, 1)), noise)
-    _, told = draw(LatentHMC(anneal=anneal), prior, one, n)
+    _, told = draw(LatentHMC(anneal=anneal, burn_in=8, steps=4, leapfrog=6), prior, one, n)
     share = (prior.z[:, 0] > 0.5).double().mean()
     bound = 3.3 * math.sqrt(known * (1 - known) / n)
     assert abs(share - known) < bound

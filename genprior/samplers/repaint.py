@@ -1,0 +1,101 @@
+"""RePaint: what is known is put in at every noise level, and time runs to and fro until the rest agrees with it."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from genprior.noise import Noise
+from genprior.operators.base import SVD, LinearOperator, Measurement, as_integer
+from genprior.priors.base import Prior, UnsupportedError
+from genprior.samplers.base import Sampler, begin, first_level
+from genprior.samplers.integrate import ancestral_step, geometric
+
+
+@dataclass(frozen=True)
+class RePaint(Sampler):
+    """Ancestral steps on the whole image, after each of which the known pixels are drawn anew from y.
+
+        x' ~ q(x' | x_t, x_hat)                                    where A does not see
+        x' = y + sqrt(sigma'^2 - noise^2) n                        where it does, while sigma' >= noise
+
+    with sigma' the next level: the law of x + sigma' n given y under a flat prior. Stretches of `jump` steps are gone
+    through `resamplings` times, each after adding the noise that leads back to where the stretch began, for the
+    unseen pixels of one step do not know the seen ones of the next.
+
+    The published method has no noise. Below the level of the noise y has nothing to add: x_t there carries y with
+    noise less than sqrt(ratio of levels) above its own, and the free chain draws from p(x | x_t); it is not resampled,
+    which would forget y. (Those repetitions are computed all the same, and discarded, as images of a batch may have
+    different noise.) For operators with `svd` whose singular values are 0 and 1, such as inpainting masks.
+
+    References: A. Lugmayr et al., RePaint: inpainting using denoising diffusion probabilistic models, 2022.
+
+    Attributes:
+        steps: noise levels; published: 250.
+        jump: steps of a stretch; published: 10.
+        resamplings: r, how often each stretch is gone through; published: 10.
+        start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
+            None for sigma_max.
+    """
+
+    steps: int = 250
+    jump: int = 10
+    resamplings: int = 10
+    start: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_integer("jump", self.jump, 1, math.inf)
+        as_integer("resamplings", self.resamplings, 1, math.inf)
+
+    @property
+    def calls(self) -> int:
+        last = self.steps % self.jump or min(self.jump, self.steps)
+        return self.steps * self.resamplings - last * (self.resamplings - 1)
+
+    @property
+    def evaluations(self) -> int:
+        return self.calls
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        svd = _projection(measurement.operator)
+        y = svd.Ut(measurement.y)
+        seen = svd.singular_values.to(y) > 0.5
+        level = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device)
+
+        def descend(x: Tensor, sigmas: list[float]) -> Tensor:
+            for sigma, sigma_next in pairwise(sigmas):
+                x = ancestral_step(x, prior.denoise(x, sigma), sigma, sigma_next, noise)
+                known = y + (sigma_next**2 - level**2).clamp_min(0).sqrt() * noise(x)
+                x = svd.V(torch.where(seen & (sigma_next >= level), known, svd.Vt(x)))
+            return x
+
+        sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
+        x = begin(prior, measurement, sigmas[0], noise)
+        *before, last = stretches(sigmas, self.jump)
+        for stretch in before:
+            x = descend(x, stretch)
+            for _ in range(self.resamplings - 1):
+                back = x + math.sqrt(stretch[0] ** 2 - stretch[-1] ** 2) * noise(x)
+                x = torch.where(stretch[-1] >= level, descend(back, stretch), x)
+        return descend(x, last)
+
+
+def stretches(sigmas: list[float], length: int) -> list[list[float]]:
+    """The levels in pieces of `length` steps, the last perhaps shorter; each begins where the one before ends."""
+    return [sigmas[i : i + length + 1] for i in range(0, len(sigmas) - 1, length)]
+
+
+def _projection(operator: LinearOperator) -> SVD:
+    """The SVD of an operator whose singular values are 0 and 1, to rounding."""
+    svd = operator.svd()
+    s = svd.singular_values
+    if not bool(((s.abs() < 1e-6) | ((s - 1).abs() < 1e-6)).all()):
+        raise UnsupportedError(
+            f"RePaint puts in what is known as it is: it needs an operator whose singular values are 0 and 1, such as "
+            f"inpainting; those of {type(operator).__name__} reach from {float(s.min()):.3g} to {float(s.max()):.3g}. "
+            'Take sampler="ddnm" or "ddrm", which put in the rest as well.'
+        )
+    return svd

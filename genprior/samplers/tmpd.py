@@ -1,0 +1,83 @@
+"""Tweedie moment projected diffusion: guidance by the row sums of the denoiser's posterior covariance."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genprior.linalg import inner
+from genprior.noise import Noise
+from genprior.operators.base import Measurement, as_number
+from genprior.priors.base import Prior
+from genprior.samplers.base import Denoiser, Sampler, begin, first_level
+from genprior.samplers.integrate import ancestral, geometric
+from genprior.samplers.seen import seen
+
+
+@dataclass(frozen=True)
+class TMPD(Sampler):
+    """Ancestral sampling with E[x | x_t, y], in which a diagonal stands for the covariance of y given x_t.
+
+        V = Cov[x | x_t] = sigma^2 d x_hat / d x_t
+        w = noise^2 + max(A V A^T 1, 0)
+        v = (y - A x_hat) / w
+        E[x | x_t, y] = x_hat + alpha V A^T v,   alpha = <v, y - A x_hat> / <v, (A V A^T + noise^2 I) v>
+
+    The row sums A V A^T 1 cost one backward pass, as V A^T v does. Where A V A^T is diagonal they are that, alpha
+    is 1, and the guidance is exact for Gaussian priors.
+
+    The published method has alpha = 1. Where the entries of A V A^T are positive, as between near pixels of
+    photographs, w is then too large, and y followed too little; where they have any sign, as of an operator of random
+    entries, row sums mean nothing, and the draws diverge. Our alpha costs nothing: along v, it is the best there is. It
+    makes this one iteration of the conjugate gradients of `MMPS`, preconditioned by w.
+
+    References: B. Boys, M. Girolami, J. Pidstrigach, S. Reich, A. Mosca, O. D. Akyildiz, Tweedie moment projected
+    diffusions for inverse problems, 2023.
+
+    Attributes:
+        steps: noise levels; published: 1000 of the chain.
+        eta: share of fresh noise, 1 as published.
+        start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
+            None for sigma_max.
+    """
+
+    steps: int = 100
+    eta: float = 1.0
+    start: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_number("eta", self.eta, 0, 1)
+
+    @property
+    def evaluations(self) -> int:
+        return 3 * self.steps
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
+        x = begin(prior, measurement, sigmas[0], noise)
+        return ancestral(row_sums(prior.denoise, measurement), x, sigmas, noise, self.eta)
+
+
+def row_sums(denoise: Denoiser, measurement: Measurement) -> Denoiser:
+    """E[x | x_t] -> E[x | x_t, y] with the row sums of A V A^T for its diagonal; see `TMPD`."""
+    y, A, known = measurement.y, measurement.operator, seen(measurement)
+
+    def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
+        with torch.enable_grad():
+            x_t = x_t.detach().requires_grad_()
+            x_hat = denoise(x_t, sigma)
+
+        def V(u: Tensor) -> Tensor:
+            (product,) = torch.autograd.grad(x_hat, x_t, u, retain_graph=True)
+            return sigma**2 * product
+
+        mean = x_hat.detach()
+        residual = known * (y - A(mean))
+        w = measurement.noise**2 + A(V(A.adjoint(torch.ones_like(y)))).clamp_min(0)
+        v = residual / w
+        shift = V(A.adjoint(v))
+        alpha = inner(v, residual) / inner(v, A(shift) + measurement.noise**2 * v)
+        return mean + alpha * shift
+
+    return denoise_given_y
