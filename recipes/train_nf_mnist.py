@@ -3,9 +3,9 @@
     python recipes/train_nf_mnist.py --data mnist.npz --out runs/nf-mnist
 
 `mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the last 5,000 are kept for validation, on which training stops
-early with, say, `--patience 3`. Its 4000 steps take about a quarter of an hour of one CPU core (AMD EPYC with
-AVX512-bf16) and end at 1.18 bits per value of the validation digits. Kill it when you like and call it again: it goes
-on where it was. The result is `OUT/prior`.
+early with, say, `--patience 3`. Its 4000 steps end at 1.18 bits per value of the validation digits; the card of the
+bundled prior has the seconds they took, on a CPU core that other work shared. Kill it when you like and call it again:
+it goes on where it was. The result is `OUT/prior`.
 """
 
 import argparse

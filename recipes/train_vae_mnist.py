@@ -3,8 +3,9 @@
     python recipes/train_vae_mnist.py --data mnist.npz --out runs/vae-mnist
 
 `mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the last 5,000 are kept for validation, which decides when to
-stop. On one CPU core (AMD EPYC, bf16) its 4,000 steps take 15 minutes and reach 6.24 bits/dim on those 5,000. Kill it
-when you like and call it again: it goes on where it was. The result is `OUT/prior`.
+stop. Its 4,000 steps reach 6.24 bits/dim on those 5,000; the card of the bundled prior has the seconds they took, on a
+CPU core that other work shared. Kill it when you like and call it again: it goes on where it was. The result is
+`OUT/prior`.
 """
 
 import argparse
