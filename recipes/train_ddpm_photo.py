@@ -14,6 +14,7 @@ import torch
 
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
+from genprior.priors.store import find_prior, read_prior
 from genprior.training.data import Photos, first
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import Denoising
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of photographs, at least 128 pixels wide and high")
     parser.add_argument("--validation", help="folder of other photographs")
     parser.add_argument("--out", default="runs/ddpm-photo")
+    parser.add_argument("--start", help="name or folder of a diffusion prior to go on from, with a fresh optimiser")
     parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=64, help="side of the training crops in pixels")
@@ -41,7 +43,7 @@ def main() -> None:
     held_out = Photos(options.validation or options.data, 128, augment=False)
 
     torch.manual_seed(options.seed)
-    prior = DDPM((3, None, None))
+    prior = read_prior(find_prior(options.start)).train().requires_grad_() if options.start else DDPM((3, None, None))
     settings = Settings(
         steps=options.steps, batch=options.batch, lr=options.lr, precision=options.precision, seed=options.seed
     )
@@ -54,7 +56,11 @@ def main() -> None:
         validation=held_out if options.validation else None,
         preview=preview,
         finish=lambda prior: prior.fit_decoder(first(held_out, 64)),
-        card={"data": f"{Path(options.data).name}: random crops of {options.size} px", "licence": options.licence},
+        card={
+            "data": f"{Path(options.data).name}: random crops of {options.size} px",
+            "licence": options.licence,
+            **({"started from": options.start} if options.start else {}),
+        },
     )
 
 

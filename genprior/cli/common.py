@@ -1,0 +1,164 @@
+"""What commands on images share: arguments, files, going on after a failure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+OPERATORS = "inpaint, super-resolution, gaussian-deblur, motion-deblur, deblur, colorize, denoise"
+PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel", "boundary")
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, help="image files, .npy arrays, or folders of them")
+    seed = "of all randomness, with the file's name: a file's result is the same alone and in a folder (default: 0)"
+    add_output(parser, "file for one input, or folder (made if needed)", seed)
+
+
+def add_output(parser: argparse.ArgumentParser, text: str, seed: str = "of all randomness (default: 0)") -> None:
+    parser.add_argument("-o", "--out", type=Path, required=True, help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    parser.add_argument("--seed", type=int, default=0, help=seed)
+
+
+def add_operator(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--op", default="inpaint", help=f"{OPERATORS} (default: %(default)s)")
+    parser.add_argument("--mask", help="image whose white marks the holes, or a folder of NAME_mask.png")
+    parser.add_argument("--scale", type=int, help="super-resolution: whole factor")
+    parser.add_argument("--antialias", help="super-resolution: bicubic, gaussian or average")
+    parser.add_argument("--width", type=float, help="gaussian-deblur: standard deviation of the blur in pixels")
+    parser.add_argument("--length", type=int, help="motion-deblur: in pixels")
+    parser.add_argument("--angle", type=float, help="motion-deblur: degrees, counter-clockwise from the x axis")
+    parser.add_argument("--kernel", type=Path, help="deblur: image or .npy of the kernel (images are scaled to sum 1)")
+    parser.add_argument("--boundary", help="blurs: valid (the scene goes on past the frame) or circular")
+
+
+def each(options: argparse.Namespace, run: Callable[[Path, Path], None]) -> int:
+    """Run on every input; report the ones that fail, go on with the rest."""
+    pairs = _targets(options.inputs, options.out)
+    failures = 0
+    for path, target in pairs:
+        try:
+            run(path, target)
+        # RuntimeError: torch is out of memory, which the next file may not need
+        except (*expected_errors(), RuntimeError, MemoryError) as error:
+            print(f"genprior: {path}: {str(error) or type(error).__name__}", file=sys.stderr)
+            failures += 1
+    if failures and len(pairs) > 1:
+        print(f"genprior: {failures} of {len(pairs)} failed", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _targets(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
+    """Where each image goes: OUT itself for one file and an OUT with an image's suffix, else OUT/…/NAME.png."""
+    from genprior.images import IMAGE_SUFFIXES, list_images
+
+    if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy"):
+        return [(inputs[0], out)]
+    if out.is_file():
+        raise ValueError(
+            f"--out {out} is a file; give a folder, or for one image a name that ends in .png or the like."
+        )
+    pairs = []
+    for given in inputs:
+        if given.is_dir():
+            listed = list_images(given, (*IMAGE_SUFFIXES, ".npy"))
+            found = _without_masks(listed)
+            if not found:
+                raise ValueError(f"There are no images in {given}.")
+            if masks := len(listed) - len(found):
+                print(f"genprior: {given}: skipped {masks} masks, NAME_mask beside NAME", file=sys.stderr)
+            pairs += [(path, out / path.relative_to(given).with_suffix(".png")) for path in found]
+        else:
+            pairs.append((given, out / f"{given.stem}.png"))
+    seen: dict[Path, Path] = {}
+    for path, target in pairs:
+        if target in seen:
+            raise ValueError(f"{seen[target]} and {path} would both be written to {target}; restore them separately.")
+        seen[target] = path
+    return pairs
+
+
+def _without_masks(paths: list[Path]) -> list[Path]:
+    """The images but for NAME_mask beside NAME, which `degrade` writes."""
+    names = {path.with_suffix("") for path in paths}
+    masks = {path.with_name(f"{path.name}_mask") for path in names}
+    return [path for path in paths if path.with_suffix("") not in masks]
+
+
+def seed_of(options: argparse.Namespace, path: Path) -> int:
+    return zlib.crc32(f"{options.seed} {path.name}".encode())
+
+
+def parameters_of(options: argparse.Namespace, path: Path) -> dict[str, Any]:
+    chosen = {name: getattr(options, name) for name in PARAMETERS if getattr(options, name) is not None}
+    if "mask" in chosen and Path(chosen["mask"]).is_dir():
+        chosen["mask"] = _mask_of(path, Path(chosen["mask"]))
+    if "kernel" in chosen:
+        chosen["kernel"] = _kernel(chosen["kernel"])
+    return chosen
+
+
+def _mask_of(path: Path, folder: Path) -> Path:
+    from genprior.images import IMAGE_SUFFIXES
+
+    # A folder that holds the image too, as `degrade` writes one, has its mask beside it.
+    place = path.parent if folder in path.parents else folder
+    for stem in (f"{path.stem}_mask", path.stem):
+        for suffix in IMAGE_SUFFIXES:
+            mask = place / f"{stem}{suffix}"
+            if mask.exists() and mask != path:
+                return mask
+    raise ValueError(f"{place} has no mask for {path.name}; call it {path.stem}_mask.png or {path.stem}.png.")
+
+
+def _kernel(path: Path) -> Any:
+    from genprior import images
+
+    if path.suffix == ".npy":
+        return load_array(path)
+    kernel = images.read(path).x[0].mean(0)
+    if not kernel.sum() > 0:
+        raise ValueError(f"The kernel {path} is black; a kernel's brightness is its weight.")
+    return kernel / kernel.sum()
+
+
+def load(path: Path) -> Any:
+    if path.suffix != ".npy":
+        return path
+    array = load_array(path)
+    if array.ndim == 4:
+        raise ValueError(f"it holds {len(array)} images, in the shape {array.shape}; give one file for each.")
+    return array
+
+
+def load_array(path: Path) -> Any:
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as an array of numbers: {error}") from error
+
+
+def save_array(x: Any, path: Path) -> None:
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, x.movedim(0, -1).numpy())
+
+
+def refuse_existing(targets: list[Path], overwrite: bool) -> None:
+    there = [str(target) for target in targets if target.exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{', '.join(there)} exists; choose another --out, or pass --overwrite")
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    from genprior.priors.base import UnsupportedError
+
+    return (ValueError, TypeError, OSError, ArithmeticError, UnsupportedError)

@@ -1,0 +1,62 @@
+"""genprior degrade: simulated measurements of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from genprior.cli.common import (
+    add_images,
+    add_operator,
+    each,
+    load,
+    parameters_of,
+    refuse_existing,
+    save_array,
+    seed_of,
+)
+
+SIMULATION = ("fraction", "size")
+
+
+def add(commands) -> None:
+    """`genprior degrade`."""
+    degrade = commands.add_parser("degrade", help="measure images: make blurred, holed, small, noisy ones")
+    add_images(degrade)
+    add_operator(degrade)
+    degrade.add_argument("--fraction", type=float, help="of the pixels, for --mask random or stroke")
+    degrade.add_argument("--size", type=int, nargs="+", help="of the hole, for --mask box: one number, or height width")
+    degrade.add_argument("--noise", type=float, default=0.0, help="standard deviation on [0, 1] (default: 0)")
+    degrade.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    import genprior
+    from genprior import images
+
+    def one(path: Path, target: Path) -> None:
+        mask = target.with_name(f"{target.stem}_mask.png") if options.op == "inpaint" else None
+        refuse_existing([target] + [mask] * (mask is not None), options.overwrite)
+        parameters = parameters_of(options, path)
+        parameters |= {name: getattr(options, name) for name in SIMULATION if getattr(options, name) is not None}
+        if "size" in parameters:
+            size = parameters["size"]
+            parameters["size"] = size[0] if len(size) == 1 else tuple(size)
+        seed = seed_of(options, path)
+        measurement = genprior.degrade(load(path), options.op, noise=options.noise, seed=seed, **parameters)
+        y = measurement.y[0]
+        if mask is not None:
+            # The noise under the holes means nothing; black says so.
+            holes = measurement.operator.mask[0]
+            y = y.masked_fill(holes, 0)
+            images.save(holes[:1].float(), mask)
+        if target.suffix == ".npy":
+            save_array(y, target)
+        else:
+            clipped = float(((y < 0) | (y > 1)).float().mean())
+            images.save(y, target)
+            if clipped > 0:
+                print(f"{target}: {clipped:.1%} of the values were clipped to [0, 1]; a .npy file would keep them.")
+        print(f"{path} -> {target}" + (f", holes in {mask}" if mask else ""))
+
+    return each(options, one)

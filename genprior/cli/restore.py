@@ -1,0 +1,77 @@
+"""genprior restore: images from their measurements."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from genprior.cli.common import (
+    add_images,
+    add_operator,
+    each,
+    load,
+    parameters_of,
+    refuse_existing,
+    save_array,
+    seed_of,
+)
+
+
+def add(commands) -> None:
+    """`genprior restore`."""
+    restore = commands.add_parser("restore", help="restore images from their measurements")
+    add_images(restore)
+    add_operator(restore)
+    restore.add_argument(
+        "--prior", default="ddpm", help="name, folder, or family: the prior of it that fits each image (default: ddpm)"
+    )
+    restore.add_argument(
+        "--sampler", default="auto", help="auto, or a name such as diffpir; a wrong one lists them (default: auto)"
+    )
+    restore.add_argument("--n", type=int, default=1, help="samples of each image; their mean is written (default: 1)")
+    restore.add_argument("--samples", action="store_true", help="write every sample too, as NAME_sample-K.png")
+    restore.add_argument(
+        "--std", action="store_true", help="write the standard deviation too, its maximum white, as NAME_std.png"
+    )
+    restore.add_argument("--noise", type=float, help="standard deviation of the noise on [0, 1]; estimated if left out")
+    restore.add_argument("--steps", type=int, help="steps of the sampler")
+    restore.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    restore.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    import genprior
+    from genprior import images
+    from genprior.priors.store import find_prior
+    from genprior.restoration import pick_device
+
+    find_prior(options.prior)
+    device = pick_device(options.device)
+
+    def one(path: Path, target: Path) -> None:
+        extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(options.n if options.samples else 0)]
+        deviation = [target.with_name(f"{target.stem}_std.png")] if options.std else []
+        refuse_existing([target, *extra, *deviation], options.overwrite)
+        result = genprior.restore(
+            load(path),
+            options.op,
+            options.prior,
+            sampler=options.sampler,
+            n=options.n,
+            noise=options.noise,
+            steps=options.steps,
+            seed=seed_of(options, path),
+            device=device,
+            **parameters_of(options, path),
+        )
+        if target.suffix == ".npy":
+            save_array(result.mean, target)
+        else:
+            result.save(target, overwrite=options.overwrite)
+        print(f"{path} -> {target}: {result}")
+        for file, sample in zip(extra, result.samples):
+            images.save(sample, file)
+        for file in deviation:
+            images.save(result.std / result.std.max().clamp_min(1e-12), file)
+
+    return each(options, one)

@@ -1,0 +1,52 @@
+"""genprior sample: images drawn from a prior."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+
+from genprior.cli.common import add_output, refuse_existing
+
+
+def add(commands) -> None:
+    """`genprior sample`."""
+    sample = commands.add_parser("sample", help="draw images from a prior")
+    sample.add_argument("--prior", default="ddpm", help="name, folder, or family (default: %(default)s)")
+    sample.add_argument("--n", type=int, default=16, help="how many (default: %(default)s)")
+    sample.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="for priors of any size")
+    sample.add_argument("--steps", type=int, help="of the prior's chain (default: all)")
+    sample.add_argument("--label", type=int, help="class label, for priors that have classes")
+    sample.add_argument("--guidance", type=float, help="of the label: 1 for its images, more for typical ones")
+    sample.add_argument("--device", default="auto")
+    add_output(sample, "the sheet of samples, such as samples.png")
+    sample.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    import genprior
+    from genprior import images
+    from genprior.restoration import pick_device
+
+    if options.out.suffix.lower() not in images.IMAGE_SUFFIXES:
+        raise ValueError(f"--out {options.out} is no image; end it with one of {' '.join(images.IMAGE_SUFFIXES)}.")
+    refuse_existing([options.out], options.overwrite)
+    prior = genprior.load_prior(options.prior, pick_device(options.device))
+    choices = {
+        "size": options.size and tuple(options.size),
+        "steps": options.steps,
+        "label": options.label,
+        "guidance": options.guidance,
+    }
+    chosen = {name: value for name, value in choices.items() if value is not None}
+    if not genprior.supports(prior, "sample"):
+        prior.sample(options.n)  # says so, and what the prior has
+    if unknown := chosen.keys() - inspect.signature(prior.sample).parameters.keys():
+        raise ValueError(
+            f"Samples of {options.prior}, a {type(prior).__name__}, take no {' or '.join(sorted(unknown))}; leave "
+            f"{', '.join(f'--{name}' for name in sorted(unknown))} out."
+        )
+    if options.guidance is not None and options.label is None:
+        raise ValueError("--guidance is towards a label; say which, as --label 5.")
+    images.save(images.grid(prior.sample(options.n, seed=options.seed, **chosen).cpu()), options.out)
+    print(f"{options.n} samples of {options.prior} -> {options.out}")
+    return 0
