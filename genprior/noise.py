@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 
 import torch
@@ -13,6 +13,10 @@ MASK = 0xFFFFFFFF
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
+# Small tensors cost what their many small operations cost to start: up to so many steps, of so many values, are made
+# at once.
+STEPS_AHEAD = 8
+VALUES_AHEAD = 2**17
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -37,17 +41,13 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
         # int64 products wrap around, but keep all 64 bits of the unsigned product: the halves are right.
         p0 = c0 * MULTIPLIERS[0]
         p1 = c2 * MULTIPLIERS[1]
-        c0 = _high(p1) ^ (c1 ^ k0)
-        c2 = _high(p0) ^ (c3 ^ k1)
-        c1 = p1.bitwise_and_(MASK)
-        c3 = p0.bitwise_and_(MASK)
+        c0 = ((p1 >> 32) ^ c1).bitwise_xor_(k0).bitwise_and_(MASK)
+        c2 = ((p0 >> 32) ^ c3).bitwise_xor_(k1).bitwise_and_(MASK)
+        # Their low halves: what stands above them, the mask of the next round or the last one takes away.
+        c1, c3 = p1, p0
         k0 = (k0 + WEYL[0]) & MASK
         k1 = (k1 + WEYL[1]) & MASK
-    return c0, c1, c2, c3
-
-
-def _high(product: Tensor) -> Tensor:
-    return (product >> 32).bitwise_and_(MASK)
+    return c0, c1 & MASK, c2, c3 & MASK
 
 
 class Noise:
@@ -71,12 +71,16 @@ class Noise:
         A note on the generation of random normal deviates. G. E. P. Box, M. E. Muller, 1958.
     """
 
+    _kind: tuple | None = None
+    _steps: range = range(0)
+    _made: Tensor
+
     def __init__(self, seed: int, image: Tensor | Sequence[int], sample: Tensor | Sequence[int] | None = None):
         if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
             raise ValueError(f"seed is {seed!r}: give an integer in [0, 2**64)")
         self.key = (int(seed) & MASK, int(seed) >> 32)
-        self.image = _words("image", image)
-        self.sample = torch.zeros_like(self.image) if sample is None else _words("sample", sample)
+        self.image = _as_words("image", image)
+        self.sample = torch.zeros_like(self.image) if sample is None else _as_words("sample", sample)
         if len(self.image) != len(self.sample):
             raise ValueError(
                 f"{len(self.image)} image numbers but {len(self.sample)} sample numbers: give one of each per row"
@@ -93,8 +97,7 @@ class Noise:
         Raises:
             ValueError: `like` is not floating-point or does not have one row per image number.
         """
-        u1, v1, u2, v2 = self._uniforms(like)
-        return _assemble((*_box_muller(u1, v1), *_box_muller(u2, v2)), like)
+        return self._next(like, _normal)
 
     @torch.no_grad()
     def uniform(self, like: Tensor) -> Tensor:
@@ -106,7 +109,15 @@ class Noise:
         Raises:
             ValueError: `like` is not floating-point or does not have one row per image number.
         """
-        return _assemble(self._uniforms(like), like)
+        return self._next(like, _uniform)
+
+    def cloud(self, row: Tensor, particles: int) -> Noise:
+        """The noise of samples 0 to `particles` - 1 of the image of one row, (1,), from the same step on."""
+        part = object.__new__(Noise)
+        part.key, part.step = self.key, self.step
+        part.image = self.image[row].expand(particles)
+        part.sample = torch.arange(particles, device=self.image.device)
+        return part
 
     def select(self, rows: Tensor) -> Noise:
         """The noise of some of the rows, from the same step on."""
@@ -115,22 +126,44 @@ class Noise:
         part.image, part.sample = self.image[rows], self.sample[rows]
         return part
 
-    def _uniforms(self, like: Tensor) -> list[Tensor]:
+    def _next(self, like: Tensor, law: Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]]) -> Tensor:
+        """The numbers of this step; and of later ones, kept, as many as were asked for in a row so far."""
         if not like.is_floating_point() or like.ndim == 0 or len(like) != len(self.image):
             raise ValueError(
                 f"noise for {len(self.image)} rows was asked for a {like.dtype} tensor of shape {tuple(like.shape)}: "
                 f"give a floating-point tensor whose first size is {len(self.image)}"
             )
+        kind = (law, like.shape, like.dtype, like.device)
+        if kind != self._kind or self.step not in self._steps:
+            wanted = 2 * len(self._steps) if kind == self._kind else 1
+            count = max(1, min(wanted, STEPS_AHEAD, VALUES_AHEAD // max(1, like.numel())))
+            self._kind, self._steps = kind, range(self.step, self.step + count)
+            parts = law(self._words(like, self._steps), like)
+            rows = torch.stack(parts, dim=-1).flatten(-2)[..., : math.prod(like.shape[1:])]
+            self._made = rows.reshape(count, *like.shape).to(like.dtype).contiguous()
+        made = self._made[self._steps.index(self.step)]
+        self.step += 1
+        return made
+
+    def _words(self, like: Tensor, steps: range) -> tuple[Tensor, ...]:
+        """The words of those steps, four of (steps, B, words)."""
         self.image = self.image.to(like.device)
         self.sample = self.sample.to(like.device)
         index = torch.arange(math.ceil(math.prod(like.shape[1:]) / 4), device=like.device)
-        step = torch.full_like(index[:1], self.step)
-        words = philox((index, step, self.sample[:, None], self.image[:, None]), self.key)
-        self.step += 1
-        # The middle of one of 2**32 (float64) or 2**23 (float32) equal cells: never 0, never rounded to 1.
-        if like.dtype == torch.float64:
-            return [word.double().add_(0.5).mul_(2.0**-32) for word in words]
-        return [(word >> 9).float().add_(0.5).mul_(2.0**-23) for word in words]
+        step = torch.arange(steps.start, steps.stop, device=like.device)[:, None, None]
+        return philox((index, step, self.sample[:, None], self.image[:, None]), self.key)
+
+
+def _uniform(words: Sequence[Tensor], like: Tensor) -> list[Tensor]:
+    # The middle of one of 2**32 (float64) or 2**23 (float32) equal cells: never 0, never rounded to 1.
+    if like.dtype == torch.float64:
+        return [word.double().add_(0.5).mul_(2.0**-32) for word in words]
+    return [(word >> 9).float().add_(0.5).mul_(2.0**-23) for word in words]
+
+
+def _normal(words: Sequence[Tensor], like: Tensor) -> list[Tensor]:
+    u1, v1, u2, v2 = _uniform(words, like)
+    return [*_box_muller(u1, v1), *_box_muller(u2, v2)]
 
 
 def _box_muller(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,12 +172,7 @@ def _box_muller(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return r * t.cos(), r * t.sin()
 
 
-def _assemble(parts: Sequence[Tensor], like: Tensor) -> Tensor:
-    flat = torch.stack(parts, dim=-1).flatten(1)[:, : math.prod(like.shape[1:])]
-    return flat.reshape(like.shape).to(like.dtype).contiguous()
-
-
-def _words(name: str, numbers: Tensor | Sequence[int]) -> Tensor:
+def _as_words(name: str, numbers: Tensor | Sequence[int]) -> Tensor:
     words = torch.as_tensor(numbers)
     if words.ndim != 1 or words.is_floating_point() or words.is_complex():
         raise ValueError(f"{name} is {numbers!r}: give a list of integers, one per row")

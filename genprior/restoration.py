@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from genprior import images
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
+from genprior.memory import rows_at_once
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer
 from genprior.operators.build import canonical, for_image
@@ -34,10 +35,6 @@ from genprior.samplers.base import Sampler
 
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
 MEASURED = 2**32 - 1
-# Memory that a pixel takes where gradients are needed, about, and how many are restored at once where the free memory
-# is not known.
-BYTES_PER_PIXEL = 10_000
-PIXELS_AT_ONCE = {"cpu": 2**18, "mps": 2**19}
 
 
 def degrade(
@@ -136,7 +133,7 @@ def restore(
         sampler=sampler,
         noise_was_estimated=noise is None,
         seed=seed,
-        network_evaluations=sampler.evaluations,
+        network_evaluations=sampler.cost(task, n),
         diagnostics=diagnostics if len(measurement.y) > 1 else {name: d[0] for name, d in diagnostics.items()},
         seconds=seconds,
         _give=give,
@@ -304,11 +301,12 @@ def _draw(
     device = state.device
     image = torch.arange(len(measurement.y)).repeat_interleave(n)
     sample = torch.arange(n).repeat(len(measurement.y))
-    pixels = A.image_shape[-2] * A.image_shape[-1]
-    chunks = torch.arange(len(image)).split(max(1, _pixels_at_once(device) // pixels))
+    at_once = n if sampler.clouds else max(1, rows_at_once(A.image_shape, device) // sampler.chains(1))
+    chunks = torch.arange(len(image)).split(at_once)
     draws, told = [], []
     prior = prior.sized(*A.image_shape[1:])
-    with torch.no_grad(), _watched(prior, sampler.needs, len(chunks) * sampler.calls, progress) as prior:
+    total = len(measurement.y) * sampler.chains(n) * sampler.calls
+    with torch.no_grad(), _watched(prior, sampler.needs, total, progress) as prior:
         for rows in chunks:
             part = measurement.select(image[rows])
             part = Measurement(part.y.to(state), part.operator, _to(part.noise, device))
@@ -335,16 +333,6 @@ def _keep_known(samples: Tensor, measurement: Measurement) -> Tensor:
     return torch.where(keep[:, None], y[:, None], samples)
 
 
-def _pixels_at_once(device: torch.device) -> int:
-    """How many pixels to restore at once, which bounds memory: on a GPU to half of what is free."""
-    if device.type != "cuda":
-        return PIXELS_AT_ONCE.get(device.type, 2**18)
-    free, _ = torch.cuda.mem_get_info(device)
-    # What torch keeps for reuse is free too.
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return (free + cached) // 2 // BYTES_PER_PIXEL
-
-
 @contextlib.contextmanager
 def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Prior]:
     """The prior, with a bar that moves with every call of `method`."""
@@ -352,7 +340,7 @@ def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Pri
 
         def call(*arguments: Any) -> Any:
             result = getattr(prior, method)(*arguments)
-            bar.update()
+            bar.update(len(arguments[0]))
             return result
 
         watched = copy.copy(prior)  # shares its networks; the user's prior is left alone

@@ -13,7 +13,7 @@ PACKAGE = Path(genprior.__file__).parent
 HEAVY = {"deepinv", "torchvision", "kornia", "accelerate", "matplotlib", "skimage"}
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
-    ["registry", "linalg", "noise", "images", "estimate", "bits", "nets"],
+    ["registry", "linalg", "memory", "noise", "images", "estimate", "bits", "nets"],
     ["priors.base"],
     ["priors"],
     ["operators"],
@@ -25,7 +25,7 @@ LAYERS = [
 # Of what stands above them, these may import only some.
 NARROWER = {
     "operators": {"priors.base", "linalg", "registry"},
-    "samplers": {"priors.base", "operators.base", "linalg", "noise", "registry"},
+    "samplers": {"priors.base", "operators.base", "linalg", "memory", "noise", "registry"},
     "priors.base": set(),
     "training": {"priors", "nets", "images", "noise", "bits"},
 }

@@ -30,6 +30,7 @@ class Prior(nn.Module):
         latent_shape: shape of one z of `decode`, z ~ N(0, I), or None; axes of any size are None as in image_shape.
         decoder_variance: of priors with `decode`, the variance v of x = decode(z) + sqrt(v) n, in squared units of x;
             0 where x is decode(z) itself.
+        bounded: whether p(x) is 0, and the energy infinite, beyond some values of x.
         autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x.
     """
 
@@ -40,6 +41,7 @@ class Prior(nn.Module):
     spread: float
     sigma_min: float
     sigma_max: float
+    bounded: bool = False
     autocast: torch.dtype | None = None
 
     @property

@@ -238,8 +238,11 @@ class GaussianMixture(Prior):
 
     def log_prob(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
-        logits = self._logits(_checked(x, self), self.covariance.eigenvalues[None])
-        return (self.covariance.log_normaliser() + logits.logsumexp(1)).to(x.dtype)
+        l = self.covariance.eigenvalues
+        logits = self._logits(_checked(x, self), l[None])
+        whitened = self.covariance.filter(x - self.centre, l.rsqrt())
+        log_density = logits.logsumexp(1) - whitened.square().sum((1, 2, 3)) / 2
+        return (self.covariance.log_normaliser() + log_density).to(x.dtype)
 
     def score(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
@@ -253,8 +256,8 @@ class GaussianMixture(Prior):
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         l = self.covariance.eigenvalues
-        sigma = as_level(sigma, _checked(x_t, self) - self.centre)
-        m_r = self._mean_given(x_t, l + sigma**2)
+        sigma = torch.as_tensor(sigma, dtype=l.dtype, device=l.device).reshape(-1, 1, 1, 1)
+        m_r = self._mean_given(_checked(x_t, self), l + sigma**2)
         return (m_r + self.covariance.filter(x_t - m_r, _wiener(l, sigma))).to(x_t.dtype)
 
     def posterior(self, measurement, row: int = 0) -> GaussianMixture:
@@ -283,9 +286,15 @@ class GaussianMixture(Prior):
         return _posteriors(self.covariance, self.means, measurement, posterior)
 
     def _logits(self, x: Tensor, variance: Tensor) -> Tensor:
-        """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2, (B, K), V of the eigenvectors of S and the eigenvalues `variance`."""
-        whitened = self.covariance.filter(x[:, None] - self.means, variance.rsqrt()[:, None])
-        return self.weights.log() - whitened.square().sum((2, 3, 4)) / 2
+        """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2 up to a term without k, (B, K), V of eigenvectors of S and `variance`.
+
+        With u and u_k the distances of x and m_k from the centre, this is ln w_k + <u, V^-1 u_k> - <u_k, V^-1 u_k> / 2:
+        no (B, K, C, H, W) is made where all rows share the variance, (1, C, H, W).
+        """
+        u, u_k = x - self.centre, self.means - self.centre
+        linear = self.covariance.filter(u, 1 / variance).flatten(1) @ u_k.flatten(1).T.to(u)
+        quadratic = (u_k * self.covariance.filter(u_k, 1 / variance[:, None])).sum((2, 3, 4))
+        return self.weights.log() + linear - quadratic / 2
 
     def _mean_given(self, x: Tensor, variance: Tensor) -> Tensor:
         """The expected mean of the component that x came from: m_r, (B, C, H, W)."""

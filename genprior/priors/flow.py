@@ -83,6 +83,7 @@ class Flow(Prior):
         self.centre = 0.5
         self.spread = spread
         self.pixels = lookup("pixels", pixels, PIXELS)()
+        self.bounded = self.pixels.high < math.inf
         self.scales = nn.ModuleList()
         self.parts: list[tuple[int, int, int]] = []  # of z, the images that scales are done with
         channels, height, width = image_shape

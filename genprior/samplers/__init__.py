@@ -19,11 +19,14 @@ from genprior.samplers.gibbs import SplitGibbs
 from genprior.samplers.langevin import HMC, MALA, ULA
 from genprior.samplers.latent import LatentHMC
 from genprior.samplers.map import MAP
+from genprior.samplers.mcgdiff import MCGDiff
 from genprior.samplers.mmps import MMPS
 from genprior.samplers.pigdm import PiGDM
 from genprior.samplers.reddiff import REDDiff
 from genprior.samplers.repaint import RePaint
 from genprior.samplers.sitcom import SITCOM
+from genprior.samplers.smc import SMC
+from genprior.samplers.tds import TDS, TDSMoments
 from genprior.samplers.tmpd import TMPD
 from genprior.samplers.vae_gibbs import VAEGibbs
 
@@ -42,6 +45,10 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "repaint": RePaint,
     "reddiff": REDDiff,
     "sitcom": SITCOM,
+    "tds": TDS,
+    "tds-moments": TDSMoments,
+    "smc": SMC,
+    "mcgdiff": MCGDiff,
     "exact": Exact,
     "latent": LatentHMC,
     "fisher-hmc": FisherHMC,

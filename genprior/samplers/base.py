@@ -26,10 +26,17 @@ class Sampler(ABC):
 
     Attributes:
         needs: the method of `Prior` that the sampler calls.
+        needs_operator: what the sampler needs of the operator: None for nothing but what every operator has, "svd",
+            "projection" (an SVD whose singular values are 0 and 1) or "few values" (of y).
+        everywhere: whether it needs an energy that is finite everywhere, see `Prior.bounded`.
+        clouds: whether the draws of an image come from one cloud, so that all its rows have to be asked for at once.
         steps: of the method, one after the other; 0 for none.
     """
 
     needs: ClassVar[str] = "denoise"
+    clouds: ClassVar[bool] = False
+    needs_operator: ClassVar[str | None] = None
+    everywhere: ClassVar[bool] = False
     steps: int = 0
 
     def __post_init__(self):
@@ -48,6 +55,22 @@ class Sampler(ABC):
     @abstractmethod
     def evaluations(self) -> int:
         """Evaluations of the network for each draw (each forward pass, and each backward pass, counts as one)."""
+
+    def cost(self, measurement: Measurement, n: int) -> int:
+        """Evaluations of the network for each draw, where n of every image are asked for."""
+        return self.evaluations
+
+    def chains(self, n: int) -> int:
+        """How many images the method works on at once for n draws of one."""
+        return n
+
+    def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
+        """The approximate E[x | x_t, y] that a method of guidance puts in the place of E[x | x_t].
+
+        Raises:
+            UnsupportedError: the method has none.
+        """
+        raise UnsupportedError(f"{type(self).__name__} is no guidance; MMPS, TMPD, PiGDM and DiffPIR are.")
 
     @property
     def calls(self) -> int:
@@ -70,16 +93,21 @@ class Sampler(ABC):
         which noise no longer matters; `Exact` takes it as it is.
 
         Raises:
-            UnsupportedError: the prior lacks what the sampler needs.
+            UnsupportedError: the prior or the operator lacks what the sampler needs.
             ValueError: the prior's images do not fit the operator's.
         """
+        shape = measurement.operator.image_shape
+        prior = prior.sized(*shape[1:])
         if not supports(prior, self.needs):
             raise UnsupportedError(
                 f"{type(self).__name__} needs a prior that has {self.needs}; {type(prior).__name__} has "
                 f"{', '.join(sorted(prior.capabilities))}. Choose another sampler or prior."
             )
-        shape = measurement.operator.image_shape
-        prior = prior.sized(*shape[1:])
+        if self.everywhere and prior.bounded:
+            raise UnsupportedError(
+                f"{type(self).__name__} needs an energy that is finite everywhere; that of {type(prior).__name__} is "
+                "infinite beyond some values of x. Choose another sampler or prior."
+            )
         if any(a is not None and a != b for a, b in zip(prior.image_shape, shape)):
             raise ValueError(
                 f"The operator acts on images of shape {tuple(shape)}, the prior is one of {prior.image_shape} "

@@ -11,6 +11,7 @@ from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
+from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler
 from genprior.samplers.floor import floored
 from genprior.samplers.latent import decoder_variance
@@ -53,6 +54,9 @@ class CSGM(Sampler):
         if self.penalty is not None:
             as_number("penalty", self.penalty, 0, math.inf)
 
+    def chains(self, n: int) -> int:
+        return n * self.restarts
+
     @property
     def calls(self) -> int:
         return self.steps + 1
@@ -66,15 +70,16 @@ class CSGM(Sampler):
         each = measurement.select(torch.arange(B).repeat_interleave(self.restarts))
         penalty = self._penalty(prior, each)
         starts = noise(each.y.new_empty(B, self.restarts, *prior.latent_shape))
-        z = torch.nn.Parameter(starts.flatten(0, 1))
+        z = starts.flatten(0, 1)
         # Adam works element by element, so rows do not see each other.
-        adam = torch.optim.Adam([z], lr=self.lr)
+        adam = Adam(self.lr)
         for _ in range(self.steps):
             with torch.enable_grad():
+                z = z.detach().requires_grad_()
                 objective, _ = _objective(prior, each, z, penalty)
-            (z.grad,) = torch.autograd.grad(objective, z, torch.ones_like(objective))
-            adam.step()
-        objective, x = _objective(prior, each, z.detach(), penalty)
+            (gradient,) = torch.autograd.grad(objective, z, torch.ones_like(objective))
+            z = z.detach() - adam(gradient)
+        objective, x = _objective(prior, each, z, penalty)
         best = objective.nan_to_num(nan=math.inf, posinf=math.inf).unflatten(0, (B, self.restarts)).argmin(1)
         return x.unflatten(0, (B, self.restarts))[torch.arange(B, device=x.device), best]
 

@@ -186,11 +186,12 @@ class DAPSHMC(Sampler):
 
 def _anneal(prior: Prior, measurement: Measurement, noise: Noise, steps: int, ode_steps: int, draw: Draw) -> Tensor:
     """x_t -> x_hat, r -> x -> x_t of the next level, with `draw` (x_hat, r) -> x; the last x is returned."""
-    sigmas = geometric(prior.sigma_max, prior.sigma_min, steps)
+    spread, sigma_min = prior.spread, prior.sigma_min
+    sigmas = geometric(prior.sigma_max, sigma_min, steps)
     x = begin(prior, measurement, sigmas[0], noise)
     for sigma, sigma_next in pairwise(sigmas):
-        x_hat, r = _moments(prior.denoise, x, sigma, prior.spread, noise)
-        levels = karras(sigma, prior.sigma_min, ode_steps)
+        x_hat, r = _moments(prior.denoise, x, sigma, spread, noise)
+        levels = karras(sigma, sigma_min, ode_steps)
         x_hat = euler(prior.denoise, x_hat + levels[1] / sigma * (x - x_hat), levels[1:])
         x = draw(x_hat, r)
         x = x + sigma_next * noise(x) if sigma_next else x

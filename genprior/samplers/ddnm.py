@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -44,6 +45,7 @@ class DDNM(Sampler):
             None for sigma_max.
     """
 
+    needs_operator: ClassVar[str | None] = "svd"
     steps: int = 100
     eta: float = 0.85
     travel: int = 1

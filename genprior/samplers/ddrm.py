@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ class DDRM(Sampler):
         start: first noise level, in multiples of the prior's spread (see `begin`); None for sigma_max.
     """
 
+    needs_operator: ClassVar[str | None] = "svd"
     steps: int = 20
     eta: float = 0.85
     eta_b: float = 1.0
@@ -78,20 +80,22 @@ def begin_at_y(svd: SVD, measurement: Measurement, x: Tensor, sigma: float, nois
 
 
 def spectral_step(svd: SVD, measurement: Measurement, noise: Noise, eta: float, eta_b: float, eta_c: float) -> Step:
-    """(x_t, x_hat, sigma, sigma') -> x'; see `DDRM`."""
+    """(x_t, x_hat, sigma, sigma') -> x' = x_hat + a (x_t - x_hat) + b (y - s x_hat) + w n; see `DDRM` for a, b, w."""
     y = svd.Ut(measurement.y)
     s = svd.singular_values.to(y)
     level = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device)
-    y_bar = divide(y, s)
-    noise_bar = divide(level, s)
+    unseen = (s == 0).to(y)
+    eta_noisier = eta_c * unseen + eta * (1 - unseen)
+    b_noisier = math.sqrt(1 - eta**2) * (1 - unseen) / level
+    b_finer = divide(eta_b, s)
 
     def step(x_t: Tensor, x_hat: Tensor, sigma: float, sigma_next: float) -> Tensor:
-        x_t, x_hat, n = svd.Vt(x_t), svd.Vt(x_hat), noise(x_t)
-        unseen = x_hat + sigma_next * (math.sqrt(1 - eta_c**2) * (x_t - x_hat) / sigma + eta_c * n)
-        noisier = x_hat + sigma_next * (math.sqrt(1 - eta**2) * (y - s * x_hat) / level + eta * n)
-        fresh = (sigma_next**2 - (eta_b * noise_bar) ** 2).clamp_min(0).sqrt()
-        finer = (1 - eta_b) * x_hat + eta_b * y_bar + fresh * n
-        seen = torch.where(s * sigma_next < level, noisier, finer)
-        return svd.V(torch.where(s == 0, unseen, seen))
+        noisier = s * sigma_next < level
+        w_finer = (sigma_next**2 - (b_finer * level) ** 2).clamp_min(0).sqrt()
+        a = math.sqrt(1 - eta_c**2) * sigma_next / sigma * unseen
+        b = torch.where(noisier, sigma_next * b_noisier, b_finer)
+        w = torch.where(noisier, sigma_next * eta_noisier, w_finer)
+        x_t, x_hat = svd.Vt(x_t), svd.Vt(x_hat)
+        return svd.V(x_hat + a * (x_t - x_hat) + b * (y - s * x_hat) + w * noise(x_hat))
 
     return step

@@ -9,7 +9,7 @@ from torch import Tensor
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler, begin, first_level
+from genprior.samplers.base import Denoiser, Sampler, begin, first_level
 from genprior.samplers.integrate import geometric
 
 
@@ -49,12 +49,19 @@ class DiffPIR(Sampler):
         return self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        y, A = measurement.y, measurement.operator
+        denoise = self.guided(prior, measurement)
         sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
-            x_hat = prior.denoise(x, sigma)
-            x_y = A.prox(x_hat, y, sigma**2 / (self.weight * measurement.noise**2))
+            x_y = denoise(x, sigma)
             eps = (x - x_y) / sigma
             x = x_y + sigma_next * (math.sqrt(1 - self.zeta) * eps + math.sqrt(self.zeta) * noise(x))
         return x
+
+    def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
+        y, A = measurement.y, measurement.operator
+
+        def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
+            return A.prox(prior.denoise(x_t, sigma), y, sigma**2 / (self.weight * measurement.noise**2))
+
+        return denoise_given_y

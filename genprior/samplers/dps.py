@@ -7,12 +7,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genprior.linalg import norm
+from genprior.linalg import divide, norm
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin
 from genprior.samplers.integrate import ancestral_step, variance_preserving
+from genprior.samplers.seen import seen
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,18 @@ class DPS(Sampler):
         return 2 * self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        y, A = measurement.y, measurement.operator
+        y, A, known = measurement.y, measurement.operator, seen(measurement)
         sigmas = variance_preserving(prior.sigma_max, prior.sigma_min, self.steps, self.unit)
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
                 x_hat = prior.denoise(x, sigma)
-                residual = norm(y - A(x_hat)).sum()
-            (gradient,) = torch.autograd.grad(residual, x)
-            x = ancestral_step(x.detach(), x_hat.detach(), sigma, sigma_next, noise)
-            x = x - self.zeta * self.unit * self._dilation(sigma) * self._dilation(sigma_next) * gradient
+            mean = x_hat.detach()
+            residual = known * (y - A(mean))
+            (pull,) = torch.autograd.grad(x_hat, x, A.adjoint(divide(residual, norm(residual))))
+            x = ancestral_step(x.detach(), mean, sigma, sigma_next, noise)
+            x = x + self.zeta * self.unit * self._dilation(sigma) * self._dilation(sigma_next) * pull
         return x
 
     def _dilation(self, sigma: float) -> float:

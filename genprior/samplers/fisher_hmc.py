@@ -10,6 +10,7 @@ from torch import Tensor
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
+from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler
 from genprior.samplers.floor import floored
 from genprior.samplers.latent import decoder_variance, image_given, posterior, weigher
@@ -80,38 +81,40 @@ class FisherHMC(Sampler):
         return self.burn_in // self.refreshes * self.refreshes
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        measurement = floored(measurement, prior)
-        z = self._mode(prior, measurement)
-        potential = posterior(prior, measurement, measurement.noise)
+        measurement, v = floored(measurement, prior), decoder_variance(prior)
+        z = self._mode(prior, v, measurement)
+        potential = posterior(prior, v, measurement, measurement.noise)
         # A white Gaussian in D dimensions takes steps of about D^(-1/4).
         step = torch.full_like(z.flatten(1)[:, 0], z[0].numel() ** -0.25 / 2)
         steps = DualAveraging(step, target_acceptance(self.leapfrog))
         for _ in range(self.refreshes):
-            mass = information_metric(prior, measurement, z, noise, self.probes)
+            mass = information_metric(prior, v, measurement, z, noise, self.probes)
             settle = [potential] * (self.burn_in // self.refreshes)
             point = adapt(settle, Point.at(potential, z), steps, self.leapfrog, noise, mass)
             z = point.state
         point, diagnostics = run(potential, point, steps.settled, self.steps, self.leapfrog, noise, mass)
-        return image_given(prior.decode(point.state), prior, measurement, noise), diagnostics
+        return image_given(prior.decode(point.state), v, measurement, noise), diagnostics
 
-    def _mode(self, prior: Prior, measurement: Measurement) -> Tensor:
+    def _mode(self, prior: Prior, v: float, measurement: Measurement) -> Tensor:
         """The minimum of U by Adam, which works element by element: rows do not see each other."""
         y = measurement.y
         z = y.new_zeros(len(y), *prior.latent_shape)
-        adam = torch.optim.Adam([z], lr=self.lr)
+        adam = Adam(self.lr)
         first = 4 * prior.spread
         for k in range(self.descend):
             share = (k + 1) / self.descend
             level = torch.maximum(first ** (1 - share) * measurement.noise**share, measurement.noise)
-            _, z.grad = posterior(prior, measurement, level)(z)
-            adam.step()
+            _, gradient = posterior(prior, v, measurement, level)(z)
+            z = z - adam(gradient)
         return z
 
 
-def information_metric(prior: Prior, measurement: Measurement, z: Tensor, noise: Noise, probes: int) -> Metric:
+def information_metric(
+    prior: Prior, v: float, measurement: Measurement, z: Tensor, noise: Noise, probes: int
+) -> Metric:
     """M = I + diag F at z, F estimated by (J^T A^T w)^2, w = (v A A^T + c I)^-1 r and r a draw of y - A G(z)."""
-    A, v = measurement.operator, decoder_variance(prior)
-    precision = weigher(prior, measurement, measurement.noise)
+    A = measurement.operator
+    precision = weigher(v, measurement, measurement.noise)
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         predicted = A(prior.decode(z))

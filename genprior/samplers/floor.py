@@ -17,5 +17,6 @@ def floored(measurement: Measurement, prior: Prior) -> Measurement:
     Without noise, p(x | y) of x = G(z) lies on a set of measure 0 that no Markov chain moves on, and that an imperfect
     prior most often misses altogether.
     """
-    noise = torch.as_tensor(measurement.noise).to(measurement.y).reshape(-1, 1, 1, 1)
+    y = measurement.y
+    noise = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).reshape(-1, 1, 1, 1)
     return replace(measurement, noise=noise.clamp_min(LEAST * prior.spread))

@@ -59,12 +59,13 @@ class SplitGibbs(Sampler):
         return self.calls
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        spread, sigma_min, sigma_max = prior.spread, prior.sigma_min, prior.sigma_max
         x = start(prior, measurement)
         for k in range(self.steps):
-            rho = max(self.rho_min, self.rho_0 * self.decay**k) * prior.spread
-            rho = min(max(rho, prior.sigma_min), prior.sigma_max)
+            rho = max(self.rho_min, self.rho_0 * self.decay**k) * spread
+            rho = min(max(rho, sigma_min), sigma_max)
             z = gaussian_draw(measurement, x, rho, noise)
-            x = ancestral(prior.denoise, z, karras(rho, prior.sigma_min, self.prior_steps), noise)
+            x = ancestral(prior.denoise, z, karras(rho, sigma_min, self.prior_steps), noise)
         return x
 
 

@@ -73,11 +73,11 @@ class LatentHMC(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         measurement = floored(measurement, prior)
-        y = measurement.y
+        y, v = measurement.y, decoder_variance(prior)
         z = noise(y.new_empty(len(y), *prior.latent_shape))
         first = self.start * prior.spread * math.sqrt(y[0].numel() / z[0].numel())
         shares = [k / self.anneal for k in range(self.anneal)]
-        potentials = [posterior(prior, measurement, first ** (1 - k) * measurement.noise**k) for k in shares]
+        potentials = [posterior(prior, v, measurement, first ** (1 - k) * measurement.noise**k) for k in shares]
 
         # N(0, I) in D dimensions takes steps of about D^(-1/4), and the first potential is hardly anything else.
         step = torch.full_like(z.flatten(1)[:, 0], z[0].numel() ** -0.25)
@@ -87,21 +87,21 @@ class LatentHMC(Sampler):
             point = adapt([potential], Point.at(potential, z), steps, self.leapfrog, noise)
             z = point.state
 
-        potential = posterior(prior, measurement, measurement.noise)
+        potential = posterior(prior, v, measurement, measurement.noise)
         steps = DualAveraging(steps.step, target_acceptance(self.leapfrog))
         point = adapt([potential] * self.burn_in, Point.at(potential, z), steps, self.leapfrog, noise)
         point, diagnostics = run(potential, point, steps.settled, self.steps, self.leapfrog, noise)
-        return image_given(prior.decode(point.state), prior, measurement, noise), diagnostics
+        return image_given(prior.decode(point.state), v, measurement, noise), diagnostics
 
 
-def posterior(prior: Prior, measurement: Measurement, level: Tensor) -> Potential:
+def posterior(prior: Prior, v: float, measurement: Measurement, level: Tensor) -> Potential:
     """U(z) = <r, (v A A^T + c I)^-1 r> / 2 + |z|^2 / 2 with r = y - A G(z) and c = level^2: -ln p(z | y) at that noise.
 
     The determinant of the covariance does not depend on z. With w = (v A A^T + c I)^-1 r, the gradient is that of
     <w, r> at fixed w.
     """
     y, A = measurement.y, measurement.operator
-    precision = weigher(prior, measurement, level)
+    precision = weigher(v, measurement, level)
 
     def potential(z: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -116,27 +116,27 @@ def posterior(prior: Prior, measurement: Measurement, level: Tensor) -> Potentia
     return potential
 
 
-def weigher(prior: Prior, measurement: Measurement, level: Tensor) -> Callable[[Tensor], Tensor]:
+def weigher(v: float, measurement: Measurement, level: Tensor) -> Callable[[Tensor], Tensor]:
     """r -> (v A A^T + level^2 I)^-1 r, the precision of y given z."""
-    v, c = decoder_variance(prior), level**2
+    c = level**2
     if v == 0:
         return lambda r: r / c
     return lambda r: measurement.operator.solve(r, c / v) / v
 
 
 def decoder_variance(prior: Prior) -> float:
-    """v of x = G(z) + sqrt(v) m, which may be a parameter in training."""
-    return float(torch.as_tensor(prior.decoder_variance).detach())
+    """v of x = G(z) + sqrt(v) m as a number, once for a whole chain: as a parameter, it has to be waited for."""
+    v = prior.decoder_variance
+    return float(v.detach() if isinstance(v, Tensor) else v)
 
 
-def image_given(x_hat: Tensor, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+def image_given(x_hat: Tensor, v: float, measurement: Measurement, noise: Noise) -> Tensor:
     """A draw from p(x | z, y) with x_hat = G(z): the Gaussian of precision I / v + A^T A / noise^2, by perturbation.
 
         x = argmin_x |y + noise n' - A x|^2 / noise^2 + |x - (x_hat + sqrt(v) n)|^2 / v;   x_hat for v = 0
 
     References: Gaussian sampling by local perturbations. G. Papandreou, A. L. Yuille, 2010.
     """
-    v = decoder_variance(prior)
     if v == 0:
         return x_hat
     y, A = measurement.y, measurement.operator

@@ -12,6 +12,7 @@ from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, Sampler, begin, first_level
 from genprior.samplers.integrate import ancestral, geometric
+from genprior.samplers.seen import seen
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,15 @@ class MMPS(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
         x = begin(prior, measurement, sigmas[0], noise)
-        return ancestral(moment_matching(prior.denoise, measurement, self.iterations), x, sigmas, noise, self.eta)
+        return ancestral(self.guided(prior, measurement), x, sigmas, noise, self.eta)
+
+    def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
+        return moment_matching(prior.denoise, measurement, self.iterations)
 
 
 def moment_matching(denoise: Denoiser, measurement: Measurement, iterations: int) -> Denoiser:
     """E[x | x_t] -> E[x | x_t, y] by moment matching; see `MMPS`."""
-    y, A = measurement.y, measurement.operator
+    y, A, known = measurement.y, measurement.operator, seen(measurement)
 
     def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
         with torch.enable_grad():
@@ -72,7 +76,7 @@ def moment_matching(denoise: Denoiser, measurement: Measurement, iterations: int
             return measurement.noise**2 * v + A(V(A.adjoint(v)))
 
         mean = x_hat.detach()
-        v = cg(covariance, y - A(mean), iterations=iterations)
+        v = cg(covariance, known * (y - A(mean)), iterations=iterations)
         return mean + V(A.adjoint(v))
 
     return denoise_given_y

@@ -57,13 +57,23 @@ class PiGDM(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
         x = begin(prior, measurement, sigmas[0], noise)
-        guide = pseudo_inverse(prior.denoise, measurement, prior.spread)
+        spread = prior.spread
+        guide = pseudo_inverse(prior.denoise, measurement, spread)
         for sigma, sigma_next in pairwise(sigmas):
             x_hat, g = guide(x, sigma)
             kept = sigma_next * math.sqrt(1 - self.eta**2 * (1 - (sigma_next / sigma) ** 2))
-            weight = min(_variance(sigma, prior.spread), sigma**2 - sigma * kept)
+            weight = min(_variance(sigma, spread), sigma**2 - sigma * kept)
             x = ancestral_step(x, x_hat, sigma, sigma_next, noise, self.eta) + weight * g
         return x
+
+    def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
+        guide = pseudo_inverse(prior.denoise, measurement, prior.spread)
+
+        def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
+            x_hat, g = guide(x_t, sigma)
+            return x_hat + sigma**2 * g
+
+        return denoise_given_y
 
 
 def pseudo_inverse(denoise: Denoiser, measurement: Measurement, spread: float):

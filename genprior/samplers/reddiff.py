@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
+from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import variance_preserving
 from genprior.samplers.langevin import start
@@ -57,13 +57,12 @@ class REDDiff(Sampler):
         unit = 2 * prior.spread
         sigmas = variance_preserving(prior.sigma_max, prior.sigma_min, self.steps, unit)
         # The published start, A^+ y, has noise without bound where a blur leaves little.
-        mu = start(prior, measurement).clone()
-        adam = torch.optim.Adam([mu], lr=self.rate * prior.spread, betas=(0.9, 0.99))
+        mu = start(prior, measurement)
+        adam = Adam(self.rate * prior.spread, betas=(0.9, 0.99))
         ratio = math.prod(A.image_shape) / math.prod(A.measurement_shape)
         for sigma in sigmas[:-1]:
             x_hat = prior.denoise(mu + sigma * noise(mu), sigma)
             fit = ratio * A.adjoint(A(mu) - y)
             # In units of the spread, as Adam's eps has none.
-            mu.grad = (fit + self.weight * (mu - x_hat)) / unit
-            adam.step()
+            mu = mu - adam((fit + self.weight * (mu - x_hat)) / unit)
         return mu

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class RePaint(Sampler):
             None for sigma_max.
     """
 
+    needs_operator: ClassVar[str | None] = "projection"
     steps: int = 250
     jump: int = 10
     resamplings: int = 10
@@ -60,7 +62,7 @@ class RePaint(Sampler):
         return self.calls
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        svd = _projection(measurement.operator)
+        svd = projection(measurement.operator)
         y = svd.Ut(measurement.y)
         seen = svd.singular_values.to(y) > 0.5
         level = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device)
@@ -88,7 +90,7 @@ def stretches(sigmas: list[float], length: int) -> list[list[float]]:
     return [sigmas[i : i + length + 1] for i in range(0, len(sigmas) - 1, length)]
 
 
-def _projection(operator: LinearOperator) -> SVD:
+def projection(operator: LinearOperator) -> SVD:
     """The SVD of an operator whose singular values are 0 and 1, to rounding."""
     svd = operator.svd()
     s = svd.singular_values

@@ -11,6 +11,7 @@ from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
+from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler, begin
 from genprior.samplers.integrate import variance_preserving
 from genprior.samplers.seen import seen
@@ -67,19 +68,18 @@ class SITCOM(Sampler):
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
             dilation = math.sqrt(1 + (sigma / unit) ** 2)
-            v = x.clone()
-            adam = torch.optim.Adam([v], lr=self.rate * unit * dilation)
+            v = x
+            adam = Adam(self.rate * unit * dilation)
             for _ in range(self.iterations):
                 with torch.enable_grad():
                     v_t = v.detach().requires_grad_()
                     residual = known * (y - A(prior.denoise(v_t, sigma)))
                     data = inner(residual, residual)
                     loss = (data + self.weight * inner(v_t - x, v_t - x) / dilation**2).sum()
+                (gradient,) = torch.autograd.grad(loss, v_t)
                 # In units of the spread, as Adam's eps has none.
-                v.grad = torch.autograd.grad(loss, v_t)[0] * dilation / unit
-                before = v.clone()
-                adam.step()
-                v.copy_(torch.where(data.detach() <= enough, before, v))
+                step = adam(gradient * dilation / unit)
+                v = torch.where(data.detach() <= enough, v, v - step)
             x_hat = prior.denoise(v, sigma)
             x = x_hat + sigma_next * noise(x) if sigma_next else x_hat
         return x

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genprior.linalg import inner
+from genprior.linalg import divide, inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
@@ -56,7 +56,10 @@ class TMPD(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
         x = begin(prior, measurement, sigmas[0], noise)
-        return ancestral(row_sums(prior.denoise, measurement), x, sigmas, noise, self.eta)
+        return ancestral(self.guided(prior, measurement), x, sigmas, noise, self.eta)
+
+    def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
+        return row_sums(prior.denoise, measurement)
 
 
 def row_sums(denoise: Denoiser, measurement: Measurement) -> Denoiser:
@@ -74,10 +77,10 @@ def row_sums(denoise: Denoiser, measurement: Measurement) -> Denoiser:
 
         mean = x_hat.detach()
         residual = known * (y - A(mean))
-        w = measurement.noise**2 + A(V(A.adjoint(torch.ones_like(y)))).clamp_min(0)
+        w = measurement.noise**2 + A(V(A.adjoint(torch.ones_like(residual)))).clamp_min(0)
         v = residual / w
         shift = V(A.adjoint(v))
-        alpha = inner(v, residual) / inner(v, A(shift) + measurement.noise**2 * v)
+        alpha = divide(inner(v, residual), inner(v, A(shift) + measurement.noise**2 * v))
         return mean + alpha * shift
 
     return denoise_given_y

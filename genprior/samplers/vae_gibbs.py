@@ -78,7 +78,7 @@ class VAEGibbs(Sampler):
         for _ in range(self.burn_in):
             mean, sd = prior.infer(x)
             latent = _Latent.at(mean + sd * noise(mean), prior)
-            x = image_given(latent.x_hat, prior, measurement, noise)
+            x = image_given(latent.x_hat, v, measurement, noise)
 
         trace, acceptances = Trace(latent.z), []
         scale = 2.38 / math.sqrt(mean[0].numel())
@@ -93,7 +93,7 @@ class VAEGibbs(Sampler):
             gain = proposal.log_joint(x, v) - latent.log_joint(x, v)
             latent, local = _test(gain, proposal, latent, noise)
 
-            x = image_given(latent.x_hat, prior, measurement, noise)
+            x = image_given(latent.x_hat, v, measurement, noise)
             trace.append(latent.z, -latent.log_joint(x, v))
             acceptances.append(torch.stack([acceptance, local]))
         acceptance, local = torch.stack(acceptances).mean(0)

@@ -1,23 +1,11 @@
 """How far samplers for diffusion priors are from the exact posterior of Gaussian priors, pinned from both sides.
 
-The figures are those of `genprior.evaluation.truth`, with m_i and C the mean and covariance of n draws along the d
-directions of a part, each less its exact mean and in units of its exact standard deviation:
-
-    error^2 = mean_i m_i^2 - tr C / (n d)          sd^2 = 4 m^T C m / (n d^2) + 2 |C|^2 / (n d)^2
-    ratio   = tr C / d                             sd^2 = 2 |C|^2 / (n d^2)
-
-|C| the Frobenius norm. The second term of error^2 is what chance adds to the first; what is left may be negative. The
-standard deviations hold for Gaussian draws, and the estimate of |C| is a little too large.
+The figures, and their standard errors, are those of `genprior.evaluation.truth`.
 """
 
-import math
-
 import pytest
-import torch
 
-from genprior.evaluation.truth import PRIORS, operators
-from genprior.noise import Noise
-from genprior.operators import Measurement
+from genprior.evaluation.truth import PRIORS, judge, operators
 from genprior.samplers.daps import DAPS, DAPSHMC, DAPSLangevin
 from genprior.samplers.ddnm import DDNM
 from genprior.samplers.ddrm import DDRM
@@ -35,35 +23,9 @@ KINDS = ("inpaint", "super-resolution", "circular blur")
 N = 60
 
 
-def parts(prior, operator, exact):
-    """Directions that A sees and that it does not, each with its exact mean and standard deviation."""
-    size = math.prod(operator.image_shape)
-    eye = torch.eye(size, dtype=torch.float64).reshape(size, *operator.image_shape)
-    _, s, Vt = torch.linalg.svd(operator(eye).flatten(1).T, full_matrices=True)
-    rank = int((s > 1e-9 * s.max()).sum())
-    S = exact.covariance.filter(eye, exact.covariance.eigenvalues).flatten(1)
-    for V in (Vt[:rank], Vt[rank:]):
-        yield V, V @ exact.mean.flatten(), ((V @ S) * V).sum(1).sqrt()
-
-
-def errors(sampler, prior, operator, n, noise=0.1):
-    """(error^2, its sd, ratio, its sd) of the seen and of the unseen part, None for an empty one."""
-    prior = PRIORS[prior](operator.image_shape)
-    y = operator(prior.sample(1, seed=7))
-    one = Measurement(y + noise * Noise(8, [0])(y), operator, noise)
-    rows = torch.zeros(n, dtype=torch.long)
-    with torch.no_grad():
-        draws = sampler(prior, one.select(rows), Noise(0, rows, torch.arange(n))).flatten(1)
-    found = []
-    for V, mean, sd in parts(prior, operator, prior.posterior(one)):
-        d = len(V)
-        e = (draws @ V.T - mean) / sd
-        m, C = e.mean(0), e.T.cov().reshape(d, d)
-        size = C.square().sum()
-        error = m.square().mean() - C.trace() / (n * d) if d else None
-        error_sd = (4 * m @ C @ m / (n * d**2) + 2 * size / (n * d) ** 2).sqrt() if d else None
-        found.append((error, error_sd, C.trace() / d, (2 * size / n).sqrt() / d) if d else None)
-    return found
+def judged(sampler, prior, operator, n=N):
+    operator = OPERATORS[operator]
+    return judge(sampler, PRIORS[prior](operator.image_shape), operator, n)
 
 
 # Sampler, prior, operator, then (error, ratio) of the seen and of the unseen part.
@@ -139,16 +101,22 @@ KNOWN_ERRORS = [
 ]
 
 
+def strays(part, known):
+    """Whether (error, ratio) of a part are not those known: by over 3.3 standard errors and half a unit of the last
+    digit, which chance exceeds about once in a thousand.
+    """
+    lowest, highest = max(known[0] - 0.005, 0) ** 2, (known[0] + 0.005) ** 2
+    square, ratio = part.square, part.ratio
+    as_known = lowest - 3.3 * square.error < square.value < highest + 3.3 * square.error
+    return not (as_known and abs(ratio.value - known[1]) < 0.005 + 3.3 * ratio.error)
+
+
 @pytest.mark.parametrize(("sampler", "prior", "operator", "seen", "unseen"), KNOWN_ERRORS)
 def test_sampler_errs_as_known(sampler, prior, operator, seen, unseen):
-    """Within 3.3 standard deviations, which chance exceeds once in a thousand, and half a unit of the last digit."""
-    for known, found in zip((seen, unseen), errors(sampler, prior, OPERATORS[operator], N)):
-        assert (known is None) == (found is None)
-        if known is not None:
-            square, square_sd, ratio, ratio_sd = found
-            lowest, highest = max(known[0] - 0.005, 0) ** 2, (known[0] + 0.005) ** 2
-            assert lowest - 3.3 * square_sd < square < highest + 3.3 * square_sd
-            assert abs(ratio - known[1]) < 0.005 + 3.3 * ratio_sd
+    found = judged(sampler, prior, operator)
+    for part, known in ((found.seen, seen), (found.unseen, unseen)):
+        assert (part is None) == (known is None)
+        assert part is None or not strays(part, known)
 
 
 def table(samplers):
@@ -156,9 +124,11 @@ def table(samplers):
     for sampler in samplers:
         for prior in PRIORS:
             for kind in ("inpaint",) if isinstance(sampler, RePaint) else KINDS:
-                found = errors(sampler, prior, OPERATORS[kind], 8 * N)
-                figures = [f and f"({max(float(f[0]), 0) ** 0.5:.2f}, {float(f[2]):.2f})" for f in found]
-                print(f'    ({sampler}, "{prior}", "{kind}", {figures[0]}, {figures[1]}),', flush=True)
+                found = judged(sampler, prior, kind, 8 * N)
+                parts = [
+                    part and f"({part.error.value:.2f}, {part.ratio.value:.2f})" for part in (found.seen, found.unseen)
+                ]
+                print(f'    ({sampler}, "{prior}", "{kind}", {parts[0]}, {parts[1]}),', flush=True)
 
 
 if __name__ == "__main__":

@@ -131,9 +131,10 @@ def test_gaussian_draw_has_the_mean_and_covariance_of_the_product(operator):
 def test_daps_is_exact_for_white_priors_in_a_few_steps(operator):
     """Each level is a draw from p(x_t | y), whatever the level before: 1500 draws, 3.3 standard deviations."""
     n, operator = 1500, OPERATORS[operator]
-    for error, ratio in filter(None, judge(DAPS(steps=4), white(operator.image_shape), operator, n=n)):
-        assert error < 3.3 / math.sqrt(n)
-        assert abs(ratio - 1) < 3.3 * math.sqrt(2 / n)
+    judged = judge(DAPS(steps=4), white(operator.image_shape), operator, n=n)
+    for part in filter(None, (judged.seen, judged.unseen)):
+        assert part.error.value < 3.3 / math.sqrt(n)
+        assert abs(part.ratio.value - 1) < 3.3 * math.sqrt(2 / n)
 
 
 @pytest.mark.parametrize("eta_b", [1.0, 0.6])

@@ -21,10 +21,10 @@ N = 1000
 OPERATORS = operators()
 
 
-def assert_exact(figures, n=N):
-    for error, ratio in filter(None, figures):
-        assert error < 3.3 / math.sqrt(n)
-        assert abs(ratio - 1) < 3.3 * math.sqrt(2 / n)
+def assert_exact(judged, n=N):
+    for part in filter(None, (judged.seen, judged.unseen)):
+        assert part.error.value < 3.3 / math.sqrt(n)
+        assert abs(part.ratio.value - 1) < 3.3 * math.sqrt(2 / n)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -41,8 +41,9 @@ def test_mmps_variance_converges_in_steps(steps, known):
 
     The ancestral steps leave an error of first order in the step: there at 120, within Monte-Carlo error gone at 480.
     """
-    for _, ratio in judge(MMPS(steps=steps, iterations=8), independent(SHAPE), OPERATORS["inpaint"]):
-        assert abs(ratio - known) < 3.3 * math.sqrt(2 / (32 * N))
+    judged = judge(MMPS(steps=steps, iterations=8), independent(SHAPE), OPERATORS["inpaint"])
+    for part in (judged.seen, judged.unseen):
+        assert abs(part.ratio.value - known) < 3.3 * math.sqrt(2 / (32 * N))
 
 
 # (error, ratio) of the seen and of the unseen part, measured on 1500 to 4000 draws by `judge` itself.
@@ -83,13 +84,13 @@ KNOWN_ERRORS = [
 @pytest.mark.parametrize(("sampler", "prior", "operator", "seen", "unseen"), KNOWN_ERRORS)
 def test_approximate_sampler_errs_as_known(sampler, prior, operator, seen, unseen):
     operator = OPERATORS[operator]
-    measured = judge(sampler, PRIORS[prior](operator.image_shape), operator)
-    for known, found in zip((seen, unseen), measured):
-        assert (known is None) == (found is None)
+    judged = judge(sampler, PRIORS[prior](operator.image_shape), operator)
+    for known, part in zip((seen, unseen), (judged.seen, judged.unseen)):
+        assert (known is None) == (part is None)
         if known is not None:
             # the Monte-Carlo bounds of above, and half a unit of the table's last digit
-            assert abs(found[0] - known[0]) < 3.3 / math.sqrt(N) + 0.005
-            assert abs(found[1] - known[1]) < 3.3 * math.sqrt(2 / N) * known[1] + 0.005
+            assert abs(part.error.value - known[0]) < 3.3 / math.sqrt(N) + 0.005
+            assert abs(part.ratio.value - known[1]) < 3.3 * math.sqrt(2 / N) * known[1] + 0.005
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -155,8 +156,9 @@ def table(samplers):
         parts = ([], [])
         for prior in PRIORS.values():
             for operator in OPERATORS.values():
-                for part, found in zip(parts, judge(sampler, prior(operator.image_shape), operator)):
-                    part.extend([found] if found else [])
+                judged = judge(sampler, prior(operator.image_shape), operator)
+                for figures, part in zip(parts, (judged.seen, judged.unseen)):
+                    figures.extend([(part.error.value, part.ratio.value)] if part else [])
         columns = [values for part in parts for values in zip(*part)]
         cells = [f"{min(values):.2f} - {max(values):.2f}" for values in columns]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)

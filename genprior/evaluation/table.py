@@ -1,0 +1,86 @@
+"""Tables of measured figures, each with its standard error: Markdown to read, CSV to compute with."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+
+class Figure(NamedTuple):
+    """A measured number and its standard error, None where it has none."""
+
+    value: float
+    error: float | None = None
+
+    @classmethod
+    def mean(cls, values: Sequence[float] | torch.Tensor) -> "Figure":
+        """The mean of independent values, its standard error by their spread; of one value it is unknown."""
+        values = torch.as_tensor(values, dtype=torch.float64).flatten()
+        n = len(values)
+        return cls(float(values.mean()), float(values.std() / math.sqrt(n)) if n > 1 else None)
+
+    def __str__(self) -> str:
+        """With as many decimals as the standard error has up to its second digit; four digits where there is none."""
+        # An error of rounding only says no more than none.
+        if self.error is None or not abs(self.error) > 1e-9 * abs(self.value) or not math.isfinite(self.error):
+            return f"{self.value:.4g}"
+        decimals = max(0, 1 - math.floor(math.log10(self.error)))
+        return f"{self.value:.{decimals}f} ± {self.error:.{decimals}f}"
+
+
+Cell = str | int | float | Figure | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells by column name; a cell that a row lacks is empty.
+
+    Attributes:
+        rows: column name -> cell; the columns are those of all rows, in the order in which they first come.
+    """
+
+    rows: list[dict[str, Cell]]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def markdown(self) -> str:
+        """A pipe table, figures as value ± standard error."""
+        lines = [self.columns, ["---"] * len(self.columns)]
+        lines += [[_shown(row.get(name)) for name in self.columns] for row in self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+    def csv(self) -> str:
+        """Comma-separated values in full precision, a column "… standard error" beside each that has figures."""
+        with_error = [name for name in self.columns if any(isinstance(row.get(name), Figure) for row in self.rows)]
+        header = [c for name in self.columns for c in ([name, _error(name)] if name in with_error else [name])]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, header, lineterminator="\n")
+        writer.writeheader()
+        for row in self.rows:
+            flat = {}
+            for name, cell in row.items():
+                if isinstance(cell, Figure):
+                    flat[name], flat[_error(name)] = cell
+                else:
+                    flat[name] = cell
+            writer.writerow(flat)
+        return text.getvalue()
+
+    def __str__(self) -> str:
+        return self.markdown()
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    return (f"{cell:.4g}" if isinstance(cell, float) else str(cell)).replace("|", "\\|")
+
+
+def _error(name: str) -> str:
+    return f"{name} standard error"

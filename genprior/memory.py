@@ -1,0 +1,22 @@
+"""How many pixels to work on at once, which bounds memory."""
+
+import torch
+
+# What a denoiser keeps for a backward pass, and much more than an operator or a decoder needs.
+BYTES_PER_PIXEL = 10_000
+PIXELS_AT_ONCE = {"cpu": 2**18, "mps": 2**19}
+
+
+def pixels_at_once(device: torch.device) -> int:
+    """A number of pixels that fits: on a GPU, into half of what is free."""
+    if device.type != "cuda":
+        return PIXELS_AT_ONCE.get(device.type, 2**18)
+    free, _ = torch.cuda.mem_get_info(device)
+    # What torch keeps for reuse is free too.
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (free + cached) // 2 // BYTES_PER_PIXEL
+
+
+def rows_at_once(image_shape: tuple[int, int, int], device: torch.device) -> int:
+    """How many images of that shape to work on at once."""
+    return max(1, pixels_at_once(device) // (image_shape[-2] * image_shape[-1]))

@@ -1,0 +1,179 @@
+"""Sequential Monte Carlo over noise levels: clouds of weighted particles.
+
+Notation: x_t (P, C, H, W) the particles of one image; psi(x_t) > 0 a twist, which approximates p(y | x_t) and is it at
+noise level 0; log_w the logarithms of weights (P,).
+
+The chain p(x_next | x_t) = N(r x_t + (1 - r) x_hat, sigma_next^2 (1 - r) I), r = (sigma_next / sigma)^2, of `ancestral`
+is the model: what its steps get wrong, no weight mends. Whatever the twist and the proposal, the cloud tends to the
+posterior of that model as P grows; a good twist is what makes a cloud of practical size enough.
+
+References: A. Doucet, A. M. Johansen, A tutorial on particle filtering and smoothing: fifteen years later, 2009. L. Wu,
+B. L. Trippe, C. A. Naesseth, D. M. Blei, J. P. Cunningham, Practical and asymptotically exact conditional sampling in
+diffusion models, 2023.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genprior.linalg import inner
+from genprior.memory import rows_at_once
+from genprior.noise import Noise
+from genprior.operators.base import Measurement, as_integer, as_number
+from genprior.priors.base import Prior
+from genprior.samplers.base import Sampler
+from genprior.samplers.integrate import geometric
+
+# (x_t, sigma) -> (E[x | x_t], the approximate E[x | x_t, y] that moves the particles, ln psi(x_t) (P,)).
+Twist = Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
+# (measurement of one image, noise of P particles) -> (x (P, C, H, W), log_w (P,), smallest effective sample size ()).
+Filter = Callable[[Measurement, Noise], tuple[Tensor, Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Twisted(Sampler):
+    """A sampler that is a twist: it moves and weighs the particles of one cloud for each image.
+
+    Attributes:
+        steps: noise levels from sigma_max to sigma_min.
+        particles: of the cloud of one image, or as many as samples are wanted if these are more.
+        threshold: effective sample size, as a share of the cloud, below which it is resampled.
+    """
+
+    clouds: ClassVar[bool] = True
+
+    steps: int = 200
+    particles: int = 1000
+    threshold: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_integer("particles", self.particles, 1, math.inf)
+        as_number("threshold", self.threshold, 0, 1)
+
+    def cost(self, measurement: Measurement, n: int) -> int:
+        """`evaluations` are those of one particle; these, of the whole cloud, shared by the draws."""
+        return math.ceil(self.evaluations * self.chains(n) / n)
+
+    def chains(self, n: int) -> int:
+        return max(self.particles, n)
+
+    @abstractmethod
+    def twist(self, prior: Prior, measurement: Measurement) -> Twist:
+        """The twist for the measurement of one image, y (1, ...)."""
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
+
+        def run(one: Measurement, cloud: Noise) -> tuple[Tensor, Tensor, Tensor]:
+            x = begin_free(prior, one, sigmas[0], cloud)
+            return twisted_filter(self.twist(prior, one), x, sigmas, cloud, self.threshold)
+
+        return draw_from_clouds(run, measurement, noise, self.particles)
+
+
+def begin_free(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
+    """x_t at sigma_max, where images hardly matter: centre + sqrt(spread^2 + sigma^2) n, one for each particle."""
+    centre = torch.as_tensor(prior.centre).to(measurement.y)
+    centre = centre.expand(len(noise.image), *measurement.operator.image_shape)
+    return centre + math.hypot(prior.spread, sigma) * noise(centre)
+
+
+def draw_from_clouds(
+    run: Filter, measurement: Measurement, noise: Noise, particles: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Equal-weight draws for the rows of every image, (B, C, H, W), each image's from a cloud of its own.
+
+    All rows of an image have to be there: they are drawn from one cloud, of `particles` or as many as there are rows.
+    Row k is the same however many rows there are, up to `particles`.
+
+    Returns:
+        The draws, and "effective sample size": the smallest along the way, as a share of the particles, (B,).
+    """
+    drawn, shares = [], []
+    images, rows_of = noise.image.unique(return_inverse=True)
+    for i in range(len(images)):
+        rows = (rows_of == i).nonzero().flatten()
+        cloud = noise.cloud(rows[:1], max(particles, len(rows)))
+        x, log_w, smallest = run(measurement.select(rows[:1]), cloud)
+        # A random order: neighbours in the cloud may be copies of each other.
+        order = cloud.uniform(log_w).argsort()
+        chosen = systematic(log_w, cloud)[order[: len(rows)]]
+        drawn.append(x[chosen])
+        shares.append((smallest / len(x)).expand(len(rows)))
+    back = rows_of.argsort(stable=True).argsort()
+    return torch.cat(drawn)[back], {"effective sample size": torch.cat(shares)[back]}
+
+
+def twisted_filter(
+    twist: Twist, x: Tensor, sigmas: list[float], noise: Noise, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Particles x at sigmas[0] taken to the last level before 0 and denoised: (x, log_w, smallest effective size).
+
+        propose    x_next ~ q(x_next | x_t), that is p(x_next | x_t) with E[x | x_t, y] of the twist for x_hat
+        weigh      w <- w p(x_next | x_t) psi_next(x_next) / (q(x_next | x_t) psi(x_t))
+        resample   where the effective sample size is below `threshold` of the cloud
+
+    x is taken to have the law of x_t.
+    """
+    log_w = x.new_zeros(len(x))
+    smallest = x.new_tensor(len(x))
+    for sigma, sigma_next in pairwise(sigmas):
+        x_hat, guided, log_psi = in_chunks(twist, x, sigma)
+        log_w = log_w + log_psi
+        size = effective_size(log_w)
+        smallest = torch.minimum(smallest, size)
+        if sigma_next == 0:
+            return guided, log_w, smallest
+        kept, log_w = resample(log_w, noise, size < threshold * len(x))
+        x, x_hat, guided, log_psi = x[kept], x_hat[kept], guided[kept], log_psi[kept]
+
+        r = (sigma_next / sigma) ** 2
+        fresh = sigma_next * math.sqrt(1 - r)
+        moved = (1 - r) * (guided - x_hat)
+        n = noise(x)
+        x = r * x + (1 - r) * guided + fresh * n
+        # ln p - ln q of N(mean, fresh^2 I) and N(mean + moved, fresh^2 I) at mean + moved + fresh n
+        log_w = log_w - log_psi - _sum(n, moved) / fresh - _sum(moved, moved) / (2 * fresh**2)
+    raise ValueError("noise levels end with 0")
+
+
+def effective_size(log_w: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2, between 1 and P."""
+    w = log_w.softmax(0)
+    return 1 / w.square().sum()
+
+
+def resample(log_w: Tensor, noise: Noise, needed: Tensor) -> tuple[Tensor, Tensor]:
+    """Which particles go on, (P,), and their weights: drawn anew where `needed`, a boolean (), else all as they are."""
+    drawn = systematic(log_w, noise)
+    kept = torch.where(needed, drawn, torch.arange(len(log_w), device=log_w.device))
+    return kept, torch.where(needed, 0.0, log_w)
+
+
+def systematic(log_w: Tensor, noise: Noise) -> Tensor:
+    """P indices of particles: as often as P w_i, rounded up or down, (P,), in their order.
+
+    References: J. Carpenter, P. Clifford, P. Fearnhead, Improved particle filter for nonlinear problems, 1999.
+    """
+    P = len(log_w)
+    # float64: in float32 the sum of many weights misses 1 by more than the smallest weight
+    bounds = log_w.double().softmax(0).cumsum(0)
+    places = (torch.arange(P, device=log_w.device) + noise.uniform(bounds)[0]) / P
+    return torch.searchsorted(bounds, places).clamp_max(P - 1)
+
+
+def in_chunks(f: Callable[[Tensor, float], Tensor | tuple[Tensor, ...]], x: Tensor, sigma: float):
+    """f(x, sigma), of as many particles at once as the memory takes."""
+    parts = [f(part, sigma) for part in x.split(rows_at_once(x.shape[1:], x.device))]
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(map(torch.cat, zip(*parts)))
+
+
+def _sum(a: Tensor, b: Tensor) -> Tensor:
+    return inner(a, b).flatten()

@@ -1,0 +1,61 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from scipy.stats import wasserstein_distance
+
+from genprior.evaluation.mixture import mixture_suite, problem, published_schedule, sliced_wasserstein
+from genprior.samplers import MMPS, TDSMoments
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_sliced_wasserstein_is_scipys_distance_in_one_dimension():
+    x, y = normal(200, 1), 2 * normal(200, 1, seed=1) + 1
+    assert sliced_wasserstein(x, y) == pytest.approx(wasserstein_distance(x.flatten(), y.flatten()), rel=1e-12)
+
+
+def test_sliced_wasserstein_of_a_shift_is_the_mean_length_of_its_projections():
+    """|c| E|u_1|, u uniform on the sphere of R^d: E|u_1| = Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2)), E u_1^2 = 1/d."""
+    d, projections = 6, 4000
+    x, c = normal(50, d), normal(d, seed=1)
+    mean = math.gamma(d / 2) / math.sqrt(math.pi) / math.gamma((d + 1) / 2)
+    sd = math.sqrt((1 / d - mean**2) / projections)
+    assert sliced_wasserstein(x, x + c, projections) / float(c.norm()) == pytest.approx(mean, abs=3.3 * sd)
+
+
+def test_problem_is_the_one_of_the_paper():
+    prior, measurement = problem(80, 2, seed=3)
+    means = prior.means.flatten(1)
+    assert sorted({tuple(m[:2].tolist()) for m in means}) == [
+        (8.0 * i, 8.0 * j) for i in range(-2, 3) for j in range(-2, 3)
+    ]
+    assert bool((means[:, ::2] == means[:, :1]).all() and (means[:, 1::2] == means[:, 1:2]).all())
+    s = torch.linalg.svdvals(measurement.operator.M[0])
+    assert bool(((s > 0) & (s < 1)).all())
+    assert 0 < measurement.noise < float(s.max())
+
+
+def test_published_schedule_goes_from_almost_no_image_to_no_noise_in_equal_steps_of_the_image_share():
+    sigmas = published_schedule(20)
+    share = [1 / math.hypot(1, sigma) for sigma in sigmas]
+    assert sigmas[-1] == 0
+    assert sigmas[0] == pytest.approx(
+        math.sqrt(math.exp(-sum(math.log1p(-b) for b in torch.linspace(0.02, 1e-4, 999).tolist())) - 1), rel=1e-3
+    )
+    steps = [b - a for a, b in pairwise(share)]
+    # to the nearest of 999 levels, which are at most 0.01 apart where betas are largest
+    assert all(step == pytest.approx((share[-1] - share[0]) / 20, abs=0.01) for step in steps)
+
+
+def test_particles_with_matched_moments_come_within_twice_the_floor_where_guidance_alone_does_not():
+    """The published best is 5 times the floor and more."""
+    samplers = {"tds-moments": TDSMoments(), "mmps": MMPS(iterations=1)}
+    table = mixture_suite(samplers, steps=[150], cells=[(8, 1)], seeds=5, draws=1000)
+    distance = {row["method"]: row["8, 1"].value for row in table.rows}
+    assert distance["tds-moments"] < 2 * distance["exact"]
+    assert distance["mmps"] > 5 * distance["exact"]
+    assert distance["DDRM, published"] == 5.88
