@@ -308,7 +308,7 @@ WRONG = {
     "no mask": ([], "pass mask="),
     "parameter": (["--op", "denoise", "--scale", 2], "takes no parameters; got scale"),
     "missing": (["--op", "super-resolution"], "takes scale, antialias; got none"),
-    "sampler": (["--op", "denoise", "--sampler", "dsp"], "Did you mean 'dps'"),
+    "sampler": (["--op", "denoise", "--sampler", "dpss"], "Did you mean 'dps'"),
     "noise": (["--op", "denoise", "--noise", -1], "standard deviation"),
     "n": (["--op", "denoise", "--n", 0], "n, the number of samples"),
     "mask": (["--mask", "nothing.png"], "nothing.png"),

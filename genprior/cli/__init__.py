@@ -1,18 +1,21 @@
-"""The command line: genprior restore | degrade | sample | train | priors."""
+"""The command line: genprior restore | degrade | sample | train | evaluate | evaluate truth | priors."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from genprior.cli import degrade, priors, restore, sample, train
+from genprior.cli import degrade, evaluate, priors, restore, sample, train, truth
 from genprior.cli.common import expected_errors
 
-COMMANDS = (restore, degrade, sample, train, priors)
+COMMANDS = (restore, degrade, sample, train, evaluate, truth, priors)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code is 0, 1 if something failed, 2 if the command line was wrong."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:2] == ["evaluate", "truth"]:
+        arguments = ["evaluate truth", *arguments[2:]]
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)

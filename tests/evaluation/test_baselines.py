@@ -1,11 +1,16 @@
 """The classical restorations do what they say on images for which that is known."""
 
+import sys
+import types
+
+import numpy as np
 import pytest
 import torch
 from skimage import data
 
 import genprior
 from genprior.evaluation import baselines
+from genprior.evaluation.baselines import BASELINES
 from genprior.evaluation.metrics import psnr
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Measurement, SuperResolution, gaussian_kernel
 
@@ -165,3 +170,118 @@ def test_classical_offers_what_fits_the_operator():
         assert set(results) == names
         assert all(result.shape == truth.shape for result in results.values())
         assert float(psnr(results["TV"], truth)) >= float(psnr(baselines.total_variation(m, 0.008), truth))
+
+
+def test_wiener_undoes_a_circular_blur_to_its_border():
+    kernel = torch.tensor([[0.0, 0.2], [0.1, 0.7]])
+    x = smooth(3) + 0.1 * torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    m = genprior.degrade(x, "deblur", kernel=kernel, boundary="circular")
+    # no frequency is below 0.4 of the mean's: rounding of float32 is all that is left
+    torch.testing.assert_close(baselines.wiener(m, 1e-12), x, atol=1e-5, rtol=0)
+
+
+def test_a_frame_is_continued_without_a_step():
+    m = genprior.degrade(photo(), "deblur", kernel=torch.ones(5, 3) / 15)
+    periodic = baselines._periodic(m)
+    _, _, H, W = m.y.shape
+    assert periodic.y.shape == (1, 3, H + 10, W + 6)
+    torch.testing.assert_close(periodic.y[..., :H, :W], m.y, atol=0, rtol=0)
+    torch.testing.assert_close(baselines._in_frame(periodic.y, m), m.y[0], atol=0, rtol=0)
+    for axis, first, last, length in [(2, m.y[:, :, :1], m.y[:, :, -1:], 10), (3, m.y[..., :1], m.y[..., -1:], 6)]:
+        there = periodic.y.narrow(3 if axis == 2 else 2, 0, m.y.shape[3 if axis == 2 else 2])
+        joined = torch.cat([last, there.narrow(axis, -length, length), first], axis)
+        # half a period of a cosine in length + 1 steps: none is above pi / 2 / (length + 1) of the whole
+        largest = (first - last).abs() * torch.pi / 2 / (length + 1)
+        assert bool((joined.diff(dim=axis).abs() <= largest + 1e-6).all())
+
+
+@pytest.mark.parametrize("task", TV_TASKS)
+def test_the_known_noise_is_what_total_variation_leaves(task):
+    op, parameters = TV_TASKS[task]
+    m = genprior.degrade(photo(), op, noise=0.1, seed=0, **parameters)
+    x = baselines.total_variation_by_noise(m)[None]
+    seen = m.operator(torch.ones_like(m.y)) if task == "inpaint" else torch.ones_like(m.y)
+    residual = (seen * (m.y - m.operator(x))).square().sum() / seen.sum()
+    # bisection of a factor of 100 to its 128th part, 3.7 % of the weight; a residual grows no faster than the weight
+    assert 0.93 < float(residual / 0.1**2) <= 1.04
+
+
+def test_the_known_noise_is_what_wiener_leaves():
+    m = genprior.degrade(photo(), "gaussian-deblur", noise=0.05, seed=0, width=1.0, boundary="circular")
+    x = baselines.wiener_by_noise(m)
+    assert float((m.y - m.operator(x[None])).square().mean()) == pytest.approx(0.05**2, rel=1e-3)
+    m = genprior.degrade(photo(), "gaussian-deblur", noise=0.05, seed=0, width=1.0)
+    x, truth = baselines.wiener_by_noise(m), m.operator.frame(photo())
+    assert x.shape == truth.shape
+    assert all(psnr(x.roll(shift, axis), truth) < psnr(x, truth) for shift in (-1, 1) for axis in (1, 2))
+
+
+def test_total_variation_without_noise_is_as_little_smooth_as_it_can():
+    m = genprior.degrade(photo(), "denoise", noise=0.0, seed=0)
+    least = baselines.WEIGHTS[0] * baselines.LEAST_NOISE
+    x, finest = baselines.total_variation_by_noise(m), baselines.total_variation(m, least)
+    assert (x - m.y[0]).abs().max() < 1.1 * (finest - m.y[0]).abs().max()
+
+
+def test_unsupervised_wiener_needs_no_noise():
+    for boundary in ("circular", "valid"):
+        m = genprior.degrade(photo(), "gaussian-deblur", noise=0.01, seed=0, width=1.0, boundary=boundary)
+        truth = m.operator.frame(photo())
+        untold = Measurement(m.y, m.operator, 0.3)
+        x = baselines.wiener_unsupervised(untold)
+        assert torch.equal(x, baselines.wiener_unsupervised(m))
+        assert psnr(x, truth) > psnr(m.y[0], truth)
+        assert all(psnr(x.roll(shift, axis), truth) < psnr(x, truth) for shift in (-1, 1) for axis in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "op", "parameters"),
+    [("tv", "denoise", {}), ("wiener", "gaussian-deblur", {"width": 1.0, "boundary": "circular"})],
+)
+def test_an_oracle_is_not_below_what_the_noise_tells(name, op, parameters):
+    m = genprior.degrade(photo(), op, noise=0.025, seed=0, **parameters)
+    by_noise, oracle = (psnr(BASELINES[each](m, photo()), photo()) for each in (name, f"{name}-oracle"))
+    assert psnr(m.y[0], photo()) < by_noise <= oracle + 0.05  # both choose from a grid
+
+
+def test_a_baseline_says_what_it_suits():
+    m = genprior.degrade(photo(), "denoise", noise=0.02, seed=0)
+    for name in ("bicubic", "biharmonic", "wiener", "wiener-unsupervised", "wiener-oracle"):
+        with pytest.raises(genprior.UnsupportedError, match=r"suits .*, not Denoise"):
+            BASELINES[name](m, photo())
+
+
+def test_bm3d_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bm3d", None)
+    m = genprior.degrade(photo(), "denoise", noise=0.02, seed=0)
+    with pytest.raises(genprior.UnsupportedError, match=r"non-commercial use only: pip install bm3d"):
+        BASELINES["bm3d"](m, photo())
+
+
+def test_bm3d_is_given_what_its_package_takes(monkeypatch):
+    """By a stand-in: (H, W) or (H, W, C) in the units of x, the noise, and a kernel whose middle is its origin."""
+    given = []
+
+    def stand_in(*arguments):
+        given.append(arguments)
+        image = arguments[0]
+        return image[..., 0] if image.shape[-1] == 1 else image  # as theirs: one channel comes back without an axis
+
+    package = types.SimpleNamespace(bm3d=stand_in, bm3d_rgb=stand_in, bm3d_deblurring=stand_in)
+    monkeypatch.setitem(sys.modules, "bm3d", package)
+    for x in (photo(), photo()[:1]):
+        m = genprior.degrade(x, "denoise", noise=0.02, seed=0)
+        torch.testing.assert_close(BASELINES["bm3d"](m, x), m.y[0])
+        image, noise = given[-1]
+        assert noise == 0.02
+        np.testing.assert_allclose(image, m.y[0].movedim(0, -1).numpy(), atol=1e-7)
+        for boundary in ("circular", "valid"):
+            kernel = torch.zeros(4, 3)
+            kernel[2, 1], kernel[0, 0] = 0.7, 0.3  # its origin, at side // 2, and another
+            m = genprior.degrade(x, "deblur", noise=0.02, seed=0, kernel=kernel, boundary=boundary)
+            torch.testing.assert_close(BASELINES["bm3d"](m, x), m.y[0])
+            image, noise, odd = given[-1]
+            assert image.shape[:2] == tuple(m.y.shape[2:]) if boundary == "circular" else (SIDE - 3 + 8, SIDE - 2 + 6)
+            assert (noise, odd.shape) == (0.02, (5, 3))
+            assert odd[2, 1] == pytest.approx(0.7)
+            assert odd[0, 0] == pytest.approx(0.3)

@@ -1,0 +1,95 @@
+"""genprior evaluate: how well images are restored."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from genprior.cli.common import add_operator, parameters_of
+from genprior.cli.degrade import SIMULATION
+
+
+def add(commands) -> None:
+    """`genprior evaluate`."""
+    evaluate = commands.add_parser(
+        "evaluate", help="degrade images, restore them by several methods, compare; call again to go on"
+    )
+    evaluate.add_argument("data", nargs="+", type=Path, help="folder of images, image files, or an .npz file")
+    add_operator(evaluate)
+    evaluate.add_argument("--fraction", type=float, help="of the pixels, for --mask random or stroke")
+    evaluate.add_argument(
+        "--size", type=int, nargs="+", help="of the hole, for --mask box: one number, or height width"
+    )
+    evaluate.add_argument(
+        "--preset", help="a task by name in place of --op, its parameters and --noise; a wrong one lists them"
+    )
+    evaluate.add_argument("--noise", type=float, help="standard deviation on [0, 1], known to all methods")
+    evaluate.add_argument("--prior", default="ddpm", help="name, folder, or family (default: %(default)s)")
+    evaluate.add_argument("--sampler", type=_names, default=["auto"], help="names, as diffpir,dps,mmps (default: auto)")
+    evaluate.add_argument("--baselines", type=_names, default=[], help="classical methods, as tv,bicubic")
+    evaluate.add_argument(
+        "-n", "--n", type=int, default=4, help="samples of each image; torchrun leaves only -n to us (default: 4)"
+    )
+    evaluate.add_argument("--steps", type=int, help="steps of every sampler")
+    evaluate.add_argument("--lpips", action="store_true", help="LPIPS too: an extra, which downloads weights")
+    evaluate.add_argument("--limit", type=int, help="how many images, the first ones")
+    evaluate.add_argument("--crop", type=int, help="side of the square cut from the middle of each image")
+    evaluate.add_argument("--images", default="test_images", help="array of an .npz file (default: %(default)s)")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
+    evaluate.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder for the results; what it holds is not computed again"
+    )
+    evaluate.set_defaults(run=run, op=None)
+
+
+def run(options: argparse.Namespace) -> int:
+    import genprior
+    from genprior.evaluation.presets import PRESETS
+    from genprior.registry import lookup
+
+    if (options.op is None) == (options.preset is None):
+        raise ValueError("Say what is done to the images: --op, or a task by --preset.")
+    if options.preset is not None:
+        lookup("preset", options.preset, PRESETS)
+    evaluation = genprior.evaluate(
+        options.data[0] if len(options.data) == 1 else options.data,
+        options.preset or options.op,
+        options.prior,
+        options.sampler,
+        n=options.n,
+        noise=options.noise,
+        seed=options.seed,
+        steps=options.steps,
+        baselines=options.baselines,
+        lpips=options.lpips,
+        out=options.out,
+        limit=options.limit,
+        crop=options.crop,
+        images=options.images,
+        device=options.device,
+        **_parameters(options),
+    )
+    failed = [row["method"] for row in evaluation.table.rows if row.get("note")]
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"{evaluation}\n{options.out}: table.md, table.csv, images.csv, run.json, contact.png")
+        if failed:
+            print(f"genprior: failed on some images, see the last column: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    if options.mask is not None and Path(options.mask).is_dir():
+        raise ValueError(f"--mask {options.mask} is a folder; give one mask for all images, or random, box or stroke.")
+    parameters = parameters_of(options, Path())
+    parameters |= {name: getattr(options, name) for name in SIMULATION if getattr(options, name) is not None}
+    if "size" in parameters and len(parameters["size"]) == 1:
+        (parameters["size"],) = parameters["size"]
+    return parameters

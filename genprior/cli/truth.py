@@ -1,0 +1,37 @@
+"""genprior evaluate truth: samplers against posteriors that are known."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+SUITES = ("gaussian", "mixture", "flow", "calibration", "supported")  # see genprior.evaluation.report
+
+
+def add(commands) -> None:
+    """`genprior evaluate truth`, one word to argparse."""
+    truth = commands.add_parser("evaluate truth", help="judge samplers by posteriors that are known")
+    truth.add_argument("--suite", nargs="+", choices=SUITES, default=SUITES[:4], help="which (default: the first four)")
+    truth.add_argument("--samplers", help="names, as ddrm,mmps; a wrong one lists them (default: each suite's own)")
+    truth.add_argument("--quick", action="store_true", help="less of everything: all suites in two minutes")
+    truth.add_argument("--data", type=Path, help="flow: .npz whose last train_images are restored (default: its draws)")
+    truth.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    truth.add_argument("-o", "--out", type=Path, help="folder for SUITE.md, SUITE.csv and SUITE.png")
+    truth.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from genprior.evaluation import report
+
+    names = [name.strip() for name in (options.samplers or "").split(",") if name.strip()]
+    for name in options.suite:
+        began = time.perf_counter()
+        found = report.run(name, names, report.Options(options.quick, options.seed, options.data))
+        if not found.table.rows:
+            print(f"{name}: none of {', '.join(found.samplers)} suits its priors.\n", flush=True)
+            continue
+        print(f"{found.markdown()}\n{time.perf_counter() - began:.0f} s\n", flush=True)
+        if options.out:
+            print(f"-> {', '.join(map(str, found.save(options.out)))}\n", flush=True)
+    return 0

@@ -1,0 +1,507 @@
+"""An evaluation is what it says: figures by hand on a Gaussian prior, whose posterior is known; nothing computed twice;
+the same from two processes as from one."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import sys
+import types
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import structural_similarity
+
+import genprior
+from genprior.evaluation import items, machine, perceptual
+from genprior.evaluation.benchmark import image_seed
+from genprior.evaluation.items import differences, digest
+from genprior.evaluation.summary import COLUMNS
+from genprior.evaluation.truth import correlated
+from genprior.operators import Blur, Inpaint, random_mask
+from genprior.priors.exact import Gaussian
+from genprior.samplers.exact import Exact
+
+SHAPE = (1, 16, 16)
+NOISE = 0.05
+DEVIATION = 0.06  # of a pixel: 8 of them fit in [0, 1]
+
+
+def independent():
+    return Gaussian(torch.full(SHAPE, 0.5), torch.full(SHAPE, DEVIATION**2))
+
+
+def smooth():
+    wide = correlated(SHAPE)
+    eigenvalues = wide.covariance.eigenvalues * (DEVIATION / 0.25) ** 2
+    V = wide.covariance.eigenvectors
+    return Gaussian(wide.mean, (V * eigenvalues.flatten()) @ V.T)
+
+
+def draws(prior, n, seed=5):
+    return prior.sample(n, seed=seed).float()
+
+
+def evaluate(x, prior, sampler="exact", **options):
+    return genprior.evaluate(x, "denoise", prior, sampler, **{"noise": NOISE, "n": 3, "progress": False} | options)
+
+
+def rows_of(evaluation):
+    return list(csv.DictReader(io.StringIO(evaluation.images.csv())))
+
+
+def lasting(evaluation):
+    """images.csv without what another run may have otherwise."""
+    return [{k: v for k, v in row.items() if k not in ("seconds", "peak_memory")} for row in rows_of(evaluation)]
+
+
+calls = []
+
+
+@dataclass(frozen=True)
+class Watched(Exact):
+    """Exact, which counts its calls and is stopped in the middle of one."""
+
+    stops_at: int = 10**6
+    error: str = "KeyboardInterrupt"
+
+    def sample(self, prior, measurement, noise):
+        calls.append(1)
+        if len(calls) == self.stops_at:
+            raise {"KeyboardInterrupt": KeyboardInterrupt, "RuntimeError": RuntimeError}[self.error]("out of memory")
+        return super().sample(prior, measurement, noise)
+
+
+@pytest.fixture(autouse=True)
+def _count():
+    calls.clear()
+
+
+def stopping(monkeypatch, at, error="KeyboardInterrupt"):
+    """`Watched`, with the same parameters as when it is not stopped."""
+    monkeypatch.setattr(Watched, "__str__", lambda self: "Watched()")
+    return Watched(stops_at=at, error=error)
+
+
+def test_figures_are_those_computed_by_hand():
+    prior = smooth()
+    x = draws(prior, 3)
+    found = evaluate(x, prior, seed=7, n=4)
+    by_hand = {key: [] for key in ("psnr_sample", "psnr_mean", "ssim_sample", "ssim_mean", "crps")}
+    for i, row in enumerate(rows_of(found)):
+        # the seed in the table is all that it takes
+        m = genprior.degrade(x[i], "denoise", noise=NOISE, seed=int(row["seed"]))
+        samples = genprior.restore(m, prior=prior, sampler="exact", n=4, seed=int(row["seed"])).samples.double().numpy()
+        truth = x[i].double().numpy()
+        for kind, estimate in {"sample": samples[0], "mean": samples.mean(0)}.items():
+            by_hand[f"psnr_{kind}"].append(-10 * np.log10(((estimate - truth) ** 2).mean()))
+            settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+            by_hand[f"ssim_{kind}"].append(structural_similarity(estimate[0], truth[0], **settings))
+        pairs = np.abs(samples[:, None] - samples[None]).sum((0, 1)) / (2 * 4 * 3)
+        by_hand["crps"].append((np.abs(samples - truth).mean(0) - pairs).mean())
+        for key, values in by_hand.items():
+            assert float(row[key]) == pytest.approx(values[i], rel=1e-5)
+        assert (row["image"], row["number"], row["method"], row["evaluations"]) == (str(i), str(i), "exact", "0")
+    (row,) = found.table.rows
+    for key, values in by_hand.items():
+        figure = row[COLUMNS[key]]
+        assert figure.value == pytest.approx(np.mean(values), rel=1e-5)
+        assert figure.error == pytest.approx(np.std(values, ddof=1) / math.sqrt(3), rel=1e-3)
+
+
+def test_exact_samples_of_the_right_prior_have_the_errors_scores_and_coverage_of_theory():
+    prior, N = independent(), 24
+    found = rows_of(evaluate(draws(prior, N), prior))
+    D = N * math.prod(SHAPE)
+    tau = (DEVIATION**2 * NOISE**2 / (DEVIATION**2 + NOISE**2)) ** 0.5
+    keys = ("psnr_sample", "psnr_mean", "crps", "coverage")
+    values = {key: np.array([float(row[key]) for row in found]) for key in keys}
+    # x - mean of n samples ~ N(0, tau^2 (1 + 1 / n)); the sd of the mean of D squares is sqrt(2 / D) of it
+    for kind, factor in {"sample": 2, "mean": 4 / 3}.items():
+        error = (10 ** (-values[f"psnr_{kind}"] / 10)).mean()
+        assert abs(error / (factor * tau**2) - 1) < 4 * (2 / D) ** 0.5
+    # E|x_i - x*| - E|x_i - x_j| / 2 = tau / sqrt(pi) for normal laws
+    assert abs(values["crps"].mean() - tau / math.pi**0.5) < 4 * values["crps"].std() / N**0.5
+    # a pixel counts from 0 to 1 and 0.9 on average: its variance is at most 0.09
+    assert abs(values["coverage"].mean() - 0.9) < 4 * (0.09 / D) ** 0.5
+
+
+def test_methods_are_compared_on_the_same_measurements():
+    prior = smooth()
+    x = draws(prior, 4)
+    mmps = genprior.MMPS(steps=5)
+    found = genprior.evaluate(
+        x, "super-resolution", prior, ["exact", mmps], scale=2, noise=NOISE, n=2, baselines=["bicubic"], progress=False
+    )
+    names = ["exact", str(mmps), "bicubic"]
+    rows = rows_of(found)
+    of = {m: np.array([float(r["psnr_mean"]) for r in rows if r["method"] == m]) for m in names}
+    first, *others = found.table.rows
+    assert [row["method"] for row in found.table.rows] == names
+    assert first["less that of exact, dB"] is None
+    # the first image warms up, and its seconds count for nothing
+    of_exact = [float(row["seconds"]) for row in rows if row["method"] == "exact"]
+    assert first[COLUMNS["seconds"]].value == pytest.approx(np.mean(of_exact[1:]))
+    for row in others:
+        gain = of[row["method"]] - of["exact"]
+        figure = row["less that of exact, dB"]
+        assert figure.value == pytest.approx(gain.mean())
+        assert figure.error == pytest.approx(gain.std(ddof=1) / 2)
+    bicubic = others[1]
+    assert bicubic[COLUMNS["psnr_sample"]] is bicubic[COLUMNS["coverage"]] is None  # it draws no samples
+    assert others[0][COLUMNS["evaluations"]] == 2 * mmps.evaluations > 0
+
+
+def test_one_sample_has_neither_coverage_nor_crps():
+    found = evaluate(draws(independent(), 2), independent(), n=1)
+    (row,) = found.table.rows
+    assert COLUMNS["coverage"] not in row
+    assert row[COLUMNS["psnr_sample"]] == row[COLUMNS["psnr_mean"]]
+
+
+def test_an_image_is_alone_whatever_the_others_are():
+    prior = smooth()
+    x = draws(prior, 4)
+    assert lasting(evaluate(x, prior, limit=2)) == lasting(evaluate(x[:2], prior)) == lasting(evaluate(x, prior))[:2]
+    assert len({image_seed(seed, i) for seed in range(20) for i in range(20)}) == 400
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
+    prior = smooth()
+    x = draws(prior, 5)
+    whole = evaluate(x, prior, stopping(monkeypatch, 10**6))
+    assert len(calls) == 5
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(x, prior, stopping(monkeypatch, 3), out=tmp_path)
+    assert not (tmp_path / "table.md").exists()
+    assert len(calls) == 3
+    calls.clear()
+    rest = evaluate(x, prior, stopping(monkeypatch, 10**6), out=tmp_path)
+    assert len(calls) == 3  # two were done, and the third, in which it was stopped, is lost
+    assert lasting(rest) == lasting(whole)
+    calls.clear()
+    again = evaluate(x, prior, stopping(monkeypatch, 10**6), out=tmp_path)
+    assert calls == []
+    assert again.images.csv() == rest.images.csv()  # seconds and memory too
+    assert again.table.markdown() == rest.table.markdown()
+    assert again.contact.tobytes() == rest.contact.tobytes()
+
+
+def test_a_result_is_whole_or_not_there(tmp_path, monkeypatch):
+    prior = independent()
+    x = draws(prior, 2)
+    replace = items.os.replace
+
+    def killed(source, target):
+        if str(target).endswith("000001-exact.json"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(items.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(x, prior, out=tmp_path)
+    assert sorted(p.name for p in (tmp_path / "items").glob("*.json")) == ["000000-exact.json"]
+    assert not list((tmp_path / "items").glob(".*"))
+    monkeypatch.setattr(items.os, "replace", replace)
+    assert lasting(evaluate(x, prior, out=tmp_path)) == lasting(evaluate(x, prior))
+
+
+def test_more_images_and_methods_cost_only_themselves(tmp_path, monkeypatch):
+    prior = smooth()
+    x = draws(prior, 4)
+    sampler = stopping(monkeypatch, 10**6)
+    evaluate(x, prior, sampler, out=tmp_path, limit=2)
+    assert len(calls) == 2
+    found = evaluate(x, prior, [sampler, "exact"], out=tmp_path)
+    assert len(calls) == 4
+    assert [row["images"] for row in found.table.rows] == [4, 4]
+    fewer = evaluate(x, prior, "exact", out=tmp_path, limit=3)
+    assert [(row["method"], row["images"]) for row in fewer.table.rows] == [("exact", 3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n": 2}, "n was 3 and is 2"),
+        ({"noise": 0.06}, "noise was 0.05 and is 0.06"),
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"crop": 12}, "crop was None and is 12"),
+        ({"prior": smooth()}, "prior_sha256 was '"),
+        ({"op": "inpaint", "mask": "random", "fraction": 0.3}, "op was 'denoise' and is 'inpaint'"),
+        ({"data": draws(independent(), 2, seed=6)}, "of image 0, the values was '"),
+        ({"sampler": stopping}, "Watched was 'Watched()' and is 'Watched(stops_at=7"),
+    ],
+)
+def test_other_settings_are_refused_and_named(change, words, tmp_path, monkeypatch):
+    prior = independent()
+    arguments = {"data": draws(prior, 2), "op": "denoise", "prior": prior, "sampler": "exact"}
+    options = {"noise": NOISE, "n": 3, "progress": False, "out": tmp_path}
+    if change.get("sampler") is stopping:
+        monkeypatch.setitem(genprior.samplers.SAMPLERS, "Watched", Watched)
+        arguments["sampler"] = "Watched"
+        monkeypatch.setattr(Watched, "__str__", lambda self: "Watched()")
+        genprior.evaluate(**arguments, **options)
+        monkeypatch.setattr(Watched, "__str__", lambda self: "Watched(stops_at=7)")
+        change = {}
+    else:
+        genprior.evaluate(**arguments, **options)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="holds an evaluation with other settings") as error:
+        genprior.evaluate(**arguments | options | change)
+    assert words in str(error.value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "table.md").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"holds table\.md but no run\.json"):
+        evaluate(draws(independent(), 1), independent(), out=tmp_path)
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match="not of an evaluation"):
+        evaluate(draws(independent(), 1), independent(), out=tmp_path)
+    assert (tmp_path / "table.md").read_text() == "precious"
+
+
+def test_a_method_that_does_not_suit_says_why_and_the_others_go_on(tmp_path):
+    prior = smooth()
+    x = draws(prior, 2)
+    found = genprior.evaluate(
+        x, "gaussian-deblur", prior, ["ddrm", "exact"], noise=NOISE, n=2, width=0.6, baselines=["bicubic", "wiener"],
+        out=tmp_path, progress=False,
+    )  # fmt: skip
+    ddrm, exact, bicubic, wiener = found.table.rows
+    assert ddrm["images"] == bicubic["images"] == 0
+    assert "has no SVD in closed form" in ddrm["note"]
+    assert bicubic["note"] == "suits SuperResolution, not Blur"
+    assert exact["images"] == wiener["images"] == 2
+    assert exact["note"] is wiener["note"] is None
+    assert "less that of ddrm, dB" not in wiener  # there is nothing to compare with
+    assert all(bool(row["note"]) != bool(row["psnr_mean"]) for row in rows_of(found))
+
+
+def test_what_ran_out_of_memory_is_noted_and_tried_again(tmp_path, monkeypatch):
+    prior = smooth()
+    x = draws(prior, 3)
+    found = evaluate(x, prior, stopping(monkeypatch, 2, "RuntimeError"), out=tmp_path)
+    (row,) = found.table.rows
+    assert row["images"] == 2
+    assert row["note"] == "1 of 3 failed: out of memory"
+    calls.clear()
+    found = evaluate(x, prior, stopping(monkeypatch, 10**6), out=tmp_path)
+    assert len(calls) == 1
+    assert found.table.rows[0]["images"] == 3
+    assert "note" not in found.table.rows[0]
+
+
+def test_run_json_has_what_it_takes_to_run_it_again(tmp_path):
+    prior = smooth()
+    x = draws(prior, 2)
+    methods = [Exact(), "diffpir"]
+    options = {"noise": NOISE, "n": 2, "seed": 3, "mask": "random", "fraction": 0.4}
+    found = genprior.evaluate(x, "inpaint", prior, methods, **options, out=tmp_path / "a", progress=False)
+    run = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert run == json.loads(json.dumps(found.run))
+    settings = run["settings"]
+    assert settings["versions"].keys() == {"genprior", "torch", "deepinv", "kornia", "scikit-image"}
+    assert settings["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert (settings["op"], settings["parameters"]) == ("inpaint", {"mask": "random", "fraction": 0.4})
+    assert (settings["noise"], settings["n"], settings["seed"], settings["device"]) == (NOISE, 2, 3, "cpu")
+    assert "[0, 1]" in run["noise_unit"]
+    assert run["methods"] == {"Exact()": "Exact()", "diffpir": str(genprior.DiffPIR())}
+    assert run["command"]
+    for i, image in enumerate(run["images"]):
+        m = genprior.degrade(x[i], "inpaint", mask="random", fraction=0.4, noise=NOISE, seed=image["seed"])
+        assert image["sha256"] == hashlib.sha256(x[i].numpy().tobytes()).hexdigest()
+        assert image["mask_sha256"] == hashlib.sha256(m.operator.mask.numpy().tobytes()).hexdigest()
+    assert run["images"][0]["mask_sha256"] != run["images"][1]["mask_sha256"]
+    # what run.json says gives the same again
+    options = {key: settings[key] for key in ("noise", "n", "seed", "crop", "lpips")} | settings["parameters"]
+    again = genprior.evaluate(x, settings["op"], prior, methods, **options, progress=False)
+    assert lasting(again) == lasting(found)
+    # and what a user saves elsewhere is what was written
+    found.save(tmp_path / "b")
+    for name in ("table.md", "table.csv", "images.csv", "run.json", "contact.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        found.save(tmp_path / "b")
+
+
+def test_the_contact_sheet_shows_truth_measurement_means_and_samples(tmp_path):
+    prior = smooth()
+    x = draws(prior, 5)
+    found = evaluate(x, prior, ["exact", Exact()], n=2, out=tmp_path)
+    sheet = np.asarray(Image.open(tmp_path / "contact.png")).astype(float) / 255
+    side, pad = 96, 4
+    assert np.asarray(found.contact).shape == (22 + 4 * (side + pad) - pad, 6 * (side + pad) - pad, 3)
+
+    def cell(row, column):
+        top, left = 22 + row * (side + pad), column * (side + pad)
+        return sheet[top : top + side : 6, left : left + side : 6, 0]
+
+    for i in range(4):
+        np.testing.assert_allclose(cell(i, 0), x[i, 0], atol=0.51 / 255)
+        seed = image_seed(0, i)
+        m = genprior.degrade(x[i], "denoise", noise=NOISE, seed=seed)
+        np.testing.assert_allclose(cell(i, 1), m.y[0, 0].clamp(0, 1), atol=0.51 / 255)
+        result = genprior.restore(m, prior=prior, sampler="exact", n=2, seed=seed)
+        np.testing.assert_allclose(cell(i, 2), result.mean[0], atol=0.51 / 255)
+        np.testing.assert_allclose(cell(i, 3), result.samples[0, 0], atol=0.51 / 255)
+
+
+def test_data_are_folders_files_arrays_and_lists_and_crops_their_middle(tmp_path):
+    prior = independent()
+    pixels = (np.arange(3 * 20 * 24).reshape(3, 20, 24) % 251).astype(np.uint8)
+    for i, name in enumerate(["b.png", "a.png", "deep/c.png"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels[i]).save(tmp_path / name)
+    np.savez(tmp_path / "data.npz", test_images=pixels, others=pixels[:1])
+    as_list = [tmp_path / "b.png", Image.fromarray(pixels[1]), torch.from_numpy(pixels[2] / 255.0)[None]]
+
+    def truths(data, **options):
+        run = evaluate(data, prior, crop=16, **options).run
+        return [(image["name"], image["sha256"]) for image in run["images"]]
+
+    expected = [
+        hashlib.sha256((each[2:18, 4:20].astype(np.float32) / np.float32(255)).tobytes()).hexdigest() for each in pixels
+    ]
+    assert truths(tmp_path) == [("a.png", expected[1]), ("b.png", expected[0]), ("deep/c.png", expected[2])]
+    assert truths(tmp_path, limit=1) == [("a.png", expected[1])]
+    assert truths(tmp_path / "data.npz") == [(str(i), expected[i]) for i in range(3)]
+    assert truths(tmp_path / "data.npz", images="others") == [("0", expected[0])]
+    assert [name for name, _ in truths(as_list)] == ["b.png", "1", "2"]
+    assert [h for _, h in truths(as_list)][:2] == expected[:2]
+    assert [h for _, h in truths(list(torch.from_numpy(pixels[:, None] / np.float32(255))))] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"op": "denoize"}, ValueError, "Did you mean 'denoise'"),
+        ({"op": "dps-sr"}, ValueError, "Did you mean 'dps-sr4'"),
+        ({"op": "photo-sr4", "scale": 2}, ValueError, "brings its own parameters; leave scale out"),
+        ({"sampler": "exakt"}, ValueError, "Did you mean 'exact'"),
+        ({"sampler": ["exact", "mmsp"]}, ValueError, "Did you mean 'mmps'"),
+        ({"sampler": [], "baselines": []}, ValueError, "nothing to evaluate"),
+        ({"baselines": ["biharmnic"]}, ValueError, "Did you mean 'biharmonic'"),
+        ({"prior": "dpm"}, ValueError, "Unknown prior 'dpm'"),
+        ({"prior": 3}, TypeError, "prior is a name, a folder or a Prior"),
+        ({"noise": None}, ValueError, "Give noise="),
+        ({"noise": torch.ones(2)}, ValueError, "one noise level"),
+        ({"n": 0}, ValueError, "the number of samples of each image"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"limit": 0}, ValueError, "limit"),
+        ({"crop": 17}, ValueError, "image 0 is 16 x 16, smaller than crops of 17 x 17"),
+        ({"crop": 10}, ValueError, "SSIM needs 11 x 11"),
+        ({"op": "gaussian-deblur", "width": 1.0}, ValueError, "image 0: 10 x 10 pixels of it are restored"),
+        ({"op": "gaussian-deblur"}, TypeError, "gaussian-deblur takes width"),
+        ({"data": []}, ValueError, "no images"),
+        ({"data": 5}, TypeError, "data is a folder"),
+        ({"data": [torch.zeros(1, 16, 16), torch.full((1, 16, 16), 3.0)]}, ValueError, "image 1: "),
+        (
+            {"op": "photo-sr4", "data": [torch.zeros(1, 16, 16), torch.zeros(1, 20, 20)]},
+            ValueError,
+            r"smaller side of the images, and there are \[16, 20\]; give crop=",
+        ),
+        ({"data": [torch.zeros(1, 28, 28), torch.zeros(1, 32, 32)], "prior": "ddpm"}, ValueError, "several priors"),
+    ],
+)
+def test_errors_come_before_anything_is_computed_and_say_what_to_do(arguments, error, words, tmp_path):
+    prior = independent()
+    defaults = {"data": draws(prior, 1), "op": "denoise", "prior": prior, "sampler": Watched(), "noise": NOISE, "n": 2}
+    with pytest.raises(error, match=words):
+        genprior.evaluate(**defaults | arguments, out=tmp_path / "out", progress=False)
+    assert calls == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_lpips_is_an_extra_that_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    perceptual.network.cache_clear()
+    with pytest.raises(genprior.UnsupportedError, match=r'pip install "genprior\[lpips\]".*downloads the weights'):
+        evaluate(draws(independent(), 1), independent(), lpips=True)
+
+
+def test_lpips_is_measured_where_it_is_installed(monkeypatch):
+    """By a stand-in that keeps what the package is given: the mean squared distance on [-1, 1]."""
+
+    class LPIPS(torch.nn.Module):
+        def __init__(self, net, verbose):
+            super().__init__()
+            assert net == "vgg"
+            self.weight = torch.nn.Parameter(torch.rand(1))
+
+        def forward(self, a, b, normalize):
+            assert a.shape == b.shape == (1, 3, *SHAPE[1:])
+            assert normalize
+            return (2 * a - 2 * b).square().mean().reshape(1, 1, 1, 1)
+
+    monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=LPIPS))
+    version = machine.importlib.metadata.version
+    monkeypatch.setattr(machine.importlib.metadata, "version", lambda name: "0" if name == "lpips" else version(name))
+    perceptual.network.cache_clear()
+    state = torch.random.get_rng_state()
+    found = evaluate(draws(independent(), 2), independent(), lpips=True)
+    perceptual.network.cache_clear()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert found.run["settings"]["versions"]["lpips"] == "0"
+    for row in rows_of(found):
+        for kind in ("sample", "mean"):
+            assert float(row[f"lpips_{kind}"]) == pytest.approx(4 * 10 ** (-float(row[f"psnr_{kind}"]) / 10), rel=1e-5)
+
+
+def test_global_random_state_is_left_alone():
+    torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    genprior.evaluate(
+        draws(independent(), 1), "gaussian-deblur", independent(), "exact", noise=NOISE, width=0.5, boundary="circular",
+        baselines=["wiener-unsupervised", "wiener"], progress=False,
+    )  # fmt: skip
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+
+
+def test_digests_tell_things_apart_and_nothing_else():
+    a, b = independent(), independent()
+    assert digest(a) == digest(b)
+    b.mean[0, 3, 3] += 1e-6
+    assert digest(a) != digest(b)
+    b = independent()
+    b.spread_of_labels = 3  # any parameter of its own
+    assert digest(a) != digest(b)
+    mask = random_mask((8, 8), 0.5)
+    assert digest(Inpaint(mask, (1, 8, 8))) == digest(Inpaint(mask.clone(), (1, 8, 8)))
+    assert digest(Inpaint(mask, (1, 8, 8))) != digest(Inpaint(~mask, (1, 8, 8)))
+    kernel = torch.ones(3, 3) / 9
+    blurs = [Blur(kernel, (1, 8, 8), boundary) for boundary in ("valid", "circular")]
+    assert len({digest(blur) for blur in [*blurs, Blur(kernel / 2, (1, 8, 8))]}) == 3
+    blurs[0](torch.zeros(1, 1, 8, 8))  # what it keeps for later is no part of it
+    assert digest(blurs[0]) == digest(Blur(kernel, (1, 8, 8)))
+
+
+def test_differences_are_named_by_their_place():
+    stored = {"a": 1, "b": {"c": [1, 2], "d": "x"}}
+    assert differences(stored, stored) == []
+    assert differences(stored, {"a": 1, "b": {"c": [1, 3], "d": "x"}, "e": 0}) == [
+        "b c was [1, 2] and is [1, 3]",
+        "e was None and is 0",
+    ]
+
+
+def test_peak_memory_of_the_cpu_grows_with_what_is_held():
+    cpu = torch.device("cpu")
+    before = machine.peak_memory(cpu)
+    held = torch.ones(64 * 2**18)  # 64 MiB beyond all that was ever held, unless more was and is free again
+    after = machine.peak_memory(cpu)
+    assert before <= after
+    assert after >= held.numel() * 4 / 2**20
+
+
+def test_evaluate_is_not_the_module_of_its_name():
+    import genprior.evaluation
+
+    assert callable(genprior.evaluate)
+    assert isinstance(genprior.evaluation, types.ModuleType)

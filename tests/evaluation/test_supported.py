@@ -1,0 +1,99 @@
+"""What is said to go together does, and what is said not to is refused, cell by cell."""
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from genprior.evaluation import supported as module
+from genprior.evaluation.supported import SHAPE, examples, supported, table
+from genprior.evaluation.truth import operators
+from genprior.noise import Noise
+from genprior.operators import Inpaint, Measurement
+from genprior.priors.base import UnsupportedError
+from genprior.samplers import SAMPLERS
+from genprior.samplers.base import Sampler
+
+PRIORS = examples()
+OPERATORS = operators(SHAPE)
+# Of the parameters that cost time, the least that each may be; "steps" is the first that the sampler takes.
+LEAST = {"particles": 2} | dict.fromkeys(
+    (
+        *("iterations", "ode_steps", "prior_steps", "jump", "resamplings", "restarts"),
+        *("burn_in", "refreshes", "descend", "probes", "leapfrog", "anneal"),
+    ),
+    1,
+)
+STEPS = (1, 4, 8)
+
+
+def least(name: str) -> Sampler:
+    """The sampler of that name at the least cost."""
+    sampler = SAMPLERS[name]()
+    known = {field.name for field in dataclasses.fields(sampler)}
+    for steps in STEPS:
+        try:
+            return dataclasses.replace(sampler, **{k: v for k, v in (LEAST | {"steps": steps}).items() if k in known})
+        except ValueError:
+            continue
+    raise AssertionError(f"{name} has parameters that this test does not know")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("family", PRIORS)
+def test_what_is_said_to_go_together_does(family, name):
+    """A cell that is said to work gives finite draws, one that is not raises."""
+    prior, sampler = PRIORS[family], least(name)
+    for operator in OPERATORS.values():
+        y = operator(0.5 + 0.1 * Noise(0, [0, 1])(torch.empty(2, *SHAPE)))
+        measurement = Measurement(y, operator, 0.1)
+        with torch.no_grad():
+            if supported(prior, sampler, operator) is None:
+                draws = sampler(prior, measurement, Noise(0, [0, 1]))
+                assert draws.shape == (2, *SHAPE)
+                assert torch.isfinite(draws).all()
+            else:
+                with pytest.raises((UnsupportedError, ValueError)):
+                    sampler(prior, measurement, Noise(0, [0, 1]))
+
+
+def test_reasons_name_what_is_missing():
+    def reason(family, name, kind):
+        return supported(PRIORS[family], SAMPLERS[name], OPERATORS[kind])
+
+    assert reason("gaussian", "exact", "inpaint") is None
+    assert reason("gan", "mmps", "inpaint") == "the prior has no denoise"
+    assert reason("gaussian", "ddrm", "valid blur") == "the operator has no svd"
+    assert reason("gaussian", "repaint", "super-resolution") == "the operator has no projection"
+    assert reason("nf", "ula", "inpaint") == "the prior's energy is not finite everywhere"
+    grey = Inpaint(torch.zeros(8, 8), (1, 8, 8))
+    assert supported(PRIORS["gan"], SAMPLERS["latent"], grey) == (
+        "the prior is of images of (3, 8, 8), the operator of (1, 8, 8)"
+    )
+
+
+def test_table_says_the_same():
+    """Every cell, read back: "all", "none", "all but …" or a list of the operators."""
+    rows = {row["sampler"]: row for row in table().rows}
+    assert list(rows) == list(SAMPLERS)
+    for name, row in rows.items():
+        for family, prior in PRIORS.items():
+            named = {kind for kind in OPERATORS if re.search(rf"\b{kind}(,|$)", row[family])}
+            said = set(OPERATORS) - named if row[family].startswith("all") else named
+            works = {kind for kind, A in OPERATORS.items() if supported(prior, SAMPLERS[name], A) is None}
+            assert said == works, (name, family)
+
+
+def test_every_family_has_an_example():
+    """Those that can be stored, and no prior of the table that none of them is."""
+    from genprior.priors.store import FAMILIES
+
+    assert {type(prior) for prior in PRIORS.values()} >= set(FAMILIES.values())
+    assert set(FAMILIES) <= set(PRIORS)
+
+
+def test_examples_leave_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    module.examples()
+    assert torch.equal(torch.get_rng_state(), before)
