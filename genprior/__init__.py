@@ -12,6 +12,7 @@ _HOME = {
     "Restoration": "genprior.restoration",
     "Measurement": "genprior.operators.base",
     "load_prior": "genprior.priors.store",
+    "push_to_hub": "genprior.priors.hub",
     "UnsupportedError": "genprior.priors.base",
     "supports": "genprior.priors.base",
     "Gaussian": "genprior.priors.exact",

@@ -66,6 +66,39 @@ def test_selected_rows_go_on_from_the_same_step():
     assert torch.equal(part(image(2)), whole(image(3))[[2, 1]])
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 1, 200, 200), (2, 2**17)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_made_ahead_are_those_made_one_by_one(shape, dtype):
+    """A part is made anew for each step, and makes nothing ahead; calls of other kinds come between."""
+    noise, like = Noise(1, [4, 2], [0, 7]), torch.zeros(shape, dtype=dtype)
+    for k in range(24):
+        part = noise.select(torch.tensor([0, 1]))
+        if k in (3, 13, 14):
+            assert torch.equal(noise.uniform(like), part.uniform(like))
+        elif k in (9, 20):
+            assert torch.equal(noise(like[:, :1]), part(like[:, :1]))
+        else:
+            assert torch.equal(noise(like), part(like))
+
+
+def test_no_more_steps_are_made_ahead_than_were_asked_for_in_a_row(monkeypatch):
+    made = []
+
+    def counted(counter, key):
+        made.append(counter[1].flatten().tolist())
+        return philox(counter, key)
+
+    monkeypatch.setattr("genprior.noise.philox", counted)
+    noise = Noise(0, [0])
+    for _ in range(20):
+        noise(torch.zeros(1, 8))
+    for _ in range(2):
+        noise(torch.zeros(1, 4))
+        noise(torch.zeros(1, 8))
+    assert [len(steps) for steps in made] == [1, 2, 4, 8, 8, 1, 1, 1, 1]
+    assert [steps[0] for steps in made] == [0, 1, 3, 7, 15, 20, 21, 22, 23]
+
+
 def test_sample_is_0_by_default():
     assert torch.equal(Noise(1, [4, 2])(image(2)), Noise(1, [4, 2], [0, 0])(image(2)))
 

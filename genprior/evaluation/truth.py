@@ -186,8 +186,12 @@ def judge(
         seed: of the draws; the measurement is always the same.
     """
     one = measure(prior, operator, noise)
-    x = draw(sampler, prior, one, n, seed)
-    mean, S = moments(prior.posterior(one))
+    return compare(draw(sampler, prior, one, n, seed), prior.posterior(one), operator)
+
+
+def compare(x: Tensor, posterior: Gaussian, operator: LinearOperator) -> Judgement:
+    """Draws (U, b, D), in U independent groups, against the posterior of a measurement by that operator."""
+    mean, S = moments(posterior)
 
     def figures(V: Tensor) -> Part | None:
         if not len(V):
@@ -296,10 +300,10 @@ def gaussian_suite(samplers: Mapping[str, Sampler], *, quick: bool = False, seed
 
     Arguments:
         samplers: name -> sampler.
-        quick: 100 draws of the correlated prior, with three operators and one noise level, in place of 1000 of all.
+        quick: 100 draws of the correlated prior, with three operators and one noise level, in place of 500 of all.
         seed: of the draws.
     """
-    n, noises, kinds, priors = (1000, NOISES, list(operators()), PRIORS)
+    n, noises, kinds, priors = 500, NOISES, list(operators()), PRIORS
     if quick:
         n, noises, kinds, priors = 100, (0.1,), KINDS, {"correlated": correlated}
     rows = []

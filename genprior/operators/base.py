@@ -70,7 +70,9 @@ class LinearOperator(ABC):
             y: (B, *measurement_shape).
             gamma: > 0, float or (B, 1, 1, 1); as large as one likes.
         """
-        return z + self.adjoint(self.solve(y - self(z), 1 / gamma))
+        self._check("an image", z, self.image_shape)
+        self._check("a measurement", y, self.measurement_shape)
+        return self._prox(z, y, _as_variance(1 / gamma, y))
 
     def svd(self) -> SVD:
         """A = U diag(s) V^T with real orthonormal transforms.
@@ -109,6 +111,9 @@ class LinearOperator(ABC):
 
     def _solve(self, v: Tensor, c: float | Tensor) -> Tensor:
         return cg(lambda u: self._forward(self._adjoint(u)) + c * u, v, iterations=self.iterations)
+
+    def _prox(self, z: Tensor, y: Tensor, c: float | Tensor) -> Tensor:
+        return z + self._adjoint(self._solve(y - self._forward(z), c))
 
     def _check(self, what: str, a: Tensor, shape: Shape) -> None:
         name = type(self).__name__

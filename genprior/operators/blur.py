@@ -110,6 +110,14 @@ class Blur(LinearOperator):
 
         return cg(normal, v, iterations=self.iterations, preconditioner=precondition)
 
+    def _prox(self, z: Tensor, y: Tensor, c: float | Tensor) -> Tensor:
+        if self.boundary == "valid":
+            return super()._prox(z, y, c)
+        transfer, power, floor = self._transfer.like(z)
+        residual = torch.fft.rfft2(y) - transfer * torch.fft.rfft2(z)
+        gain = transfer.conj() * _reciprocal(power + c, floor)
+        return z + torch.fft.irfft2(gain * residual, s=self._grid)
+
     def svd(self) -> SVD:
         """V is the Hartley transform, s = |k^|, and U the Hartley transform, then the phase of k^ ("circular" only)."""
         if self.boundary == "valid":

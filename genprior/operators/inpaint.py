@@ -51,6 +51,10 @@ class Inpaint(LinearOperator):
         _, keep = self._masks.like(v)
         return divide(v, keep + c)
 
+    def _prox(self, z: Tensor, y: Tensor, c: float | Tensor) -> Tensor:
+        hole, _ = self._masks.like(z)
+        return torch.where(hole, z, z + (y - z) / (1 + c))
+
     def svd(self) -> SVD:
         """V is the identity, s = keep, and U the identity on what is kept."""
         _, keep = self._masks.value

@@ -49,6 +49,7 @@ class SuperResolution(LinearOperator):
         self.measurement_shape = (C, h, w)
         self._maps = Constant(lambda: (reduction(H, scale), reduction(W, scale)))
         self._factors = Constant(lambda: tuple(f for R in self._maps.value for f in _decompose(R)))
+        self._eigenvalues = Constant(lambda: (torch.outer(self._factors.value[1], self._factors.value[4]) ** 2,))
         self._inverses = Constant(lambda: tuple(torch.linalg.pinv(R) for R in self._maps.value))
 
     @classmethod
@@ -71,9 +72,9 @@ class SuperResolution(LinearOperator):
         return P_h @ y @ P_w.mT
 
     def _solve(self, v: Tensor, c: float | Tensor) -> Tensor:
-        U_h, s_h, _, U_w, s_w, _ = self._factors.like(v)
-        eigenvalues = torch.outer(s_h, s_w) ** 2 + c
-        return U_h @ (U_h.mT @ v @ U_w / eigenvalues) @ U_w.mT
+        U_h, _, _, U_w, _, _ = self._factors.like(v)
+        (eigenvalues,) = self._eigenvalues.like(v)
+        return U_h @ (U_h.mT @ v @ U_w / (eigenvalues + c)) @ U_w.mT
 
     def svd(self) -> SVD:
         """The SVD of a Kronecker product is that of its factors; V is square, s is 0 beyond the first (h, w)."""

@@ -19,6 +19,7 @@ from genprior.priors.exact import Gaussian
 from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
+from genprior.priors.hub import fetch, is_hub_name
 from genprior.priors.patches import PatchFlow
 from genprior.priors.vae import VAE
 from genprior.registry import lookup
@@ -40,7 +41,7 @@ BUILDERS: dict[str, Callable[..., Prior]] = {
     "gaussian-field": GaussianField.blank,
 }
 BUNDLED = Path(__file__).parent / "bundled"
-ELSE = "or a folder that holds a trained prior"
+ELSE = "or a folder that holds a trained prior, or owner/name on the Hugging Face Hub"
 
 
 def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool = False) -> None:
@@ -104,15 +105,16 @@ def load_prior(
     """A prior by name, family or folder, its network in bfloat16 where the device computes faster in it.
 
     Arguments:
-        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; or a folder written by `genprior train`.
-            A family means its bundled prior of images of just this shape if there is one (a 28 x 28 grey digit has
-            "-mnist"), else the one of images of any size ("-photo"), which takes grey ones as colour.
+        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`; or
+            the "owner/name" of a prior on the Hugging Face Hub, where `owner` is no folder. Only then is anything
+            downloaded. A family means its bundled prior of images of just this shape if there is one (a 28 x 28 grey
+            digit has "-mnist"), else the one of images of any size ("-photo"), which takes grey ones as colour.
         device: where to put it.
         image_shape: (C, H, W) of the images that a family is asked for; None for its prior of images of any size, or
             if it has none, the first by name.
 
     Raises:
-        ValueError: there is no such prior, or none of the family fits the images.
+        ValueError: there is no such prior, or none of the family fits the images, or the Hub cannot be reached.
     """
     device = torch.device(device)
     prior = read_prior(find_prior(name, image_shape)).to(device, memory_format=torch.channels_last)
@@ -129,7 +131,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None) -> Path:
-    """The folder of a prior by name, family or path, see `load_prior`."""
+    """The folder of a prior by name, family, path or repository, see `load_prior`."""
     names = bundled()
     if isinstance(name, str):
         family = [other for other in names if other.startswith(f"{name}-")]
@@ -137,6 +139,8 @@ def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None
             return BUNDLED / (name if name in names else _fitting(name, family, image_shape))
     if Path(name).is_dir():
         return Path(name)
+    if isinstance(name, str) and is_hub_name(name) and not Path(name).parent.is_dir():
+        return fetch(name)
     return lookup("prior", str(name), {other: BUNDLED / other for other in names}, hint=ELSE)
 
 

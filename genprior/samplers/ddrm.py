@@ -80,22 +80,25 @@ def begin_at_y(svd: SVD, measurement: Measurement, x: Tensor, sigma: float, nois
 
 
 def spectral_step(svd: SVD, measurement: Measurement, noise: Noise, eta: float, eta_b: float, eta_c: float) -> Step:
-    """(x_t, x_hat, sigma, sigma') -> x' = x_hat + a (x_t - x_hat) + b (y - s x_hat) + w n; see `DDRM` for a, b, w."""
+    """(x_t, x_hat, sigma, sigma') -> x' = x_hat + a (x_t - x_hat) + b (y - s x_hat) + w n; see `DDRM` for a, b and w."""
     y = svd.Ut(measurement.y)
     s = svd.singular_values.to(y)
     level = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device)
     unseen = (s == 0).to(y)
+    sees_all = not unseen.any()  # one transform less in each step
     eta_noisier = eta_c * unseen + eta * (1 - unseen)
     b_noisier = math.sqrt(1 - eta**2) * (1 - unseen) / level
     b_finer = divide(eta_b, s)
+    variance_finer = (b_finer * level) ** 2
 
     def step(x_t: Tensor, x_hat: Tensor, sigma: float, sigma_next: float) -> Tensor:
         noisier = s * sigma_next < level
-        w_finer = (sigma_next**2 - (b_finer * level) ** 2).clamp_min(0).sqrt()
+        w_finer = (sigma_next**2 - variance_finer).clamp_min(0).sqrt()
         a = math.sqrt(1 - eta_c**2) * sigma_next / sigma * unseen
         b = torch.where(noisier, sigma_next * b_noisier, b_finer)
         w = torch.where(noisier, sigma_next * eta_noisier, w_finer)
-        x_t, x_hat = svd.Vt(x_t), svd.Vt(x_hat)
-        return svd.V(x_hat + a * (x_t - x_hat) + b * (y - s * x_hat) + w * noise(x_hat))
+        kept = 0 if sees_all else a * svd.Vt(x_t - x_hat)
+        x_hat = svd.Vt(x_hat)
+        return svd.V(x_hat + kept + b * (y - s * x_hat) + w * noise(x_hat))
 
     return step

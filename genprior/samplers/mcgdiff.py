@@ -10,22 +10,23 @@ from torch import Tensor
 
 from genprior.linalg import divide
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_integer, as_number
+from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
-from genprior.samplers.base import Denoiser, Sampler
+from genprior.samplers.base import Denoiser
 from genprior.samplers.integrate import geometric
-from genprior.samplers.particles import draw_from_clouds, effective_size, in_chunks, systematic
+from genprior.samplers.particles import Clouds, draw_from_clouds, effective_size, in_chunks, systematic
 
 
 @dataclass(frozen=True)
-class MCGDiff(Sampler):
+class MCGDiff(Clouds):
     """Condition each coordinate of V^T x_t, A = U diag(s) V^T, on what y says of it, at the level where both agree.
 
-    At its own level noise / s, a coordinate of x_t has the law of y / s: y is an observation of the diffusion itself.
+    At the level noise / s, a coordinate of x_t has the law of y / s: y is an observation of the diffusion itself. A
+    coordinate's own level is the first of the schedule not above noise / s: there y / s is x_t and what noise is left.
     Above it, with sigma' the next level, mu and f^2 the mean and variance of the ancestral step, and in the coordinates
     of V^T,
 
-        g_sigma(x) = N(y / s; x, c^2),  c^2 = sigma^2 - (noise / s)^2 + kappa (unit^2 + (noise / s)^2)
+        g_sigma(x) = N(y / s; x, c^2),  c^2 = (sigma^2 - own^2) + ((noise / s)^2 - own^2) + kappa (unit^2 + own^2)
         weigh        w = N(y / s; mu, f^2 + c'^2) / g_sigma(x_t), over the coordinates not yet below their level
         resample
         propose      x' = K y / s + (1 - K) mu + sqrt(1 - K) f n,  K = f^2 / (f^2 + c'^2)
@@ -44,7 +45,6 @@ class MCGDiff(Sampler):
         unit: half the range of x, of 1 in the paper.
     """
 
-    clouds: ClassVar[bool] = True
     needs_operator: ClassVar[str | None] = "svd"
 
     steps: int = 100
@@ -55,20 +55,13 @@ class MCGDiff(Sampler):
 
     def __post_init__(self):
         super().__post_init__()
-        as_integer("particles", self.particles, 1, math.inf)
-        as_number("kappa", self.kappa, 1e-12, 1)
+        as_number("kappa", self.kappa, 0, 1)
         as_number("eta", self.eta, 1e-6, 1)
         as_number("unit", self.unit, 1e-12, math.inf)
 
     @property
     def evaluations(self) -> int:
         return self.steps
-
-    def cost(self, measurement: Measurement, n: int) -> int:
-        return math.ceil(self.evaluations * self.chains(n) / n)
-
-    def chains(self, n: int) -> int:
-        return max(self.particles, n)
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
@@ -101,23 +94,24 @@ class MCGDiff(Sampler):
         s = svd.singular_values.to(centre)
         y_bar = divide(svd.Ut(measurement.y), s)
         noise_bar = divide(torch.as_tensor(measurement.noise, dtype=centre.dtype, device=centre.device), s)
-        # A coordinate's level is the nearest of the schedule; where y is noisier than all of them, y says nothing.
         levels = torch.tensor(sigmas[:-1], dtype=centre.dtype, device=centre.device)
-        bounds = (levels[1:] * levels[:-1]).sqrt()
-        own = levels[(noise_bar[..., None] < bounds).sum(-1)]
-        seen = (s > 0) & (noise_bar <= sigmas[0])
+        # Where y is less noisy than all of them, the last.
+        own = levels[(noise_bar[..., None] < levels).sum(-1).clamp_max(len(levels) - 1)]
+        left = (noise_bar**2 - own**2).clamp_min(0)
+        seen = s > 0
 
         def variance_of_g(sigma: float) -> Tensor:
-            return sigma**2 - own**2 + self.kappa * (self.unit**2 + own**2)
+            return (sigma**2 - own**2).clamp_min(0) + left + self.kappa * (self.unit**2 + own**2)
 
         c2 = variance_of_g(sigmas[0])
         like = centre.expand(len(noise.image), -1, -1, -1)
         x = svd.Vt(centre)
         K = torch.where(seen, scale**2 / (scale**2 + c2), 0)
         x = K * y_bar + (1 - K) * x + (1 - K).sqrt() * scale * noise(like)
-        smallest = x.new_tensor(len(x))
+        smallest = x.new_full((), len(x))
+        denoise = in_chunks(denoise, x)
         for sigma, sigma_next in pairwise(sigmas):
-            x_hat = svd.Vt(in_chunks(denoise, svd.V(x), sigma))
+            x_hat = svd.Vt(denoise(svd.V(x), sigma))
             if sigma_next == 0:
                 return svd.V(x_hat), x.new_zeros(len(x)), smallest
             f = self.eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2)

@@ -1,7 +1,7 @@
 """Sequential Monte Carlo over noise levels: clouds of weighted particles.
 
 Notation: x_t (P, C, H, W) the particles of one image; psi(x_t) > 0 a twist, which approximates p(y | x_t) and is it at
-noise level 0; log_w the logarithms of weights (P,).
+the last level; log_w the logarithms of weights (P,).
 
 The chain p(x_next | x_t) = N(r x_t + (1 - r) x_hat, sigma_next^2 (1 - r) I), r = (sigma_next / sigma)^2, of `ancestral`
 is the model: what its steps get wrong, no weight mends. Whatever the twist and the proposal, the cloud tends to the
@@ -30,32 +30,26 @@ from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import geometric
 
-# (x_t, sigma) -> (E[x | x_t], the approximate E[x | x_t, y] that moves the particles, ln psi(x_t) (P,)).
-Twist = Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
+# (x_t, sigma, sigma_next) -> (E[x | x_t], the approximate E[x | x_t, y] that moves the particles to sigma_next,
+# ln psi(x_t) (P,)).
+Twist = Callable[[Tensor, float, float], tuple[Tensor, Tensor, Tensor]]
 # (measurement of one image, noise of P particles) -> (x (P, C, H, W), log_w (P,), smallest effective sample size ()).
 Filter = Callable[[Measurement, Noise], tuple[Tensor, Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
-class Twisted(Sampler):
-    """A sampler that is a twist: it moves and weighs the particles of one cloud for each image.
+class Clouds(Sampler):
+    """A sampler with one cloud of weighted particles for each image, of which its draws are some.
 
     Attributes:
-        steps: noise levels from sigma_max to sigma_min.
         particles: of the cloud of one image, or as many as samples are wanted if these are more.
-        threshold: effective sample size, as a share of the cloud, below which it is resampled.
     """
 
     clouds: ClassVar[bool] = True
-
-    steps: int = 200
-    particles: int = 1000
-    threshold: float = 0.5
+    particles: int
 
     def __post_init__(self):
         super().__post_init__()
         as_integer("particles", self.particles, 1, math.inf)
-        as_number("threshold", self.threshold, 0, 1)
 
     def cost(self, measurement: Measurement, n: int) -> int:
         """`evaluations` are those of one particle; these, of the whole cloud, shared by the draws."""
@@ -63,6 +57,25 @@ class Twisted(Sampler):
 
     def chains(self, n: int) -> int:
         return max(self.particles, n)
+
+
+@dataclass(frozen=True)
+class Twisted(Clouds):
+    """A sampler that is a twist: it moves and weighs the particles.
+
+    Attributes:
+        steps: noise levels from sigma_max to sigma_min.
+        particles: of the cloud of one image, or as many as samples are wanted if these are more.
+        threshold: effective sample size, as a share of the cloud, below which it is resampled.
+    """
+
+    steps: int = 200
+    particles: int = 1000
+    threshold: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_number("threshold", self.threshold, 0, 1)
 
     @abstractmethod
     def twist(self, prior: Prior, measurement: Measurement) -> Twist:
@@ -90,8 +103,8 @@ def draw_from_clouds(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Equal-weight draws for the rows of every image, (B, C, H, W), each image's from a cloud of its own.
 
-    All rows of an image have to be there: they are drawn from one cloud, of `particles` or as many as there are rows.
-    Row k is the same however many rows there are, up to `particles`.
+    A cloud has `particles`, or as many as the samples that are numbered in the noise. Sample k is the same whatever
+    rows there are, as long as the cloud is.
 
     Returns:
         The draws, and "effective sample size": the smallest along the way, as a share of the particles, (B,).
@@ -100,11 +113,12 @@ def draw_from_clouds(
     images, rows_of = noise.image.unique(return_inverse=True)
     for i in range(len(images)):
         rows = (rows_of == i).nonzero().flatten()
-        cloud = noise.cloud(rows[:1], max(particles, len(rows)))
+        k = noise.sample[rows]
+        cloud = noise.cloud(rows[:1], max(particles, int(k.max()) + 1))
         x, log_w, smallest = run(measurement.select(rows[:1]), cloud)
         # A random order: neighbours in the cloud may be copies of each other.
         order = cloud.uniform(log_w).argsort()
-        chosen = systematic(log_w, cloud)[order[: len(rows)]]
+        chosen = systematic(log_w, cloud)[order[k.to(order.device)]]
         drawn.append(x[chosen])
         shares.append((smallest / len(x)).expand(len(rows)))
     back = rows_of.argsort(stable=True).argsort()
@@ -122,10 +136,11 @@ def twisted_filter(
 
     x is taken to have the law of x_t.
     """
+    twist = in_chunks(twist, x)
     log_w = x.new_zeros(len(x))
-    smallest = x.new_tensor(len(x))
+    smallest = x.new_full((), len(x))
     for sigma, sigma_next in pairwise(sigmas):
-        x_hat, guided, log_psi = in_chunks(twist, x, sigma)
+        x_hat, guided, log_psi = twist(x, sigma, sigma_next)
         log_w = log_w + log_psi
         size = effective_size(log_w)
         smallest = torch.minimum(smallest, size)
@@ -136,18 +151,17 @@ def twisted_filter(
 
         r = (sigma_next / sigma) ** 2
         fresh = sigma_next * math.sqrt(1 - r)
-        moved = (1 - r) * (guided - x_hat)
+        moved = (1 - r) * (guided - x_hat) / fresh
         n = noise(x)
         x = r * x + (1 - r) * guided + fresh * n
-        # ln p - ln q of N(mean, fresh^2 I) and N(mean + moved, fresh^2 I) at mean + moved + fresh n
-        log_w = log_w - log_psi - _sum(n, moved) / fresh - _sum(moved, moved) / (2 * fresh**2)
+        # ln p - ln q of N(mean, fresh^2 I) and N(mean + fresh moved, fresh^2 I) at mean + fresh (moved + n)
+        log_w = log_w - log_psi - inner(moved, n + moved / 2).flatten()
     raise ValueError("noise levels end with 0")
 
 
 def effective_size(log_w: Tensor) -> Tensor:
     """(sum w)^2 / sum w^2, between 1 and P."""
-    w = log_w.softmax(0)
-    return 1 / w.square().sum()
+    return 1 / normalised(log_w).square().sum()
 
 
 def resample(log_w: Tensor, noise: Noise, needed: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,17 +177,23 @@ def systematic(log_w: Tensor, noise: Noise) -> Tensor:
     References: J. Carpenter, P. Clifford, P. Fearnhead, Improved particle filter for nonlinear problems, 1999.
     """
     P = len(log_w)
-    # float64: in float32 the sum of many weights misses 1 by more than the smallest weight
-    bounds = log_w.double().softmax(0).cumsum(0)
+    bounds = normalised(log_w).cumsum(0)
+    bounds = bounds / bounds[-1]  # which misses 1 by more than the smallest weight
     places = (torch.arange(P, device=log_w.device) + noise.uniform(bounds)[0]) / P
     return torch.searchsorted(bounds, places).clamp_max(P - 1)
 
 
-def in_chunks(f: Callable[[Tensor, float], Tensor | tuple[Tensor, ...]], x: Tensor, sigma: float):
-    """f(x, sigma), of as many particles at once as the memory takes."""
-    parts = [f(part, sigma) for part in x.split(rows_at_once(x.shape[1:], x.device))]
-    return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(map(torch.cat, zip(*parts)))
+def normalised(log_w: Tensor) -> Tensor:
+    """w of sum 1. Particles that diverged, whose weight is NaN, have none."""
+    return torch.where(log_w.isnan(), -math.inf, log_w).softmax(0)
 
 
-def _sum(a: Tensor, b: Tensor) -> Tensor:
-    return inner(a, b).flatten()
+def in_chunks(f: Callable[..., Tensor | tuple[Tensor, ...]], x: Tensor) -> Callable[..., Tensor | tuple[Tensor, ...]]:
+    """f(x_t, …), for x_t like x, of as many particles at once as the memory takes."""
+    rows = rows_at_once(x.shape[1:], x.device)
+
+    def chunked(x_t: Tensor, *levels: float) -> Tensor | tuple[Tensor, ...]:
+        parts = [f(part, *levels) for part in x_t.split(rows)]
+        return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(map(torch.cat, zip(*parts)))
+
+    return chunked

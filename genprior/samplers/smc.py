@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from genprior.linalg import inner
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, Sampler
-from genprior.samplers.mmps import MMPS
+from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.particles import Twist, Twisted
+from genprior.samplers.tds import white
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,31 @@ class SMC(Twisted):
         psi(x_t)      = N(y; A x_hat, noise^2 I + v A A^T),  v = sigma^2 spread^2 / (sigma^2 + spread^2)
         E[x | x_t, y] = that of the guidance
 
-    `TDS` with another proposal. Exact as steps and particles grow; the better guidance and psi, the fewer suffice.
+    `TDS` with another proposal. Exact as steps and particles grow; the better guidance and psi, the fewer suffice. With
+    DiffPIR() there is no backward pass. MMPS() is the better guidance where the prior's denoiser is exact; that of
+    learned priors has covariances with negative eigenvalues at high noise, on which conjugate gradients go astray.
 
     References: as `TDS`.
 
     Attributes:
         steps, particles, threshold: as of `TDS`.
-        proposal: a sampler that is guidance, such as MMPS(), TMPD(), PiGDM() or DiffPIR(); its own steps do not matter.
+        proposal: a sampler that is guidance: DiffPIR(), MMPS(), TMPD() or PiGDM(); its own steps do not matter.
     """
 
-    proposal: Sampler = field(default_factory=MMPS)
+    proposal: Sampler = field(default_factory=DiffPIR)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.proposal, Sampler):
+            raise ValueError(f"proposal is a sampler that is guidance, such as DiffPIR(), not {self.proposal!r}.")
 
     @property
     def evaluations(self) -> int:
         return self.steps * (1 + self.proposal.evaluations // self.proposal.steps)
+
+    @property
+    def calls(self) -> int:
+        return self.steps * (1 + self.proposal.calls // self.proposal.steps)
 
     def twist(self, prior: Prior, measurement: Measurement) -> Twist:
         return weighed(prior.denoise, self.proposal.guided(prior, measurement), measurement, prior.spread)
@@ -40,13 +51,11 @@ class SMC(Twisted):
 
 def weighed(denoise: Denoiser, guided: Denoiser, measurement: Measurement, spread: float) -> Twist:
     """The twist of `SMC`."""
-    y, A = measurement.y, measurement.operator
+    psi = white(measurement, spread)
 
-    def twist(x_t: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    def twist(x_t: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor, Tensor]:
         x_hat = denoise(x_t, sigma)
-        variance = (sigma * spread) ** 2 / (sigma**2 + spread**2)
-        residual = y - A(x_hat)
-        v = A.solve(residual, measurement.noise**2 / variance) / variance
-        return x_hat, guided(x_t, sigma), -inner(v, residual).flatten() / 2
+        log_psi, _ = psi(x_hat, sigma)
+        return x_hat, guided(x_t, sigma), log_psi
 
     return twist

@@ -1,6 +1,7 @@
 """Twisted diffusion samplers: Sequential Monte Carlo guided and weighted by an approximate p(y | x_t)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from genprior.operators.base import Measurement
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.samplers.base import Denoiser
 from genprior.samplers.particles import Twist, Twisted
+from genprior.samplers.seen import seen
 
 LARGEST = 64  # values of y beyond which no covariance of y is made for each particle
 
@@ -21,10 +23,14 @@ class TDS(Twisted):
     """Particles that climb the gradient of a twist, are weighted by it, and resampled; see `samplers.particles`.
 
         psi(x_t)      = N(y; A x_hat, noise^2 I + v A A^T),  v = sigma^2 spread^2 / (sigma^2 + spread^2)
-        E[x | x_t, y] = x_hat + sigma^2 grad ln psi(x_t)
+        E[x | x_t, y] = x_hat + min(sigma^2, v / (1 - r)) grad ln psi(x_t),  r = (sigma_next / sigma)^2
 
     Exact as steps and particles grow, whatever the prior. v is the variance of p(x | x_t) for white images of the
     prior's spread; the farther it is from the truth, the more particles are needed.
+
+    The published weight of the gradient is sigma^2, that of a score. Where steps are long and a direction varies much
+    more than the spread, as the mean colour of a photograph does, it overshoots y at every step, and the particles
+    diverge. A step of weight v / (1 - r) goes as far as y and no farther; the more steps, the larger it is.
 
     References: L. Wu, B. L. Trippe, C. A. Naesseth, D. M. Blei, J. P. Cunningham, Practical and asymptotically exact
     conditional sampling in diffusion models, 2023.
@@ -81,44 +87,71 @@ class TDSMoments(Twisted):
 
 def isotropic(denoise: Denoiser, measurement: Measurement, spread: float) -> Twist:
     """The twist of `TDS`."""
-    y, A = measurement.y, measurement.operator
+    A, psi = measurement.operator, white(measurement, spread)
 
-    def twist(x_t: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    def twist(x_t: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
             x_hat = denoise(x_t, sigma)
         mean = x_hat.detach()
-        variance = (sigma * spread) ** 2 / (sigma**2 + spread**2)
-        residual = y - A(mean)
-        v = A.solve(residual, measurement.noise**2 / variance) / variance
+        log_psi, v = psi(mean, sigma)
         (gradient,) = torch.autograd.grad(x_hat, x_t, A.adjoint(v))
-        # The determinant of the covariance is the same for all particles.
-        return mean, mean + sigma**2 * gradient, -inner(v, residual).flatten() / 2
+        weight = min(sigma**2, variance_given(sigma, spread) / (1 - (sigma_next / sigma) ** 2))
+        return mean, mean + weight * gradient, log_psi
 
     return twist
 
 
+def white(measurement: Measurement, spread: float) -> Callable[[Tensor, float], tuple[Tensor, Tensor]]:
+    """(x_hat, sigma) -> ln psi up to a constant, (P,), and its gradient with respect to A x_hat; see `TDS`."""
+    y, A, known = measurement.y, measurement.operator, seen(measurement)
+
+    def psi(x_hat: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        variance = variance_given(sigma, spread)
+        # What y holds where A sees nothing is the same for all particles, as the determinant is, but may be large.
+        residual = known * (y - A(x_hat))
+        v = A.solve(residual, measurement.noise**2 / variance) / variance
+        return -inner(v, residual).flatten() / 2, v
+
+    return psi
+
+
+def variance_given(sigma: float, spread: float) -> float:
+    """Of a value of x given x_t, where images are white and Gaussian, of that spread."""
+    return (sigma * spread) ** 2 / (sigma**2 + spread**2)
+
+
 def moment_matched(denoise: Denoiser, measurement: Measurement) -> Twist:
     """The twist of `TDSMoments`."""
-    y, A = measurement.y, measurement.operator
-    m = y[0].numel()
-    basis = torch.eye(m, dtype=y.dtype, device=y.device).reshape(m, 1, *A.measurement_shape)
-    noise = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device)
+    y, A, known = measurement.y, measurement.operator, seen(measurement)
+    eye = torch.eye(y[0].numel(), dtype=y.dtype, device=y.device)
+    basis = eye.reshape(-1, 1, *A.measurement_shape)
+    floor = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).flatten() ** 2 * eye
 
-    def twist(x_t: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    def twist(x_t: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor, Tensor]:
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
             x_hat = denoise(x_t, sigma)
         rows = [A.adjoint(e.expand(len(x_t), *A.measurement_shape)) for e in basis]
         rows = [sigma**2 * torch.autograd.grad(x_hat, x_t, row, retain_graph=True)[0] for row in rows]  # of A V
         covariance = torch.stack([A(row).flatten(1) for row in rows], 1)
-        # That of an imperfect denoiser is neither symmetric nor positive.
-        l, U = torch.linalg.eigh((covariance + covariance.mT) / 2)
-        l = l.clamp_min(0) + noise.square().flatten()
+        L = cholesky((covariance + covariance.mT) / 2, floor)
         mean = x_hat.detach()
-        residual = (U.mT @ (y - A(mean)).flatten(1)[..., None])[..., 0]
-        v = (U @ (residual / l)[..., None])[..., 0]
-        shift = torch.einsum("pm,mp...->p...", v, torch.stack(rows))
-        return mean, mean + shift, -(residual.square() / l + l.log()).sum(1) / 2
+        residual = (known * (y - A(mean))).flatten(1)[..., None]
+        v = torch.cholesky_solve(residual, L)
+        shift = torch.einsum("pm,mp...->p...", v[..., 0], torch.stack(rows))
+        log_psi = -(v * residual).sum((1, 2)) / 2 - L.diagonal(dim1=1, dim2=2).log().sum(1)
+        return mean, mean + shift, log_psi
 
     return twist
+
+
+def cholesky(covariance: Tensor, floor: Tensor) -> Tensor:
+    """L, with L L^T = covariance + floor, of symmetric matrices (P, m, m) and one that is positive.
+
+    The covariance of an imperfect denoiser may have negative eigenvalues. Where they are beyond half of the floor, the
+    variances stand for the matrix. Nothing waits for the device, as it would for eigenvalues.
+    """
+    _, failed = torch.linalg.cholesky_ex(covariance + floor / 2)
+    variances = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).diag_embed()
+    return torch.linalg.cholesky_ex(torch.where(failed[:, None, None] > 0, variances, covariance) + floor)[0]

@@ -1,11 +1,15 @@
 """Checkpoints: folders of safetensors and JSON that are either complete or not there.
 
-A folder is written under a temporary name, flushed to disk, and renamed; a reader never sees half of one.
+A folder is written under a temporary name, flushed to disk with everything in it, and renamed; a reader never sees half
+of one. `complete.json`, written last, has the hash of every file, so that damage that came later is noticed too.
 """
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,16 +18,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+MARKER = "complete.json"
+
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill `folder` by `write(temporary)` and put it in place at once, replacing what was there."""
+    """Fill `folder` by `write(temporary)` and put it in place at once, replacing what was there.
+
+    If writing fails, what was there stays, and the disk is as full as before.
+    """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write(temporary)
-    for path in temporary.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+    try:
+        write(temporary)
+        for path in temporary.iterdir():
+            _flush(path)
+        _flush(temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     if folder.exists():
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
         os.replace(folder, old)
@@ -31,32 +44,31 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(old)
     else:
         os.replace(temporary, folder)
+    # The new name must be on disk before an older checkpoint is removed.
+    _flush(folder.parent)
 
 
 def save(
-    folder: Path,
-    step: int,
-    settings: dict[str, Any],
-    modules: dict[str, nn.Module],
-    optimizers: list[torch.optim.Optimizer],
+    folder: Path, state: dict[str, Any], modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]
 ) -> None:
-    """Write modules, optimisers, the step number and the settings of the run to `folder`."""
+    """Write modules, optimisers, and what else is known of the run, to `folder`."""
     tensors = _tensors(modules)
     for i, optimizer in enumerate(optimizers):
-        for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer {i}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer {i}/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
 
     def write(temporary: Path) -> None:
         save_file(
             {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}, temporary / "state.safetensors"
         )
-        (temporary / "state.json").write_text(json.dumps({"step": step, "settings": settings}))
+        (temporary / "state.json").write_text(json.dumps(state))
+        mark_complete(temporary)
 
     write_folder(folder, write)
 
 
-def load(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> int:
-    """Restore what `save` wrote, in place; returns the step number.
+def load(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
+    """Restore modules and optimisers that `save` wrote, in place.
 
     Raises:
         ValueError: the modules are not those that were saved; they stay as they are.
@@ -83,42 +95,118 @@ def load(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.opt
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = _laid_out_like(parameters[int(index)], tensor)
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress(folder)[0]
 
 
-def progress(folder: Path) -> tuple[int, dict[str, Any]]:
-    """The step number and the settings that `save` wrote."""
-    state = json.loads((folder / "state.json").read_text())
-    if "settings" not in state:
-        raise ValueError(f"The checkpoint {folder} does not say its settings; train in another folder.")
-    return state["step"], state["settings"]
+def load_sound(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
+    """`load`, after a look at whether the files are those that were saved.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if reason := damage(folder):
+        raise ValueError(f"The checkpoint {folder}, the best, is damaged: {reason}.")
+    load(folder, modules, optimizers)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What `save` was told of the run."""
+    return json.loads((folder / "state.json").read_text())
+
+
+def mark_complete(folder: Path) -> None:
+    """Write the hash of every file of `folder` into it; without this mark a checkpoint counts as damaged."""
+    hashes = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MARKER}
+    (folder / MARKER).write_text(json.dumps(hashes))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, or None."""
+    try:
+        hashes = json.loads((folder / MARKER).read_text())
+        changed = [name for name, sha256 in hashes.items() if _sha256(folder / name) != sha256]
+    except (OSError, ValueError, AttributeError) as error:
+        return str(error)
+    return f"{', '.join(changed)} changed since it was written" if changed else None
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint among `folder`/step-*, or None."""
-    return max(_complete(folder), key=_step, default=None)
+    """The newest undamaged checkpoint among `folder`/step-*, or None if there is none at all.
+
+    Newer ones that are damaged are set aside as damaged-step-*, with a warning for each.
+
+    Raises:
+        ValueError: there are checkpoints, and all are damaged.
+    """
+    found = sorted(_checkpoints(folder), key=step_of, reverse=True)
+    reasons = {}
+    for path in found:
+        reasons[path] = damage(path)
+        if reasons[path] is None:
+            break
+    else:
+        if found:
+            raise ValueError(
+                f"Every checkpoint in {folder} is damaged ({found[0].name}: {reasons[found[0]]}); remove them to begin "
+                "anew, or train in another folder."
+            )
+        return None
+    for path in list(reasons)[:-1]:
+        aside = path.with_name(f"damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
+        warnings.warn(
+            f"The checkpoint {path} is damaged ({reasons[path]}); it is now called {aside.name}, and training goes on "
+            f"from {list(reasons)[-1].name}.",
+            stacklevel=2,
+        )
+    return list(reasons)[-1]
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, and what killed runs left half-written."""
-    for path in sorted(_complete(folder), key=_step)[:-keep]:
+def prune(folder: Path, keep: int, best: int | None = None) -> None:
+    """Remove all but the newest `keep` checkpoints and that of step `best`, and what killed runs left half-written."""
+    for path in sorted(_checkpoints(folder), key=step_of)[:-keep]:
+        if step_of(path) != best:
+            # Renamed first: one that a kill leaves half-removed must not look like a checkpoint.
+            os.replace(path, path.with_name(f".{path.name}.pruned.tmp"))
+    for path in [*folder.glob(".step-*.tmp"), *folder.glob(".prior.*.tmp")]:
         shutil.rmtree(path)
-    for path in folder.glob(".step-*.tmp"):
-        shutil.rmtree(path)
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / f"step-{step:07d}"
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
 
 
 def _tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
     return {f"{name}/{key}": t for name, m in modules.items() for key, t in m.state_dict().items()}
 
 
-def _complete(folder: Path) -> list[Path]:
-    return [p for p in folder.glob("step-*") if (p / "state.json").exists()]
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
-
-
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     """The tensor in the parameter's memory format, in which the optimiser made it."""
     return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have a file or a folder on disk; where folders cannot be opened (Windows), their names flush by themselves."""
+    with contextlib.suppress(PermissionError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -15,11 +15,13 @@ class EMA:
     def __init__(self, module: nn.Module, decay: float):
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
+        # Listed once: to walk the modules at every step would cost as much as the sums.
+        self._averages, self._weights = list(self.module.parameters()), list(module.parameters())
+        self._copies, self._buffers = list(self.module.buffers()), list(module.buffers())
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        ours, theirs = list(self.module.parameters()), [p.detach() for p in module.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-        for mine, other in zip(self.module.buffers(), module.buffers()):
-            mine.copy_(other)
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+        if self._buffers:
+            torch._foreach_copy_(self._copies, self._buffers)

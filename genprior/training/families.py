@@ -27,6 +27,8 @@ class Plan:
         settings: of `Settings`, where the user does not say.
         preview: from the averaged prior and the number of images and their size (H, W) to images.
         finish: called on the averaged prior and held-out images at the end, or None.
+        measure: from the averaged prior and held-out images to numbers to log, such as a PSNR, or None. The validation
+            error of a flow is already in bits per value.
     """
 
     prior: Prior
@@ -34,6 +36,7 @@ class Plan:
     preview: Callable[[Prior, int, tuple[int, int]], Tensor]
     settings: dict[str, Any] = field(default_factory=dict)
     finish: Callable[[Prior, Tensor], None] | None = None
+    measure: Callable[[Prior, Tensor], dict[str, float]] | None = None
 
 
 def plan(family: str, shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
@@ -61,6 +64,7 @@ def plan(family: str, shape: Shape, classes: int, examples: Tensor, seed: int) -
 def _ddpm(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.priors.ddpm import DDPM
     from genprior.training.objectives import Denoising
+    from genprior.training.quality import denoising_psnr
 
     prior = DDPM(shape, classes=classes)
     return Plan(
@@ -68,12 +72,14 @@ def _ddpm(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
         [Denoising(prior, seed=seed)],
         lambda prior, n, size: prior.sample(n, size=size, steps=50),
         finish=lambda prior, x: prior.fit_decoder(x),
+        measure=denoising_psnr,
     )
 
 
 def _vae(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.priors.vae import VAE
     from genprior.training.bound import EvidenceBound
+    from genprior.training.quality import reconstruction_psnr
 
     prior = VAE(shape, spread=_spread(examples))
     return Plan(
@@ -81,6 +87,7 @@ def _vae(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
         [EvidenceBound(prior, seed=seed)],
         lambda prior, n, size: prior.sample(n, size=size),
         {"lr": 1e-3},
+        measure=reconstruction_psnr,
     )
 
 

@@ -324,7 +324,7 @@ def test_unknown_prior_is_refused_with_a_guess(shelf):
     with pytest.raises(
         ValueError,
         match=r"Unknown prior 'ddpm-foto'; choose among ddpm-mnist, ddpm-photo, flow-faces, flow-mnist or a folder "
-        r"that holds a trained prior\. Did you mean 'ddpm-photo'\?",
+        r"that holds a trained prior, or owner/name on the Hugging Face Hub\. Did you mean 'ddpm-photo'\?",
     ):
         load_prior("ddpm-foto")
     with pytest.raises(ValueError, match=r"notes is not a prior: config\.json cannot be read"):

@@ -36,7 +36,7 @@ def test_mass_is_the_fisher_information():
     operator = Inpaint(torch.tensor([[[False, False, False, True]]]), (1, 1, 4))
     measurement = Measurement(torch.zeros(1, 1, 1, 4, dtype=torch.float64), operator, torch.full((1, 1, 1, 1), 0.1))
     z = torch.zeros(1, 4, dtype=torch.float64)
-    mass = information_metric(prior, measurement, z, Noise(0, [0]), 4000)
+    mass = information_metric(prior, prior.decoder_variance, measurement, z, Noise(0, [0]), 4000)
     found = 1 / mass.velocity(torch.ones_like(z))[0]
     expected = 1 + torch.tensor([0.01, 0.3, 2.0, 0.0], dtype=torch.float64).square() / 0.01
     torch.testing.assert_close(found - 1, expected - 1, rtol=3.5 * (2 / 4000) ** 0.5, atol=0)

@@ -1,0 +1,83 @@
+"""Priors on the Hugging Face Hub: a repository holds the files of a prior's folder, see `genprior.priors.store`."""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+
+FILES = ("config.json", "model.safetensors", "card.json")
+NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
+    """Publish the prior in `folder`, as `genprior train` and `write_prior` leave one; its address.
+
+    The token is huggingface_hub's: `hf auth login`, or the variable HF_TOKEN. Others load it by `load_prior(name)`.
+
+    Arguments:
+        folder: of the prior.
+        name: of the repository, "owner/name"; it is made if it is new, and its files are replaced if it is not.
+        private: whether a new repository is seen by its owner only.
+
+    Raises:
+        ValueError: the folder holds no sound prior, or the name is not of that form.
+        OSError: the Hub cannot be reached, or does not let you in.
+    """
+    from huggingface_hub import HfApi
+
+    from genprior.priors.store import read_card, read_prior
+
+    folder = Path(folder)
+    if not is_hub_name(name):
+        raise ValueError(f"The name of a repository is {name!r}: give owner/name.")
+    read_prior(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        for file in FILES:
+            (Path(temporary) / file).write_bytes((folder / file).read_bytes())
+        (Path(temporary) / "README.md").write_text(_readme(name, read_card(folder)), encoding="utf-8")
+        api = HfApi()
+        api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=temporary, commit_message="A prior of genprior")
+    return f"https://huggingface.co/{name}"
+
+
+def fetch(name: str) -> Path:
+    """The folder of a prior of the Hub, downloaded unless huggingface_hub has it already.
+
+    Raises:
+        ValueError: there is no such repository, or it cannot be reached and was never downloaded.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"There is no folder {name}, and no prior of that name could be had from the Hugging Face Hub: {reason}"
+        ) from error
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether `name` has the form of a repository, "owner/name"."""
+    return NAME.fullmatch(name) is not None and not any(part.strip(".") == "" for part in name.split("/"))
+
+
+def _readme(name: str, card: dict) -> str:
+    known = "\n".join(
+        f"- {key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for key, value in card.items()
+    )
+    return f"""---
+library_name: genprior
+license: other
+license_name: {json.dumps(str(card.get("licence", "unknown")), ensure_ascii=False)}
+tags: [image-restoration, inverse-problems, generative-prior]
+---
+A generative prior for imaging inverse problems.
+
+    import genprior
+    restored = genprior.restore("photo.png", "denoise", noise=0.1, prior="{name}")
+
+{known}
+"""

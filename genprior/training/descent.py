@@ -1,0 +1,85 @@
+"""One step of every objective's optimiser: gradient of a batch in micro-batches, clipping, AdamW."""
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+
+from genprior.priors.base import autocast
+from genprior.training import faults
+from genprior.training.settings import Settings
+
+Batch = dict[str, Tensor]
+
+
+class Descent:
+    """The optimisers of the objectives, in their order, and what they need from step to step.
+
+    Attributes:
+        optimizers: AdamW of each objective.
+        accumulate: micro-batches per step, which grow in number where memory does not suffice and `auto_batch` is set.
+        finite: whether all losses and gradients were.
+
+    Arguments:
+        objectives: on their device, with the weights to begin with.
+        settings: see `Settings`.
+        accelerator: Accelerate's, which shares the gradients between processes.
+    """
+
+    def __init__(self, objectives: list[nn.Module], settings: Settings, accelerator):
+        self.settings, self.accelerator = settings, accelerator
+        self.parameters = [[p for p in objective.parameters() if p.requires_grad] for objective in objectives]
+        self.optimizers = [
+            torch.optim.AdamW(own, lr=0.0, weight_decay=settings.weight_decay, betas=settings.betas, fused=True)
+            for own in self.parameters
+        ]
+        names = [f"gradient {type(own).__name__}" for own in objectives] if len(objectives) > 1 else ["gradient"]
+        self.names, self.finite = names, faults.Finite()
+        self.accumulate = settings.accumulate
+        self.share = settings.batch // accelerator.num_processes
+        if settings.compile:
+            for objective in objectives:
+                objective.compile()  # in place, so that the names of the weights stay as they are
+        self.objectives = [accelerator.prepare(objective) for objective in objectives]
+
+    def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Step `step` on this process's share of the batch; the logs of all objectives, on the device."""
+        logs: dict[str, Tensor] = {}
+        for name, objective, own, optimizer in zip(self.names, self.objectives, self.parameters, self.optimizers):
+            for group in optimizer.param_groups:
+                group["lr"] = self.settings.learning_rate(step)
+            loss, own_logs = self._fitted_gradient(objective, optimizer, batch, step)
+            norm = nn.utils.clip_grad_norm_(own, self.settings.clip)
+            self.finite.note(step, loss, norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            logs |= own_logs | {name: norm}
+        return logs
+
+    def _fitted_gradient(self, objective, optimizer, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        def attempt(parts: int) -> tuple[Tensor, dict[str, Tensor]]:
+            optimizer.zero_grad()
+            return self._gradient(objective, batch, step, parts)
+
+        if self.accelerator.num_processes > 1:
+            with faults.memory_explained(self.share, self.accumulate):
+                return attempt(self.accumulate)
+        result, self.accumulate = faults.fitted(attempt, self.accumulate, self.share, auto=self.settings.auto_batch)
+        return result
+
+    def _gradient(self, objective, batch: Batch, step: int, parts: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Leave the gradient of the mean loss in the parameters; the mean loss and logs of the micro-batches."""
+        dtype = torch.bfloat16 if self.settings.precision == "bf16" else None
+        columns = [values.chunk(parts) for values in batch.values()]
+        losses, logs = [], []
+        for k, rows in enumerate(zip(*columns)):
+            # Processes share what has come together once, in the last micro-batch.
+            with contextlib.nullcontext() if k == parts - 1 else self.accelerator.no_sync(objective):
+                with autocast(self.accelerator.device, dtype):
+                    loss, own_logs = objective(dict(zip(batch, rows)), step)
+                self.accelerator.backward(loss / parts if parts > 1 else loss)
+            losses.append(loss.detach())
+            logs.append(own_logs)
+        if parts == 1:
+            return losses[0], logs[0]
+        return sum(losses) / parts, {key: sum(one[key] for one in logs) / parts for key in logs[0]}

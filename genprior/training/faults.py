@@ -1,0 +1,160 @@
+"""What goes wrong in long runs, and what is done about it: signals, NaN, too little memory, a full disk."""
+
+import contextlib
+import errno
+import gc
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from genprior.training.settings import Settings
+
+T = TypeVar("T")
+STOP_EVERY = 10  # steps, after which several processes agree whether to stop
+
+
+class Stop:
+    """Within `with`, SIGINT (Ctrl-C) and SIGTERM set `wanted`; a second one ends the process as it always does."""
+
+    def __init__(self):
+        self.wanted = False
+        self._usual: dict[int, object] = {}
+
+    def __enter__(self) -> "Stop":
+        # Python allows handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            self._usual = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        while self._usual:
+            signal.signal(*self._usual.popitem())
+
+    def agreed(self, accelerator, step: int) -> bool:
+        """Whether all processes stop after this step, since one of them was told to."""
+        if accelerator.num_processes == 1:
+            return self.wanted
+        if step % STOP_EVERY:
+            return False
+        return bool(accelerator.reduce(torch.tensor(float(self.wanted), device=accelerator.device)) > 0)
+
+    def _note(self, number: int, frame) -> None:
+        self.wanted = True
+        self.__exit__()
+
+
+def ignore_signals(worker: int) -> None:
+    """In a process that loads data: Ctrl-C reaches it too, but the last step still needs it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class Finite:
+    """Whether losses and norms of gradients were finite, at every step.
+
+    They stay on the device and are looked at when `check` is called, so that no step waits for the device; the message
+    names the step all the same.
+    """
+
+    def __init__(self):
+        self._seen: list[tuple[int, Tensor]] = []
+
+    def note(self, step: int, loss: Tensor, norm: Tensor) -> None:
+        self._seen.append((step, loss + norm))  # finite if both are
+
+    def check(self, settings: Settings, out: Path) -> None:
+        """Look at what was noted since the last look.
+
+        Raises:
+            FloatingPointError: some step was not finite.
+        """
+        steps, values = [step for step, _ in self._seen], [value for _, value in self._seen]
+        self._seen = []
+        bad = (~torch.stack(values).isfinite()).tolist() if values else []
+        if any(bad):
+            step = steps[bad.index(True)]
+            raise FloatingPointError(
+                f"Training diverged at step {step + 1}: its loss or gradient is not finite, at a learning rate of "
+                f"{settings.learning_rate(step):g}. The last checkpoint in {out} is from before and sound. Train in "
+                f"another folder with a lower learning rate (lr), a lower norm of gradients (clip, {settings.clip:g}), "
+                'a longer warmup, or precision="no"; if it is step 1, look at the data.'
+            )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python ran out of memory, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def fitted(attempt: Callable[[int], T], parts: int, images: int, *, auto: bool) -> tuple[T, int]:
+    """`attempt(parts)`, with more parts if memory does not suffice; and the number of parts that did.
+
+    Arguments:
+        attempt: does the same whatever the number of parts, and may be called again after it failed.
+        parts: micro-batches to begin with.
+        images: number of images that the parts share evenly.
+        auto: whether to go on with more parts; else only a number that fits is looked for, to be named in the error.
+
+    Raises:
+        MemoryError: memory does not suffice; the message says what was tried and what would fit.
+    """
+    failed = []
+    while True:
+        try:
+            result = attempt(parts)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        else:
+            if failed and not auto:
+                raise MemoryError(
+                    f"{images // failed[0]} images at once do not fit into memory, {images // parts} do: train with "
+                    f"accumulate={parts} (micro-batches; the step stays the same), or auto_batch to have them made."
+                )
+            return result, parts
+        # Only here are the frames of the failed attempt gone, and what they held.
+        gc.collect()
+        torch.cuda.empty_cache()
+        failed.append(parts)
+        parts = next((n for n in range(2 * parts, images + 1) if images % n == 0), 0)
+        if not parts:
+            raise MemoryError(
+                f"Even {images // failed[-1]} image(s) at once do not fit into memory: train on smaller images (size), "
+                'with precision="bf16", or with a smaller network.'
+            )
+
+
+@contextlib.contextmanager
+def memory_explained(images: int, parts: int) -> Iterator[None]:
+    """Say of too little memory how much was tried to fit into it, where nothing can be tried again."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"{images // parts} images at once do not fit into memory: train with accumulate={2 * parts} or more "
+            "(micro-batches; the step stays the same)."
+        ) from error
+
+
+@contextlib.contextmanager
+def full_disk_explained(out: Path) -> Iterator[None]:
+    """Say of a full disk what is safe and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"The disk of {out} is full. The checkpoints that are there are whole: free some space and call again, and "
+            "training goes on from the newest",
+        ) from error

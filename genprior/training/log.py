@@ -1,0 +1,71 @@
+"""What a run says while it goes on: `log.jsonl` always, other trackers on request."""
+
+import contextlib
+import importlib.util
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from genprior.training.settings import Settings
+
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}  # the package of each
+
+
+class Log:
+    """`log.jsonl` of a run; lines beyond the step a run resumes from are dropped, since they will be made again.
+
+    Arguments:
+        out: folder of the run.
+        start: step that it resumes from.
+        accelerator: its main process writes, here and to its trackers.
+    """
+
+    def __init__(self, out: Path, start: int, accelerator):
+        self.path, self.accelerator = out / "log.jsonl", accelerator
+        entries = self._read() if self.path.exists() else []
+        kept = [entry for entry in entries if entry["step"] <= start]
+        self.seconds = max((entry.get("seconds", 0.0) for entry in kept), default=0.0)
+        if accelerator.is_main_process:
+            out.mkdir(parents=True, exist_ok=True)
+            temporary = out / "log.jsonl.tmp"
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+            temporary.replace(self.path)
+
+    def write(self, step: int, **entry: float) -> None:
+        if self.accelerator.is_main_process:
+            with open(self.path, "a") as file:
+                file.write(json.dumps({"step": step, **entry}) + "\n")
+        self.accelerator.log(entry, step=step)
+
+    def flush(self) -> None:
+        """Have all lines on disk."""
+        if self.accelerator.is_main_process and self.path.exists():
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
+
+    def _read(self) -> list[dict]:
+        entries = []
+        for line in self.path.read_text().splitlines():
+            # The machine may have stopped in the middle of a line.
+            with contextlib.suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
+        return entries
+
+
+def check_trackers(names: list) -> None:
+    """Refuse trackers that are unknown or not installed: Accelerate would log nothing, and not say so."""
+    for name in names:
+        if not isinstance(name, str):  # a tracker itself, see accelerate.tracking.GeneralTracker
+            continue
+        if name not in TRACKERS:
+            raise ValueError(f"log_with is {name!r}: give {', '.join(TRACKERS)}; log.jsonl is written in any case.")
+        if importlib.util.find_spec(TRACKERS[name]) is None:
+            raise ValueError(f"The tracker {name} is not installed: pip install {TRACKERS[name]}")
+
+
+def begin_trackers(accelerator, name: str, settings: Settings) -> None:
+    """Tell the trackers of `accelerator` what is trained."""
+    plain = (bool, int, float, str)
+    config = {key: value if isinstance(value, plain) else str(value) for key, value in asdict(settings).items()}
+    accelerator.init_trackers(name, config)

@@ -1,0 +1,186 @@
+"""Photographs restored side by side: our samplers, those of deepinv and azula with the same network, classical methods.
+
+    python recipes/benchmarks/restoration.py --data CBSD68 SET14 --budget 20 100 --out restoration.csv
+    python recipes/benchmarks/restoration.py --data CBSD68 SET14 --budget 1000 --crops 2 --out restoration.csv
+
+Crops of 128 x 128, five tasks, noise 0.025 on [0, 1], blurs circular; every method has the same measurement, told its
+noise, and the same evaluations of the network, each pass forward or back counting one. Needs `pip install azula`.
+
+Every result is a line of the CSV file as soon as it is there: a run that was stopped goes on where it was. Results are
+those of the weights that the prior had: after another training, all are computed again, and the table is of the new
+ones. A cell: PSNR in dB of one sample / of the mean of the samples ± standard error over crops (SSIM of the mean); –
+where the method does not suit the task. Those called oracles are tuned on the truth, which nobody has.
+"""
+
+import argparse
+import csv
+import math
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from common import counted, crops, machine
+from peers import METHODS, TooFew
+
+import genprior
+from genprior.evaluation.baselines import BASELINES
+from genprior.evaluation.metrics import psnr, ssim
+from genprior.evaluation.table import Figure, Table
+from genprior.operators import Inpaint, Measurement
+from genprior.priors.base import UnsupportedError
+from genprior.priors.store import find_prior, read_card
+
+NOISE = 0.025
+FIGURES = ("psnr_sample", "ssim_sample", "psnr_mean", "ssim_mean")
+COLUMNS = ("weights", "crop", "task", "method", "budget", "evaluations", *FIGURES, "seconds", "note")
+TASKS = {
+    "70 % missing": lambda k, side: ("inpaint", {"mask": "random", "fraction": 0.7}),
+    "box": lambda k, side: ("inpaint", {"mask": "box", "size": 3 * side // 8}),
+    "super-resolution x4": lambda k, side: ("super-resolution", {"scale": 4}),
+    "Gaussian blur 1.5 - 2": lambda k, side: ("gaussian-deblur", {"width": 1.5 + k / 18, "boundary": "circular"}),
+    "motion blur 15": lambda k, side: ("motion-deblur", {"length": 15, "angle": 18.0 * k, "boundary": "circular"}),
+}
+Row = dict[str, str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", type=Path, required=True, help="folders of photographs")
+    parser.add_argument("--out", type=Path, default=Path("restoration.csv"))
+    parser.add_argument("--budget", nargs="+", type=int, default=[20, 100], help="evaluations of the network")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--methods", nargs="+", choices=[*METHODS, *BASELINES], default=[*METHODS, *BASELINES])
+    parser.add_argument("--crops", type=int, default=10)
+    parser.add_argument("--each", type=int, default=5, help="crops of every folder")
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--n", type=int, default=4, help="samples of every crop")
+    parser.add_argument("--prior", default="ddpm-photo")
+    parser.add_argument("--by", choices=FIGURES, default="psnr_mean", help="what the best are chosen by")
+    options = parser.parse_args()
+
+    missing = [package for package in ("deepinv", "azula") if find_spec(package) is None]
+    methods = [method for method in options.methods if method.split()[0] not in missing]
+    prior = genprior.load_prior(options.prior)
+    weights = read_card(find_prior(options.prior))["sha256"][:12]
+    pictures = list(crops(options.data, options.each, options.side).items())[: options.crops]
+    rows = stored(options.out)
+    done = {tuple(row[name] for name in COLUMNS[:5]) for row in rows}
+    with options.out.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        for budget in options.budget:
+            for k, (name, x) in enumerate(pictures):
+                for task in options.tasks:
+                    op, parameters = TASKS[task](k, options.side)
+                    measurement = genprior.degrade(x, op, noise=NOISE, seed=k, **parameters)
+                    if isinstance(measurement.operator, Inpaint):
+                        # what lies in the holes means nothing, and is nothing, for all methods
+                        measurement = replace(measurement, y=measurement.operator(measurement.y))
+                    for method in methods:
+                        spent = budget if method in METHODS else 0
+                        key = (weights, name, task, method, str(spent))
+                        if key not in done:
+                            done.add(key)
+                            found = run(method, prior, measurement, x, spent, options.n, seed=k)
+                            rows.append(dict.fromkeys(COLUMNS, "") | dict(zip(COLUMNS, key)) | found)
+                            if "evaluations" in found:
+                                writer.writerow(rows[-1])
+                                file.flush()
+
+    rows = [
+        r for r in rows if r["weights"] == weights and r["task"] in options.tasks and r["method"] in options.methods
+    ]
+    report(rows, options, machine(torch.device("cpu")))
+
+
+def run(method: str, prior, measurement: Measurement, x: torch.Tensor, budget: int, n: int, seed: int) -> Row:
+    """What there is to say of the method on this measurement; a note where it fails."""
+    watched, passes = counted(prior)
+    began = time.perf_counter()
+    try:
+        if method in METHODS:
+            copies = measurement.select(torch.zeros(n, dtype=torch.long))
+            samples = METHODS[method](watched, copies, budget, seed).cpu()
+        else:
+            samples = BASELINES[method](measurement, x)[None]
+    except TooFew as error:
+        return {"note": str(error)}
+    except UnsupportedError:
+        return {"note": "–"}
+    found = {"evaluations": str(sum(passes.values()) // n), "seconds": f"{time.perf_counter() - began:.2f}"}
+    if not torch.isfinite(samples).all():
+        return found | {"note": "not finite"}
+    kinds = {"sample": samples, "mean": samples.mean(0, keepdim=True)}
+    for kind, draws in kinds.items():
+        found[f"psnr_{kind}"] = f"{float(psnr(draws, x.expand_as(draws)).mean()):.4f}"
+        found[f"ssim_{kind}"] = f"{sum(ssim(draw, x) for draw in draws) / len(draws):.5f}"
+    return found
+
+
+def stored(path: Path) -> list[Row]:
+    """The whole lines of the file, which is made if it is not there; a line that was cut short is dropped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")] or [",".join(COLUMNS) + "\n"]
+    path.write_text("".join(whole))
+    return list(csv.DictReader(whole))
+
+
+def report(rows: list[Row], options: argparse.Namespace, where: str) -> None:
+    """Print the table, then for every task and budget by how much our best is above the best of the others."""
+    table, best = [], []
+    for budget in [0, *options.budget]:
+        here = [row for row in rows if row["budget"] == str(budget)]
+        for method in dict.fromkeys(row["method"] for row in here):
+            cells = {
+                task: cell([r for r in here if (r["method"], r["task"]) == (method, task)]) for task in options.tasks
+            }
+            spent = {r["evaluations"] for r in here if r["method"] == method and r["evaluations"]}
+            table.append({"budget": budget, "method": method, "evaluations": ", ".join(sorted(spent)), **cells})
+    for budget in options.budget:
+        for task in options.tasks:
+            here = [r for r in rows if r["task"] == task and r["budget"] in (str(budget), "0")]
+            best.append({"budget": budget, "task": task, **compare(here, options.by)})
+    print(f"{Table(table)}\n{options.n} samples; noise {NOISE}; prior {options.prior}; {where}\n")
+    print(f"Difference of our best to the best of the others, by {options.by}, over the same crops:\n\n{Table(best)}")
+
+
+def cell(rows: list[Row]) -> str:
+    figures = [row for row in rows if row["psnr_mean"]]
+    if not figures:
+        return rows[0]["note"] if rows else ""
+    sample, mean = ([float(row[f"psnr_{kind}"]) for row in figures] for kind in ("sample", "mean"))
+    similarity = sum(float(row["ssim_mean"]) for row in figures) / len(figures)
+    failed = f", {len(rows) - len(figures)} failed" if len(figures) < len(rows) else ""
+    return f"{sum(sample) / len(sample):.2f} / {Figure.mean(mean)} ({similarity:.3f}){failed}"
+
+
+def compare(rows: list[Row], by: str) -> dict[str, str | int]:
+    """Our best method of a task and budget, and its mean difference to the best of each of the others."""
+    values: dict[str, dict[str, float]] = {}
+    for row in rows:
+        values.setdefault(row["method"], {})[row["crop"]] = float(row[by] or math.nan)
+    complete = set.intersection(*(set(found) for found in values.values())) if values else set()
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for method, found in values.items():
+        figures = torch.tensor([found[crop] for crop in sorted(complete)], dtype=torch.float64)
+        peer = method.split()[0] if method.startswith(("deepinv", "azula")) else "ours"
+        classical = "tuned on the truth" if method.endswith("-oracle") else "classical"
+        group = classical if method in BASELINES else peer
+        if len(figures) and figures.isfinite().all():
+            groups.setdefault(group, {})[method] = figures
+    if "ours" not in groups:
+        return {}
+    bests = {group: max(methods, key=lambda m: float(methods[m].mean())) for group, methods in groups.items()}
+    mine = groups["ours"][bests["ours"]]
+    cells: dict[str, str | int] = {"crops": len(complete), "ours": f"{bests['ours']} {Figure.mean(mine)}"}
+    for group in ("deepinv", "azula", "classical", "tuned on the truth"):
+        if group in groups:
+            difference = Figure.mean(mine - groups[group][bests[group]])
+            cells[group] = f"{'+' if difference.value >= 0 else ''}{difference} ({bests[group]})"
+    return cells
+
+
+if __name__ == "__main__":
+    main()

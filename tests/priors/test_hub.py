@@ -1,0 +1,88 @@
+"""Priors go to the Hugging Face Hub and come back the same; without a network here, through its local cache."""
+
+import shutil
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants
+
+from genprior.priors import hub, store
+from genprior.priors.exact import Gaussian
+from genprior.priors.store import find_prior, load_prior, read_card, write_prior
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "prior").mkdir()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = Gaussian(torch.rand(1, 4, 4), torch.rand(1, 4, 4) + 0.1)
+    write_prior(prior, tmp_path / "prior", {"licence": "CC0-1.0", "data": "noise", "steps": 3})
+    (tmp_path / "prior" / "notes.txt").write_text("mine")
+    return tmp_path / "prior"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The Hub's cache, offline; what is uploaded appears in it, laid out as a download would leave it."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    created = {}
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+        kept = tmp_path / "cache" / f"models--{repo_id.replace('/', '--')}"
+        (kept / "refs").mkdir(parents=True)
+        (kept / "refs" / "main").write_text("1" * 40)
+        shutil.copytree(folder_path, kept / "snapshots" / ("1" * 40))
+
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "create_repo", lambda self, name, **options: created.update({name: options})
+    )
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
+    return created
+
+
+def test_prior_comes_back_from_the_hub_as_it_went(folder, cache):
+    assert hub.push_to_hub(folder, "someone/noise", private=True) == "https://huggingface.co/someone/noise"
+    assert cache == {"someone/noise": {"private": True, "exist_ok": True}}
+    fetched = find_prior("someone/noise")
+    assert sorted(path.name for path in fetched.iterdir()) == ["README.md", *sorted(hub.FILES)]
+    assert read_card(fetched) == read_card(folder)
+    ours, theirs = load_prior(folder), load_prior("someone/noise")
+    assert all(torch.equal(t, theirs.state_dict()[key]) for key, t in ours.state_dict().items())
+    readme = (fetched / "README.md").read_text()
+    assert 'license_name: "CC0-1.0"' in readme
+    assert 'prior="someone/noise"' in readme
+    assert "- steps: 3" in readme
+
+
+def test_damaged_prior_is_not_published(folder, cache):
+    (folder / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        hub.push_to_hub(folder, "someone/noise")
+    assert cache == {}
+
+
+def test_prior_that_the_hub_does_not_have_is_one_clear_error(cache):
+    with pytest.raises(ValueError, match=r"There is no folder someone/nothing, and no prior of that name could be had"):
+        load_prior("someone/nothing")
+
+
+def test_hub_is_asked_only_for_what_cannot_be_a_folder(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(store, "fetch", lambda name: asked.append(name) or tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "prior").mkdir(parents=True)
+    assert find_prior("runs/prior").name == "prior"
+    for name in ("runs/prio", "ddpm-foto", "a/b/c", "../prior", "./prior", "/prior", "prior/", tmp_path / "x" / "y"):
+        with pytest.raises(ValueError, match="Unknown prior"):
+            find_prior(name)
+    assert asked == []
+    find_prior("someone/prior")
+    assert asked == ["someone/prior"]
+
+
+def test_name_of_a_repository_has_an_owner(folder, cache):
+    with pytest.raises(ValueError, match="give owner/name"):
+        hub.push_to_hub(folder, "noise")
