@@ -122,13 +122,17 @@ def test_draws_of_a_cloud_do_not_count_as_independent():
     assert repeated.square == pytest.approx(alone.square)
 
 
-def test_pairs_sums_over_distinct_draws():
-    """Brute force: z_2 + z_1's two terms over ordered pairs, triples and quadruples of six draws."""
-    h = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    h = h + h.T + 3 * torch.eye(6)
+@pytest.mark.parametrize("shared", [0.0, 2.0])
+def test_pairs_sums_over_distinct_draws(shared):
+    """Brute force over ordered pairs, triples and quadruples of six draws, of a kernel with z_1 = 0 and one with more."""
+    seed = torch.Generator().manual_seed(0)
+    own = shared * torch.randn(6, generator=seed, dtype=torch.float64)
+    h = torch.randn(6, 6, generator=seed, dtype=torch.float64) + own + own[:, None]
+    h = h + h.T
     two = torch.stack([h[i, j] for i, j in permutations(range(6), 2)])
     three = torch.stack([h[i, j] * h[i, k] for i, j, k in permutations(range(6), 3)]).mean()
     four = torch.stack([h[i, j] * h[k, l] for i, j, k, l in permutations(range(6), 4)]).mean()
+    assert (three > four) == (shared > 0)
     variance = 2 * (2 * 4 * max(three - four, 0) + two.square().mean() - four) / (6 * 5)
     assert pairs(h) == pytest.approx((float(two.mean()), math.sqrt(max(variance, 0))))
 

@@ -6,6 +6,7 @@ a cloud sum to 1, which biases it by about 1 / P of a standard deviation: under 
 and P = 500.)
 """
 
+import functools
 import math
 from itertools import pairwise
 
@@ -15,6 +16,8 @@ from genprior.evaluation.truth import moments
 from genprior.noise import Noise
 from genprior.operators import Matrix, Measurement
 from genprior.priors.exact import Gaussian, GaussianMixture
+from genprior.samplers.integrate import ancestral, geometric
+from genprior.samplers.particles import begin_free
 
 K = 16
 FAR = 5.2
@@ -37,10 +40,10 @@ def of_clouds(sampler, prior, one, P, count=K):
     return x.reshape(count, P, -1), {name: figures.reshape(count, P) for name, figures in told.items()}
 
 
-def farthest(figures, expected):
-    """The largest |t| of figures (K, P, …) from what is expected of them."""
+def farthest(figures, expected, error=0.0):
+    """The largest |t| of figures (K, P, …) from what is expected of them, itself known up to a standard error."""
     means = figures.mean(1) - expected
-    return float((means.mean(0).abs() / (means.std(0) / math.sqrt(len(means)))).max())
+    return float((means.mean(0).abs() / (means.var(0) / len(means) + error**2).sqrt()).max())
 
 
 def farthest_of_gaussian(x, mean, S):
@@ -61,17 +64,33 @@ def gaussian():
 
 
 def mixture():
-    """Three modes on images of 1 x 2, six standard deviations apart, and a measurement between all of them."""
-    means = torch.tensor([[-3.0, -3.0], [3.0, 3.0], [3.0, -3.0]]).double().reshape(3, 1, 1, 2)
-    prior = GaussianMixture(torch.tensor([0.3, 0.2, 0.5]).double(), means, torch.ones(1, 1, 2).double())
-    A = Matrix(torch.tensor([[0.8, -0.6]]).double(), (1, 1, 2))
-    return prior, Measurement(torch.tensor([1.5]).double().reshape(1, 1, 1, 1), A, 2.0)
+    """Three modes on images of 1 x 2, and the first value measured: the mode that agrees with it best is rare."""
+    means = torch.tensor([[-3.0, -6.0], [3.0, 0.0], [0.0, 6.0]]).double().reshape(3, 1, 1, 2)
+    prior = GaussianMixture(torch.tensor([0.62, 0.36, 0.02]).double(), means, torch.ones(1, 1, 2).double())
+    A = Matrix(torch.tensor([[1.0, 0.0]]).double(), (1, 1, 2))
+    return prior, Measurement(torch.full((1, 1, 1, 1), 0.3).double(), A, 0.7)
 
 
 def modes(x):
     """For draws (…, 2) of that mixture, in which of its modes each is, (…, 3)."""
-    right, above = x[..., 0] > 0, x[..., 1] > 0
-    return torch.stack([~right & ~above, right & above, right & ~above], -1).double()
+    places = torch.bucketize(x[..., 1].contiguous(), torch.tensor([-3.0, 3.0]).double())
+    return torch.nn.functional.one_hot(places, 3).double()
+
+
+@functools.cache
+def weighed_chain(steps, count=100_000):
+    """The weights of those modes by the chain alone, each of whose ends is weighed by p(y | x): (3,) and their errors.
+
+    What particles tend to at that number of steps.
+    """
+    prior, one = mixture()
+    sigmas, noise = geometric(prior.sigma_max, prior.sigma_min, steps), one_cloud(count, seed=1)
+    x = begin_free(prior, one, sigmas[0], noise)
+    x = ancestral(prior.denoise, x, sigmas, noise)
+    w = (-((one.y - one.operator(x)) ** 2) / (2 * one.noise**2)).flatten().softmax(0)[:, None]
+    of_mode = modes(x.flatten(1))
+    mean = (w * of_mode).sum(0)
+    return mean, (w * (of_mode - mean)).square().sum(0).sqrt()
 
 
 def chain_law(prior, sigmas):

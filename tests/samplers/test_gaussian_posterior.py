@@ -63,10 +63,10 @@ KNOWN_ERRORS = [
     (DiffPIR(), "correlated", "colorize", (0.04, 0.44), (0.06, 0.47)),
     (DiffPIR(), "correlated", "denoise", (0.07, 0.44), None),
     (DiffPIR(), "correlated", "matrix", (0.16, 0.45), (0.32, 0.52)),
-    (DPS(steps=250), "independent", "inpaint", (0.65, 0.01), (0.02, 0.96)),
+    (DPS(steps=250), "independent", "inpaint", (0.65, 0.02), (0.0, 0.96)),
     (DPS(steps=250), "independent", "super-resolution", (1.53, 0.01), (0.05, 0.96)),
     (DPS(steps=250), "independent", "circular blur", (0.37, 0.76), None),
-    (DPS(steps=250), "correlated", "inpaint", (0.79, 0.02), (0.21, 0.8)),
+    (DPS(steps=250), "correlated", "inpaint", (0.82, 0.03), (0.27, 0.77)),
     (DPS(steps=250), "correlated", "super-resolution", (1.34, 0.11), (0.08, 0.91)),
     (DPS(steps=250), "correlated", "circular blur", (0.21, 0.75), None),
     (DPS(steps=250), "independent", "valid blur", (0.66, 0.35), (0.03, 0.96)),
@@ -77,7 +77,7 @@ KNOWN_ERRORS = [
     (DPS(steps=250), "correlated", "colorize", (0.73, 0.01), (0.17, 0.82)),
     (DPS(steps=250), "correlated", "denoise", (0.87, 0.02), None),
     (DPS(steps=250), "correlated", "matrix", (1.08, 0.14), (0.3, 0.79)),
-    (DPS(), "correlated", "inpaint", (0.82, 0.0), (0.51, 0.78)),
+    (DPS(), "correlated", "inpaint", (0.82, 0.03), (0.55, 0.78)),
 ]
 
 
