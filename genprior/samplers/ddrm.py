@@ -80,7 +80,7 @@ def begin_at_y(svd: SVD, measurement: Measurement, x: Tensor, sigma: float, nois
 
 
 def spectral_step(svd: SVD, measurement: Measurement, noise: Noise, eta: float, eta_b: float, eta_c: float) -> Step:
-    """(x_t, x_hat, sigma, sigma') -> x' = x_hat + a (x_t - x_hat) + b (y - s x_hat) + w n; see `DDRM` for a, b and w."""
+    """(x_t, x_hat, sigma, sigma') -> x' = x_hat + a (x_t - x_hat) + b (y - s x_hat) + w n, as of `DDRM`."""
     y = svd.Ut(measurement.y)
     s = svd.singular_values.to(y)
     level = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device)

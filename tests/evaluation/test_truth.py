@@ -124,8 +124,8 @@ def test_draws_of_a_cloud_do_not_count_as_independent():
 
 @pytest.mark.parametrize("shared", [0.0, 2.0])
 def test_pairs_sums_over_distinct_draws(shared):
-    """Brute force over ordered pairs, triples and quadruples of six draws, of a kernel with z_1 = 0 and one with more."""
-    seed = torch.Generator().manual_seed(0)
+    """Brute force over ordered pairs, triples and quadruples of six draws; the estimate of z_1 may be below 0."""
+    seed = torch.Generator().manual_seed(3)
     own = shared * torch.randn(6, generator=seed, dtype=torch.float64)
     h = torch.randn(6, 6, generator=seed, dtype=torch.float64) + own + own[:, None]
     h = h + h.T

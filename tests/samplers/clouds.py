@@ -16,7 +16,7 @@ from genprior.evaluation.truth import moments
 from genprior.noise import Noise
 from genprior.operators import Matrix, Measurement
 from genprior.priors.exact import Gaussian, GaussianMixture
-from genprior.samplers.integrate import ancestral, geometric
+from genprior.samplers.integrate import ancestral_step, geometric
 from genprior.samplers.particles import begin_free
 
 K = 16
@@ -66,7 +66,7 @@ def gaussian():
 def mixture():
     """Three modes on images of 1 x 2, and the first value measured: the mode that agrees with it best is rare."""
     means = torch.tensor([[-3.0, -6.0], [3.0, 0.0], [0.0, 6.0]]).double().reshape(3, 1, 1, 2)
-    prior = GaussianMixture(torch.tensor([0.62, 0.36, 0.02]).double(), means, torch.ones(1, 1, 2).double())
+    prior = GaussianMixture(torch.tensor([0.6, 0.36, 0.04]).double(), means, torch.ones(1, 1, 2).double())
     A = Matrix(torch.tensor([[1.0, 0.0]]).double(), (1, 1, 2))
     return prior, Measurement(torch.full((1, 1, 1, 1), 0.3).double(), A, 0.7)
 
@@ -78,16 +78,20 @@ def modes(x):
 
 
 @functools.cache
-def weighed_chain(steps, count=100_000):
-    """The weights of those modes by the chain alone, each of whose ends is weighed by p(y | x): (3,) and their errors.
+def weighed_chain(steps, level=None, count=100_000):
+    """The weights of those modes by the chain alone, each of whose paths is weighed by p(y | x): (3,), and their errors.
 
-    What particles tend to at that number of steps.
+    What particles tend to at that number of steps. Paths are weighed at their ends, or by p(y | x_t) at a level where
+    y is x_t and what noise is left.
     """
     prior, one = mixture()
     sigmas, noise = geometric(prior.sigma_max, prior.sigma_min, steps), one_cloud(count, seed=1)
     x = begin_free(prior, one, sigmas[0], noise)
-    x = ancestral(prior.denoise, x, sigmas, noise)
-    w = (-((one.y - one.operator(x)) ** 2) / (2 * one.noise**2)).flatten().softmax(0)[:, None]
+    for sigma, sigma_next in pairwise(sigmas):
+        if sigma == (level or sigmas[-2]):
+            at, left = (x, one.noise**2 - level**2) if level else (prior.denoise(x, sigma), one.noise**2)
+            w = (-((one.y - one.operator(at)) ** 2) / (2 * left)).flatten().softmax(0)[:, None]
+        x = ancestral_step(x, prior.denoise(x, sigma), sigma, sigma_next, noise)
     of_mode = modes(x.flatten(1))
     mean = (w * of_mode).sum(0)
     return mean, (w * (of_mode - mean)).square().sum(0).sqrt()
