@@ -19,7 +19,10 @@ STOP_EVERY = 10  # steps, after which several processes agree whether to stop
 
 
 class Stop:
-    """Within `with`, SIGINT (Ctrl-C) and SIGTERM set `wanted`; a second one ends the process as it always does."""
+    """Within `with`, SIGINT (Ctrl-C) and SIGTERM set `wanted`; a second one ends the process as it always does.
+
+    One that is ignored, as a shell has Ctrl-C ignored by what runs in its background, stays ignored.
+    """
 
     def __init__(self):
         self.wanted = False
@@ -28,7 +31,8 @@ class Stop:
     def __enter__(self) -> "Stop":
         # Python allows handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            self._usual = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+            self._usual = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, *_) -> None:

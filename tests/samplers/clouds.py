@@ -79,7 +79,7 @@ def modes(x):
 
 @functools.cache
 def weighed_chain(steps, level=None, count=100_000):
-    """The weights of those modes by the chain alone, each of whose paths is weighed by p(y | x): (3,), and their errors.
+    """The weights of those modes by the chain alone, its paths weighed by p(y | x): (3,), and their errors.
 
     What particles tend to at that number of steps. Paths are weighed at their ends, or by p(y | x_t) at a level where
     y is x_t and what noise is left.

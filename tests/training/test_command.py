@@ -170,7 +170,12 @@ def test_signal_to_the_whole_group_saves_and_ends_with_130(npz, tmp_path, number
     command += ["--steps", 100000, "--batch", 4, "--log-every", 1, "--workers", 1]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        list(map(str, command)), env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # as in the foreground
+        stderr=subprocess.PIPE,
+        text=True,
     )
     log, until = tmp_path / "run" / "log.jsonl", time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") > 2) and time.monotonic() < until:

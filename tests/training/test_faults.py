@@ -67,6 +67,14 @@ def on_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C as in the foreground, wherever these tests run."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -274,6 +282,14 @@ def test_second_signal_does_not_wait():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signal_that_is_ignored_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with faults.Stop() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not stop.wanted
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 # ---- other data ----
