@@ -486,7 +486,7 @@ HOLES = random_array("float32", H, W) > 0.5
         Image.fromarray(HOLES.astype(np.uint16) * 65535),
         [HOLES],
     ],
-    ids=lambda m: f"{type(m).__name__}-{getattr(m, 'mode', None) or getattr(m, 'dtype', '')}-{getattr(m, 'shape', '')}",
+    ids=lambda m: f"{type(m).__name__}-{getattr(m, 'dtype', None) or getattr(m, 'mode', '')}-{getattr(m, 'shape', '')}",
 )
 def test_mask_of_every_kind_marks_the_same_holes(mask):
     holes = read_mask(mask, size=(H, W))

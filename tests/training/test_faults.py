@@ -204,6 +204,20 @@ def test_auto_batch_gives_the_weights_of_the_whole_batch(tmp_path, rooms):
     assert read_card(tmp_path / "parts" / "prior")["settings"]["accumulate"] == 4
 
 
+def test_gradient_of_an_attempt_that_failed_half_way_is_forgotten(tmp_path):
+    """Memory that is too little in the second micro-batch only, when the first has left its gradient."""
+    whole = weights(run(tmp_path / "whole", dtype=torch.float64, steps=1))
+    prior, objectives = small((4, 4), torch.float64)
+    for own in objectives:
+        own.register_forward_pre_hook(
+            lambda own, _: setattr(own, "room", {1: 0}.get(len(own.tried), 4))  # fails in its second call
+        )
+    options = {"dtype": torch.float64, "steps": 1, "accumulate": 2, "auto_batch": True}
+    parts = weights(run(tmp_path / "parts", pair=(prior, objectives), **options))
+    assert objectives[0].tried == [2, 2, 1, 1, 1, 1]
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-9)
+
+
 def test_auto_batch_remembers_what_fits_when_it_resumes(tmp_path):
     prior, objectives = small((2, 2))
     run(tmp_path, pair=(prior, objectives), steps=2, decay=0.0, auto_batch=True)
