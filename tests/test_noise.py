@@ -99,6 +99,17 @@ def test_no_more_steps_are_made_ahead_than_were_asked_for_in_a_row(monkeypatch):
     assert [steps[0] for steps in made] == [0, 1, 3, 7, 15, 20, 21, 22, 23]
 
 
+@pytest.mark.parametrize("draw", [Noise.__call__, Noise.uniform])
+def test_cloud_is_all_samples_of_the_image_of_a_row_from_the_same_step_on(draw):
+    whole, samples = Noise(1, [4, 9, 4], [0, 1, 7]), Noise(1, [9] * 3, [0, 1, 2])
+    draw(whole, image(3))
+    draw(samples, image(3))
+    cloud = whole.cloud(torch.tensor([1]), 3)
+    for _ in range(3):
+        assert torch.equal(draw(cloud, image(3)), draw(samples, image(3)))
+    assert whole.step == 1
+
+
 def test_sample_is_0_by_default():
     assert torch.equal(Noise(1, [4, 2])(image(2)), Noise(1, [4, 2], [0, 0])(image(2)))
 

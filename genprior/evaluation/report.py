@@ -256,7 +256,7 @@ SUITES: dict[str, Suite] = {
         ),
     ),
     "mixture": Suite(
-        "The mixture of 25 Gaussians",
+        "The mixture of 25 Gaussians, steps as in the table",
         _mixture,
         ("dps", "ddrm", "pigdm", "mmps", "mcgdiff", "tds", "tds-moments", "smc"),
         ("dps", "ddrm", "mmps", "mcgdiff"),

@@ -1,9 +1,9 @@
 """Clouds of particles, and what they tend to as they grow.
 
 K independent clouds give K means of any figure, whose own mean is Student's t from its expectation, with K - 1 degrees
-of freedom: for K = 16, |t| > 5.2 in one of 10,000 cases, which leaves room for the dozen figures of a test. (Weights of
-a cloud sum to 1, which biases it by about 1 / P of a standard deviation: under a fifth of a standard error for K = 16
-and P = 500.)
+of freedom: for K = 12, |t| > 5.9 in one of 10,000 cases, which leaves room for the dozen figures of a test. (Weights of
+a cloud sum to 1, which biases it by about 1 / P of a standard deviation: a fifth of a standard error for K = 12 and
+P = 300.)
 """
 
 import functools
@@ -19,8 +19,8 @@ from genprior.priors.exact import Gaussian, GaussianMixture
 from genprior.samplers.integrate import ancestral_step, geometric
 from genprior.samplers.particles import begin_free
 
-K = 16
-FAR = 5.2
+K = 12
+FAR = 5.9
 
 
 def normal(*shape, seed=0):

@@ -96,7 +96,7 @@ def test_covariances_with_negative_eigenvalues_are_replaced_by_their_variances()
     assert torch.allclose(product, torch.stack([good, slightly, torch.diag(torch.tensor([0.5, 0.0]).double())]))
 
 
-@pytest.mark.parametrize("sampler", [TDS(20, 500), TDSMoments(20, 500)], ids=lambda sampler: type(sampler).__name__)
+@pytest.mark.parametrize("sampler", [TDS(20, 300), TDSMoments(20, 300)], ids=lambda sampler: type(sampler).__name__)
 def test_cloud_tends_to_the_posterior_of_a_gaussian_chain(sampler):
     prior, one = gaussian()
     twist = sampler.twist(prior, one)
