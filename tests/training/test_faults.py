@@ -318,6 +318,13 @@ def test_run_does_not_go_on_with_other_data_unless_told_to(tmp_path, monkeypatch
     run(tmp_path, steps=6, decay=0.0)  # from here on these are the data of the run
 
 
+def test_data_are_told_apart_by_what_they_say_or_by_their_number():
+    data = Noises()
+    assert loop.fingerprint(data) == "12 images"
+    data.fingerprint = "abc"
+    assert loop.fingerprint(data) == "abc"
+
+
 # ---- trackers ----
 
 
