@@ -35,19 +35,22 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     References:
         Parallel random numbers: as easy as 1, 2, 3. J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, 2011.
     """
-    c0, c1, c2, c3 = counter
+    # In place, since fresh memory costs several times what the arithmetic does.
+    c0, c1, c2, c3 = (c.clone(memory_format=torch.contiguous_format) for c in torch.broadcast_tensors(*counter))
+    high = torch.empty_like(c0)
     k0, k1 = key
     for _ in range(ROUNDS):
         # int64 products wrap around, but keep all 64 bits of the unsigned product: the halves are right.
-        p0 = c0 * MULTIPLIERS[0]
-        p1 = c2 * MULTIPLIERS[1]
-        c0 = ((p1 >> 32) ^ c1).bitwise_xor_(k0).bitwise_and_(MASK)
-        c2 = ((p0 >> 32) ^ c3).bitwise_xor_(k1).bitwise_and_(MASK)
+        p0, p1 = c0.mul_(MULTIPLIERS[0]), c2.mul_(MULTIPLIERS[1])
+        torch.bitwise_right_shift(p1, 32, out=high)
+        c0 = c1.bitwise_xor_(high).bitwise_xor_(k0).bitwise_and_(MASK)
+        torch.bitwise_right_shift(p0, 32, out=high)
+        c2 = c3.bitwise_xor_(high).bitwise_xor_(k1).bitwise_and_(MASK)
         # Their low halves: what stands above them, the mask of the next round or the last one takes away.
         c1, c3 = p1, p0
         k0 = (k0 + WEYL[0]) & MASK
         k1 = (k1 + WEYL[1]) & MASK
-    return c0, c1 & MASK, c2, c3 & MASK
+    return c0, c1.bitwise_and_(MASK), c2, c3.bitwise_and_(MASK)
 
 
 class Noise:
