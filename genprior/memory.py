@@ -1,4 +1,7 @@
-"""How many pixels to work on at once, which bounds memory."""
+"""Memory: how much there was need of, and how many pixels to work on at once, which bounds it."""
+
+import importlib.util
+import sys
 
 import torch
 
@@ -20,3 +23,23 @@ def pixels_at_once(device: torch.device) -> int:
 def rows_at_once(image_shape: tuple[int, int, int], device: torch.device) -> int:
     """How many images of that shape to work on at once."""
     return max(1, pixels_at_once(device) // (image_shape[-2] * image_shape[-1]))
+
+
+def forget_peak(device: torch.device) -> None:
+    """Measure `peak_memory` from now on, where that can be."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """In MiB: on cuda what torch held at most since `forget_peak`, else the process's largest resident set so far.
+
+    None where nobody counts, on Windows.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    if importlib.util.find_spec("resource") is None:
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)

@@ -8,6 +8,7 @@ The bundled weights were trained by this script on two CPU cores (its card has t
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,8 +17,12 @@ from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.store import find_prior, read_prior
 from genprior.training.data import Photos, first
+from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import Denoising
+from genprior.training.quality import denoising_psnr
+
+DEFAULTS = Settings(steps=10000, batch=16, lr=7e-4, precision="bf16")
 
 
 def preview(prior: Prior) -> torch.Tensor:
@@ -30,31 +35,26 @@ def main() -> None:
     parser.add_argument("--validation", help="folder of other photographs")
     parser.add_argument("--out", default="runs/ddpm-photo")
     parser.add_argument("--start", help="name or folder of a diffusion prior to go on from, with a fresh optimiser")
-    parser.add_argument("--steps", type=int, default=10000)
-    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=64, help="side of the training crops in pixels")
-    parser.add_argument("--lr", type=float, default=7e-4)
-    parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--licence", default="see the training data", help="of the weights, for the card")
+    add_flags(parser, DEFAULTS)
     options = parser.parse_args()
+    settings = replace(DEFAULTS, **stated(options))
 
-    data = Photos(options.data, options.size, seed=options.seed)
+    data = Photos(options.data, options.size, seed=settings.seed)
     held_out = Photos(options.validation or options.data, 128, augment=False)
 
-    torch.manual_seed(options.seed)
+    torch.manual_seed(settings.seed)
     prior = read_prior(find_prior(options.start)).train().requires_grad_() if options.start else DDPM((3, None, None))
-    settings = Settings(
-        steps=options.steps, batch=options.batch, lr=options.lr, precision=options.precision, seed=options.seed
-    )
     train(
         prior,
-        [Denoising(prior, seed=options.seed)],
+        [Denoising(prior, seed=settings.seed)],
         data,
         settings,
         options.out,
         validation=held_out if options.validation else None,
         preview=preview,
+        measure=lambda prior: denoising_psnr(prior, first(held_out, 16)),
         finish=lambda prior: prior.fit_decoder(first(held_out, 64)),
         card={
             "data": f"{Path(options.data).name}: random crops of {options.size} px",

@@ -8,6 +8,7 @@ The card of the bundled prior has the seconds it took, on CPU cores that other w
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 
@@ -15,8 +16,21 @@ from genprior.nets.gan import Discriminator
 from genprior.priors.base import Prior
 from genprior.priors.gan import GAN
 from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
-from genprior.training.data import Arrays
+from genprior.training.data import Arrays, first
+from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
+from genprior.training.quality import search_psnr
+
+DEFAULTS = Settings(
+    steps=4000,
+    batch=64,
+    lr=1e-3,
+    warmup=0,
+    weight_decay=0.0,
+    betas=(0.0, 0.99),  # no momentum: the other network moves the optimum at every step
+    clip=10.0,
+    precision="bf16",
+)
 
 
 def preview(prior: Prior) -> torch.Tensor:
@@ -27,39 +41,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help=".npz with train_images")
     parser.add_argument("--out", default="runs/gan-mnist")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--gamma", type=float, default=0.25, help="weight of the penalty on the discriminator")
-    parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
-    parser.add_argument("--seed", type=int, default=0)
+    add_flags(parser, DEFAULTS)
     options = parser.parse_args()
+    settings = replace(DEFAULTS, **stated(options))
 
-    data = Arrays(options.data, "train_images", keep=slice(0, 55000), seed=options.seed)
-    torch.manual_seed(options.seed)
+    data = Arrays(options.data, "train_images", keep=slice(0, 55000), seed=settings.seed)
+    held_out = Arrays(options.data, "train_images", keep=slice(55000, 60000), seed=None)
+
+    torch.manual_seed(settings.seed)
     prior = GAN((1, 28, 28), latent=64, spread=0.48)
     discriminator = Discriminator(prior.image_shape)
-    settings = Settings(
-        steps=options.steps,
-        batch=options.batch,
-        lr=options.lr,
-        warmup=0,
-        weight_decay=0.0,
-        betas=(0.0, 0.99),  # no momentum: the other network moves the optimum at every step
-        clip=10.0,
-        precision=options.precision,
-        seed=options.seed,
-    )
     train(
         prior,
         [
-            DiscriminatorLoss(prior, discriminator, seed=options.seed, gamma=options.gamma),
-            GeneratorLoss(prior, discriminator, seed=options.seed),
+            DiscriminatorLoss(prior, discriminator, seed=settings.seed, gamma=options.gamma),
+            GeneratorLoss(prior, discriminator, seed=settings.seed),
         ],
         data,
         settings,
         options.out,
         preview=preview,
+        measure=lambda prior: search_psnr(prior, first(held_out, 16)),
         card={"data": "MNIST, first 55,000 training digits", "licence": "CC BY-SA 3.0"},
     )
 

@@ -9,6 +9,7 @@ it goes on where it was. The result is `OUT/prior`.
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 
@@ -17,8 +18,11 @@ from genprior.noise import Noise
 from genprior.priors.base import Prior
 from genprior.priors.flow import Flow
 from genprior.training.data import Arrays, first
+from genprior.training.flags import add_flags, stated
 from genprior.training.likelihood import MaximumLikelihood
 from genprior.training.loop import Settings, train
+
+DEFAULTS = Settings(steps=4000, batch=32, lr=2e-3, precision="bf16")
 
 
 def preview(prior: Prior) -> torch.Tensor:
@@ -29,32 +33,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help=".npz with train_images")
     parser.add_argument("--out", default="runs/nf-mnist")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--patience", type=int, help="validations without improvement after which training stops")
-    parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
-    parser.add_argument("--seed", type=int, default=0)
+    add_flags(parser, DEFAULTS)
     options = parser.parse_args()
+    settings = replace(DEFAULTS, **stated(options))
 
-    data = Arrays(options.data, "train_images", keep=slice(0, 55000), seed=options.seed)
+    data = Arrays(options.data, "train_images", keep=slice(0, 55000), seed=settings.seed)
     held_out = Arrays(options.data, "train_images", keep=slice(55000, 60000), seed=None)
 
-    torch.manual_seed(options.seed)
+    torch.manual_seed(settings.seed)
     prior = Flow((1, 28, 28), widths=(32, 64), steps=(8, 4), pixels="ink")
     examples = first(data, 1000)
-    prior.initialise(dequantize(examples, Noise(options.seed, torch.arange(len(examples)))))
-    settings = Settings(
-        steps=options.steps,
-        batch=options.batch,
-        lr=options.lr,
-        precision=options.precision,
-        seed=options.seed,
-        patience=options.patience,
-    )
+    prior.initialise(dequantize(examples, Noise(settings.seed, torch.arange(len(examples)))))
     train(
         prior,
-        [MaximumLikelihood(prior, seed=options.seed)],
+        [MaximumLikelihood(prior, seed=settings.seed)],
         data,
         settings,
         options.out,

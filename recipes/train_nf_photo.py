@@ -7,6 +7,7 @@ was. The result is `OUT/prior`, which `genprior restore --prior OUT/prior` takes
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,8 +17,11 @@ from genprior.noise import Noise
 from genprior.priors.base import Prior
 from genprior.priors.patches import PatchFlow
 from genprior.training.data import Photos, first
+from genprior.training.flags import add_flags, stated
 from genprior.training.likelihood import PatchLikelihood
 from genprior.training.loop import Settings, train
+
+DEFAULTS = Settings(steps=3000, batch=16, lr=1e-3, precision="bf16")
 
 
 def preview(prior: Prior) -> torch.Tensor:
@@ -29,29 +33,23 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of photographs, at least 64 pixels wide and high")
     parser.add_argument("--validation", help="folder of other photographs")
     parser.add_argument("--out", default="runs/nf-photo")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=16, help="crops per step")
     parser.add_argument("--size", type=int, default=60, help="side of the training crops in pixels")
     parser.add_argument("--patch", type=int, default=6, help="side of the patches in pixels")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--precision", default="bf16", choices=["no", "bf16"])
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--licence", default="see the training data", help="of the weights, for the card")
+    add_flags(parser, DEFAULTS)
     options = parser.parse_args()
+    settings = replace(DEFAULTS, **stated(options))
 
-    data = Photos(options.data, options.size, seed=options.seed)
+    data = Photos(options.data, options.size, seed=settings.seed)
     held_out = Photos(options.validation, options.size, augment=False) if options.validation else None
 
-    torch.manual_seed(options.seed)
+    torch.manual_seed(settings.seed)
     prior = PatchFlow(patch=options.patch)
     examples = first(data, 250)
-    prior.initialise(dequantize(examples, Noise(options.seed, torch.arange(len(examples)))))
-    settings = Settings(
-        steps=options.steps, batch=options.batch, lr=options.lr, precision=options.precision, seed=options.seed
-    )
+    prior.initialise(dequantize(examples, Noise(settings.seed, torch.arange(len(examples)))))
     train(
         prior,
-        [PatchLikelihood(prior, seed=options.seed)],
+        [PatchLikelihood(prior, seed=settings.seed)],
         data,
         settings,
         options.out,

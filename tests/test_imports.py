@@ -19,7 +19,7 @@ LAYERS = [
     ["operators"],
     ["samplers"],
     ["measuring"],
-    ["restoration", "training", "evaluation"],
+    ["restoration", "training", "evaluation", "divergences", "marginal"],
     ["cli"],
 ]
 # Of what stands above them, these may import only some.
@@ -27,7 +27,7 @@ NARROWER = {
     "operators": {"priors.base", "linalg", "registry"},
     "samplers": {"priors.base", "operators.base", "linalg", "memory", "noise", "registry"},
     "priors.base": set(),
-    "training": {"priors", "nets", "images", "noise", "bits"},
+    "training": {"priors", "nets", "images", "noise", "bits", "registry"},
 }
 
 

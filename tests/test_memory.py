@@ -1,4 +1,4 @@
-"""How much is worked on at once."""
+"""How much is worked on at once, and how much memory it took."""
 
 import torch
 
@@ -29,3 +29,11 @@ def test_a_gpu_is_filled_to_half_of_what_is_free_with_what_torch_keeps_for_reuse
 def test_devices_whose_memory_is_not_known_have_a_number_of_their_own():
     assert memory.pixels_at_once(torch.device("mps")) == memory.PIXELS_AT_ONCE["mps"]
     assert memory.pixels_at_once(torch.device("meta")) == memory.pixels_at_once(CPU)
+
+
+def test_peak_memory_of_the_cpu_grows_with_what_is_held():
+    before = memory.peak_memory(CPU)
+    held = torch.ones(64 * 2**18)  # 64 MiB beyond all that was ever held, unless more was and is free again
+    after = memory.peak_memory(CPU)
+    assert before <= after
+    assert after >= held.numel() * 4 / 2**20

@@ -37,9 +37,11 @@ def add_operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boundary", help="blurs: valid (the scene goes on past the frame) or circular")
 
 
-def each(options: argparse.Namespace, run: Callable[[Path, Path], None]) -> int:
-    """Run on every input; report the ones that fail, go on with the rest."""
+def each(options: argparse.Namespace, run: Callable[[Path, Path], None], ranks: Any) -> int:
+    """Run on every input, or this process's share of them; report the ones that fail, go on with the rest."""
     pairs = _targets(options.inputs, options.out)
+    ranks.wait_for_everyone()  # all have looked at the folders before any writes to them
+    pairs = pairs[ranks.process_index :: ranks.num_processes]
     failures = 0
     for path, target in pairs:
         try:
@@ -50,6 +52,7 @@ def each(options: argparse.Namespace, run: Callable[[Path, Path], None]) -> int:
             failures += 1
     if failures and len(pairs) > 1:
         print(f"genprior: {failures} of {len(pairs)} failed", file=sys.stderr)
+    ranks.wait_for_everyone()  # else the failure of one ends the others in the middle of their work
     return 1 if failures else 0
 
 

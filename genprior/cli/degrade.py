@@ -33,6 +33,7 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
+    from genprior.evaluation.machine import processes
 
     def one(path: Path, target: Path) -> None:
         mask = target.with_name(f"{target.stem}_mask.png") if options.op == "inpaint" else None
@@ -59,4 +60,4 @@ def run(options: argparse.Namespace) -> int:
                 print(f"{target}: {clipped:.1%} of the values were clipped to [0, 1]; a .npy file would keep them.")
         print(f"{path} -> {target}" + (f", holes in {mask}" if mask else ""))
 
-    return each(options, one)
+    return each(options, one, processes("cpu"))

@@ -28,7 +28,13 @@ def add(commands) -> None:
     restore.add_argument(
         "--sampler", default="auto", help="auto, or a name such as diffpir; a wrong one lists them (default: auto)"
     )
-    restore.add_argument("--n", type=int, default=1, help="samples of each image; their mean is written (default: 1)")
+    restore.add_argument(
+        "-n",
+        "--n",
+        type=int,
+        default=1,
+        help="samples of each image; their mean is written; torchrun leaves only -n to us (default: 1)",
+    )
     restore.add_argument("--samples", action="store_true", help="write every sample too, as NAME_sample-K.png")
     restore.add_argument(
         "--std", action="store_true", help="write the standard deviation too, its maximum white, as NAME_std.png"
@@ -42,11 +48,13 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
+    from genprior.evaluation.machine import processes
     from genprior.priors.store import find_prior
     from genprior.restoration import pick_device
 
     find_prior(options.prior)
-    device = pick_device(options.device)
+    ranks = processes(options.device)
+    device = pick_device(options.device) if ranks.num_processes == 1 else ranks.device
 
     def one(path: Path, target: Path) -> None:
         extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(options.n if options.samples else 0)]
@@ -62,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
             steps=options.steps,
             seed=seed_of(options, path),
             device=device,
+            progress=ranks.is_main_process,
             **parameters_of(options, path),
         )
         if target.suffix == ".npy":
@@ -74,4 +83,4 @@ def run(options: argparse.Namespace) -> int:
         for file in deviation:
             images.save(result.std / result.std.max().clamp_min(1e-12), file)
 
-    return each(options, one)
+    return each(options, one, ranks)

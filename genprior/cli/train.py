@@ -10,31 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-FAMILIES = ("ddpm", "vae", "nf", "gan")  # what can be trained, see genprior.training.families
+from genprior.training.flags import add_flags, stated
 
-# Every field of genprior.training.settings.Settings: its type, other names of its flag, and what it says.
-SETTINGS = {
-    "steps": (int, ("--max-train-steps",), "optimiser steps in all (default: 20000)"),
-    "batch": (int, ("--train-batch-size",), "images per step, over all devices and micro-batches"),
-    "accumulate": (int, ("--gradient-accumulation-steps",), "micro-batches per step: less memory, the same step"),
-    "auto_batch": (bool, (), "make more micro-batches where memory does not suffice (on one process)"),
-    "lr": (float, ("--learning-rate",), "learning rate at its height"),
-    "warmup": (int, ("--lr-warmup-steps",), "steps over which it rises"),
-    "decay": (float, (), "last fraction of the steps, over which it falls to zero"),
-    "weight_decay": (float, ("--adam-weight-decay",), "AdamW's"),
-    "betas": (float, (), "AdamW's"),
-    "clip": (float, ("--max-grad-norm",), "largest norm of a gradient"),
-    "ema": (float, ("--ema-decay",), "decay of the moving average of the weights, which is what is kept"),
-    "precision": (str, ("--mixed-precision",), "no (float32) or bf16"),
-    "compile": (bool, (), "compile the networks: slow to begin, then faster on a GPU"),
-    "seed": (int, (), "of weights, data and noise"),
-    "log_every": (int, ("--logging-steps",), "steps from one line of log.jsonl to the next"),
-    "validate_every": (int, ("--validation-steps",), "steps from one validation and sheet of samples to the next"),
-    "save_every": (int, ("--checkpointing-steps",), "steps from one checkpoint to the next"),
-    "keep": (int, ("--checkpoints-total-limit",), "newest checkpoints kept, besides the best"),
-    "patience": (int, (), "validations without improvement after which to stop, with the best weights"),
-    "workers": (int, ("--dataloader-num-workers",), "processes that load data"),
-}
+FAMILIES = ("ddpm", "vae", "nf", "gan")  # what can be trained, see genprior.training.families
 
 
 def add(commands) -> None:
@@ -42,14 +20,27 @@ def add(commands) -> None:
     train = commands.add_parser("train", help="train a prior on your images; call again to resume")
     train.add_argument("family", choices=FAMILIES, help="what to train; gan: images of one size only")
     data = train.add_argument_group("data")
-    data.add_argument("--data", "--train-data-dir", required=True, help="folder of images, or an .npz file")
-    data.add_argument("--validation", help="folder of other images, or an .npz file")
-    data.add_argument("--images", default="train_images", help="array of the .npz file (default: %(default)s)")
-    data.add_argument("--labels", help="array of class labels in the .npz file")
+    data.add_argument(
+        "--data",
+        "--train-data-dir",
+        required=True,
+        help="folder of images, .npz file, parquet file or folder of them, torchvision:NAME[:SPLIT], "
+        "hf:OWNER/NAME[:SPLIT]",
+    )
+    validation = data.add_mutually_exclusive_group()
+    validation.add_argument("--validation", help="other images, given as --data")
+    validation.add_argument("--validation-share", type=float, metavar="SHARE", help="fraction of the data held out")
+    data.add_argument("--images", help="array of the .npz file (default: train_images), or column of the table")
+    data.add_argument("--labels", help="array or column of class labels; of torchvision: targets")
     data.add_argument(
         "--size", "--resolution", type=int, default=64, help="side of the crops of a folder's images (default: 64)"
     )
     data.add_argument("--channels", type=int, choices=[1, 3], default=3, help="of a folder's images: 1 grey, 3 RGB")
+    data.add_argument(
+        "--orientations", type=int, choices=[1, 2, 8], default=8, help="of crops: 8 all, 2 mirrored, 1 as they are"
+    )
+    data.add_argument("--root", default="data", help="folder of torchvision's data sets (default: data)")
+    data.add_argument("--download", action="store_true", help="have torchvision fetch what is not there")
     data.add_argument("--data-changed", action="store_true", help="resume although the data are not those of the run")
     data.add_argument("--licence", default="unknown", help="of the data, for the card")
 
@@ -67,21 +58,18 @@ def add(commands) -> None:
     run_folder.add_argument("--push-to-hub", metavar="OWNER/NAME", help="publish the result on the Hugging Face Hub")
     run_folder.add_argument("--dry-run", action="store_true", help="print what would be done as JSON, and do nothing")
 
-    settings = train.add_argument_group("settings", "What is not given is the family's own.")
-    for name, (kind, others, text) in SETTINGS.items():
-        options: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
-        options |= {"betas": {"nargs": 2}, "precision": {"choices": ["no", "bf16"]}}.get(name, {})
-        settings.add_argument(
-            f"--{name.replace('_', '-')}", *others, dest=name, default=argparse.SUPPRESS, help=text, **options
-        )
+    add_flags(train.add_argument_group("settings", "What is not given is the family's own; 20,000 steps."))
     train.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    from genprior.priors.hub import check_hub_name, push_to_hub
     from genprior.training.data import first
     from genprior.training.faults import out_of_memory
     from genprior.training.loop import train
 
+    if options.push_to_hub:
+        check_hub_name(options.push_to_hub)  # now, not when training has ended
     data, held_out, chosen, settings = _resolved(options)
     size = tuple(first(data, 1).shape[2:])
     if options.dry_run:
@@ -97,10 +85,10 @@ def run(options: argparse.Namespace) -> int:
             data,
             settings,
             out,
-            validation=held_out if options.validation else None,
+            validation=held_out if _validates(options) else None,
             preview=lambda prior: chosen.preview(prior, 16, size),
-            measure=chosen.measure and (lambda prior: chosen.measure(prior, first(held_out, 16).to(_device(prior)))),
-            finish=chosen.finish and (lambda prior: chosen.finish(prior, first(held_out, 64).to(_device(prior)))),
+            measure=chosen.measure and (lambda prior: chosen.measure(prior, first(held_out, 16))),
+            finish=chosen.finish and (lambda prior: chosen.finish(prior, first(held_out, 64))),
             card={"data": Path(options.data).name, "licence": options.licence},
             log_with=options.log_with,
             data_changed=options.data_changed,
@@ -116,52 +104,51 @@ def run(options: argparse.Namespace) -> int:
     if os.environ.get("RANK", "0") == "0":
         print(f"{out / 'prior'} is ready: genprior restore … --prior {out / 'prior'}")
         if options.push_to_hub:
-            from genprior.priors.hub import push_to_hub
-
             print(push_to_hub(out / "prior", options.push_to_hub))
     return 0
 
 
 def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """The data, the held-out data (else the same, as they are), the plan of the family, and the settings."""
-    from genprior.training.data import Arrays, Photos, first
+    from genprior.training.data import Arrays, first, open_data, open_parts
     from genprior.training.families import plan
     from genprior.training.settings import Settings
 
-    stated = {name: getattr(options, name) for name in SETTINGS if hasattr(options, name)}
-    if "betas" in stated:
-        stated["betas"] = tuple(stated["betas"])
-    seed = stated.get("seed", 0)
+    own = stated(options)
+    seed = own.get("seed", 0)
 
-    def dataset(path: str, augment: bool):
-        if path.endswith(".npz"):
-            return Arrays(path, options.images, options.labels, seed=seed if augment else None)
-        return Photos(path, options.size, channels=options.channels, seed=seed, augment=augment)
-
-    data = dataset(options.data, True)
-    held_out = dataset(options.validation or options.data, False)
+    names = ("images", "labels", "channels", "orientations", "root", "download")
+    given = {"size": options.size, "seed": seed, **{name: getattr(options, name) for name in names}}
+    if options.validation_share is None:
+        data = open_data(options.data, **given)
+        held_out = open_data(options.validation or options.data, augment=False, **given)
+    else:
+        data, held_out = open_parts(options.data, options.validation_share, **given)
     examples = first(data, 256)
     shape = tuple(examples.shape[1:]) if isinstance(data, Arrays) else (options.channels, None, None)
-    classes = int(data.labels.max()) + 1 if isinstance(data, Arrays) and options.labels else 0
+    classes = 0 if data.labels is None else int(data.labels.max()) + 1
     chosen = plan(options.family, shape, classes, examples, seed)
-    return data, held_out, chosen, Settings(**{"steps": 20000, **chosen.settings, **stated})
+    return data, held_out, chosen, Settings(**{"steps": 20000, **chosen.settings, **own})
+
+
+def _validates(options: argparse.Namespace) -> bool:
+    return options.validation is not None or options.validation_share is not None
 
 
 def _described(options: argparse.Namespace, data, held_out, chosen, settings) -> dict[str, Any]:
     """What `--dry-run` prints."""
-    trained = {p for objective in chosen.objectives for p in objective.parameters() if p.requires_grad}
+    from genprior.training.banner import parameter_count
+
     return {
         "family": options.family,
         "prior": {"class": type(chosen.prior).__name__, "arguments": chosen.prior.config},
         "objectives": [type(objective).__name__ for objective in chosen.objectives],
-        "parameters": sum(p.numel() for p in trained),
+        "parameters": parameter_count(chosen.objectives),
         "data": {"path": options.data, "images": len(data)},
-        "validation": {"path": options.validation, "images": len(held_out)} if options.validation else None,
+        "validation": {"path": options.validation or options.data, "images": len(held_out)}
+        if _validates(options)
+        else None,
         "settings": asdict(settings),
         "log_with": options.log_with,
         "out": options.out,
     }
-
-
-def _device(prior):
-    return next(prior.parameters()).device

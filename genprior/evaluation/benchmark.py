@@ -29,12 +29,13 @@ from genprior.evaluation import perceptual
 from genprior.evaluation.contact import sheet
 from genprior.evaluation.dataset import Truth, described, find_truths, hashes
 from genprior.evaluation.items import Record, differences, digest, read_record, stem, to_json, write_record, write_text
-from genprior.evaluation.machine import device_of, forget_peak, machine, peak_memory, processes, versions
+from genprior.evaluation.machine import device_of, machine, processes, versions
 from genprior.evaluation.methods import Method, figures, find_methods
 from genprior.evaluation.presets import PRESETS, preset
 from genprior.evaluation.summary import LEGEND, each_image, summary
 from genprior.evaluation.table import Table
 from genprior.measuring import as_noise
+from genprior.memory import forget_peak, peak_memory
 from genprior.operators.base import Measurement, as_integer
 from genprior.operators.build import ALIASES, FOR_IMAGE
 from genprior.priors.base import Prior, UnsupportedError

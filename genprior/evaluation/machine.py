@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import sys
 from datetime import timedelta
 from typing import Any
 
@@ -42,22 +41,6 @@ def processes(device: str) -> Any:
 def device_of(prior: Prior) -> torch.device:
     """Where a prior lies and computes."""
     return next((t.device for t in (*prior.parameters(), *prior.buffers())), torch.device("cpu"))
-
-
-def forget_peak(device: torch.device) -> None:
-    """Measure `peak_memory` from now on, where that can be."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_memory(device: torch.device) -> float:
-    """In MiB: on cuda what torch held at most since `forget_peak`, else the process's largest resident set so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def machine(device: torch.device, processes: int) -> dict[str, Any]:

@@ -53,7 +53,8 @@ def _row(records: list[Record], reference: list[Record]) -> dict[str, Any]:
         row[column] = _mean(done, key)
         if key == "psnr_mean":
             row[f"less that of {reference[0]['method']}, dB"] = None if records is reference else _gain(done, reference)
-    row["peak memory, MiB"] = round(max(record["peak_memory"] for record in done)) if done else None
+    peaks = [record["peak_memory"] for record in done if record["peak_memory"] is not None]
+    row["peak memory, MiB"] = max(peaks) if peaks else None
     row["note"] = _note(records, len(done))
     return row
 

@@ -28,8 +28,7 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     from genprior.priors.store import read_card, read_prior
 
     folder = Path(folder)
-    if not is_hub_name(name):
-        raise ValueError(f"The name of a repository is {name!r}: give owner/name.")
+    check_hub_name(name)
     read_prior(folder)
     with tempfile.TemporaryDirectory() as temporary:
         for file in FILES:
@@ -61,6 +60,12 @@ def fetch(name: str) -> Path:
 def is_hub_name(name: str) -> bool:
     """Whether `name` has the form of a repository, "owner/name"."""
     return NAME.fullmatch(name) is not None and not any(part.strip(".") == "" for part in name.split("/"))
+
+
+def check_hub_name(name: str) -> None:
+    """Refuse what is no name of a repository."""
+    if not is_hub_name(name):
+        raise ValueError(f"The name of a repository is {name!r}: give owner/name.")
 
 
 def _readme(name: str, card: dict) -> str:

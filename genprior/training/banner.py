@@ -1,7 +1,5 @@
 """What a run says before it begins."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import torch
@@ -21,18 +19,23 @@ def banner(
 ) -> str:
     """What is trained on what, how, and where: a line each."""
     processes = accelerator.num_processes
-    trained = {p for objective in objectives for p in objective.parameters() if p.requires_grad}
     micro_batch = settings.batch // (processes * settings.accumulate)
     precision = {"no": "float32", "bf16": "bfloat16 autocast"}[settings.precision]
     rows = {
         "images": f"{images:,}, and {held_out:,} held out" if held_out else f"{images:,}",
         "batch": f"{settings.batch} = {processes} process(es) x {settings.accumulate} micro-batch(es) x {micro_batch}",
         "steps": f"{start:,} to {settings.steps:,}, {settings.steps * settings.batch / images:.3g} epochs in all",
-        "parameters": f"{sum(p.numel() for p in trained):,} trained",
+        "parameters": f"{parameter_count(objectives):,} trained",
         "device": f"{device_name(accelerator.device)}, {precision}" + ", compiled" * settings.compile,
         "folder": f"{out}, saved every {settings.save_every} steps; call again to go on",
     }
     return "\n".join(f"{name:>10}  {text}" for name, text in rows.items())
+
+
+def parameter_count(objectives: list[nn.Module]) -> int:
+    """How many numbers are trained; those that objectives share count once."""
+    trained = {p for objective in objectives for p in objective.parameters() if p.requires_grad}
+    return sum(p.numel() for p in trained)
 
 
 def device_name(device: torch.device) -> str:
@@ -40,14 +43,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """The most memory that this process has held so far, in MiB: of the GPU, or in all; None where nobody counts."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) // 2**20
-    if importlib.util.find_spec("resource") is None:  # Windows
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class EMA:
-    """A float32 copy of a module whose parameters average those of the original; buffers are copied.
+    """A copy of a module whose parameters average those of the original; buffers are copied.
 
     The decay warms up as min(decay, (1 + step) / (10 + step)), so that early averages forget the initial weights.
     """

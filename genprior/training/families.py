@@ -128,6 +128,7 @@ def _gan(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.nets.gan import Discriminator
     from genprior.priors.gan import GAN
     from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
+    from genprior.training.quality import search_psnr
 
     if None in shape:
         raise ValueError(
@@ -145,6 +146,7 @@ def _gan(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
         lambda prior, n, size: prior.sample(n),
         # No momentum: the other network moves the optimum at every step.
         {"lr": 1e-3, "betas": (0.0, 0.99), "clip": 10.0, "warmup": 0, "weight_decay": 0.0},
+        measure=search_psnr,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from genprior.training.settings import Settings
@@ -154,11 +155,17 @@ def full_disk_explained(out: Path) -> Iterator[None]:
     """Say of a full disk what is safe and what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        number = next((n for n in (errno.ENOSPC, errno.EDQUOT) if _has_number(error, n)), None)
+        if number is None:
             raise
         raise OSError(
-            error.errno,
+            number,
             f"The disk of {out} is full. The checkpoints that are there are whole: free some space and call again, and "
             "training goes on from the newest",
         ) from error
+
+
+def _has_number(error: OSError | SafetensorError, number: int) -> bool:
+    """Whether the system gave that number; safetensors tells it in words only."""
+    return error.errno == number if isinstance(error, OSError) else f"(os error {number})" in str(error)

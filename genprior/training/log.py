@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -64,8 +65,14 @@ def check_trackers(names: list) -> None:
             raise ValueError(f"The tracker {name} is not installed: pip install {TRACKERS[name]}")
 
 
-def begin_trackers(accelerator, name: str, settings: Settings) -> None:
-    """Tell the trackers of `accelerator` what is trained."""
+@contextlib.contextmanager
+def trackers_begun(accelerator, name: str, settings: Settings) -> Iterator[None]:
+    """Tell the trackers of `accelerator` what is trained, and when that has ended, however it did."""
     plain = (bool, int, float, str)
     config = {key: value if isinstance(value, plain) else str(value) for key, value in asdict(settings).items()}
     accelerator.init_trackers(name, config)
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()

@@ -15,14 +15,15 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
 from genprior import images
+from genprior.memory import peak_memory
 from genprior.priors.base import Prior, autocast
 from genprior.priors.store import write_prior
 from genprior.training import checkpoint, faults
-from genprior.training.banner import banner, device_name, peak_memory
+from genprior.training.banner import banner, device_name
 from genprior.training.data import item_numbers
 from genprior.training.descent import Descent
 from genprior.training.ema import EMA
-from genprior.training.log import Log, begin_trackers, check_trackers
+from genprior.training.log import Log, check_trackers, trackers_begun
 from genprior.training.settings import Settings
 
 
@@ -82,6 +83,11 @@ def train(
     settings.check_shareable(accelerator.num_processes)
     if settings.patience is not None and validation is None:
         raise ValueError(f"patience is {settings.patience}, but there is no validation data to judge by: give some.")
+    if settings.patience is not None and len(objectives) > 1:
+        raise ValueError(
+            f"patience is {settings.patience}, but the losses of networks that compete do not say which weights are "
+            "better: train to the end, and judge by the samples."
+        )
     content = fingerprint(data)
     resumed = _newest(out, accelerator)
     state = _resumable(resumed, settings, content, data_changed) if resumed else {"step": 0, "validations": []}
@@ -127,7 +133,6 @@ def train(
 
     loader = _loader(data, settings, start, accelerator)
     log = Log(out, start, accelerator)
-    begin_trackers(accelerator, out.name, settings)
     if progress and main:
         held_out = len(validation) if validation is not None else 0
         print(banner(settings, objectives, len(data), held_out, start, accelerator, out), file=sys.stderr)
@@ -135,7 +140,8 @@ def train(
     began = time.perf_counter() - log.seconds
 
     done = start
-    with faults.Stop() as stop, faults.full_disk_explained(out), bar:
+    told = trackers_begun(accelerator, out.name, settings)
+    with faults.Stop() as stop, faults.full_disk_explained(out), told, bar:
         for step in range(start, settings.steps):
             if settings.patience is not None and _since_best(validations) >= settings.patience:
                 break
@@ -181,8 +187,6 @@ def train(
                 "torch": torch.__version__,
             }
             checkpoint.write_folder(out / "prior", lambda folder: write_prior(result, folder, origin))
-    for tracker in accelerator.trackers:
-        tracker.finish()
     accelerator.wait_for_everyone()
     return result
 
@@ -201,7 +205,7 @@ def validate(objectives: Iterable[nn.Module], data: Dataset, batch: int, acceler
 
 
 def fingerprint(data: Dataset) -> Any:
-    """What tells these data from others, as JSON to be stored in checkpoints: their own word for it, or their number."""
+    """What tells these data from others, as JSON for checkpoints: their own word for it, or their number."""
     return getattr(data, "fingerprint", f"{len(data)} images")
 
 

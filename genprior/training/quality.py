@@ -1,6 +1,8 @@
 """How well a prior in training restores: one fixed, cheap restoration of a few held-out images, in dB.
 
 PSNR = -10 log10 MSE of values clamped to [0, 1], at most 100, the mean over images; the noise is the same every time.
+Images may be on any device. Flows have none: theirs would cost as much as many steps of training, and their bits per
+value say how well they fit.
 """
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from genprior.noise import Noise
 from genprior.priors.ddpm import DDPM
+from genprior.priors.gan import GAN
 from genprior.priors.vae import VAE
 
 SIGMA = 0.1  # of the noise that is removed, in the units of x: 25.5 grey levels
@@ -16,6 +19,7 @@ SIGMA = 0.1  # of the noise that is removed, in the units of x: 25.5 grey levels
 @torch.no_grad()
 def denoising_psnr(prior: DDPM, x: Tensor) -> dict[str, float]:
     """Of E[x | y] for y = x + 0.1 n, which for a diffusion is one call of its network."""
+    x = x.to(prior.decoder_variance)
     y = x + SIGMA * Noise(0, torch.arange(len(x), device=x.device))(x)
     return {"denoising PSNR": mean_psnr(prior.denoise(y, SIGMA), x)}
 
@@ -23,7 +27,20 @@ def denoising_psnr(prior: DDPM, x: Tensor) -> dict[str, float]:
 @torch.no_grad()
 def reconstruction_psnr(prior: VAE, x: Tensor) -> dict[str, float]:
     """Of the image of the latent of x: what the decoder cannot say is lost to every restoration."""
+    x = x.to(prior.decoder_variance)
     return {"reconstruction PSNR": mean_psnr(prior.sized(*x.shape[-2:]).decode(prior.encode(x)), x)}
+
+
+def search_psnr(prior: GAN, x: Tensor, *, steps: int = 100) -> dict[str, float]:
+    """Of the image nearest to x that Adam finds in so many steps from the latent 0; it is low where modes are lost."""
+    x = x.to(next(prior.parameters()))
+    z = x.new_zeros(len(x), *prior.latent_shape).requires_grad_()
+    adam = torch.optim.Adam([z], lr=0.1)
+    for _ in range(steps):
+        adam.zero_grad()
+        (prior.decode(z) - x).square().sum().backward()
+        adam.step()
+    return {"reconstruction PSNR": mean_psnr(prior.decode(z).detach(), x)}
 
 
 def mean_psnr(x_hat: Tensor, x: Tensor) -> float:

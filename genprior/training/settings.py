@@ -1,6 +1,8 @@
 """How to train: the numbers of a run, without torch, so that the command line can list them at once."""
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,22 @@ FREE = (
     "steps", "accumulate", "auto_batch", "compile", "log_every", "validate_every", "save_every", "keep", "patience",
     "workers",
 )  # fmt: skip
+
+# What the values may be: names, whether one is allowed, what to give instead.
+RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (
+        ("steps", "batch", "accumulate", "log_every", "validate_every", "save_every", "keep"),
+        lambda n: isinstance(n, int) and n >= 1,
+        "a whole number, at least 1",
+    ),
+    (("patience",), lambda n: n is None or n >= 1, "a whole number, at least 1, or None"),
+    (("lr", "warmup", "weight_decay", "workers", "seed"), lambda n: 0 <= n < math.inf, "a number, at least 0"),
+    (("clip",), lambda n: n > 0, "a number above 0, inf for no limit"),
+    (("decay",), lambda share: 0 <= share <= 1, "a fraction, from 0 to 1"),
+    (("ema",), lambda share: 0 <= share < 1, "a number from 0 to 1, but not 1"),
+    (("betas",), lambda pair: all(0 <= beta < 1 for beta in pair), "two numbers from 0 to 1, but not 1"),
+    (("precision",), lambda word: word in ("no", "bf16"), '"no" or "bf16"; float16 gradients would underflow'),
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +43,7 @@ class Settings:
         decay: last fraction of the steps, over which it falls linearly to zero; before that it does not depend on
             `steps`, so a run can be resumed with other steps as long as neither number has made it decay yet.
         weight_decay, betas: AdamW's.
-        clip: largest norm of the gradient of an objective.
+        clip: largest norm of the gradient of an objective; inf for no limit.
         ema: decay of the moving average of the weights, which is what is kept.
         accumulate: micro-batches per step on each device: less memory, and the same step to rounding, unless a network
             looks at several images at once, as a discriminator that compares them does.
@@ -62,13 +80,10 @@ class Settings:
     workers: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "batch", "accumulate", "log_every", "validate_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: give a whole number, at least 1.")
-        if self.precision not in ("no", "bf16"):
-            raise ValueError(
-                f'precision is {self.precision!r}: give "no" or "bf16"; float16 gradients would underflow.'
-            )
+        for names, allowed, wanted in RULES:
+            for name in names:
+                if not allowed(value := getattr(self, name)):
+                    raise ValueError(f"{name} is {value!r}: give {wanted}.")
 
     def check_shareable(self, processes: int) -> None:
         """Refuse a batch that the processes and their micro-batches cannot share evenly."""

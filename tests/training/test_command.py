@@ -1,12 +1,13 @@
 """`genprior train`: its flags, what it says before and while it trains, and how it stops."""
 
+import argparse
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from genprior.cli import main
-from genprior.cli.train import SETTINGS
 from genprior.priors import hub
 from genprior.priors.store import read_card
+from genprior.training.flags import FLAGS, add_flags, stated
 from genprior.training.settings import Settings
 
 
@@ -47,7 +48,27 @@ def resolved(npz, capfd, *options):
 
 
 def test_every_setting_has_a_flag():
-    assert set(SETTINGS) == {field.name for field in fields(Settings)}
+    assert set(FLAGS) == {field.name for field in fields(Settings)}
+
+
+def test_every_setting_of_a_recipe_is_set_from_the_command_line_and_the_others_stay():
+    before = Settings(
+        steps=9, batch=6, lr=0.1, warmup=1, decay=0.1, weight_decay=0.1, betas=(0.1, 0.2), clip=0.1, ema=0.1,
+        accumulate=3, auto_batch=True, precision="bf16", compile=True, seed=8, log_every=8, validate_every=8,
+        save_every=8, keep=8, patience=8, workers=8,
+    )  # fmt: skip
+    parser = argparse.ArgumentParser()
+    add_flags(parser, before)
+    assert replace(before, **stated(parser.parse_args([]))) == before
+    for name, value in asdict(Settings(steps=7)).items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words = [flag.replace("--", "--no-", 1)]
+        else:
+            words = [flag, *map(str, value if name == "betas" else [value])]
+        words = [word.replace("None", "none") for word in words]
+        assert replace(before, **stated(parser.parse_args(words))) == replace(before, **{name: value}), name
+    assert "(default: 0.1)" in parser.format_help()
 
 
 def test_dry_run_says_what_the_run_then_does_and_does_nothing(npz, capfd):
@@ -128,6 +149,12 @@ def test_result_is_pushed_where_it_is_told(npz, tmp_path, monkeypatch, capfd):
     assert train(npz, tmp_path / "run", "--push-to-hub", "me/digits") == 0
     assert pushed == [(tmp_path / "run" / "prior", "me/digits")]
     assert "https://there" in capfd.readouterr().out
+
+
+def test_name_that_cannot_be_pushed_to_is_refused_before_training(npz, tmp_path, capfd):
+    assert train(npz, tmp_path / "run", "--push-to-hub", "digits") == 1
+    assert "genprior: The name of a repository is 'digits': give owner/name." in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_little_memory_is_one_line(npz, tmp_path, capfd, monkeypatch):

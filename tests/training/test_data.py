@@ -1,16 +1,22 @@
-"""Training data: an item is a function of (seed, item number); every epoch visits every image once."""
+"""Training data: an item is a function of (seed, item number) and of the files; every epoch visits every image once."""
 
 import itertools
+import os
 import pickle
+import struct
+import warnings
+import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from genprior.training import data as data_module
 from genprior.training.data import Arrays, Photos, first, item_numbers
+from genprior.training.data import photos as photos_module
+from genprior.training.data.folder import Folder
 
 
 def save(path, array):
@@ -135,36 +141,293 @@ def test_validation_crops_are_the_centres_in_order(ramp):
     assert (rows[:, 0].tolist(), columns[0].tolist()) == (list(range(6, 14)), list(range(11, 19)))
 
 
-def test_bad_photos_are_refused_with_their_path_before_training_starts(photos):
-    with pytest.raises(ValueError, match=r"0\.png is 12 x 9, smaller than crops of 10 x 10; remove it"):
-        Photos(photos, 10)
+def test_small_and_broken_photos_are_left_out_with_one_warning_that_counts_them(photos):
     (photos / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"broken\.png is not an image that can be read"):
-        Photos(photos, 8)
-    Image.fromarray(np.zeros((9, 9), np.uint16)).save(photos / "broken.png")
-    with pytest.raises(ValueError, match=r"broken\.png has the mode I;16"):
-        Photos(photos, 8)
+    Image.fromarray(np.zeros((9, 9), np.float32)).save(photos / "reals.tif")
+    save(photos / "tiny.png", np.zeros((1, 1, 3)))
+    (photos / "notes.txt").write_text("no image either, and not counted: its name does not say that it is one")
+    with pytest.warns(UserWarning, match="Left out") as told:
+        data = Photos(photos, 11, augment=False)
+    assert [data.images.name(number) for number in data.numbers] == ["2.png", "3.png", "4.png"]
+    assert [source(data[k]) for k in range(3)] == [2, 3, 4]
+    assert [str(one.message) for one in told] == [
+        f"Left out are 5 of 8 images of {photos}: 0.png is 12 x 9, smaller than crops of 11 x 11; 1.png is 12 x 10, "
+        "smaller than crops of 11 x 11; broken.png cannot be read as an image (UnidentifiedImageError); and 2 more."
+    ]
 
 
-def test_truncated_photo_is_named(photos):
-    path = photos / "0.png"
-    path.write_bytes(path.read_bytes()[:200])
-    data = Photos(photos, 8, augment=False)
-    with pytest.raises(ValueError, match=r"0\.png is damaged"):
+def test_sound_photos_are_taken_without_a_word(photos):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(Photos(photos, 8)) == 5
+
+
+def test_no_usable_photo_is_an_error_that_says_why(photos):
+    with pytest.raises(ValueError, match=r"no usable image among 5 of 5 images of .*0\.png is 12 x 9, smaller"):
+        Photos(photos, 100)
+
+
+def test_left_out_photos_change_nothing_but_the_numbering(photos):
+    alone = Photos(photos, 8, seed=2)
+    before = [alone[i]["x"] for i in range(10)]
+    (photos / "0a.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match=r"Left out are 1 of 6 images of .*0a\.png cannot be read"):
+        beside = Photos(photos, 8, seed=2)
+    assert all(torch.equal(beside[i]["x"], x) for i, x in enumerate(before))
+
+
+def truncate(path):
+    """Cut a file of noise in the middle of its pixels, so that its header still says its size."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_photo_that_cannot_be_decoded_gives_its_place_to_the_next_of_the_epoch(photos):
+    whole = Photos(photos, 8, seed=1, shrink=0.0)
+    expected = [whole[i] for i in range(15)]
+    orders = [[source(example) for example in expected[5 * epoch : 5 * epoch + 5]] for epoch in range(3)]
+    truncate(photos / "3.png")
+    data = Photos(photos, 8, seed=1, shrink=0.0)
+    with pytest.warns(UserWarning, match="cannot be decoded") as told:
+        found = [data[i] for i in range(15)]
+    assert len(told) == 1
+    assert "3.png of" in str(told[0].message)
+    assert "cannot be decoded" in str(told[0].message)
+    assert "the image after it takes its place" in str(told[0].message)
+    for epoch, order in enumerate(orders):
+        wanted = [order[(k + 1) % 5] if order[k] == 3 else order[k] for k in range(5)]
+        assert [source(example) for example in found[5 * epoch : 5 * epoch + 5]] == wanted
+    assert all(torch.equal(a["x"], b["x"]) for a, b in zip(found, expected) if source(b) != 3)
+
+
+def test_items_do_not_depend_on_which_broken_photos_a_process_has_met(photos):
+    truncate(photos / "1.png")
+    truncate(photos / "2.png")
+    data = Photos(photos, 8, seed=5)
+    with pytest.warns(UserWarning, match="takes its place"):
+        in_order = [data[i]["x"] for i in range(20)]
+    with pytest.warns(UserWarning, match="takes its place"):
+        one_each = [Photos(photos, 8, seed=5)[i]["x"] for i in range(20)]  # as if resumed at every item
+    assert all(torch.equal(a, b) for a, b in zip(in_order, one_each))
+
+
+def test_worker_processes_give_the_same_items(photos):
+    truncate(photos / "1.png")
+    data = Photos(photos, 8, seed=5)
+    loader = DataLoader(data, batch_sampler=item_numbers(0, 4, 4, 1, 0, 1), num_workers=2)
+    found = torch.cat([batch["x"] for batch in loader])
+    with pytest.warns(UserWarning, match="takes its place"):
+        expected = [data[i]["x"] for i in range(16)]
+    assert torch.equal(found, torch.stack(expected))
+
+
+def test_only_broken_photos_end_in_an_error_that_counts_them(photos):
+    for k in range(5):
+        truncate(photos / f"{k}.png")
+    data = Photos(photos, 8)
+    with (
+        pytest.warns(UserWarning, match="cannot be decoded"),
+        pytest.raises(ValueError, match=r"5 images in a row cannot be used: 5 of 5"),
+    ):
         data[0]
 
 
-def test_decoded_photos_are_kept_within_a_budget_of_bytes(photos, monkeypatch):
-    decode, decoded = data_module._decode, []
-    monkeypatch.setattr(data_module, "_decode", lambda path, mode: decoded.append(path.stem) or decode(path, mode))
-    expected = [Photos(photos, 8, augment=False)[k]["x"] for k in range(5)]
-    # Photograph k is 12 x (9 + k) pixels of four bytes: there is room for the first two, and no more.
-    monkeypatch.setattr(data_module, "DECODED_BYTES", 12 * (9 + 10) * 4)
+def test_photo_that_cannot_be_read_now_is_an_error_and_not_taken_for_broken(photos):
+    """A disk that is away may be back when training is resumed; to pass over its images would make other items."""
     data = Photos(photos, 8, augment=False)
-    decoded.clear()
+    (photos / "0.png").rename(photos / "away")
+    with pytest.raises(FileNotFoundError, match=r"0\.png"):
+        data[0]
+    (photos / "away").rename(photos / "0.png")
+    assert source(data[0]) == 0
+
+
+@pytest.mark.parametrize("size", [12000, 20000])
+def test_photo_that_claims_too_many_pixels_is_left_out(photos, size):
+    header = struct.pack(">4sIIBBBBB", b"IHDR", size, size, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (photos / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I4s", 0, b"IDAT") + bytes(4))
+    with pytest.warns(UserWarning, match=r"Left out are 1 of 6 .*bomb\.png cannot be read .*DecompressionBomb"):
+        Photos(photos, 8)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("1", "png"), ("L", "png"), ("LA", "png"), ("P", "png"), ("RGB", "jpg"), ("RGBA", "png"), ("CMYK", "jpg"),
+     ("CMYK", "tif"), ("I;16", "png"), ("I;16", "tif"), ("RGBA", "webp"), ("P", "bmp")],
+)  # fmt: skip
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_of_files_gives_its_grey(tmp_path, mode, suffix, channels):
+    """A white image with a grey square: 1-bit files know 0 and 255 only, those with losses are within 2."""
+    grey = np.full((12, 12), 255, np.uint8)
+    grey[3:9, 3:9] = 0 if mode == "1" else 102
+    image = Image.fromarray(grey)
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    elif mode == "RGBA":
+        image = image.convert(mode)
+        image.putalpha(128)
+    elif mode != "L":
+        image = image.convert("RGB").convert(mode) if mode in ("P", "CMYK") else image.convert(mode)
+    best = {"webp": {"lossless": True, "exact": True}, "jpg": {"quality": 100}}.get(suffix, {})
+    image.save(tmp_path / f"a.{suffix}", **best)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = Photos(tmp_path, 12, channels=channels, augment=False)[0]["x"] * 255
+    assert x.shape == (channels, 12, 12)
+    tolerance = 2 if suffix == "jpg" or mode == "CMYK" else 1e-3
+    torch.testing.assert_close(x, torch.from_numpy(grey).float().expand_as(x), rtol=0, atol=tolerance)
+
+
+def test_palette_with_half_transparent_colours_keeps_them_without_a_warning(tmp_path):
+    image = Image.fromarray(np.full((8, 8), 1, np.uint8), mode="P")
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    image.save(tmp_path / "a.png", transparency=b"\x00\x80")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = Photos(tmp_path, 8, augment=False)[0]["x"] * 255
+    assert x[:, 0, 0].round().tolist() == [200, 100, 50]
+
+
+def test_16_bit_values_are_rounded_to_8(tmp_path):
+    values = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    x = Photos(tmp_path, 8, channels=1, augment=False)[0]["x"][0] * 255
+    assert x.round().int().tolist() == np.rint(values / 257).astype(int).tolist()
+
+
+def test_values_beyond_16_bits_are_left_out(photos):
+    Image.fromarray(np.full((9, 9), 70000, np.int32)).save(photos / "0.tif")
+    data = Photos(photos, 8, augment=False)
+    with pytest.warns(UserWarning, match=r"0\.tif .* has values from 70000 to 70000, which are not of 16 bits"):
+        assert source(data[1]) == 1
+
+
+def test_photos_are_upright(tmp_path):
+    i, j = np.mgrid[:8, :8]
+    image = Image.fromarray((10 * i + j).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    image.save(tmp_path / "a.png", exif=exif)
+    x = Photos(tmp_path, 8, channels=1, augment=False)[0]["x"][0] * 255
+    assert torch.equal(x.round().int(), torch.from_numpy(np.rot90(10 * i + j, -1).copy()).int())
+
+
+def test_links_that_lead_in_circles_do_no_harm(photos):
+    os.symlink(photos, photos / "again")
+    os.symlink(photos / "self.png", photos / "self.png")
+    os.symlink(photos / "nowhere.png", photos / "dangling.png")
+    os.symlink(photos / "0.png", photos / "linked.png")
+    assert [path.name for path in Folder(photos).paths] == ["0.png", "1.png", "2.png", "3.png", "4.png", "linked.png"]
+
+
+@pytest.mark.parametrize(("orientations", "ways"), [(1, {"ab"}), (2, {"ab", "ba"})])
+def test_photos_may_be_left_as_they_are_or_mirrored_only(ramp, orientations, ways):
+    data = Photos(ramp, 8, shrink=0.0, grey=0.0, orientations=orientations)
+    found = set()
+    for item in range(40):  # one of two ways stays unseen with probability 2^-39
+        rows, columns, _ = (data[item]["x"] * 255).round().int()
+        assert bool((rows[1:] == rows[:-1] + 1).all())
+        found.add("ab" if columns[0, 0] < columns[0, 7] else "ba")
+    assert found == ways
+
+
+def test_odd_orientations_are_refused(ramp):
+    with pytest.raises(ValueError, match=r"orientations is 4: give 8"):
+        Photos(ramp, 8, orientations=4)
+
+
+def count_decodings(monkeypatch):
+    """The names of the photographs that are decoded from now on."""
+    read, names = Folder.read, []
+    monkeypatch.setattr(Folder, "read", lambda self, n, mode: names.append(self.name(n)) or read(self, n, mode))
+    return names
+
+
+def test_decoded_photos_are_kept_within_a_budget_of_bytes(photos, monkeypatch):
+    expected = [Photos(photos, 8, augment=False)[k]["x"] for k in range(5)]
+    decoded = count_decodings(monkeypatch)
+    # Photograph k is 12 x (9 + k) pixels of four bytes: there is room for the first two, and no more.
+    monkeypatch.setattr(photos_module, "DECODED_BYTES", 12 * (9 + 10) * 4)
+    data = Photos(photos, 8, augment=False)
     for _ in range(3):
         assert all(torch.equal(data[k]["x"], expected[k]) for k in range(5))
-    assert Counter(decoded) == {"0": 1, "1": 1, "2": 3, "3": 3, "4": 3}
+    assert Counter(decoded) == {"0.png": 1, "1.png": 1, "2.png": 3, "3.png": 3, "4.png": 3}
+
+
+def test_data_larger_than_memory_are_never_held(photos, monkeypatch):
+    """With no room at all, what a data set holds does not grow, and its items are the same."""
+    expected = [Photos(photos, 8, seed=4)[i]["x"] for i in range(20)]
+    monkeypatch.setattr(photos_module, "DECODED_BYTES", 0)
+    data = Photos(photos, 8, seed=4)
+    before = len(pickle.dumps(data))
+    assert all(torch.equal(data[i]["x"], x) for i, x in enumerate(expected))
+    assert len(pickle.dumps(data)) == before
+
+
+def test_workers_share_the_budget(photos, monkeypatch):
+    monkeypatch.setattr(photos_module, "DECODED_BYTES", 2 * 12 * (9 + 10) * 4)
+    data = Photos(photos, 8, augment=False)
+    held = list(DataLoader(_Held(data), batch_size=None, num_workers=2))
+    assert held == [12 * (9 + 10) * 4] * 2
+
+
+class _Held(torch.utils.data.Dataset):
+    """Item w, asked of worker w: the bytes it holds once it has seen all."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, item):
+        for k in range(len(self.data)):
+            self.data[k]
+        return self.data._held
+
+
+# ---- fingerprints ----
+
+
+def test_fingerprint_tells_other_files_and_other_crops_apart(photos):
+    def fingerprint(**options):
+        return Photos(photos, **{"size": 8, "seed": 1, **options}).fingerprint
+
+    before = fingerprint()
+    assert before["images"] == 5
+    assert fingerprint() == before
+    assert all(fingerprint(**other) != before for other in ({"size": 9}, {"channels": 1}, {"seed": 2}, {"grey": 0.2}))
+    content = (photos / "0.png").read_bytes()
+    (photos / "0.png").write_bytes(content + b"longer")
+    assert fingerprint() != before
+    (photos / "0.png").write_bytes(content)
+    assert fingerprint() == before
+    (photos / "0.png").rename(photos / "5.png")
+    assert fingerprint() != before
+    (photos / "5.png").rename(photos / "0.png")
+    save(photos / "6.png", np.zeros((9, 9, 3)))
+    assert fingerprint() != before
+
+
+def test_fingerprint_is_of_the_content_of_the_folder_and_not_of_its_place(photos):
+    here = Photos(photos, 8).fingerprint
+    elsewhere = photos.rename(photos.with_name("elsewhere"))
+    assert Photos(elsewhere, 8).fingerprint == here
+
+
+def test_fingerprint_is_the_same_under_either_form_of_an_accent(tmp_path):
+    found = []
+    for name in ("caf\u00e9.png", "cafe\u0301.png"):
+        (tmp_path / name[:4]).mkdir()
+        save(tmp_path / name[:4] / name, np.zeros((9, 9, 3)))
+        found.append(Photos(tmp_path / name[:4], 8).fingerprint)
+    assert found[0] == found[1]
+
+
+def test_names_that_are_not_unicode_have_a_fingerprint(tmp_path):
+    save(tmp_path / "a.png", np.zeros((9, 9, 3)))
+    os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff.png")
+    assert Photos(tmp_path, 8).fingerprint["images"] == 1
 
 
 def test_first_images_are_stacked_in_order(photos):
@@ -232,6 +495,27 @@ def test_wrong_arrays_are_refused(digits, arguments, message):
 def test_empty_slice_is_refused(digits):
     with pytest.raises(ValueError, match="'x' has no images"):
         Arrays(digits, "x", keep=slice(6, 9))
+
+
+def test_arrays_may_be_given_as_they_are_and_kept_by_content(digits):
+    with np.load(digits) as file:
+        arrays = dict(file)
+    assert torch.equal(Arrays(arrays, "x", "y", seed=3)[8]["x"], Arrays(digits, "x", "y", seed=3)[8]["x"])
+    kept = Arrays(arrays, "x", "y", keep=lambda content: content[0] >= 120, seed=None)
+    assert [kept[k]["label"] for k in range(len(kept))] == [13, 14, 15]
+
+
+def test_fingerprint_of_arrays_is_of_images_labels_and_order(digits):
+    with np.load(digits) as file:
+        arrays = dict(file)
+    before = Arrays(digits, "x", "y").fingerprint
+    assert Arrays(arrays, "x", "y").fingerprint == before
+    assert Arrays(arrays, "x").fingerprint != before
+    assert Arrays(arrays, "x", "y", seed=1).fingerprint != before
+    for name in ("x", "y"):
+        changed = {**arrays, name: arrays[name].copy()}
+        changed[name].flat[5] += 1
+        assert Arrays(changed, "x", "y").fingerprint != before
 
 
 @pytest.mark.parametrize("content", ["missing", "garbage", "truncated", "npy", "pickle"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.tracking import GeneralTracker
+from safetensors import SafetensorError
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
@@ -147,14 +148,23 @@ def test_steps_that_log_nothing_do_not_wait_for_the_device(tmp_path):
 # ---- a full disk ----
 
 
-def test_full_disk_stops_training_with_words_and_leaves_whole_checkpoints(tmp_path, straight, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        # what safetensors 0.8 raises on a file system that is full
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["files", "safetensors"],
+)
+def test_full_disk_stops_training_with_words_and_leaves_whole_checkpoints(tmp_path, straight, monkeypatch, error):
     save_file, calls = checkpoint.save_file, []
 
     def full(tensors, path):
         calls.append(path)
         if len(calls) == 2:
             path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
         save_file(tensors, path)
 
     with monkeypatch.context() as patch:
@@ -170,6 +180,8 @@ def test_full_disk_stops_training_with_words_and_leaves_whole_checkpoints(tmp_pa
 def test_other_errors_of_the_file_system_are_told_as_they_are(tmp_path):
     with pytest.raises(PermissionError, match="not yours"), faults.full_disk_explained(tmp_path):
         raise PermissionError(errno.EACCES, "not yours")
+    with pytest.raises(SafetensorError, match="os error 5"), faults.full_disk_explained(tmp_path):
+        raise SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)")
 
 
 # ---- too little memory ----
@@ -362,6 +374,20 @@ def test_trackers_are_told_what_the_log_is_told(tmp_path):
     assert recorder.config["lr"] == 1e-3
     assert recorder.config["betas"] == "(0.9, 0.99)"  # TensorBoard takes nothing but words and numbers
     assert recorder.finished
+
+
+def test_trackers_hear_of_the_end_of_a_run_that_was_stopped(tmp_path):
+    recorder = Recorder()
+    data = Noises(2 * BATCH, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, data, arguments={"log_with": [recorder]})
+    assert recorder.finished
+
+
+def test_patience_is_refused_where_losses_say_nothing_of_the_weights(tmp_path):
+    with pytest.raises(ValueError, match="patience is 2, but the losses of networks that compete"):
+        run(tmp_path / "run", arguments={"validation": Noises()}, patience=2)
+    assert not (tmp_path / "run").exists()
 
 
 def test_tracker_that_is_missing_is_an_error_before_anything_is_written(tmp_path, monkeypatch):

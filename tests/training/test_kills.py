@@ -77,7 +77,7 @@ def run(family, out, **settings):
         "save_every": 1,
         "validate_every": 4,
         "log_every": 3,
-        "patience": 99,
+        "patience": None if family == "gan" else 99,
     } | settings
     train(prior, objectives, Noises(), Settings(**settings), out, validation=Noises(), progress=False)
 

@@ -314,6 +314,16 @@ def test_patience_does_not_stop_what_improves(tmp_path):
         ({"save_every": 0}, "save_every is 0: give a whole number, at least 1"),
         ({"keep": 0}, "keep is 0"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"steps": 2.5}, "steps is 2.5: give a whole number"),
+        ({"lr": -1e-3}, "lr is -0.001: give a number, at least 0"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"warmup": -3}, "warmup is -3"),
+        ({"decay": -0.5}, r"decay is -0\.5: give a fraction"),
+        ({"ema": 1.0}, r"ema is 1\.0"),
+        ({"betas": (0.9, 1.0)}, r"betas is \(0\.9, 1\.0\)"),
+        ({"clip": 0.0}, r"clip is 0\.0: give a number above 0"),
+        ({"workers": -1}, "workers is -1"),
+        ({"patience": 0}, "patience is 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path, wrong, message):

@@ -1,0 +1,25 @@
+"""Training data: every item is a function of (seed, item number), so a run resumes by its step alone.
+
+Items are numbered through the whole run: item i belongs to epoch i // N of a data set of N images, in an order
+shuffled by (seed, epoch), and its augmentation is drawn from (seed, i). `open_data` makes a data set of whatever is
+given; `Photos` crops images that are read one at a time, `Arrays` holds images of one size in memory.
+"""
+
+from genprior.training.data.arrays import Arrays
+from genprior.training.data.folder import Folder
+from genprior.training.data.order import first, item_numbers, shuffled
+from genprior.training.data.photos import Photos
+from genprior.training.data.sources import open_data, open_parts
+from genprior.training.data.split import held_out
+
+__all__ = [
+    "Arrays",
+    "Folder",
+    "Photos",
+    "first",
+    "held_out",
+    "item_numbers",
+    "open_data",
+    "open_parts",
+    "shuffled",
+]

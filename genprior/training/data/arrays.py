@@ -1,0 +1,100 @@
+"""Images of one size, held in memory."""
+
+import functools
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from genprior.training.data.order import shuffled
+
+
+class Arrays(Dataset):
+    """Images of an `.npz` file, such as MNIST, as they are; all of them are held in memory.
+
+    Arguments:
+        source: the file, or arrays by name, as they would be in one.
+        images: name of a uint8 array (N, H, W) or (N, H, W, C) in it.
+        labels: name of an integer array (N,) in it, or None.
+        keep: which images to use: a slice, or a function from an image's bytes to whether it is used.
+        seed: keys the order; None keeps the order of the file.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Mapping[str, np.ndarray],
+        images: str,
+        labels: str | None = None,
+        *,
+        keep: slice | Callable[[bytes], bool] = slice(None),
+        seed: int | None = 0,
+    ):
+        arrays = source if isinstance(source, Mapping) else read_npz(source, images, labels)
+        given = arrays[images]
+        if given.dtype != np.uint8 or given.ndim not in (3, 4):
+            raise ValueError(
+                f"{images!r} must be uint8 of shape (N, H, W) or (N, H, W, C), not {given.dtype} {given.shape}."
+            )
+        if callable(keep):
+            keep = np.flatnonzero([keep(image.tobytes()) for image in given])
+        self.images = given[keep] if given.ndim == 4 else given[keep][..., None]
+        if not self.images.size:
+            raise ValueError(
+                f"{images!r} has no images to keep, of shape {given.shape}; keep more, or give more images."
+            )
+        self.labels = None
+        if labels is not None:
+            numbers = arrays[labels]
+            if not np.issubdtype(numbers.dtype, np.integer) or numbers.shape != given.shape[:1]:
+                raise ValueError(
+                    f"{labels!r} must be one integer per image, of shape {given.shape[:1]}, "
+                    f"not {numbers.dtype} {numbers.shape}."
+                )
+            self.labels = numbers[keep].astype(np.int64)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: int) -> dict[str, torch.Tensor | int]:
+        epoch, index = divmod(item, len(self.images))
+        if self.seed is not None:
+            index = shuffled(self.seed, epoch, len(self.images))[index]
+        x = torch.from_numpy(self.images[index].transpose(2, 0, 1).astype(np.float32) / 255)
+        example = {"x": x, "item": item}
+        return example if self.labels is None else {**example, "label": self.labels[index]}
+
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint stores to notice other data: a hash of images and labels, and the seed of their order."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images))
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels))
+        size = list(self.images.shape[1:])
+        return {"images": len(self), "size": size, "sha256": digest.hexdigest()[:16], "seed": self.seed}
+
+
+def read_npz(path: str | Path, images: str, labels: str | None = None) -> dict[str, np.ndarray]:
+    """Those arrays of the file.
+
+    Raises:
+        ValueError: it is not an `.npz` file, is damaged, or has no such arrays.
+    """
+    names = [images] if labels is None else [images, labels]
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        with file:
+            missing = sorted(set(names) - set(file.files))
+            if missing:
+                raise ValueError(f"it has no array {', '.join(missing)}, only {', '.join(file.files)}")
+            return {name: file[name] for name in names}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{str(path)!r} is not an .npz file with arrays {', '.join(names)}: {error}.") from error

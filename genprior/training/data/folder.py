@@ -1,0 +1,58 @@
+"""The images of a folder."""
+
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from genprior.images import list_images
+from genprior.training.data.pixels import Images, decoded, fault
+
+
+class Folder(Images):
+    """The image files (by suffix) of a folder and its subfolders, sorted; links to folders are not followed.
+
+    An image's name is its path in the folder, with "/" on every system.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+        ValueError: there are no images in it.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.paths = list_images(folder)
+        if not self.paths:
+            raise ValueError(f"No images found in {str(folder)!r}; give a folder that holds some.")
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, number: int) -> str:
+        return self.paths[number].relative_to(self.folder).as_posix()
+
+    def mark(self, number: int) -> str:
+        return f"{self.name(number)}, {self.paths[number].stat().st_size} bytes"
+
+    def read(self, number: int, mode: str) -> Image.Image:
+        # Read apart from decoding: what the disk fails to give may come when training is resumed, and must not be
+        # taken for a broken image, which is never tried again.
+        return decoded(self.paths[number].read_bytes(), mode)
+
+    def faults(self, numbers: list[int], size: int) -> dict[int, str]:
+        found = {}
+        with warnings.catch_warnings():
+            # Of images that claim too many pixels, PIL refuses some and warns of others; neither is decoded here.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            for number in numbers:
+                try:
+                    with Image.open(self.paths[number]) as image:
+                        reason = fault(image, size)
+                except Exception as error:
+                    reason = f"cannot be read as an image ({type(error).__name__})"
+                if reason:
+                    found[number] = reason
+        return found

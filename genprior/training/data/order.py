@@ -1,0 +1,31 @@
+"""Which image is item i, and which items a process trains on."""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+
+def first(data: Dataset, n: int) -> torch.Tensor:
+    """The first n images of a data set, or all if there are fewer, (n, C, H, W)."""
+    return torch.stack([data[i]["x"] for i in range(min(n, len(data)))])
+
+
+@functools.lru_cache(maxsize=4)
+def shuffled(seed: int, epoch: int, length: int) -> list[int]:
+    """The order of the images in an epoch."""
+    return np.random.default_rng((seed, 0, epoch)).permutation(length).tolist()
+
+
+def item_numbers(start: int, stop: int, batch: int, micro_batches: int, rank: int, ranks: int) -> Iterator[list[int]]:
+    """The items of each micro-batch that this rank trains on, from step `start` to step `stop`.
+
+    Step k trains on items k batch … (k + 1) batch - 1, however many ranks and micro-batches share them.
+    """
+    share = batch // (micro_batches * ranks)
+    for step in range(start, stop):
+        for micro_batch in range(micro_batches):
+            first = step * batch + (micro_batch * ranks + rank) * share
+            yield list(range(first, first + share))

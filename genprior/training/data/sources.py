@@ -1,0 +1,134 @@
+"""A data set of whatever is given: a folder, an `.npz` file, a data set of torchvision or of Hugging Face."""
+
+import difflib
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from genprior.images import list_images
+from genprior.training.data.arrays import Arrays, read_npz
+from genprior.training.data.folder import Folder
+from genprior.training.data.photos import Photos
+from genprior.training.data.pixels import Images
+from genprior.training.data.split import held_out
+from genprior.training.data.tables import open_table
+from genprior.training.data.torchvision import open_torchvision
+
+KINDS = ("torchvision", "hf")
+GIVEN = (
+    "a folder of images, an .npz file, a .parquet file or a folder of them, torchvision:NAME[:SPLIT] or "
+    "hf:OWNER/NAME[:SPLIT]"
+)
+
+# Makes a data set of what was found, given which images to keep (by name or content, None for all) and `augment`.
+Make = Callable[[Callable[[str | bytes], bool] | None, bool], Photos | Arrays]
+
+
+def open_data(source: str | Path, size: int = 64, *, augment: bool = True, **options) -> Photos | Arrays:
+    """The images of a source, as `Photos` (read one at a time, cropped) or `Arrays` (of one size, held in memory).
+
+    | source | gives |
+    |---|---|
+    | a folder of images | `Photos` |
+    | an `.npz` file | `Arrays` |
+    | a `.parquet` file, a folder of them, `hf:OWNER/NAME[:SPLIT]` | `Photos`; needs the package `datasets` |
+    | `torchvision:NAME[:SPLIT]` | `Arrays` where torchvision holds arrays (MNIST, CIFAR10), else `Photos` |
+
+    SPLIT is "train" unless given. `hf:` is fetched from the Hugging Face Hub into its cache on disk.
+
+    Arguments:
+        source: as above.
+        size: side of the crops of `Photos`.
+        augment: False for images as they are, in order: for validation.
+        seed: keys order and augmentation; 0 unless given.
+        channels, orientations: of `Photos`.
+        images: the array of the `.npz` file ("train_images" if None), or the column of the table (if None, the one that
+            holds images).
+        labels: the array or column of integers that are the images' labels; for torchvision, "targets"; None for none.
+        root: folder in which torchvision's data sets are, "data" unless given.
+        download: whether torchvision may fetch what is not there.
+
+    Raises:
+        ValueError: there is no such source, it has no such split, array or column, no usable images, or the package
+            that reads it is missing.
+        FileNotFoundError: torchvision's data set is not in `root`.
+    """
+    return _found(source, size, **options)(None, augment)
+
+
+def open_parts(source: str | Path, share: float, size: int = 64, **options) -> tuple[Photos | Arrays, Photos | Arrays]:
+    """The images of a source to train on, and about the fraction `share` of them, held out for validation.
+
+    An image is held out by a hash (see `held_out`): of its name in its folder; in `Arrays`, of its content; of its
+    number in other data sets of torchvision and in tables, whose rows have no name, so let them grow at the end only.
+    The images to train on are augmented, those held out are not.
+
+    Arguments:
+        source, size, options: as for `open_data`.
+        share: in (0, 1).
+
+    Raises:
+        ValueError: also if one of the parts has no images.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"The share to be held out is {share}: give a fraction between 0 and 1, such as 0.05.")
+    make = _found(source, size, **options)
+    return make(lambda identity: not held_out(identity, share), True), make(partial(held_out, share=share), False)
+
+
+def _found(
+    source: str | Path,
+    size: int,
+    *,
+    seed: int = 0,
+    channels: int = 3,
+    orientations: int = 8,
+    images: str | None = None,
+    labels: str | None = None,
+    root: str | Path = "data",
+    download: bool = False,
+) -> Make:
+    def photos(found: Images) -> Make:
+        return lambda keep, augment: Photos(
+            found, size, channels=channels, seed=seed, orientations=orientations, augment=augment, keep=keep
+        )
+
+    def arrays(found, name: str) -> Make:
+        return lambda keep, augment: Arrays(
+            found, name, labels, keep=keep or slice(None), seed=seed if augment else None
+        )
+
+    path = Path(source)
+    if path.is_dir():
+        if next(path.rglob("*.parquet"), None) and not list_images(path):
+            return photos(open_table(str(path), "train", images, labels))
+        if labels is not None:
+            raise ValueError(f"labels is {labels!r}, but the images of a folder have none: leave labels out.")
+        return photos(Folder(path))
+    if path.suffix == ".npz":
+        name = images or "train_images"
+        return arrays(read_npz(path, name, labels), name)
+    if path.suffix == ".parquet" and path.is_file():
+        return photos(open_table(str(path), "train", images, labels))
+    kind, name, split = _parsed(str(source))
+    if kind == "hf":
+        return photos(open_table(name, split, images, labels))
+    if labels not in (None, "targets"):
+        raise ValueError(f'labels is {labels!r}, but the labels of data sets of torchvision are called "targets".')
+    found = open_torchvision(name, split, Path(root), download, labels is not None)
+    return photos(found) if isinstance(found, Images) else arrays(found, "images")
+
+
+def _parsed(source: str) -> tuple[str, str, str]:
+    """The kind, name and split of a source that is no file."""
+    match = re.fullmatch(r"([A-Za-z]\w+):([^:]+)(?::([^:]+))?", source)
+    if match and match[1] in KINDS:
+        return match[1], match[2], match[3] or "train"
+    path = Path(source)
+    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = [str(path.parent / name) for name in difflib.get_close_matches(path.name, beside, n=1)]
+    if match:
+        close = [source.replace(match[1], kind, 1) for kind in difflib.get_close_matches(match[1], KINDS, n=1)]
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"There are no data {source!r}; give {GIVEN}.{guess}")

@@ -1,0 +1,20 @@
+"""Which images are held out for validation: by a hash of what they are, never by their place or by chance."""
+
+import hashlib
+import unicodedata
+
+
+def held_out(identity: str | bytes, share: float) -> bool:
+    """Whether the image of that name or content is among the fraction `share` that is held out.
+
+    A function of its arguments alone: the same in every run, with every seed, on every machine; images that are added
+    or removed move no other image from one side to the other; and what a share holds out, a larger one holds out too.
+
+    Arguments:
+        identity: a name, taken in its composed Unicode form, since file systems differ in that; or the image's bytes.
+        share: in [0, 1].
+    """
+    if isinstance(identity, str):
+        identity = unicodedata.normalize("NFC", identity).encode(errors="surrogateescape")
+    digest = hashlib.sha256(identity).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
