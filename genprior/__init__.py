@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 _HOME = {
     "restore": "genprior.restoration",
     "degrade": "genprior.restoration",
+    "evidence": "genprior.marginal.evidence",
     "evaluate": "genprior.evaluation.benchmark",
     "Restoration": "genprior.restoration",
     "Measurement": "genprior.operators.base",

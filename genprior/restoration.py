@@ -78,6 +78,7 @@ def restore(
     sampler: str | Sampler = "auto",
     n: int = 1,
     noise: float | None = None,
+    label: int | None = None,
     steps: int | None = None,
     seed: int | None = None,
     device: str = "auto",
@@ -100,6 +101,7 @@ def restore(
         sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`.
         n: how many samples of each image.
         noise: standard deviation of the measurement's noise in the units of x, [0, 1]; None to estimate it.
+        label: class of the image, which makes of the prior p(x | label), see `Prior.given`; None for any.
         steps: of the sampler; None for its own.
         seed: keys all randomness; None for a fresh one, which the result names. Sample k of image i depends on
             (seed, i, k) only, to the rounding of the network (bfloat16 where the device is fast in it).
@@ -118,7 +120,8 @@ def restore(
     seed = secrets.randbits(32) if seed is None else seed
     noise = stated_noise(img, op, noise)
     measurement, give = measure(img, op, noise, operator_parameters)
-    prior = _as_prior(prior, device, measurement.operator.image_shape)
+    prior = as_prior(prior, device, measurement.operator.image_shape)
+    prior = prior if label is None else prior.given(label)
     task, back = _fit_channels(measurement, prior)
     sampler = find_sampler(sampler, prior, steps)
 
@@ -262,7 +265,8 @@ def pick_device(device: str | torch.device) -> torch.device:
         raise ValueError(f'device={device!r} cannot be used here ({error}); "auto" takes the best there is.') from None
 
 
-def _as_prior(prior: str | Path | Prior, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
+def as_prior(prior: str | Path | Prior, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
+    """The prior that `restore` takes for that argument, on that device."""
     if isinstance(prior, Prior):
         return prior if device == "auto" else prior.to(pick_device(device))
     if not isinstance(prior, str | Path):
@@ -297,7 +301,7 @@ def _draw(
     prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """n samples of every image, (B, n, C, H, W), and their diagnostics, (B, n), in chunks that fit the memory."""
-    A, state = measurement.operator, _state(prior)
+    A, state = measurement.operator, state_of(prior)
     device = state.device
     image = torch.arange(len(measurement.y)).repeat_interleave(n)
     sample = torch.arange(n).repeat(len(measurement.y))
@@ -348,7 +352,7 @@ def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Pri
         yield watched
 
 
-def _state(prior: Prior) -> Tensor:
+def state_of(prior: Prior) -> Tensor:
     """A tensor where the prior lives and in its precision, float32 at least, as operators need."""
     state = next((t for t in (*prior.parameters(), *prior.buffers()) if t.is_floating_point()), torch.empty(0))
     return torch.empty(0, dtype=torch.promote_types(state.dtype, torch.float32), device=state.device)

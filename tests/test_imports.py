@@ -27,7 +27,7 @@ NARROWER = {
     "operators": {"priors.base", "linalg", "registry"},
     "samplers": {"priors.base", "operators.base", "linalg", "memory", "noise", "registry"},
     "priors.base": set(),
-    "training": {"priors", "nets", "images", "noise", "bits", "registry"},
+    "training": {"priors", "nets", "images", "memory", "noise", "bits", "registry"},
 }
 
 

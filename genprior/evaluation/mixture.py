@@ -17,6 +17,7 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
+from genprior.divergences import sliced_wasserstein
 from genprior.evaluation.table import Figure, Table
 from genprior.noise import Noise
 from genprior.operators.base import Matrix, Measurement
@@ -29,7 +30,6 @@ from genprior.samplers.mcgdiff import MCGDiff
 CELLS = tuple(product((8, 80, 800), (1, 2, 4)))  # d, values of y
 SEEDS = 20
 DRAWS = 2000
-PROJECTIONS = 100
 # Table 1 of Cardoso et al. (2024), 20 steps: mean and half a 95 % interval over 20 seeds.
 PUBLISHED = {
     "MCG-diff": (
@@ -146,22 +146,6 @@ def problem(d: int, observed: int, seed: int) -> tuple[GaussianMixture, Measurem
     A = Matrix(U @ torch.diag(s) @ Vt, (1, 1, d))
     y = A(prior.sample(1, seed=seed)) + noise * normal(1, observed, 1, 1)
     return prior, Measurement(y, A, noise)
-
-
-def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = PROJECTIONS, seed: int = 0) -> float:
-    """Mean over random directions of the Wasserstein-1 distance between the projections of two sets of n points each.
-
-    Arguments:
-        x, y: (n, ...), of one shape.
-        projections: number of directions, uniform on the sphere.
-        seed: of the directions.
-
-    References: N. Bonneel, J. Rabin, G. Peyré, H. Pfister, Sliced and Radon Wasserstein barycenters of measures, 2015.
-    """
-    x, y = x.flatten(1), y.flatten(1)
-    directions = Noise(seed, torch.arange(projections))(x.new_empty(projections, x.shape[1]))
-    directions = directions / directions.norm(dim=1, keepdim=True)
-    return float(((x @ directions.T).sort(0).values - (y @ directions.T).sort(0).values).abs().mean())
 
 
 def published_schedule(steps: int, more: Sequence[float] = ()) -> list[float]:

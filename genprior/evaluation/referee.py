@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genprior.evaluation.mixture import sliced_wasserstein
+from genprior.divergences import sliced_wasserstein
 from genprior.evaluation.supported import supported
 from genprior.evaluation.table import Cell, Figure, Table
 from genprior.evaluation.truth import draw, root

@@ -247,7 +247,7 @@ SUITES: dict[str, Suite] = {
     "gaussian": Suite(
         "Gaussian posteriors",
         _gaussian,
-        ("mmps-converged", "hmc-long", *_ON_GAUSSIANS),
+        ("mmps-converged", "hmc-long", "tds-long", *_ON_GAUSSIANS),
         ("exact", "mmps-converged", "hmc-long", *(n for n in _ON_GAUSSIANS if SAMPLERS[n].needs == "denoise")),
         panels=(
             Panel(_PARTS[0], 0, "symlog"),

@@ -48,6 +48,7 @@ from genprior.samplers.base import Sampler, begin
 from genprior.samplers.integrate import geometric, heun
 from genprior.samplers.langevin import HMC
 from genprior.samplers.mmps import moment_matching
+from genprior.samplers.tds import TDSMoments
 
 SHAPE = (1, 8, 8)
 NOISES = (0.01, 0.1, 0.5)
@@ -128,6 +129,8 @@ class ConvergedMMPS(Sampler):
 CONVERGED: dict[str, Sampler] = {
     "mmps-converged": ConvergedMMPS(),
     "hmc-long": HMC(steps=40, burn_in=40, leapfrog=20),
+    # For Gaussian priors its weights hardly vary: few particles, and as many steps as the error of ancestral ones asks.
+    "tds-long": TDSMoments(steps=600, particles=60),
 }
 
 

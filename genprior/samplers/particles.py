@@ -16,6 +16,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -82,13 +83,13 @@ class Twisted(Clouds):
         """The twist for the measurement of one image, y (1, ...)."""
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        return draw_from_clouds(partial(self.filter, prior), measurement, noise, self.particles)
+
+    def filter(self, prior: Prior, one: Measurement, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
+        """The cloud of one measurement, y (1, ...): see `twisted_filter`."""
         sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
-
-        def run(one: Measurement, cloud: Noise) -> tuple[Tensor, Tensor, Tensor]:
-            x = begin_free(prior, one, sigmas[0], cloud)
-            return twisted_filter(self.twist(prior, one), x, sigmas, cloud, self.threshold)
-
-        return draw_from_clouds(run, measurement, noise, self.particles)
+        x = begin_free(prior, one, sigmas[0], noise)
+        return twisted_filter(self.twist(prior, one), x, sigmas, noise, self.threshold)
 
 
 def begin_free(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
@@ -132,9 +133,12 @@ def twisted_filter(
 
         propose    x_next ~ q(x_next | x_t), that is p(x_next | x_t) with E[x | x_t, y] of the twist for x_hat
         weigh      w <- w p(x_next | x_t) psi_next(x_next) / (q(x_next | x_t) psi(x_t))
-        resample   where the effective sample size is below `threshold` of the cloud
+        resample   where the effective sample size is below `threshold` of the cloud, w <- the mean of w
 
-    x is taken to have the law of x_t.
+    x is taken to have the law of x_t. The mean of w at the end (see `log_mean`) is then an unbiased estimate of the
+    integral of psi at the last level over the chain: of p(y), where psi has all factors of a density of y.
+
+    References: P. Del Moral, Feynman-Kac formulae, 2004, for the mean of w.
     """
     twist = in_chunks(twist, x)
     log_w = x.new_zeros(len(x))
@@ -165,10 +169,13 @@ def effective_size(log_w: Tensor) -> Tensor:
 
 
 def resample(log_w: Tensor, noise: Noise, needed: Tensor) -> tuple[Tensor, Tensor]:
-    """Which particles go on, (P,), and their weights: drawn anew where `needed`, a boolean (), else all as they are."""
+    """Which particles go on, (P,), and their weights: drawn anew where `needed`, a boolean (), else all as they are.
+
+    Those drawn anew have one weight, the mean of the old ones.
+    """
     drawn = systematic(log_w, noise)
     kept = torch.where(needed, drawn, torch.arange(len(log_w), device=log_w.device))
-    return kept, torch.where(needed, 0.0, log_w)
+    return kept, torch.where(needed, log_mean(log_w), log_w)
 
 
 def systematic(log_w: Tensor, noise: Noise) -> Tensor:
@@ -185,7 +192,16 @@ def systematic(log_w: Tensor, noise: Noise) -> Tensor:
 
 def normalised(log_w: Tensor) -> Tensor:
     """w of sum 1. Particles that diverged, whose weight is NaN, have none."""
-    return torch.where(log_w.isnan(), -math.inf, log_w).softmax(0)
+    return _counted(log_w).softmax(0)
+
+
+def log_mean(log_w: Tensor) -> Tensor:
+    """ln of the mean of w, (); particles that diverged count as of weight 0."""
+    return _counted(log_w).logsumexp(0) - math.log(len(log_w))
+
+
+def _counted(log_w: Tensor) -> Tensor:
+    return torch.where(log_w.isnan(), -math.inf, log_w)
 
 
 def in_chunks(f: Callable[..., Tensor | tuple[Tensor, ...]], x: Tensor) -> Callable[..., Tensor | tuple[Tensor, ...]]:

@@ -3,28 +3,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from scipy.stats import wasserstein_distance
 
-from genprior.evaluation.mixture import mixture_suite, problem, published_schedule, sliced_wasserstein
+from genprior.evaluation.mixture import mixture_suite, problem, published_schedule
 from genprior.samplers import MMPS, TDSMoments
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def test_sliced_wasserstein_is_scipys_distance_in_one_dimension():
-    x, y = normal(200, 1), 2 * normal(200, 1, seed=1) + 1
-    assert sliced_wasserstein(x, y) == pytest.approx(wasserstein_distance(x.flatten(), y.flatten()), rel=1e-12)
-
-
-def test_sliced_wasserstein_of_a_shift_is_the_mean_length_of_its_projections():
-    """|c| E|u_1|, u uniform on the sphere of R^d: E|u_1| = Gamma(d/2) / (sqrt(pi) Gamma((d+1)/2)), E u_1^2 = 1/d."""
-    d, projections = 6, 4000
-    x, c = normal(50, d), normal(d, seed=1)
-    mean = math.gamma(d / 2) / math.sqrt(math.pi) / math.gamma((d + 1) / 2)
-    sd = math.sqrt((1 / d - mean**2) / projections)
-    assert sliced_wasserstein(x, x + c, projections) / float(c.norm()) == pytest.approx(mean, abs=3.3 * sd)
 
 
 def test_problem_is_the_one_of_the_paper():

@@ -1,0 +1,104 @@
+"""ln p(y) by annealed importance sampling of the latent, for priors with a decoder.
+
+Notation: z ~ N(0, I) the latent, G(z) what it is decoded to, v the variance of the decoder; L(z) = p(y | z); t the
+inverse temperature, from 0 to 1.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from genprior.linalg import inner
+from genprior.marginal.normal import log_scale, noise_of
+from genprior.memory import rows_at_once
+from genprior.noise import Noise
+from genprior.operators.base import Measurement, as_integer
+from genprior.priors.base import Prior
+from genprior.samplers.particles import effective_size, log_mean, resample
+from genprior.samplers.seen import seen
+
+SHARES = (1.0, 0.3, 0.1, 0.03)  # of fresh noise in a move, in turn
+POWER = 4  # of the temperatures: most of them where L changes most, near 0
+
+
+@dataclass(frozen=True)
+class AnnealedImportance:
+    """Importance sampling of z from the prior to the posterior through laws in proportion to N(z; 0, I) L(z)^t.
+
+        t_j  = (j / steps)^4
+        L(z) = N(y; A G(z), noise^2 I + v A A^T)
+        weigh    w <- w L(z)^(t_j - t_(j-1))
+        resample where the effective sample size is below half of the cloud, w <- the mean of w
+        move     z' = sqrt(1 - b^2) z + b n,  taken with probability min(1, (L(z') / L(z))^t_j)
+
+    The mean of w is an unbiased estimate of p(y), however short the moves fall, as each leaves its law as it is; b runs
+    through a fixed list of shares. With steps = 1 it is plain importance sampling from the prior.
+
+    References: R. Neal, Annealed importance sampling, 2001. P. Del Moral, A. Doucet, A. Jasra, Sequential Monte Carlo
+    samplers, 2006 (with resampling). S. Cotter, G. Roberts, A. Stuart, D. White, MCMC methods
+    for functions, 2013 (the move). Y. Wu, Y. Burda, R. Salakhutdinov, R. Grosse, On the quantitative analysis of
+    decoder-based generative models, 2017 (for decoders).
+
+    Attributes:
+        steps: temperatures; a decoding each.
+        particles: of a cloud.
+    """
+
+    steps: int = 500
+    particles: int = 100
+
+    def __post_init__(self):
+        as_integer("steps", self.steps, 1, math.inf)
+        as_integer("particles", self.particles, 1, math.inf)
+
+
+@torch.no_grad()
+def by_annealing(prior: Prior, one: Measurement, method: AnnealedImportance, clouds: int, seed: int) -> Tensor:
+    """ln of an estimate of p(y) by each of some independent clouds, (clouds,).
+
+    Raises:
+        ValueError: the noise is 0, by which y is weighed.
+    """
+    if noise_of(one) == 0:
+        raise ValueError("Importance sampling weighs y by its noise, which is 0: give a noise above 0.")
+    log_likelihood, rows = likelihood(prior, one), torch.arange(method.particles)
+    keyed = [Noise(seed, torch.full_like(rows, k + 1), rows) for k in range(clouds)]
+    like = one.y.new_empty(method.particles, *prior.latent_shape)
+    return torch.stack([log_mean(anneal(log_likelihood, like, method.steps, noise)) for noise in keyed]).cpu()
+
+
+def likelihood(prior: Prior, one: Measurement) -> Callable[[Tensor], Tensor]:
+    """z -> ln L(z), (B,), in as many parts as the memory takes."""
+    v = float(torch.as_tensor(prior.decoder_variance))
+    scale, y, A, known, noise = log_scale(one, v), one.y, one.operator, seen(one), noise_of(one)
+
+    def of_some(z: Tensor) -> Tensor:
+        r = known * (y - A(prior.decode(z)))
+        weighed = A.solve(r, noise**2 / v) / v if v > 0 else r / noise**2
+        return scale - inner(weighed, r).flatten().double() / 2
+
+    rows = rows_at_once(A.image_shape, y.device)
+    return lambda z: torch.cat([of_some(part) for part in z.split(rows)])
+
+
+def anneal(log_likelihood: Callable[[Tensor], Tensor], like: Tensor, steps: int, noise: Noise) -> Tensor:
+    """ln w of one cloud, (P,), of latents like `like`."""
+    z = noise(like)
+    log_l = log_likelihood(z)
+    temperatures = [(j / steps) ** POWER for j in range(1, steps + 1)]
+    log_w = temperatures[0] * log_l
+    for j, (t, t_next) in enumerate(pairwise(temperatures)):
+        kept, log_w = resample(log_w, noise, effective_size(log_w) < len(z) / 2)
+        z, log_l = z[kept], log_l[kept]
+        b = SHARES[j % len(SHARES)]
+        moved = math.sqrt(1 - b**2) * z + b * noise(z)
+        log_moved = log_likelihood(moved)
+        taken = noise.uniform(log_l).log() < t * (log_moved - log_l)
+        z = torch.where(taken.reshape(-1, *[1] * (z.ndim - 1)), moved, z)
+        log_l = torch.where(taken, log_moved, log_l)
+        log_w = log_w + (t_next - t) * log_l
+    return log_w

@@ -1,0 +1,143 @@
+"""The evidence ln p(y | prior) of a measurement: to choose between priors, operators and noise levels by."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genprior.evaluation.table import Figure
+from genprior.marginal.annealed import AnnealedImportance, by_annealing
+from genprior.marginal.exact import exact
+from genprior.marginal.particles import by_particles
+from genprior.measuring import measure, stated_noise
+from genprior.operators.base import Measurement, as_integer
+from genprior.operators.colour import Colorize
+from genprior.priors.base import Prior, UnsupportedError, supports
+from genprior.registry import lookup
+from genprior.restoration import as_prior, state_of
+from genprior.samplers.particles import Twisted
+from genprior.samplers.tds import TDS
+
+# method -> what it needs of the prior; "auto" takes the first of them.
+NEEDS = {"exact": "posterior", "smc": "denoise", "importance": "decode"}
+
+
+def evidence(
+    img: Any,
+    op: Any = "inpaint",
+    prior: str | Path | Prior = "gaussian",
+    *,
+    noise: float | None = None,
+    method: str | Twisted | AnnealedImportance = "auto",
+    clouds: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+    **operator_parameters: Any,
+) -> Figure | list[Figure]:
+    """ln p(y) = ln ∫ p(y | x) p(x) dx, in nats, and its standard error (None where it is exact).
+
+    The density is that of the values of y that the operator sees, in the units of y: figures of one y may be compared
+    over priors, operators and noise levels, those of different y or of masks with other holes may not. The difference
+    of two is the logarithm of the Bayes factor. A grey measurement is, for a prior of colour images, one of their luma.
+
+    Methods:
+        "exact": for Gaussians and mixtures of them, of up to 4096 values of y; see `marginal.exact`.
+        "smc": for priors with `denoise`: the mean weight of the particles of TDS(), or of the TDS, TDSMoments or SMC
+            that is given with its parameters; see `marginal.particles` for what steps leave of bias.
+        "importance": for priors with `decode`: annealed importance sampling, of AnnealedImportance() or one that is
+            given with its parameters; see `marginal.annealed`.
+        "auto": the first of these that the prior has what it takes for.
+
+    An estimate p_hat of p(y) by weights is unbiased, and so its logarithm is too low on average, by half its squared
+    standard error where that is small, and without bound where it is not: where the standard error, by the jackknife
+    over the clouds, is above 1 nat or so, read the figure as a lower bound.
+
+    Arguments:
+        img, op, noise, device, operator_parameters: as of `restore`.
+        prior: as of `restore`; the default is the Gaussian of images of this shape.
+        clouds: independent clouds of particles, of which the standard error needs two.
+        seed: keys all randomness.
+
+    Returns:
+        A figure, or a list of them for several images.
+
+    Raises:
+        ValueError, TypeError: one of the arguments is not as above; the message says what to do.
+        UnsupportedError: the prior does not have what the method takes, or y is too large.
+    """
+    clouds = as_integer("clouds", clouds, 1, math.inf)
+    noise = stated_noise(img, op, noise)
+    measurement, _ = measure(img, op, noise, operator_parameters)
+    prior = as_prior(prior, device, measurement.operator.image_shape)
+    measurement = _of_luma(measurement, prior)
+    shape = measurement.operator.image_shape
+    prior = prior.sized(*shape[1:])
+    if any(a is not None and a != b for a, b in zip(prior.image_shape, shape)):
+        raise ValueError(
+            f"The operator acts on images of shape {tuple(shape)}, the prior is one of {prior.image_shape} "
+            "(None: any). Resize or convert the image, or choose another prior."
+        )
+    method = find_method(method, prior)
+    state = state_of(prior)
+    noise = measurement.noise
+    noise = noise.to(state.device) if isinstance(noise, Tensor) else noise
+    measurement = Measurement(measurement.y.to(state), measurement.operator, noise)
+    if method is None:
+        figures = [Figure(log_p) for log_p in exact(prior, measurement)]
+    else:
+        estimate = by_annealing if isinstance(method, AnnealedImportance) else by_particles
+        images = torch.arange(len(measurement.y), device=state.device).split(1)
+        figures = [log_mean_figure(estimate(prior, measurement.select(i), method, clouds, seed)) for i in images]
+    return figures if len(figures) > 1 else figures[0]
+
+
+def log_mean_figure(log_p: Tensor) -> Figure:
+    """ln of the mean of independent estimates p, given by their logarithms, (n,), and its jackknife standard error.
+
+    Where one of them outweighs the others the error is about by how much, in nats, which that of a spread would hide.
+    """
+    n = len(log_p)
+    whole = log_p.logsumexp(0) - math.log(n)
+    if n == 1:
+        return Figure(float(whole))
+    without = torch.where(torch.eye(n, dtype=torch.bool), -math.inf, log_p).logsumexp(1) - math.log(n - 1)
+    return Figure(float(whole), float(((without - without.mean()).square().sum() * (n - 1) / n).sqrt()))
+
+
+def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twisted | AnnealedImportance | None:
+    """The particles or the importance sampling meant, None for the closed form; the prior has what it takes."""
+    defaults = {"exact": None, "smc": TDS(), "importance": AnnealedImportance()}
+    has = ", ".join(sorted(prior.capabilities))
+    if isinstance(method, Twisted):
+        kind, chosen = "smc", method
+    elif isinstance(method, AnnealedImportance):
+        kind, chosen = "importance", method
+    elif method == "auto":
+        kind = next((name for name, needed in NEEDS.items() if supports(prior, needed)), None)
+        if kind is None:
+            raise UnsupportedError(
+                f"{type(prior).__name__} has no way to ln p(y): that takes posterior (exact), denoise (smc) or decode "
+                f"(importance), and it has {has}."
+            )
+        chosen = defaults[kind]
+    else:
+        hint = "or auto; or give a TDS, TDSMoments, SMC or AnnealedImportance with its parameters"
+        kind, chosen = method, lookup("method", method, defaults, hint=hint)
+    if not supports(prior, NEEDS[kind]):
+        others = ", ".join(name for name, needed in NEEDS.items() if supports(prior, needed)) or "none"
+        raise UnsupportedError(
+            f"Method {kind} needs a prior that has {NEEDS[kind]}; {type(prior).__name__} has {has}. "
+            f"Methods that go with it: {others}."
+        )
+    return chosen
+
+
+def _of_luma(measurement: Measurement, prior: Prior) -> Measurement:
+    A = measurement.operator
+    if A.image_shape[0] != 1 or prior.image_shape[0] != 3:
+        return measurement
+    return Measurement(measurement.y, A @ Colorize((3, *A.image_shape[1:])), measurement.noise)

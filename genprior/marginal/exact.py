@@ -1,0 +1,41 @@
+"""ln p(y) in closed form, for Gaussians and Gaussian mixtures."""
+
+import math
+
+import torch
+
+from genprior.marginal.normal import cholesky, covariance_of_y, seen_values
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior
+from genprior.priors.conditioning import alike
+from genprior.priors.exact import GaussianMixture
+
+
+@torch.no_grad()
+def exact(prior: Prior, measurement: Measurement) -> list[float]:
+    """ln p(y) = ln sum_k w_k N(y; A m_k, A S A^T + noise^2 I) of every image, in nats.
+
+    In float64, over the values of y that A sees; images of one operator and one noise level share one factorisation.
+
+    Raises:
+        UnsupportedError: y has over 4096 values that A sees.
+        ValueError: y has no density: A S A^T is singular, and the noise 0.
+    """
+    if isinstance(prior, GaussianMixture):
+        means, log_weights = prior.means.double(), prior.weights.double().log()
+    else:
+        means, log_weights = prior.mean[None].double(), prior.mean.new_zeros(1, dtype=torch.float64)
+    l = prior.covariance.eigenvalues.double()
+    found = {}
+    for images in alike(measurement):
+        group = measurement.select(images)
+        one = group.select(torch.zeros(1, dtype=torch.long, device=group.y.device))
+        values = seen_values(one)
+        L = cholesky(covariance_of_y(one, lambda x: prior.covariance.filter(x, l), values))
+        A_m = torch.cat([one.operator(m[None]) for m in means]).flatten(1)[:, values]
+        r = group.y.double().flatten(1)[:, None, values] - A_m
+        whitened = torch.linalg.solve_triangular(L, r.flatten(0, 1).T, upper=False).T.unflatten(0, r.shape[:2])
+        log_normaliser = -L.diagonal().log().sum() - len(values) * math.log(2 * math.pi) / 2
+        log_p = (log_weights + log_normaliser - whitened.square().sum(2) / 2).logsumexp(1)
+        found |= dict(zip(images.tolist(), log_p.tolist()))
+    return [found[i] for i in sorted(found)]

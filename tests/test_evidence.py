@@ -1,0 +1,360 @@
+"""ln p(y) against closed forms. Of Monte-Carlo figures |t| < 4 is asked: chance exceeds it once in 16,000 cases."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import genprior
+from genprior.evaluation.truth import correlated, moments
+from genprior.linalg import inner
+from genprior.marginal.annealed import AnnealedImportance, by_annealing
+from genprior.marginal.evidence import find_method, log_mean_figure
+from genprior.marginal.normal import log_scale
+from genprior.marginal.particles import by_particles
+from genprior.noise import Noise
+from genprior.operators import Inpaint, Matrix, Measurement
+from genprior.operators.build import for_image, for_measurement
+from genprior.operators.colour import WEIGHTS
+from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.ddpm import DDPM
+from genprior.priors.exact import GaussianMixture
+from genprior.samplers import MMPS, SMC, TDS, MCGDiff, TDSMoments
+from genprior.samplers.integrate import ancestral, geometric
+from genprior.samplers.particles import begin_free
+
+SHAPE = (1, 4, 4)
+FAR = 4
+HOLES = torch.arange(16).reshape(1, 1, 4, 4) % 3 == 0
+OPERATORS = {
+    "inpaint": {"mask": HOLES},
+    "super-resolution": {"scale": 2},
+    "gaussian-deblur": {"width": 0.3},
+    "denoise": {},
+}
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def eye(n):
+    return torch.eye(n, dtype=torch.float64)
+
+
+def measured(prior, op, noise=0.1, images=1):
+    operator = for_image(op, SHAPE, **OPERATORS[op])
+    y = operator(prior.sample(images, seed=1))
+    y = y + noise * Noise(2, torch.arange(images))(y)
+    return Measurement(torch.where(HOLES, 9.0, y) if op == "inpaint" else y, operator, noise)
+
+
+def matrix(one):
+    """A, (M', D), its rows of 0 left out, and the values of y, (B, M')."""
+    D = math.prod(one.operator.image_shape)
+    A = one.operator(torch.eye(D, dtype=torch.float64).reshape(D, *one.operator.image_shape)).flatten(1).T
+    seen = A.abs().sum(1) > 0
+    return A[seen], one.y.flatten(1)[:, seen]
+
+
+def log_normal(y, mean, K):
+    return torch.distributions.MultivariateNormal(mean, K).log_prob(y)
+
+
+def three_modes():
+    means = normal(3, *SHAPE, seed=7)
+    return GaussianMixture(torch.tensor([0.5, 0.3, 0.2]).double(), means, correlated(SHAPE).covariance)
+
+
+# ---- the closed form ----
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_evidence_of_a_gaussian_is_the_density_of_y(op):
+    """N(y; A m, A S A^T + noise^2 I) over the values that A sees; what stands in holes is nothing."""
+    prior = correlated(SHAPE)
+    one = measured(prior, op)
+    A, y = matrix(one)
+    m, S = moments(prior)
+    expected = log_normal(y, A @ m, A @ S @ A.T + 0.01 * eye(len(A)))
+    figure = genprior.evidence(one, prior=prior)
+    assert figure.error is None
+    assert figure.value == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+@pytest.mark.parametrize("prior", [correlated(SHAPE), three_modes()], ids=["gaussian", "mixture"])
+def test_evidence_is_likelihood_times_prior_over_posterior(prior, op):
+    """Bayes' rule, at an x of no distinction."""
+    one = measured(prior, op)
+    x = prior.sample(1, seed=5)
+    A, y = matrix(one)
+    likelihood = log_normal(y, (A @ x.flatten()), 0.01 * eye(len(A)))
+    expected = likelihood + prior.log_prob(x) - prior.posterior(one).log_prob(x)
+    assert genprior.evidence(one, prior=prior).value == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_evidence_of_several_images_is_that_of_each():
+    """With noise of their own, in any order."""
+    prior = three_modes()
+    levels = torch.tensor([0.1, 0.3, 0.1]).double().reshape(3, 1, 1, 1)
+    many = Measurement(prior.sample(3, seed=1), for_image("denoise", SHAPE), levels)
+    figures = genprior.evidence(many, prior=prior)
+    for i, figure in enumerate(figures):
+        alone = genprior.evidence(many.select(torch.tensor([i])), prior=prior)
+        assert figure.value == pytest.approx(alone.value, rel=1e-12)
+    assert len({round(figure.value, 3) for figure in figures}) == 3
+
+
+def test_evidence_takes_what_restore_takes():
+    """A name, its parameters, a mask, arrays of any kind: the holes of a mask, and those of NaN."""
+    prior = correlated(SHAPE)
+    x = prior.sample(1, seed=1)[0].float()
+    one = Measurement(x[None].double(), Inpaint(HOLES, SHAPE), 0.1)
+    expected = genprior.evidence(one, prior=prior).value
+    given = [
+        genprior.evidence(x, "inpaint", prior, noise=0.1, mask=HOLES[0, 0].numpy()),
+        genprior.evidence(np.where(HOLES[0, 0], np.nan, x[0]).astype(np.float32), "inpaint", prior, noise=0.1),
+        genprior.evidence(x, Inpaint(HOLES, SHAPE), prior, noise=0.1),
+    ]
+    assert [figure.value for figure in given] == pytest.approx([expected] * 3, rel=1e-6)
+
+
+def test_bundled_prior_of_photographs_sees_the_luma_of_a_grey_measurement():
+    """Of 6 x 6 pixels, of which y is each one's luma: the Gaussian of w . x."""
+    y = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(0))
+    prior = genprior.load_prior("gaussian-photo")
+    m, S = moments(prior.sized(6, 6))
+    W = torch.kron(torch.tensor(WEIGHTS).double()[None], eye(36))
+    expected = log_normal(y.double().flatten(), W @ m.double(), W @ S.double() @ W.T + 0.01 * eye(36))
+    found = genprior.evidence(y, "denoise", "gaussian-photo", noise=0.1)
+    assert found.value == pytest.approx(float(expected), rel=1e-4)  # the prior is in float32
+
+
+def test_evidence_is_greatest_at_the_blur_and_the_noise_that_were():
+    """For an image of the prior itself, seen through a motion of 7 pixels."""
+    prior = genprior.load_prior("gaussian-photo")
+    x = prior.sized(30, 30).sample(1, seed=3)
+    y = for_image("motion-deblur", (3, 30, 30), length=7)(x)
+    y = (y + 0.02 * Noise(4, [0])(y))[..., :16, :16]
+    found = {
+        (length, noise): genprior.evidence(y, blur(length, y), prior, noise=noise).value
+        for length in (3, 7, 15)
+        for noise in (0.01, 0.02, 0.04)
+    }
+    assert max(found, key=found.get) == (7, 0.02)
+
+
+def blur(length, y):
+    return for_measurement("motion-deblur", tuple(y.shape[1:]), length=length)
+
+
+# ---- particles ----
+
+
+def of_the_chain(prior, one, sampler, V):
+    """ln of what particles of a Gaussian prior estimate without bias: N(y; A E x_hat, cov), by moments of the chain.
+
+    x_t at the last level is N(m, C) by the chain's steps, x_hat = m + G (x_t - m), and y is N(A x_hat, A V A^T + R).
+    """
+    m, S = moments(prior)
+    A, y = matrix(one)
+    identity = eye(len(S))
+    sigmas = geometric(prior.sigma_max, prior.sigma_min, sampler.steps)
+
+    def gain(sigma):
+        return S @ torch.linalg.inv(S + sigma**2 * identity)
+
+    C = (prior.spread**2 + sigmas[0] ** 2) * identity
+    for sigma, sigma_next in pairwise(sigmas[:-1]):
+        r = (sigma_next / sigma) ** 2
+        step = r * identity + (1 - r) * gain(sigma)
+        C = step @ C @ step.T + sigma_next**2 * (1 - r) * identity
+    G = gain(sigmas[-2])
+    K = A @ (G @ C @ G.T + V(S, sigmas[-2])) @ A.T + one.noise**2 * eye(len(A))
+    return float(log_normal(y[0], A @ m, K))
+
+
+def white(spread):
+    return lambda S, sigma: (sigma * spread) ** 2 / (sigma**2 + spread**2) * eye(len(S))
+
+
+def exact_moments(S, sigma):
+    return sigma**2 * S @ torch.linalg.inv(S + sigma**2 * eye(len(S)))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "op"),
+    [
+        (TDS(6, 16, 0.9), "inpaint"),
+        (TDS(6, 16, 0.9), "gaussian-deblur"),
+        (TDSMoments(6, 16, 0.9), "inpaint"),
+        (SMC(6, 16, 0.9, MMPS()), "super-resolution"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
+)
+def test_mean_weight_of_small_clouds_is_unbiased(sampler, op):
+    """E exp(ln p_hat) = p(y) of the chain, resampled at most of its 6 steps: the mean of 60 clouds of 16."""
+    prior = correlated(SHAPE)
+    one = measured(prior, op, noise=1.0)
+    expected = of_the_chain(prior, one, sampler, exact_moments if sampler.needs_operator else white(prior.spread))
+    ratios = (by_particles(prior, one, sampler, 60, 0) - expected).exp()
+    error = float(ratios.std()) / math.sqrt(60)
+    assert abs(float(ratios.mean()) - 1) < FAR * error
+    assert error < 0.25  # or it would say nothing
+
+
+def test_particles_find_the_evidence_of_a_gaussian():
+    """Within 4 standard errors of what 60 steps tend to, which is within 0.05 of the truth."""
+    prior = correlated(SHAPE)
+    one = measured(prior, "super-resolution")
+    sampler = TDSMoments(60, 100)
+    found = genprior.evidence(one, prior=prior, method=sampler)
+    tends_to = of_the_chain(prior, one, sampler, exact_moments)
+    assert abs(found.value - tends_to) < FAR * found.error
+    assert abs(tends_to - genprior.evidence(one, prior=prior).value) < 0.05
+    assert found.error < 0.05
+
+
+def test_particles_find_the_evidence_of_a_mixture():
+    """That of the chain: paths without y, 5,000 of them, each weighed by the density of y at its end."""
+    means = torch.tensor([[-3.0, -6.0], [3.0, 0.0], [0.0, 6.0]]).double().reshape(3, 1, 1, 2)
+    prior = GaussianMixture(torch.tensor([0.5, 0.3, 0.2]).double(), means, torch.ones(1, 1, 2).double())
+    one = Measurement(torch.full((1, 1, 1, 1), 0.3).double(), Matrix(torch.eye(1, 2).double(), (1, 1, 2)), 0.7)
+    found = genprior.evidence(one, prior=prior, method=TDSMoments(40, 100))
+    sigmas, noise = geometric(prior.sigma_max, prior.sigma_min, 40), Noise(1, torch.zeros(5000).long(), range(5000))
+    with torch.no_grad():
+        x = ancestral(prior.denoise, begin_free(prior, one, sigmas[0], noise), sigmas, noise)
+    log_w = -inner(one.y - one.operator(x), one.y - one.operator(x)).flatten() / (2 * 0.49) - math.log(0.7)
+    chain = log_mean_figure(log_w - math.log(2 * math.pi) / 2)
+    assert abs(found.value - chain.value) < FAR * math.hypot(found.error, chain.error)
+    exact = genprior.evidence(one, prior=prior).value
+    # 40 steps miss 2 % of the weight of one mode of three
+    assert abs(chain.value - exact) < 0.2
+    assert found.error < 0.2
+
+
+def test_constant_of_a_twist_is_the_same_by_singular_values_and_by_the_matrix():
+    """The determinant of noise^2 I + v A A^T, of an operator with an SVD and of the same one without."""
+    for op in ("inpaint", "super-resolution", "denoise", "gaussian-deblur"):
+        one = measured(correlated(SHAPE), op)
+        A, y = matrix(one)
+        expected = log_normal(0 * y, torch.zeros(len(A)).double(), 0.01 * eye(len(A)) + 0.3 * A @ A.T)
+        assert log_scale(one, 0.3) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_evidence_leaves_no_trace_and_is_a_function_of_the_seed():
+    prior = correlated(SHAPE)
+    one = measured(prior, "denoise", images=2)
+    state = torch.get_rng_state()
+    first = genprior.evidence(one, prior=prior, method=TDS(4, 8), seed=1)
+    assert genprior.evidence(one, prior=prior, method=TDS(4, 8), seed=1) == first
+    assert genprior.evidence(one, prior=prior, method=TDS(4, 8), seed=2) != first
+    assert genprior.evidence(one.select(torch.tensor([1])), prior=prior, method=TDS(4, 8), seed=1) == first[1]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# ---- importance sampling ----
+
+
+class LinearDecoder(Prior):
+    """x = W z + sqrt(v) n: what a VAE would be with a linear decoder."""
+
+    image_shape, latent_shape = SHAPE, (3,)
+
+    def __init__(self, v):
+        super().__init__()
+        self.W, self.decoder_variance = 0.3 * normal(16, 3), torch.tensor(v)
+        self.register_buffer("state", torch.zeros((), dtype=torch.float64))
+
+    def decode(self, z):
+        return (z @ self.W.T).unflatten(1, SHAPE)
+
+    def exact(self, one):
+        A, y = matrix(one)
+        S = self.W @ self.W.T + float(self.decoder_variance) * eye(16)
+        return float(log_normal(y[0], torch.zeros(len(A)).double(), A @ S @ A.T + one.noise**2 * eye(len(A))))
+
+
+@pytest.mark.parametrize("op", ["inpaint", "super-resolution", "gaussian-deblur"])
+@pytest.mark.parametrize("v", [0.0, 0.1])
+def test_annealed_weights_are_unbiased(op, v):
+    """E w = p(y), by 40 clouds of 25 at 8 temperatures: too few for them to follow, and no matter."""
+    prior = LinearDecoder(v)
+    one = Measurement(measured(correlated(SHAPE), op).y, for_image(op, SHAPE, **OPERATORS[op]), 0.5)
+    log_p = by_annealing(prior, one, AnnealedImportance(steps=8, particles=25), 40, 0)
+    ratios = (log_p - prior.exact(one)).exp()
+    error = float(ratios.std()) / math.sqrt(40)
+    assert abs(float(ratios.mean()) - 1) < FAR * error
+    assert error < 0.1
+
+
+def test_annealing_finds_what_plain_importance_sampling_does_not():
+    """16 values of noise 0.02 seen: 100 temperatures bring the error below half a nat, one leaves it at several."""
+    prior = LinearDecoder(0.0)
+    x = prior.decode(normal(1, 3, seed=4))
+    one = Measurement(x + 0.02 * normal(1, *SHAPE, seed=5), for_image("denoise", SHAPE), 0.02)
+    annealed = genprior.evidence(one, prior=prior, method=AnnealedImportance(100, 100))
+    plain = genprior.evidence(one, prior=prior, method=AnnealedImportance(1, 100))
+    assert abs(annealed.value - prior.exact(one)) < FAR * annealed.error
+    assert annealed.error < 0.5
+    assert plain.error > 1
+    assert plain.value < prior.exact(one) - 5
+
+
+# ---- its figure, and errors ----
+
+
+def test_error_of_a_mean_of_estimates_is_the_spread_or_the_gap():
+    """Small: that of the delta method, sd / (mean sqrt n). Where one estimate is alone: by how many nats it is."""
+    p = 1 + 0.01 * normal(1000)
+    found = log_mean_figure(p.log())
+    assert found.value == pytest.approx(math.log(float(p.mean())), abs=1e-12)
+    assert found.error == pytest.approx(float(p.std() / p.mean()) / math.sqrt(1000), rel=1e-2)
+    alone = log_mean_figure(torch.tensor([0.0, -100.0, -100.0, -100.0]).double())
+    assert alone.value == pytest.approx(-math.log(4))
+    assert 70 < alone.error < 110
+    assert log_mean_figure(torch.zeros(1)) == (0, None)
+
+
+def test_auto_takes_the_first_method_that_the_prior_has():
+    assert find_method("auto", correlated(SHAPE)) is None
+    assert find_method("exact", three_modes()) is None
+    assert find_method("auto", DDPM((1, 8, 8), widths=(8,), blocks=1)) == TDS()
+    assert find_method("auto", LinearDecoder(0.1)) == AnnealedImportance()
+    assert find_method(TDSMoments(5, 6), correlated(SHAPE)) == TDSMoments(5, 6)
+
+
+def test_evidence_refuses_what_it_cannot_tell():
+    prior = correlated(SHAPE)
+    one = measured(prior, "denoise")
+    silent = LinearDecoder(0.1)
+    with pytest.raises(UnsupportedError, match="needs a prior that has denoise; LinearDecoder has decode"):
+        genprior.evidence(one, prior=silent, method="smc")
+    with pytest.raises(UnsupportedError, match="no way to ln p"):
+        genprior.evidence(one, prior=Sampled())
+    with pytest.raises(ValueError, match=r"Unknown method 'exakt'.*Did you mean 'exact'"):
+        genprior.evidence(one, prior=prior, method="exakt")
+    with pytest.raises(ValueError, match="Unknown method MCGDiff"):
+        genprior.evidence(one, prior=prior, method=MCGDiff())
+    with pytest.raises(ValueError, match="clouds"):
+        genprior.evidence(one, prior=prior, clouds=0)
+    with pytest.raises(ValueError, match="images of shape"):
+        genprior.evidence(torch.rand(1, 5, 5), "denoise", prior, noise=0.1)
+    with pytest.raises(ValueError, match="no density"):
+        genprior.evidence(torch.rand(16, 1, 1), Matrix(torch.ones(16, 16).double(), SHAPE), prior, noise=0.0)
+    with pytest.raises(ValueError, match="noise above 0"):
+        genprior.evidence(one.y[0].clamp(0, 1), "denoise", silent, noise=0.0)
+    with pytest.raises(UnsupportedError, match="4096 at most"):
+        genprior.evidence(torch.rand(3, 40, 40), "denoise", "gaussian-photo", noise=0.1)
+
+
+class Sampled(Prior):
+    """What can only be sampled."""
+
+    image_shape = SHAPE
+
+    def sample(self, n, *, seed=0):
+        return torch.zeros(n, *SHAPE)
