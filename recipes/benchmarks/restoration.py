@@ -88,9 +88,13 @@ def main() -> None:
                                 writer.writerow(rows[-1])
                                 file.flush()
 
-    rows = [
-        r for r in rows if r["weights"] == weights and r["task"] in options.tasks and r["method"] in options.methods
-    ]
+    asked = {
+        "weights": {weights},
+        "crop": {name for name, _ in pictures},
+        "task": set(options.tasks),
+        "method": set(options.methods),
+    }
+    rows = [row for row in rows if all(row[column] in values for column, values in asked.items())]
     report(rows, options, machine(torch.device("cpu")))
 
 
