@@ -40,6 +40,7 @@ def add(commands) -> None:
         "--std", action="store_true", help="write the standard deviation too, its maximum white, as NAME_std.png"
     )
     restore.add_argument("--noise", type=float, help="standard deviation of the noise on [0, 1]; estimated if left out")
+    restore.add_argument("--label", type=int, help="class of the images, for priors that have classes")
     restore.add_argument("--steps", type=int, help="steps of the sampler")
     restore.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     restore.set_defaults(run=run)
@@ -67,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
             sampler=options.sampler,
             n=options.n,
             noise=options.noise,
+            label=options.label,
             steps=options.steps,
             seed=seed_of(options, path),
             device=device,

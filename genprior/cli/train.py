@@ -12,13 +12,14 @@ from typing import Any
 
 from genprior.training.flags import add_flags, stated
 
-FAMILIES = ("ddpm", "vae", "nf", "gan")  # what can be trained, see genprior.training.families
+FAMILIES = ("ddpm", "vae", "ldm", "nf", "gan")  # what can be trained, see genprior.training.families
 
 
 def add(commands) -> None:
     """`genprior train`."""
     train = commands.add_parser("train", help="train a prior on your images; call again to resume")
     train.add_argument("family", choices=FAMILIES, help="what to train; gan: images of one size only")
+    train.add_argument("--vae", metavar="PRIOR", help="of an ldm: its autoencoder, a folder or name (vae-photo)")
     data = train.add_argument_group("data")
     data.add_argument(
         "--data",
@@ -110,6 +111,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """The data, the held-out data (else the same, as they are), the plan of the family, and the settings."""
+    import torch
+
+    from genprior.priors.store import find_prior, read_prior
     from genprior.training.data import Arrays, first, open_data, open_parts
     from genprior.training.families import plan
     from genprior.training.settings import Settings
@@ -127,7 +131,10 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     examples = first(data, 256)
     shape = tuple(examples.shape[1:]) if isinstance(data, Arrays) else (options.channels, None, None)
     classes = 0 if data.labels is None else int(data.labels.max()) + 1
-    chosen = plan(options.family, shape, classes, examples, seed)
+    vae = read_prior(find_prior(options.vae)) if options.vae else None
+    chosen = plan(options.family, shape, classes, examples, seed, vae)
+    if classes:
+        chosen.prior.fit_classes(torch.as_tensor(data.labels))
     return data, held_out, chosen, Settings(**{"steps": 20000, **chosen.settings, **own})
 
 

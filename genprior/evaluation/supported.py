@@ -7,12 +7,14 @@ import torch
 
 from genprior.evaluation.table import Table
 from genprior.operators.base import LinearOperator
+from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.exact import Gaussian, GaussianMixture
 from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
+from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.vae import VAE
 from genprior.samplers import SAMPLERS
@@ -32,6 +34,8 @@ def supported(prior: Prior, sampler: Sampler | type[Sampler], operator: LinearOp
         return "the prior's energy is not finite everywhere"
     if tuple(prior.image_shape) != tuple(operator.image_shape):
         return f"the prior is of images of {prior.image_shape}, the operator of {operator.image_shape}"
+    if isinstance(prior, LearnedPosterior) and not prior.knows(operator):
+        return "the posterior was learned for another operator"
     if _LACKS[sampler.needs_operator](operator):
         return f"the operator has no {sampler.needs_operator}"
     return None
@@ -63,7 +67,12 @@ def examples() -> dict[str, Prior]:
             "nf-patch": PatchFlow(patch=2, width=4, steps=1),
             "vae": VAE(SHAPE, latent=3, widths=(4, 4), blocks=(0, 1)),
             "ddpm": DDPM((3, None, None), widths=(8, 8), blocks=1),
+            "ldm": LatentDiffusion(
+                VAE((3, None, None), latent=2, widths=(4, 4), blocks=(0, 1)),
+                DDPM((2, None, None), data_std=1.0, widths=(8, 8), blocks=1, patch=1),
+            ),
             "gan": GAN(SHAPE, latent=3, widths=(4, 4), hidden=4),
+            "amortized": LearnedPosterior(SHAPE, operator={"name": "Inpaint"}, noise=(0, 1), widths=(8, 8), blocks=1),
         }
     mean = torch.full(SHAPE, 0.5)
     fields = Gaussian(mean, torch.full(SHAPE, 0.06)).sample(9).clamp(0, 1)

@@ -123,6 +123,30 @@ class Coupling(nn.Module):
         return m, self.bound * (s / self.bound).tanh()
 
 
+class PerClass(nn.Module):
+    """z = exp(-log_scale_k) (u - shift_k) of vectors u, (B, D), with one shift and scale for each class k."""
+
+    # Both move this many times faster than other parameters: Adam takes every one as far in a step, and classes lie
+    # as far apart as u is wide, while weights of networks need to move by much less.
+    PACE = 10.0
+
+    def __init__(self, classes: int, dimension: int):
+        super().__init__()
+        self.slow_shift = nn.Parameter(torch.zeros(classes, dimension))
+        self.slow_log_scale = nn.Parameter(torch.zeros(classes, dimension))
+
+    def forward(self, u: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = self._of(label)
+        return (-log_scale).exp() * (u - shift), -log_scale.sum(1)
+
+    def inverse(self, z: Tensor, label: Tensor) -> Tensor:
+        shift, log_scale = self._of(label)
+        return log_scale.exp() * z + shift
+
+    def _of(self, label: Tensor) -> tuple[Tensor, Tensor]:
+        return self.PACE * self.slow_shift[label], self.PACE * self.slow_log_scale[label]
+
+
 class ResNet(nn.Module):
     """Convolution, residual blocks  h + W2 silu(W1 silu(h)),  convolution; zero at initialisation.
 

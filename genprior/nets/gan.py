@@ -78,8 +78,11 @@ class Discriminator(nn.Module):
         blocks: residual blocks of each.
         hidden: width of the last fully connected layer.
         compare: whether to show the network how much the batch varies.
+        classes: number of class labels, 0 for none: the logit of (x, label) has the inner product of the last features
+            with an embedding of the label besides (Miyato and Koyama).
 
     References:
+        cGANs with projection discriminator. T. Miyato, M. Koyama, 2018.
         Progressive growing of GANs for improved quality, stability, and variation. T. Karras, T. Aila, S. Laine,
         J. Lehtinen, 2018.
     """
@@ -91,11 +94,13 @@ class Discriminator(nn.Module):
         blocks: int = 1,
         hidden: int = 128,
         compare: bool = True,
+        classes: int = 0,
     ):
         super().__init__()
         channels, height, width = image_shape
         fine, coarse = widths
         self.compare = compare
+        self.embed = nn.Embedding(classes, hidden) if classes else None
         self.head = _he(nn.Conv2d(4 * channels, fine, 3, padding=1))
         self.fine = nn.Sequential(*(Block(fine) for _ in range(blocks)))
         self.shrink = _he(nn.Conv2d(fine, coarse, 3, padding=1))
@@ -104,13 +109,17 @@ class Discriminator(nn.Module):
         self.hidden = _he(nn.Linear(fine * (height // 4) * (width // 4), hidden))
         self.tail = nn.Linear(hidden, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         h = self.fine(self.head(F.pixel_unshuffle(2 * x - 1, 2)))
         h = self.coarse(self.shrink(F.avg_pool2d(_leaky(h), 2)))
         if self.compare:
             h = torch.cat([h, variation(h).to(h.dtype).expand(len(h), 1, *h.shape[2:])], dim=1)
         h = _leaky(self.gather(_leaky(h))).flatten(1)
-        return self.tail(_leaky(self.hidden(h))).squeeze(1)
+        h = _leaky(self.hidden(h))
+        logit = self.tail(h).squeeze(1)
+        if self.embed is None:
+            return logit
+        return logit + (self.embed(label) * h).sum(1) / math.sqrt(h.shape[1])
 
 
 def variation(h: Tensor) -> Tensor:

@@ -11,7 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-METHODS = ("sample", "log_prob", "energy", "score", "elbo", "denoise", "decode", "encode", "infer", "posterior")
+METHODS = (
+    "sample", "log_prob", "energy", "score", "elbo", "denoise", "denoise_given", "decode", "encode", "infer",
+    "render", "posterior",
+)  # fmt: skip
 
 
 class UnsupportedError(Exception):
@@ -27,28 +30,34 @@ class Prior(nn.Module):
         spread: root mean square deviation of a value of x from the centre, in the units of x.
         sigma_min, sigma_max: of priors with `denoise`, the noise levels between which it is meant to be used: below
             sigma_min the noise no longer matters, at sigma_max the image no longer does.
-        latent_shape: shape of one z of `decode`, z ~ N(0, I), or None; axes of any size are None as in image_shape.
+        latent_shape: shape of one z of `decode`, z ~ N(0, I), or of one w of `render`, or None; axes of any size are
+            None as in image_shape.
         decoder_variance: of priors with `decode`, the variance v of x = decode(z) + sqrt(v) n, in squared units of x;
-            0 where x is decode(z) itself.
+            0 where x is decode(z) itself. With `render`, the same.
+        latents: of priors with `render`, the law p(w) of its latents, itself a prior, of the images' size.
         bounded: whether p(x) is 0, and the energy infinite, beyond some values of x.
+        classes: number of class labels, 0 for none.
+        labelled: the methods that of a prior with classes only p(x | label) has, see `given`.
         autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x.
     """
 
     image_shape: tuple[int | None, int | None, int | None]
     latent_shape: tuple[int | None, ...] | None = None
     decoder_variance: float | Tensor
+    latents: "Prior"
     centre: float | Tensor
     spread: float
     sigma_min: float
     sigma_max: float
     bounded: bool = False
+    classes: int = 0
+    labelled: frozenset[str] = frozenset()
     autocast: torch.dtype | None = None
 
     @property
     def capabilities(self) -> frozenset[str]:
         """The names among `METHODS` that this prior has."""
-        own = {name for name in METHODS if getattr(type(self), name) is not getattr(Prior, name)}
-        return frozenset(own | {"energy"} if "log_prob" in own else own)
+        return methods_of(type(self)) - (self.labelled if self.classes else frozenset())
 
     def sized(self, height: int, width: int) -> "Prior":
         """This prior for images of one size: itself, unless images of any size are open to it."""
@@ -82,9 +91,24 @@ class Prior(nn.Module):
         """E[x | x_t] for x_t = x + sigma n; sigma is a float or a (B, 1, 1, 1) tensor."""
         raise self._unsupported("denoise")
 
+    def observe(self, measurement) -> Tensor:
+        """What `denoise_given` wants to know of a measurement, made once."""
+        raise self._unsupported("denoise_given")
+
+    def denoise_given(self, x_t: Tensor, sigma: float | Tensor, observed: Tensor) -> Tensor:
+        """E[x | x_t, y], of what was learned for one kind of measurement; `observed` is what `observe` made of y."""
+        raise self._unsupported("denoise_given")
+
     def decode(self, z: Tensor) -> Tensor:
         """The image of a latent, E[x | z], (B, *latent_shape) -> (B, C, H, W); differentiable."""
         raise self._unsupported("decode")
+
+    def render(self, w: Tensor) -> Tensor:
+        """The image of a latent w ~ `latents`, E[x | w], (B, *latent_shape) -> (B, C, H, W); differentiable.
+
+        Not `decode`, which promises latents of law N(0, I): samplers that count on it would be wrong of w.
+        """
+        raise self._unsupported("render")
 
     def encode(self, x: Tensor) -> Tensor:
         """The latent of an image, (B, C, H, W) -> (B, *latent_shape)."""
@@ -96,7 +120,12 @@ class Prior(nn.Module):
 
     def given(self, label: int) -> "Prior":
         """p(x | label), itself a prior, of priors with class labels."""
-        raise UnsupportedError(f"{type(self).__name__} has no class labels; a prior trained with classes has.")
+        raise UnsupportedError(
+            f"{type(self).__name__} has no class labels; a prior trained with classes has, such as ddpm-mnist."
+        )
+
+    def fit_classes(self, labels: Tensor) -> None:
+        """Weigh the classes by their shares among these labels, (N,), where p(x) is made of p(x | label)."""
 
     def posterior(self, measurement, row: int = 0) -> "Prior":
         """p(x | y) in closed form, itself a prior, for row `row` of a linear-Gaussian measurement."""
@@ -109,6 +138,12 @@ class Prior(nn.Module):
     def _unsupported(self, name: str) -> UnsupportedError:
         has = ", ".join(sorted(self.capabilities)) or "nothing"
         return UnsupportedError(f"{type(self).__name__} has no {name}; it has {has}. Try another prior for {name}.")
+
+
+def methods_of(kind: type[Prior]) -> frozenset[str]:
+    """The names among `METHODS` that a class of priors has."""
+    own = {name for name in METHODS if getattr(kind, name) is not getattr(Prior, name)}
+    return frozenset(own | {"energy"} if "log_prob" in own else own)
 
 
 def supports(prior: Prior, name: str) -> bool:

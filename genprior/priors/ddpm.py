@@ -10,6 +10,7 @@ guidance, 2022.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ from genprior.priors.chain import (
     relative_noise,
     respaced,
 )
-from genprior.priors.given import Given
+from genprior.priors.given import Given, Guided
+from genprior.priors.labels import check_label
 from genprior.priors.probability_flow import flow_log_prob
 from genprior.registry import lookup
 
@@ -48,6 +50,7 @@ class DDPM(Prior):
         edges: show the network how far a value lies from black and from white, in multiples of the noise: for images
             with much of either, such as digits, whose bound then counts their black as known.
         widths, blocks, patch: see `UNet`.
+        features: channels that the network sees besides x_t, for what the images go with; see `priors.amortized`.
 
     Raises:
         ValueError: an argument is not what is said here.
@@ -65,9 +68,10 @@ class DDPM(Prior):
         widths: tuple[int, ...] = (64, 128, 192, 192),
         blocks: int = 2,
         patch: int = 2,
+        features: int = 0,
     ):
         super().__init__()
-        _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch)
+        _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch, features)
         self.config = {
             "image_shape": list(image_shape),
             "betas": betas,
@@ -79,12 +83,14 @@ class DDPM(Prior):
             "blocks": blocks,
             "patch": patch,
         }
+        if features:  # priors of older versions have no such argument
+            self.config["features"] = features
         self.image_shape = tuple(image_shape)
         self.classes = classes
         self.data_std = data_std
         self.edges = edges
-        features = 2 * image_shape[0] if edges else 0
-        self.net = UNet(image_shape[0], tuple(widths), blocks, patch, classes=classes, features=features)
+        shown = features + (2 * image_shape[0] if edges else 0)
+        self.net = UNet(image_shape[0], tuple(widths), blocks, patch, classes=classes, features=shown)
         self.betas = lookup("betas", betas, BETAS)(steps).tolist()
         self.alpha_bars = torch.cumprod(1 - torch.tensor(self.betas, dtype=torch.float64), 0).tolist()
         self.centre = 0.5
@@ -94,7 +100,7 @@ class DDPM(Prior):
         # Variance of the decoder p(x | x_1) of the bound, in squared units of x: measured by `fit_decoder`.
         self.register_buffer("decoder_variance", torch.tensor(self.sigma_min**2))
 
-    def raw(self, u_t: Tensor, s: Tensor, label: Tensor | None = None) -> Tensor:
+    def raw(self, u_t: Tensor, s: Tensor, label: Tensor | None = None, features: Tensor | None = None) -> Tensor:
         """The bare network F on u_t = u + s n, s (B, 1, 1, 1): of unit variance when it fits its target."""
         if label is not None and not self.classes:
             raise ValueError("This prior has no classes: leave the label out, or train a prior with classes.")
@@ -104,6 +110,8 @@ class DDPM(Prior):
         inputs = u_t / (s**2 + self.data_std**2).sqrt()
         if self.edges:
             inputs = torch.cat([inputs, 4 * ((u_t + 1) / (4 * s)).tanh(), 4 * ((u_t - 1) / (4 * s)).tanh()], dim=1)
+        if features is not None:
+            inputs = torch.cat([inputs, features], dim=1)
         with autocast(u_t.device, self.autocast):
             return self.net(inputs, 0.25 * s.log().flatten(), label)
 
@@ -112,19 +120,28 @@ class DDPM(Prior):
         variance = s**2 + self.data_std**2
         return self.data_std**2 / variance, s * self.data_std / variance.sqrt()
 
-    def denoise(self, x_t: Tensor, sigma: float | Tensor, label: Tensor | None = None, guidance: float = 1.0) -> Tensor:
+    def denoise(
+        self,
+        x_t: Tensor,
+        sigma: float | Tensor,
+        label: Tensor | None = None,
+        guidance: float = 1.0,
+        features: Tensor | None = None,
+    ) -> Tensor:
         """E[x | x_t] for x_t = x + sigma n, x_t (B, C, H, W), sigma a float or (B, 1, 1, 1), label (B,) or None.
+
+        With `features`, (B, features, H, W), it is E[x | x_t, features].
 
         Guidance w other than 1 gives D(x_t) + w (D(x_t | label) - D(x_t)) instead: for w > 1 images more typical of the
         label than those of p(x | label), and no longer the expectation of any one law.
         """
         if label is not None and guidance != 1:
-            free = self.denoise(x_t, sigma)
-            return free + guidance * (self.denoise(x_t, sigma, label) - free)
+            free = self.denoise(x_t, sigma, features=features)
+            return free + guidance * (self.denoise(x_t, sigma, label, features=features) - free)
         u_t = (x_t - self.centre) / UNIT
         s = as_level(sigma, x_t) / UNIT
         c_skip, c_out = self.skip_and_out(s)
-        u_hat = c_skip * u_t + c_out * self.raw(u_t, s, label).to(u_t.dtype)
+        u_hat = c_skip * u_t + c_out * self.raw(u_t, s, label, features).to(u_t.dtype)
         return self.centre + UNIT * u_hat
 
     @torch.no_grad()
@@ -153,8 +170,8 @@ class DDPM(Prior):
         Raises:
             ValueError: a size, a label, a variance or a number of steps that this prior does not have.
         """
-        if label is not None and label not in range(self.classes):
-            raise ValueError(f"There is no label {label!r}: this prior has {self.classes} classes, counted from 0.")
+        if label is not None:
+            check_label(self, label)
         weight = next(self.parameters())
         noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
         z = noise(torch.empty(n, *self._shape(size), dtype=weight.dtype, device=weight.device))
@@ -170,8 +187,10 @@ class DDPM(Prior):
         )
 
     @torch.no_grad()
-    def elbo(self, x: Tensor, *, seed: int = 0, terms: int = 64) -> Tensor:
-        """A lower bound of ln p(x) in nats, (B,), density on the units of x: see `chain_elbo`.
+    def elbo(self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, terms: int = 64) -> Tensor:
+        """A lower bound of ln p(x), given labels (B,) of ln p(x | label), in nats, (B,): see `chain_elbo`.
+
+        The density is on the units of x.
 
         p is the law of x under the hierarchy x_T -> … -> x_1 -> x over the levels below, not that of the draws of
         `sample`, whose chain has other levels and no noise in its last step.
@@ -181,7 +200,7 @@ class DDPM(Prior):
         stays 0.29 nats per value below ln p(x) however large T is. The sum over T is estimated without bias from
         `terms` of its terms, stratified over the levels.
         """
-        return self._bound(x, gaussian_decoder(self.decoder_variance), seed, terms)
+        return self._bound(x, gaussian_decoder(self.decoder_variance), seed, terms, label)
 
     @torch.no_grad()
     def elbo_8bit(self, x: Tensor, *, seed: int = 0, terms: int = 64) -> Tensor:
@@ -215,16 +234,24 @@ class DDPM(Prior):
         x_1 = x + self.sigma_min * Noise(seed, torch.arange(len(x)))(x)
         self.decoder_variance.fill_((self.denoise(x_1, self.sigma_min) - x).square().mean())
 
-    def given(self, label: int, guidance: float = 1.0) -> Given:
+    def given(self, label: int, guidance: float = 1.0) -> Given | Guided:
         """p(x | label), itself a prior; for guidance other than 1, see `denoise`."""
-        return Given(self, label, guidance)
+        return Given(self, label) if guidance == 1 else Guided(self, label, guidance)
 
-    def _bound(self, x: Tensor, decoder: Callable[[Tensor, Tensor], Tensor], seed: int, terms: int) -> Tensor:
+    def _bound(
+        self,
+        x: Tensor,
+        decoder: Callable[[Tensor, Tensor], Tensor],
+        seed: int,
+        terms: int,
+        label: Tensor | None = None,
+    ) -> Tensor:
         T = len(self.alpha_bars)
         ratio = self.sigma_max / self.sigma_min
         sigmas = [self.sigma_min * ratio ** (t / (T - 1)) for t in range(T)]
         prior_variance = UNIT**2 / self.alpha_bars[-1]  # z_T ~ N(0, I), read in the units of x
-        return chain_elbo(self.denoise, x, sigmas, self.centre, prior_variance, decoder, seed=seed, terms=terms)
+        denoise = partial(self.denoise, label=label)
+        return chain_elbo(denoise, x, sigmas, self.centre, prior_variance, decoder, seed=seed, terms=terms)
 
     def _shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
         channels, *own = self.image_shape
@@ -235,7 +262,7 @@ class DDPM(Prior):
         return channels, *(size or own)
 
 
-def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch) -> None:
+def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch, features) -> None:
     def whole(least: int, *numbers) -> bool:
         return all(isinstance(a, int) and a >= least for a in numbers)
 
@@ -249,6 +276,7 @@ def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patc
         ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
         ("blocks", blocks, whole(0, blocks), "a whole number"),
         ("patch", patch, whole(1, patch), "a whole number, at least 1"),
+        ("features", features, whole(0, features), "a whole number, 0 for none"),
     ):
         if not right:
             raise ValueError(f"{name} is {value!r}: give {wanted}.")

@@ -1,9 +1,11 @@
 """The normalizing flow: an invertible network from images to white noise, and with it their exact density.
 
-Notation: z = h(x) the latent, u the image on the flow's own scale (see `genprior.nets.pixels`), D = C H W.
+Notation: z = h(x) the latent, u the image on the flow's own scale (see `genprior.nets.pixels`), D = C H W; k a class
+label, w_k its weight.
 
 References: L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017. D. Kingma, P. Dhariwal,
-Glow: generative flow with invertible 1x1 convolutions, 2018.
+Glow: generative flow with invertible 1x1 convolutions, 2018. P. Izmailov, P. Kirichenko, M. Finzi, A. Wilson,
+Semi-supervised learning with normalizing flows, 2020 (a Gaussian for each class in the space of one flow).
 """
 
 import math
@@ -11,10 +13,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genprior.nets.coupling import ActNorm, Coupling, Mixing, Squeeze, full_precision
+from genprior.nets.coupling import ActNorm, Coupling, Mixing, PerClass, Squeeze, full_precision
 from genprior.nets.pixels import PIXELS, Ink
 from genprior.noise import Noise
 from genprior.priors.base import Prior
+from genprior.priors.given import Given
+from genprior.priors.labels import check_labels, even, labels_of, mixed, shares
 from genprior.registry import lookup
 
 
@@ -33,6 +37,12 @@ class Flow(Prior):
     half of the channels are done: those that the last coupling has scaled and shifted as functions of the others, which
     go on to the next scale. All of them, one after the other, are z.
 
+    With classes, the latents of each have a Gaussian of their own, and the rest of the flow is one for all:
+
+        p(x | k):  z = (h(x) - m_k) / s_k,    p(x) = sum_k w_k p(x | k),
+
+    of which p(x) costs one pass too. `decode` and `encode`, for z ~ N(0, I), are those of a class.
+
     Computations are in the precision of x whatever `autocast` says, since a density and an inverse want it; only in
     `forward`, for training, do the networks of the couplings follow an autocast around them.
 
@@ -47,12 +57,14 @@ class Flow(Prior):
             "linear", for images with values beyond [0, 1]. Outside of [0, 1], but for a margin of 1e-5, the first two
             have log_prob = -inf, no score and no encode (nan).
         spread: see `Prior`, in the units of x.
+        classes: number of class labels, 0 for none.
 
     Raises:
         ValueError: an argument is not what is said here.
     """
 
     decoder_variance = 0.0
+    labelled = frozenset({"decode", "encode"})
 
     def __init__(
         self,
@@ -65,9 +77,10 @@ class Flow(Prior):
         bound: float = 2.0,
         pixels: str = "logit",
         spread: float = 0.3,
+        classes: int = 0,
     ):
         super().__init__()
-        _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread)
+        _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread, classes)
         self.config = {
             "image_shape": list(image_shape),
             "widths": list(widths),
@@ -78,6 +91,8 @@ class Flow(Prior):
             "pixels": pixels,
             "spread": spread,
         }
+        if classes:  # priors of older versions have no such argument
+            self.config["classes"] = classes
         self.image_shape = tuple(image_shape)
         self.latent_shape = (math.prod(image_shape),)
         self.centre = 0.5
@@ -104,9 +119,21 @@ class Flow(Prior):
             done = channels // 2 if k < len(widths) - 1 else channels
             self.parts.append((done, height, width))
             channels -= done
+        self.classes = classes
+        if classes:
+            self.base = PerClass(classes, *self.latent_shape)
+            self.register_buffer("class_weights", even(classes))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z = h(x), (B, D), and ln |det dh / dx|, (B,)."""
+    def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z = h(x), or with classes that of the labels (B,), (B, D); and ln |det dz / dx|, (B,)."""
+        check_labels(self, label)
+        z, logdet = self._transform(x)
+        if label is None:
+            return z, logdet
+        z, change = self.base(z, label)
+        return z, logdet + change
+
+    def _transform(self, x: Tensor) -> tuple[Tensor, Tensor]:
         u, logdet = self.pixels(x)
         done = []
         for layers, part in zip(self.scales, self.parts):
@@ -117,8 +144,11 @@ class Flow(Prior):
             u = u[:, part[0] :]
         return torch.cat(done, dim=1), logdet
 
-    def inverse(self, z: Tensor) -> Tensor:
-        """x = h^-1(z), (B, C, H, W)."""
+    def inverse(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """x = h^-1(z), of the labels (B,) if there are classes, (B, C, H, W)."""
+        check_labels(self, label)
+        if label is not None:
+            z = self.base.inverse(z, label)
         done = z.split([math.prod(part) for part in self.parts], dim=1)
         u = None
         for layers, part, own in zip(reversed(self.scales), reversed(self.parts), reversed(done)):
@@ -147,37 +177,67 @@ class Flow(Prior):
             u = u[:, part[0] :]
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        """n draws x = h^-1(z), z ~ N(0, I), (n, C, H, W); draw k is the same whatever n is."""
+    def sample(self, n: int, *, seed: int = 0, label: int | None = None) -> Tensor:
+        """n draws x = h^-1(z), z ~ N(0, I), (n, C, H, W); draw k is the same whatever n is.
+
+        Arguments:
+            seed: keys the noise.
+            label: class label, 0 to classes - 1; None for draws of p(x).
+
+        Raises:
+            ValueError: there is no such label.
+        """
         weight = next(self.parameters())
         noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
-        return self.decode(noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device)))
+        labels = labels_of(self, label, noise)
+        z = noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device))
+        return self.decode(z, labels)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """ln p(x) in nats, exact, (B,); -inf where the pixels of an image are outside of what p knows."""
+    def log_prob(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """ln p(x), given labels (B,) ln p(x | label), in nats, exact, (B,).
+
+        -inf where the pixels of an image are outside of what p knows.
+        """
         x = _checked("image", x, self.image_shape)
         with full_precision(x):
             inside = ((x > self.pixels.low) & (x < self.pixels.high)).flatten(1).all(1)
-            return torch.where(inside, log_density(*self(x)), -math.inf)
+            marginal = self.classes > 0 and label is None
+            density = self._marginal(x) if marginal else log_density(*self(x, label))
+            return torch.where(inside, density, -math.inf)
 
-    def score(self, x: Tensor) -> Tensor:
-        """grad_x ln p(x), (B, C, H, W)."""
+    def _marginal(self, x: Tensor) -> Tensor:
+        """ln sum_k w_k p(x | k), (B,)."""
+        u, logdet = self._transform(x)
+        each = torch.arange(self.classes, device=x.device)
+        densities = [log_density(z, logdet + change) for z, change in (self.base(u, k[None]) for k in each)]
+        return mixed(torch.stack(densities, dim=1), self.class_weights)
+
+    def score(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """grad_x ln p(x), given labels (B,) that of ln p(x | label), (B, C, H, W)."""
         with torch.enable_grad(), full_precision(x):
             x = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.log_prob(x).sum(), x)
+            (gradient,) = torch.autograd.grad(self.log_prob(x, label).sum(), x)
         return gradient
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """x = h^-1(z), (B, D) -> (B, C, H, W); differentiable."""
         z = _checked("latent", z, self.latent_shape)
         with full_precision(z):
-            return self.inverse(z)
+            return self.inverse(z, label)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """z = h(x), (B, C, H, W) -> (B, D); differentiable."""
         x = _checked("image", x, self.image_shape)
         with full_precision(x):
-            return self(x)[0]
+            return self(x, label)[0]
+
+    def given(self, label: int) -> Given:
+        """p(x | label), itself a prior."""
+        return Given(self, label)
+
+    @torch.no_grad()
+    def fit_classes(self, labels: Tensor) -> None:
+        self.class_weights.copy_(shares(labels, self.classes))
 
 
 def _checked(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -186,7 +246,7 @@ def _checked(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return values
 
 
-def _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread) -> None:
+def _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread, classes) -> None:
     def whole(least: int, *numbers) -> bool:
         return all(isinstance(a, int) and a >= least for a in numbers)
 
@@ -201,6 +261,7 @@ def _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread)
         ("squeeze", squeeze, whole(1, squeeze), "a whole number, at least 1"),
         ("bound", bound, positive(bound), "a positive number"),
         ("spread", spread, positive(spread), "a positive number"),
+        ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
     ):
         if not right:
             raise ValueError(f"{name} is {value!r}: give {wanted}.")

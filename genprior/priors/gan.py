@@ -4,17 +4,20 @@ Its law is implicit: it has no density, and its draws lie on a surface of at mos
 taught the generator belongs to training (`genprior.training.adversarial`) and is not part of the prior.
 
 References: I. Goodfellow et al., Generative adversarial networks, 2014. A. Bora et al., Compressed sensing using
-generative models, 2017 (such a generator as a prior).
+generative models, 2017 (such a generator as a prior). M. Mirza, S. Osindero, Conditional generative adversarial nets,
+2014 (labels).
 """
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genprior.nets.gan import Generator
 from genprior.noise import Noise
 from genprior.priors.base import Prior, autocast
+from genprior.priors.given import Given
+from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of, shares
 
 CHUNK = 256  # latents that `sample` decodes at once
 
@@ -27,6 +30,8 @@ class GAN(Prior):
         latent: d, the length of z.
         spread: root mean square deviation of a value of x from 0.5, in the units of x (0.48 for MNIST).
         widths, blocks, hidden: see `Generator`.
+        classes: number of class labels, 0 for none. With classes p(x) = sum_k w_k p(x | k) has `sample` only, and
+            `decode` is that of `given`, or of the argument `label`, (B,).
 
     Raises:
         ValueError: an argument is not what is said here.
@@ -34,6 +39,7 @@ class GAN(Prior):
 
     decoder_variance = 0.0
     centre = 0.5
+    labelled = frozenset({"decode"})
 
     def __init__(
         self,
@@ -44,9 +50,10 @@ class GAN(Prior):
         widths: tuple[int, int] = (96, 32),
         blocks: int = 1,
         hidden: int = 128,
+        classes: int = 0,
     ):
         super().__init__()
-        _check_arguments(image_shape, latent, spread, widths, blocks, hidden)
+        _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classes)
         self.config = {
             "image_shape": list(image_shape),
             "latent": latent,
@@ -55,27 +62,53 @@ class GAN(Prior):
             "blocks": blocks,
             "hidden": hidden,
         }
+        if classes:  # priors of older versions have no such argument
+            self.config["classes"] = classes
         self.image_shape = tuple(image_shape)
         self.latent_shape = (latent,)
-        self.spread = spread
-        self.net = Generator(self.image_shape, latent, tuple(widths), blocks, hidden)
+        self.spread, self.classes = spread, classes
+        self.net = Generator(self.image_shape, latent + (EMBEDDING if classes else 0), tuple(widths), blocks, hidden)
+        if classes:
+            self.embed = nn.Embedding(classes, EMBEDDING)
+            self.register_buffer("class_weights", even(classes))
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """f(z), given labels (B,) that of the label; (B, d) -> (B, C, H, W); differentiable."""
         if z.ndim != 2 or tuple(z.shape[1:]) != self.latent_shape:
             raise ValueError(f"z has shape {tuple(z.shape)}: this GAN wants latents (B, {self.latent_shape[0]}).")
+        check_labels(self, label)
+        told = None if label is None else self.embed(label)
         with autocast(z.device, self.autocast):
-            return self.net(z).to(z.dtype)
+            return self.net(beside(z, told)).to(z.dtype)
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        """n draws f(z), (n, C, H, W); draw k is the same whatever n is."""
+    def sample(self, n: int, *, seed: int = 0, label: int | None = None) -> Tensor:
+        """n draws f(z), (n, C, H, W); draw k is the same whatever n is.
+
+        Arguments:
+            seed: keys the noise.
+            label: class label, 0 to classes - 1; None for draws of p(x).
+
+        Raises:
+            ValueError: there is no such label.
+        """
         weight = next(self.parameters())
         noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+        labels = labels_of(self, label, noise)
         z = noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device))
-        return torch.cat([self.decode(part) for part in z.split(CHUNK)])
+        chunks = [None] * n if labels is None else labels.split(CHUNK)
+        return torch.cat([self.decode(*part) for part in zip(z.split(CHUNK), chunks)])
+
+    def given(self, label: int) -> Given:
+        """p(x | label), itself a prior."""
+        return Given(self, label)
+
+    @torch.no_grad()
+    def fit_classes(self, labels: Tensor) -> None:
+        self.class_weights.copy_(shares(labels, self.classes))
 
 
-def _check_arguments(image_shape, latent, spread, widths, blocks, hidden) -> None:
+def _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classes) -> None:
     def whole(least: int, *numbers) -> bool:
         return all(isinstance(a, int) and a >= least for a in numbers)
 
@@ -88,6 +121,7 @@ def _check_arguments(image_shape, latent, spread, widths, blocks, hidden) -> Non
         ("widths", widths, whole(1, *widths) and len(widths) == 2, "two whole numbers, at least 1"),
         ("blocks", blocks, whole(0, blocks), "a whole number"),
         ("hidden", hidden, whole(1, hidden), "a whole number, at least 1"),
+        ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
     ):
         if not right:
             raise ValueError(f"{name} is {value!r}: give {wanted}.")

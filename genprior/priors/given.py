@@ -1,32 +1,105 @@
 """A prior given a class label is a prior."""
 
+import copy
+
 import torch
 from torch import Tensor
 
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, methods_of
+from genprior.priors.labels import check_label
+
+
+def _of_prior(name: str) -> property:
+    return property(lambda self: getattr(self.prior, name), doc=f"That of the prior, see `Prior.{name}`.")
 
 
 class Given(Prior):
-    """p(x | label) of a prior whose `denoise` and `sample` take a label; the rest of it is not conditional.
+    """p(x | label): all that the prior has, given the label.
 
     Arguments:
-        prior: has classes.
+        prior: has classes; its methods take labels, (B,), after their own arguments.
         label: 0 … classes - 1.
-        guidance: 1 for p(x | label); more for images more typical of the label than those (classifier-free guidance).
 
     Raises:
         ValueError: the prior has no such class.
     """
 
-    def __init__(self, prior: Prior, label: int, guidance: float = 1.0):
+    image_shape = _of_prior("image_shape")
+    latent_shape = _of_prior("latent_shape")
+    decoder_variance = _of_prior("decoder_variance")
+    centre, spread = _of_prior("centre"), _of_prior("spread")
+    sigma_min, sigma_max = _of_prior("sigma_min"), _of_prior("sigma_max")
+    bounded, autocast = _of_prior("bounded"), _of_prior("autocast")
+
+    def __init__(self, prior: Prior, label: int):
         super().__init__()
-        classes = prior.config.get("classes", 0)
-        if not 0 <= label < classes:
-            raise ValueError(f"This prior has {classes} classes, numbered from 0; there is no label {label!r}.")
+        check_label(prior, label)
+        self.prior, self.label = prior, label
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return methods_of(type(self.prior))
+
+    def sized(self, height: int, width: int) -> "Given":
+        return _sized(self, height, width)
+
+    def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:
+        return self.prior.sample(n, seed=seed, label=self.label, **options)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self._of_label("log_prob")(x, label=self._labels(x))
+
+    def score(self, x: Tensor, **options) -> Tensor:
+        return self._of_label("score")(x, label=self._labels(x), **options)
+
+    def elbo(self, x: Tensor, *, seed: int = 0, **options) -> Tensor:
+        return self._of_label("elbo")(x, label=self._labels(x), seed=seed, **options)
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        return self._of_label("denoise")(x_t, sigma, label=self._labels(x_t))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self._of_label("decode")(z, label=self._labels(z))
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self._of_label("encode")(x, label=self._labels(x))
+
+    def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._of_label("infer")(x, label=self._labels(x))
+
+    def _labels(self, like: Tensor) -> Tensor:
+        return torch.full((len(like),), self.label, device=like.device)
+
+    def _of_label(self, name: str):
+        if name not in self.capabilities:
+            raise self.prior._unsupported(name)
+        return getattr(self.prior, name)
+
+
+class Guided(Prior):
+    """Images more typical of a label than those of p(x | label), by classifier-free guidance; no law has its denoiser.
+
+    Arguments:
+        prior: a diffusion with classes.
+        label: 0 … classes - 1.
+        guidance: see `DDPM.denoise`.
+
+    Raises:
+        ValueError: the prior has no such class.
+    """
+
+    image_shape = _of_prior("image_shape")
+    centre, spread = _of_prior("centre"), _of_prior("spread")
+    sigma_min, sigma_max = _of_prior("sigma_min"), _of_prior("sigma_max")
+    autocast = _of_prior("autocast")
+
+    def __init__(self, prior: Prior, label: int, guidance: float):
+        super().__init__()
+        check_label(prior, label)
         self.prior, self.label, self.guidance = prior, label, guidance
-        self.image_shape, self.centre = prior.image_shape, prior.centre
-        self.spread = prior.spread
-        self.sigma_min, self.sigma_max = prior.sigma_min, prior.sigma_max
+
+    def sized(self, height: int, width: int) -> "Guided":
+        return _sized(self, height, width)
 
     def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:
         return self.prior.sample(n, seed=seed, label=self.label, guidance=self.guidance, **options)
@@ -34,3 +107,9 @@ class Given(Prior):
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         labels = torch.full((len(x_t),), self.label, device=x_t.device)
         return self.prior.denoise(x_t, sigma, labels, self.guidance)
+
+
+def _sized(given: Given | Guided, height: int, width: int) -> Given | Guided:
+    sized = copy.copy(given)  # shares the networks
+    sized._modules = {**given._modules, "prior": given.prior.sized(height, width)}
+    return sized

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.exact import Gaussian
@@ -20,16 +21,19 @@ from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
 from genprior.priors.hub import fetch, is_hub_name
+from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.vae import VAE
 from genprior.registry import lookup
 
 FORMAT = 1
 FAMILIES: dict[str, type[Prior]] = {
+    "amortized": LearnedPosterior,
     "ddpm": DDPM,
     "gan": GAN,
     "gaussian": Gaussian,
     "gaussian-field": GaussianField,
+    "ldm": LatentDiffusion,
     "nf": Flow,
     "nf-patch": PatchFlow,
     "vae": VAE,
@@ -39,6 +43,7 @@ BUILDERS: dict[str, Callable[..., Prior]] = {
     **FAMILIES,
     "gaussian": Gaussian.blank,
     "gaussian-field": GaussianField.blank,
+    "ldm": LatentDiffusion.blank,
 }
 BUNDLED = Path(__file__).parent / "bundled"
 ELSE = "or a folder that holds a trained prior, or owner/name on the Hugging Face Hub"
@@ -97,6 +102,11 @@ def bundled() -> list[str]:
     return sorted(p.name for p in BUNDLED.glob("*") if (p / "config.json").exists())
 
 
+def bundled_with_classes() -> list[str]:
+    """Names of the bundled priors that have class labels."""
+    return [name for name in bundled() if _read_config(BUNDLED / name)["arguments"].get("classes")]
+
+
 def load_prior(
     name: str | Path,
     device: str | torch.device = "cpu",
@@ -119,7 +129,8 @@ def load_prior(
     device = torch.device(device)
     prior = read_prior(find_prior(name, image_shape)).to(device, memory_format=torch.channels_last)
     # A denoiser's own error hides the rounding; of decoders and densities, Markov chains want energies that agree.
-    prior.autocast = torch.bfloat16 if supports(prior, "denoise") and has_bfloat16(device) else None
+    denoises = supports(prior, "denoise") or supports(prior, "denoise_given")
+    prior.autocast = torch.bfloat16 if denoises and has_bfloat16(device) else None
     return prior
 
 

@@ -2,12 +2,13 @@
 
 Notation: z ~ N(0, I) the latent, G(z) the decoder's mean, v its variance, D = C H W; q(z | x) = N(mean, diag(sd^2)) the
 encoder; eps ~ N(0, I) the noise of the draw z = mean + sd eps from it. The networks see x in multiples of `spread` from
-`centre`.
+`centre`, and the class label where there are classes.
 
 References: D. Kingma, M. Welling, Auto-encoding variational Bayes, 2014. D. Rezende, S. Mohamed, D. Wierstra,
 Stochastic backpropagation and approximate inference in deep generative models, 2014. Y. Burda, R. Grosse,
 R. Salakhutdinov, Importance weighted autoencoders, 2016. O. Rybkin, K. Daniilidis, S. Levine, Simple and effective VAE
-training with calibrated decoders, 2021 (one learned variance).
+training with calibrated decoders, 2021 (one learned variance). K. Sohn, H. Lee, X. Yan, Learning structured output
+representation using deep conditional generative models, 2015 (labels).
 """
 
 import math
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 from genprior.noise import Noise
 from genprior.priors.base import Prior, autocast
+from genprior.priors.given import Given
+from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of, shares
 
 LIMIT = 8.0  # |ln sd| of latents stays below: exp(-8) is finer than any image needs, exp(8) coarser
 INITIAL_SD = 0.1  # of the decoder, in the units of x
@@ -43,12 +46,15 @@ class VAE(Prior):
         latent: number of latents; of images of any size, of each cell.
         widths, blocks: channels and residual blocks of each level, finest first; see `genprior.nets.vae`.
         spread: root mean square deviation of a value of x from 0.5 (0.25 for photographs).
+        classes: number of class labels, 0 for none. With classes p(x) = sum_k w_k p(x | k) has `sample` only, and all
+            else is that of `given`, or of the argument `label`, (B,).
 
     Raises:
         ValueError: an argument is not what is said here.
     """
 
     centre = 0.5
+    labelled = frozenset({"elbo", "score", "decode", "encode", "infer"})
 
     def __init__(
         self,
@@ -58,9 +64,10 @@ class VAE(Prior):
         widths: tuple[int, ...] = (64, 128),
         blocks: tuple[int, ...] = (1, 3),
         spread: float = 0.25,
+        classes: int = 0,
     ):
         super().__init__()
-        _check_arguments(image_shape, latent, widths, blocks, spread)
+        _check_arguments(image_shape, latent, widths, blocks, spread, classes)
         self.config = {
             "image_shape": list(image_shape),
             "latent": latent,
@@ -68,17 +75,24 @@ class VAE(Prior):
             "blocks": list(blocks),
             "spread": spread,
         }
+        if classes:  # priors of older versions have no such argument
+            self.config["classes"] = classes
         self.image_shape = tuple(image_shape)
-        self.latent, self.spread = latent, spread
+        self.latent, self.spread, self.classes = latent, spread, classes
         self.stride = 2 ** len(widths)
         self.flat = None not in image_shape
+        beyond = EMBEDDING if classes else 0  # channels that say the label
+        channels, levels = image_shape[0], (tuple(widths), tuple(blocks))
         if self.flat:
             cells = tuple(math.ceil(a / self.stride) for a in image_shape[1:])
-            self.encoder = flat_encoder(image_shape[0], latent, tuple(widths), tuple(blocks), cells)
-            self.decoder = flat_decoder(image_shape[0], latent, tuple(widths), tuple(blocks), cells)
+            self.encoder = flat_encoder(channels + beyond, latent, *levels, cells)
+            self.decoder = flat_decoder(channels, latent + beyond, *levels, cells)
         else:
-            self.encoder = spatial_encoder(image_shape[0], latent, tuple(widths), tuple(blocks))
-            self.decoder = spatial_decoder(image_shape[0], latent, tuple(widths), tuple(blocks))
+            self.encoder = spatial_encoder(channels + beyond, latent, *levels)
+            self.decoder = spatial_decoder(channels, latent + beyond, *levels)
+        if classes:
+            self.embed = nn.Embedding(classes, EMBEDDING)
+            self.register_buffer("class_weights", even(classes))
         self.slow_log_variance = nn.Parameter(torch.tensor(2 * math.log(INITIAL_SD) / PACE))
 
     @property
@@ -94,7 +108,7 @@ class VAE(Prior):
         return (PACE * self.slow_log_variance).exp()
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> Tensor:
+    def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, label: int | None = None) -> Tensor:
         """n draws from p(x), x = G(z) + sqrt(v) eps with z ~ N(0, I), (n, C, H, W).
 
         This is the law that `elbo` bounds, grain included; `decode(z)` is its mean given z, without the grain.
@@ -102,59 +116,66 @@ class VAE(Prior):
         Arguments:
             seed: keys the noise; draw k is the same whatever n is.
             size: (H, W), needed where the prior's images have any size.
+            label: class label, 0 to classes - 1; None for draws of p(x).
 
         Raises:
-            ValueError: a size that this prior does not have.
+            ValueError: a size or a label that this prior does not have.
         """
         prior = self._of_size(size)
         noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
-        mean = prior.decode(noise(self.slow_log_variance.new_empty(n, *prior.latent_shape)))
+        labels = labels_of(self, label, noise)
+        mean = prior.decode(noise(self.slow_log_variance.new_empty(n, *prior.latent_shape)), labels)
         return mean + self.decoder_variance.sqrt() * noise(mean)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """The mean G(z) of p(x | z), (B, *latent_shape) -> (B, C, H, W); differentiable.
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """The mean G(z) of p(x | z), (B, *latent_shape) -> (B, C, H, W); differentiable; label (B,) with classes.
 
         Of a prior of images of any size, the image has s pixels per row and column of z.
         """
         self._check("latents", z, self.latent_shape)
+        told = self._told(label)
         with autocast(z.device, self.autocast):
-            u = self.decoder(z)
+            u = self.decoder(beside(z, told))
         height, width = self.image_shape[1:]
         return self.centre + self.spread * u[..., :height, :width].to(z.dtype)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """The mean of q(z | x), (B, C, H, W) -> (B, *latent_shape)."""
-        return self.infer(x)[0]
+        return self.infer(x, label)[0]
 
-    def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def infer(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), each (B, *latent_shape); ln sd lies within ±8."""
         self._check("images", x, self.image_shape)
         u = (x - self.centre) / self.spread
         height, width = x.shape[-2:]
         u = F.pad(u, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        told = self._told(label)
         with autocast(x.device, self.autocast):
-            numbers = self.encoder(u)
+            numbers = self.encoder(beside(u, told))
         mean, raw = numbers.to(x.dtype).chunk(2, dim=1)
         log_sd = LIMIT * (raw / LIMIT).tanh()
         return mean, log_sd.exp()
 
-    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+    def log_likelihood(self, x: Tensor, z: Tensor, label: Tensor | None = None) -> Tensor:
         """ln p(x | z) = -|x - G(z)|^2 / (2 v) - D/2 ln(2 pi v), in nats, (B,)."""
         v = self.decoder_variance
-        squared_error = (x - self.sized(*x.shape[-2:]).decode(z)).square().flatten(1).sum(1)
+        squared_error = (x - self.sized(*x.shape[-2:]).decode(z, label)).square().flatten(1).sum(1)
         return -squared_error / (2 * v) - x[0].numel() / 2 * (2 * math.pi * v).log()
 
-    def terms(self, x: Tensor, noise: Noise, draws: int = 1) -> tuple[Tensor, Tensor]:
+    def terms(self, x: Tensor, noise: Noise, draws: int = 1, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """E_q ln p(x | z), estimated by the mean of `draws` draws, and KL(q(z | x) || N(0, I)), in nats, each (B,)."""
-        mean, sd = self.infer(x)
-        likelihoods = [self.log_likelihood(x, mean + sd * noise(mean)) for _ in range(draws)]
+        mean, sd = self.infer(x, label)
+        likelihoods = [self.log_likelihood(x, mean + sd * noise(mean), label) for _ in range(draws)]
         return sum(likelihoods) / draws, divergence(mean, sd)
 
-    def elbo(self, x: Tensor, *, seed: int = 0, draws: int = 1) -> Tensor:
+    def elbo(self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, draws: int = 1) -> Tensor:
         """E_q ln p(x | z) - KL(q(z | x) || N(0, I)) <= ln p(x), in nats, (B,); differentiable.
+
+        With classes, p and q are those of the label, and the bound is one of ln p(x | label).
 
         Arguments:
             x: (B, C, H, W); the density is on the units of x.
+            label: (B,), with classes.
             seed: keys the draws of z, by row.
             draws: of z, over which the first term is averaged; the second is exact.
 
@@ -163,11 +184,11 @@ class VAE(Prior):
         """
         if draws < 1:
             raise ValueError(f"draws is {draws}: give a whole number, at least 1.")
-        likelihood, kl = self.terms(x, Noise(seed, torch.arange(len(x))), draws)
+        likelihood, kl = self.terms(x, Noise(seed, torch.arange(len(x))), draws, label)
         return likelihood - kl
 
     @torch.no_grad()
-    def iwae(self, x: Tensor, k: int, *, seed: int = 0, rows: int = 1024) -> Tensor:
+    def iwae(self, x: Tensor, k: int, label: Tensor | None = None, *, seed: int = 0, rows: int = 1024) -> Tensor:
         """The importance-weighted bound ln 1/k sum_j p(x, z_j) / q(z_j | x) with z_j ~ q(z | x), in nats, (B,).
 
         Its mean is the mean of `elbo` for k = 1, and grows with k to ln p(x) (Burda et al.).
@@ -175,6 +196,7 @@ class VAE(Prior):
         Arguments:
             x: (B, C, H, W); the density is on the units of x.
             k: number of draws of z per image.
+            label: (B,), with classes.
             seed: keys the draws, by row and j.
             rows: how many draws to decode at once, over all images; changes nothing but memory.
 
@@ -183,7 +205,7 @@ class VAE(Prior):
         """
         if k < 1:
             raise ValueError(f"k is {k}: give a whole number, at least 1.")
-        mean, sd = self.infer(x)
+        mean, sd = self.infer(x, label)
         total = mean.new_full((len(x),), -math.inf)
         at_once = max(1, rows // len(x))
         for j in range(0, k, at_once):
@@ -193,15 +215,28 @@ class VAE(Prior):
             eps = noise(mean_j)
             z = mean_j + sd_j * eps
             ratio = (sd_j.log() + (eps**2 - z**2) / 2).flatten(1).sum(1)  # ln p(z) - ln q(z | x)
-            log_weights = self.log_likelihood(x_j, z) + ratio
+            label_j = None if label is None else label.repeat_interleave(n, 0)
+            log_weights = self.log_likelihood(x_j, z, label_j) + ratio
             total = torch.logaddexp(total, log_weights.reshape(len(x), n).logsumexp(1))
         return total - math.log(k)
 
-    def score(self, x: Tensor, *, seed: int = 0, draws: int = 1) -> Tensor:
+    def score(self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, draws: int = 1) -> Tensor:
         """The gradient in x of `elbo` at fixed noise, shaped like x: of the bound, not of ln p(x)."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            return torch.autograd.grad(self.elbo(x, seed=seed, draws=draws).sum(), x)[0]
+            return torch.autograd.grad(self.elbo(x, label, seed=seed, draws=draws).sum(), x)[0]
+
+    def given(self, label: int) -> Given:
+        """p(x | label), itself a prior."""
+        return Given(self, label)
+
+    @torch.no_grad()
+    def fit_classes(self, labels: Tensor) -> None:
+        self.class_weights.copy_(shares(labels, self.classes))
+
+    def _told(self, label: Tensor | None) -> Tensor | None:
+        check_labels(self, label)
+        return None if label is None else self.embed(label)
 
     def _of_size(self, size: tuple[int, int] | None) -> "VAE":
         own = self.image_shape[1:]
@@ -222,7 +257,7 @@ def divergence(mean: Tensor, sd: Tensor) -> Tensor:
     return (mean**2 + sd**2 - 1 - 2 * sd.log()).flatten(1).sum(1) / 2
 
 
-def _check_arguments(image_shape, latent, widths, blocks, spread) -> None:
+def _check_arguments(image_shape, latent, widths, blocks, spread, classes) -> None:
     def whole(least: int, *numbers) -> bool:
         return all(isinstance(a, int) and a >= least for a in numbers)
 
@@ -234,6 +269,7 @@ def _check_arguments(image_shape, latent, widths, blocks, spread) -> None:
         ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
         ("blocks", blocks, whole(0, *blocks) and len(blocks) == len(widths), "a whole number for each of the widths"),
         ("spread", spread, isinstance(spread, (int, float)) and 0 < spread < math.inf, "a positive number"),
+        ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
     ):
         if not right:
             raise ValueError(f"{name} is {value!r}: give {wanted}.")

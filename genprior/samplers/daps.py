@@ -190,7 +190,7 @@ def _anneal(prior: Prior, measurement: Measurement, noise: Noise, steps: int, od
     sigmas = geometric(prior.sigma_max, sigma_min, steps)
     x = begin(prior, measurement, sigmas[0], noise)
     for sigma, sigma_next in pairwise(sigmas):
-        x_hat, r = _moments(prior.denoise, x, sigma, spread, noise)
+        x_hat, r = moments(prior.denoise, x, sigma, spread, noise)
         levels = karras(sigma, sigma_min, ode_steps)
         x_hat = euler(prior.denoise, x_hat + levels[1] / sigma * (x - x_hat), levels[1:])
         x = draw(x_hat, r)
@@ -198,7 +198,7 @@ def _anneal(prior: Prior, measurement: Measurement, noise: Noise, steps: int, od
     return x
 
 
-def _moments(denoise: Denoiser, x_t: Tensor, sigma: float, spread: float, noise: Noise) -> tuple[Tensor, Tensor]:
+def moments(denoise: Denoiser, x_t: Tensor, sigma: float, spread: float, noise: Noise) -> tuple[Tensor, Tensor]:
     """E[x | x_t], and the root mean square over values of their standard deviations, (B, 1, 1, 1), estimated."""
     with torch.enable_grad():
         x_t = x_t.detach().requires_grad_()

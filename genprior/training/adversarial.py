@@ -2,7 +2,7 @@
 
 Notation: f the generator; z ~ N(0, I); l(x) the discriminator's logit, d(x) = 1 / (1 + exp(-l(x))) its probability
 that x is real. With softplus(a) = ln(1 + e^a),  -ln d = softplus(-l)  and  -ln(1 - d) = softplus(l),  which never
-take the logarithm of 0.
+take the logarithm of 0. Where a batch has labels, both networks are told them: f(z | label), l(x, label).
 
 Each objective has the parameters that it trains and no others. It reaches the other network through a tuple, in which
 torch does not look for parameters; no gradient passes to that network, and its `requires_grad` is left alone.
@@ -48,9 +48,9 @@ class DiscriminatorLoss(nn.Module):
         penalised = self.training and (step + 1) % self.every == 0
         x = batch["x"].detach().requires_grad_(penalised)  # detached: the batch's own tensor stays as it is
         with torch.no_grad():
-            fake = prior.decode(latents(prior, batch, self.seed, DISCRIMINATOR))
-        logit = self.discriminator(x).float()
-        loss = F.softplus(self.discriminator(fake).float()).mean() + F.softplus(-logit).mean()
+            fake = prior.decode(latents(prior, batch, self.seed, DISCRIMINATOR), *labels(batch))
+        logit = self.discriminator(x, *labels(batch)).float()
+        loss = F.softplus(self.discriminator(fake, *labels(batch)).float()).mean() + F.softplus(-logit).mean()
         logs = {"discriminator": loss.detach()}
         if penalised:
             penalty = self.gamma / 2 * squared_gradient(logit, x).mean()
@@ -76,9 +76,9 @@ class GeneratorLoss(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         (discriminator,) = self.unregistered
-        fake = self.prior.decode(latents(self.prior, batch, self.seed, GENERATOR))
+        fake = self.prior.decode(latents(self.prior, batch, self.seed, GENERATOR), *labels(batch))
         frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
-        logit = torch.func.functional_call(discriminator, frozen, (fake,)).float()
+        logit = torch.func.functional_call(discriminator, frozen, (fake, *labels(batch))).float()
         loss = F.softplus(-logit).mean()
         return loss, {"generator": loss.detach()}
 
@@ -87,6 +87,11 @@ def latents(prior: GAN, batch: dict[str, Tensor], seed: int, whose: int) -> Tens
     """z ~ N(0, I), one per item of the batch and a function of (seed, item, whose), (B, d)."""
     x, items = batch["x"], batch["item"]
     return Noise(seed, items, torch.full_like(items, whose))(x.new_empty(len(x), *prior.latent_shape))
+
+
+def labels(batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """The labels of a batch that has some, as a last argument of networks that are told them."""
+    return (batch["label"],) if "label" in batch else ()
 
 
 def squared_gradient(logit: Tensor, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ class EvidenceBound(nn.Module):
         loss = -(E_q ln p(x' | z) - w KL(q(z | x') || N(0, I))) / (D ln 2) + 8,
 
     with x' the dequantised image and one draw of z, both keyed by the item. Logs: "loss", the "kl" in bits per value
-    (unweighted), and the "decoder sd" in the units of x.
+    (unweighted), and the "decoder sd" in the units of x. Where the batch has labels, p and q are given the label.
 
     Arguments:
         prior: the VAE to train.
@@ -38,7 +38,7 @@ class EvidenceBound(nn.Module):
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         noise = Noise(self.seed, batch["item"])
         x = dequantize(batch["x"], noise)
-        likelihood, kl = self.prior.terms(x, noise)
+        likelihood, kl = self.prior.terms(x, noise, label=batch.get("label"))
         # Validation is of step 0, and would be of weight 0.
         weight = min(1.0, step / self.warmup) if self.training and self.warmup else 1.0
         dimension = x[0].numel()

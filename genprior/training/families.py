@@ -39,7 +39,7 @@ class Plan:
     measure: Callable[[Prior, Tensor], dict[str, float]] | None = None
 
 
-def plan(family: str, shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
+def plan(family: str, shape: Shape, classes: int, examples: Tensor, seed: int, vae: Prior | None = None) -> Plan:
     """How to train a prior of that family; torch's global random state stays as it was.
 
     Arguments:
@@ -48,17 +48,22 @@ def plan(family: str, shape: Shape, classes: int, examples: Tensor, seed: int) -
         classes: number of class labels, 0 for none.
         examples: some of the images, (N, C, H, W), or crops of them.
         seed: keys the initial weights and all randomness of the objectives.
+        vae: of an ldm, and of no other family: the trained autoencoder in whose latents it lives.
 
     Raises:
-        ValueError: there is no such family, or it has no priors of such images or of classes.
+        ValueError: there is no such family, it has no priors of such images or of classes, or the vae does not fit.
     """
     if family not in FAMILIES:
         raise ValueError(f"family is {family!r}: give one of {', '.join(FAMILIES)}.")
-    if classes and family not in CONDITIONAL:
-        raise ValueError(f"A {family} has no classes: leave the labels out, or train {' or '.join(CONDITIONAL)}.")
+    if (vae is not None) != (family == "ldm"):
+        raise ValueError("An ldm is trained in the latents of a vae, and nothing else is: give a vae with it alone.")
+    extra = () if vae is None else (vae,)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return FAMILIES[family](shape, classes, examples, seed)
+        chosen = FAMILIES[family](shape, classes, examples, seed, *extra)
+    if classes and not chosen.prior.classes:
+        raise ValueError(f"Images of this kind have no labels in an {family}: leave the labels out, or train a ddpm.")
+    return chosen
 
 
 def _ddpm(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
@@ -81,13 +86,13 @@ def _vae(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.training.bound import EvidenceBound
     from genprior.training.quality import reconstruction_psnr
 
-    prior = VAE(shape, spread=_spread(examples))
+    prior = VAE(shape, spread=_spread(examples), classes=classes)
     return Plan(
         prior,
         [EvidenceBound(prior, seed=seed)],
         lambda prior, n, size: prior.sample(n, size=size),
         {"lr": 1e-3},
-        measure=reconstruction_psnr,
+        measure=None if classes else reconstruction_psnr,
     )
 
 
@@ -98,7 +103,7 @@ def _nf(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     if None in shape:
         return _nf_of_patches(shape, examples, seed)
     mostly_black = bool((examples == 0).float().mean() > 0.5)
-    prior = Flow(shape, pixels="ink" if mostly_black else "logit", spread=_spread(examples))
+    prior = Flow(shape, pixels="ink" if mostly_black else "logit", spread=_spread(examples), classes=classes)
     prior.initialise(_dequantised(examples, seed))
     return Plan(
         prior,
@@ -135,8 +140,8 @@ def _gan(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
             "A gan makes images of one size only: give an .npz file of images of one size, or train another family "
             "on photographs of any size."
         )
-    prior = GAN(shape, spread=_spread(examples))
-    discriminator = Discriminator(shape)
+    prior = GAN(shape, spread=_spread(examples), classes=classes)
+    discriminator = Discriminator(shape, classes=classes)
     return Plan(
         prior,
         [
@@ -146,12 +151,38 @@ def _gan(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
         lambda prior, n, size: prior.sample(n),
         # No momentum: the other network moves the optimum at every step.
         {"lr": 1e-3, "betas": (0.0, 0.99), "clip": 10.0, "warmup": 0, "weight_decay": 0.0},
-        measure=search_psnr,
+        measure=None if classes else search_psnr,
     )
 
 
-FAMILIES: dict[str, Callable[[Shape, int, Tensor, int], Plan]] = {"ddpm": _ddpm, "vae": _vae, "nf": _nf, "gan": _gan}
-CONDITIONAL = ("ddpm",)
+def _ldm(shape: Shape, classes: int, examples: Tensor, seed: int, vae: Prior) -> Plan:
+    from genprior.priors.ddpm import DDPM
+    from genprior.priors.latent import LatentDiffusion
+    from genprior.priors.vae import VAE
+    from genprior.training.latent import LatentDenoising
+
+    if not isinstance(vae, VAE) or vae.flat or vae.image_shape[0] != shape[0]:
+        raise ValueError(
+            f"An ldm of these images needs a vae of images ({shape[0]}, None, None), whose latents are maps; the prior "
+            f"given is a {type(vae).__name__} of {vae.image_shape}."
+        )
+    prior = LatentDiffusion(vae, DDPM(vae.latent_shape, data_std=1.0, widths=(64, 128, 192), patch=1))
+    prior.standardise(examples)
+
+    def preview(prior: Prior, n: int, size: tuple[int, int]) -> Tensor:
+        prior = prior.sized(*size)
+        return prior.render(prior.latents.sample(n, steps=50))
+
+    return Plan(
+        prior,
+        [LatentDenoising(prior, seed=seed)],
+        preview,
+        {"lr": 1e-3},
+        finish=lambda prior, x: prior.fit_decoder(x),
+    )
+
+
+FAMILIES: dict[str, Callable[..., Plan]] = {"ddpm": _ddpm, "vae": _vae, "ldm": _ldm, "nf": _nf, "gan": _gan}
 
 
 def _dequantised(examples: Tensor, seed: int) -> Tensor:

@@ -14,6 +14,8 @@ from genprior.priors.patches import PatchFlow, tiles
 class MaximumLikelihood(nn.Module):
     """-ln p((255 x + u) / 256) / (D ln 2) + 8, u uniform on (0, 1): at least the bits per value that p spends on x.
 
+    Where the batch has labels, p is p(x | label).
+
     Arguments:
         prior: the flow to train.
         seed: keys the dequantisation, with the item.
@@ -25,7 +27,7 @@ class MaximumLikelihood(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         x = dequantize(batch["x"], Noise(self.seed, batch["item"]))
-        loss = mean_bits(self.prior, x)
+        loss = mean_bits(self.prior, x, batch.get("label"))
         return loss, {"loss": loss.detach()}
 
 
@@ -47,6 +49,6 @@ class PatchLikelihood(nn.Module):
         return loss, {"loss": loss.detach()}
 
 
-def mean_bits(flow: Flow, x: Tensor) -> Tensor:
+def mean_bits(flow: Flow, x: Tensor, label: Tensor | None = None) -> Tensor:
     """Mean bits per value of dequantised images; the networks of the flow follow the autocast around."""
-    return bits_per_dim(log_density(*flow(x)), x[0].numel()).mean()
+    return bits_per_dim(log_density(*flow(x, label)), x[0].numel()).mean()

@@ -1,6 +1,7 @@
 """What is minimised: an objective holds the networks it trains, and `forward(batch, step)` gives (loss, logs).
 
 A batch is a dict: "x" images in [0, 1], (B, C, H, W); "item" their numbers in the run, (B,); "label" (B,) perhaps.
+"features" (B, F, H, W), what a DDPM with features is shown besides.
 Noise and dropped labels are keyed by (seed, item), steps and noise levels by the item alone (see `spread`), so that an
 item's loss does not depend on its company.
 """
@@ -87,5 +88,5 @@ def _error(prior: DDPM, batch: dict[str, Tensor], sigma: Tensor, seed: int, drop
     if label is not None:
         kept = noise.uniform(sigma).flatten() >= drop_label
         label = torch.where(kept, label, prior.classes)
-    x_hat = prior.denoise(x + sigma * noise(x), sigma, label)
+    x_hat = prior.denoise(x + sigma * noise(x), sigma, label, features=batch.get("features"))
     return ((x - x_hat) / UNIT) ** 2, sigma / UNIT

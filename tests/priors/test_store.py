@@ -10,11 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from genprior.priors import store
+from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.exact import Gaussian, GaussianMixture
 from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
+from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.store import FAMILIES, bundled, find_prior, load_prior, read_card, read_prior, write_prior
 from genprior.priors.vae import VAE
@@ -82,7 +84,7 @@ def test_card_has_the_hash_of_the_weights(folder):
 
 def test_prior_of_unknown_family_is_not_written(tmp_path):
     mixture = GaussianMixture(torch.ones(1), torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2))
-    with pytest.raises(ValueError, match="A GaussianMixture cannot be stored; only these can: ddpm"):
+    with pytest.raises(ValueError, match="A GaussianMixture cannot be stored; only these can: amortized, ddpm"):
         write_prior(mixture, tmp_path, {})
 
 
@@ -100,12 +102,19 @@ def crops(*shape):
 
 
 TINY = {
+    "amortized": lambda: LearnedPosterior(
+        (1, None, None), operator={"name": "Denoise"}, noise=(0.0, 0.1), widths=(8, 8), steps=20
+    ),
     "ddpm": lambda: tiny(),
     "gan": lambda: GAN((1, 4, 8), latent=3, widths=(4, 4), hidden=8, spread=0.4),
     "gaussian": lambda: Gaussian.fit(crops(2, 3, 4)),
     "gaussian, diagonal": lambda: Gaussian.fit(crops(2, 3, 4), "diagonal"),
     "gaussian, stationary": lambda: Gaussian.fit(crops(2, 3, 4), "stationary"),
     "gaussian-field": lambda: GaussianField.fit(crops(3, 6, 6)),
+    "ldm": lambda: LatentDiffusion(
+        VAE((3, None, None), latent=2, widths=(4, 4), blocks=(0, 1)),
+        DDPM((2, None, None), data_std=1.0, widths=(8, 8), patch=1, steps=20),
+    ),
     "nf": lambda: Flow((1, 4, 8), widths=(4, 4), steps=(1, 1), spread=0.4),
     "nf, ink": lambda: Flow((1, 4, 8), widths=(4, 4), steps=(1, 1), pixels="ink"),
     "nf-patch": lambda: PatchFlow(patch=2, width=4, steps=1, spread=0.4),
@@ -142,7 +151,9 @@ def test_prior_of_every_family_comes_back_as_it_was(name, tmp_path):
     calls = {
         "decode": lambda p: p.decode(crops(*p.latent_shape)),
         "denoise": lambda p: p.denoise(crops(1, 5, 8), 0.2),
+        "denoise_given": lambda p: p.denoise_given(crops(1, 8, 8), 0.2, crops(3, 8, 8)),
         "energy": lambda p: p.energy(crops(3, 8, 8)),
+        "render": lambda p: p.render(crops(*p.latent_shape)),
     }
     call = calls[next(method for method in calls if method in prior.capabilities)]
     assert torch.equal(call(again), call(prior))

@@ -6,6 +6,7 @@ the CPU the same operators are called, and can be counted.
 
 import pytest
 import torch
+from latent_linear import LinearLatents
 from linear import LinearDecoder
 from quick import DIFFUSION, quick
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -108,6 +109,14 @@ class Plain(LinearDecoder):
 
     def energy(self, x):
         return (x - self.centre).square().flatten(1).sum(1) / (2 * self.spread**2)
+
+
+@pytest.mark.parametrize("name", ["latent-daps", "psld"])
+def test_steps_in_latents_do_not_wait_for_the_device(name):
+    prior = LinearLatents(SHAPE, v=torch.tensor(0.02, dtype=torch.float64))
+    measurement = measured(prior, OPERATORS["inpaint"])
+    waits(quick(name), prior, measurement)
+    assert waits(quick(name, steps=8), prior, measurement) - waits(quick(name, steps=4), prior, measurement) == 0
 
 
 CHAINS = ("latent", "fisher-hmc", "csgm", "vae-gibbs", "ula", "hmc", "mala", "map")

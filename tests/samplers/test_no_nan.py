@@ -8,6 +8,7 @@ import functools
 
 import pytest
 import torch
+from latent_linear import LinearLatents
 from quick import DIFFUSION, quick
 
 from genprior.evaluation.truth import correlated
@@ -84,6 +85,21 @@ def test_draws_are_images_or_an_error_says_why_not(name, operator, size):
     assert draws.shape == (len(y), *A.image_shape)
     assert torch.isfinite(draws).all()
     assert (draws - p.centre).abs().max() < 12 * p.spread
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("name", ["latent-daps", "psld"])
+def test_draws_in_latents_are_images(name, operator):
+    """Of a linear decoder of white Gaussian latents: within 12 spreads of the centre, as above."""
+    A = OPERATORS[operator]((1, 8, 8))
+    p = LinearLatents(A.image_shape)
+    y = A(p.sample(len(NOISES), seed=1))
+    noise = torch.tensor(NOISES, dtype=y.dtype).reshape(-1, 1, 1, 1)
+    y = y + noise * Noise(2, range(len(NOISES)))(y)
+    with torch.no_grad():
+        draws = quick(name, steps=30, transitions=1, leapfrog=2)(p, Measurement(y, A, noise), Noise(0, range(len(y))))
+    assert draws.shape == (len(y), *A.image_shape)
+    assert (draws - p.centre).abs().max() < 12 * p.spread  # not true of NaN
 
 
 SHAPE = (1, 8, 8)

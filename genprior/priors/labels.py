@@ -1,0 +1,75 @@
+"""Class labels of priors: p(x) = sum_k w_k p(x | k), with w_k the share of class k."""
+
+import torch
+from torch import Tensor
+
+from genprior.noise import Noise
+from genprior.priors.base import Prior, UnsupportedError
+
+EMBEDDING = 8  # numbers that stand for a label beside what a network sees
+
+
+def check_label(prior: Prior, label: int) -> None:
+    """Refuse what is no label of the prior.
+
+    Raises:
+        ValueError: it has no such class, or none; the message names the bundled priors that have classes.
+    """
+    if not prior.classes:
+        from genprior.priors.store import bundled_with_classes
+
+        raise ValueError(
+            f"This {type(prior).__name__} was trained without labels, so there is no label {label!r}; bundled with "
+            f"labels: {', '.join(bundled_with_classes())}. Or train one: genprior train FAMILY --labels NAME."
+        )
+    if label not in range(prior.classes):
+        raise ValueError(f"There is no label {label!r}: this prior has {prior.classes} classes, counted from 0.")
+
+
+def check_labels(prior: Prior, labels: Tensor | None) -> None:
+    """Refuse labels (B,) for a prior without classes, and their absence where only p(x | label) will do.
+
+    Raises:
+        ValueError, UnsupportedError: as said.
+    """
+    if labels is not None and not prior.classes:
+        raise ValueError("This prior has no classes: leave the label out, or train a prior with classes.")
+    if labels is None and prior.classes:
+        raise UnsupportedError(
+            f"This {type(prior).__name__} has {prior.classes} classes, and this of one of them only: take "
+            "prior.given(label), or restore(..., label=...)."
+        )
+
+
+def labels_of(prior: Prior, label: int | None, noise: Noise) -> Tensor | None:
+    """The labels of draws, one per row of the noise: that one, or else drawn with the weights of the classes."""
+    if label is not None:
+        check_label(prior, label)
+        return torch.full((len(noise.image),), label, device=prior.class_weights.device)
+    if not prior.classes:
+        return None
+    u = noise.uniform(prior.class_weights.new_empty(len(noise.image), 1)).flatten()
+    return torch.searchsorted(prior.class_weights.cumsum(0), u).clamp_max(prior.classes - 1)
+
+
+def even(classes: int) -> Tensor:
+    """Weights of as many classes, all alike."""
+    return torch.full((classes,), 1 / max(classes, 1))
+
+
+def shares(labels: Tensor, classes: int) -> Tensor:
+    """The share of each class among these labels."""
+    return torch.bincount(labels, minlength=classes).float() / len(labels)
+
+
+def beside(h: Tensor, embedding: Tensor | None) -> Tensor:
+    """h, (B, C, …), with the embedding (B, E) as E further channels, the same everywhere."""
+    if embedding is None:
+        return h
+    planes = embedding.reshape(*embedding.shape, *[1] * (h.ndim - 2)).expand(-1, -1, *h.shape[2:])
+    return torch.cat([h, planes.to(h.dtype)], dim=1)
+
+
+def mixed(log_probs: Tensor, weights: Tensor) -> Tensor:
+    """ln sum_k w_k p_k of ln p_k, (B, K) -> (B,); classes of weight 0 do not count."""
+    return (log_probs + weights.log()).logsumexp(1)

@@ -1,0 +1,41 @@
+"""Draws from a posterior that was learned for its operator: one pass of the chain."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from genprior.noise import Noise
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior
+from genprior.samplers.base import Sampler
+from genprior.samplers.integrate import ancestral, geometric
+
+
+@dataclass(frozen=True)
+class Amortized(Sampler):
+    """Ancestral sampling with E[x | x_t, y] as it was learned from pairs, from centre + sigma_max n to x ~ p(x | y).
+
+    The cost of inference was paid in training, for one operator; there is no guidance and no gradient. Exact as steps
+    grow, up to the error of the network.
+
+    References: C. Saharia et al., Image super-resolution via iterative refinement, 2021. C. Saharia et al., Palette:
+    image-to-image diffusion models, 2022.
+
+    Attributes:
+        steps: noise levels.
+    """
+
+    needs: ClassVar[str] = "denoise_given"
+    steps: int = 50
+
+    @property
+    def evaluations(self) -> int:
+        return self.steps
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        observed = prior.observe(measurement)
+        sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
+        start = measurement.y.new_empty(len(measurement.y), *measurement.operator.image_shape)
+        x = prior.centre + sigmas[0] * noise(start)
+        return ancestral(lambda x_t, sigma: prior.denoise_given(x_t, sigma, observed), x, sigmas, noise)

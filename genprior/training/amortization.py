@@ -1,0 +1,66 @@
+"""The loss of a learned posterior: denoising on pairs (x, y) that an operator makes on the fly."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genprior.nets.coupling import full_precision
+from genprior.noise import Noise
+from genprior.priors.amortized import LearnedPosterior
+from genprior.training.objectives import Denoising
+
+PAIRS = 1  # the `sample` number of the noise that pairs are made with; 0 is that of the diffusion
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What a learned posterior wants to know of a measurement, with the names of `operators.base.Measurement`."""
+
+    y: Tensor
+    operator: Any
+    noise: Tensor
+
+
+class Amortization(nn.Module):
+    """|x - D(x + sigma n, y)|^2 / c_out^2 with y = A x + noise n', A and noise random: the minimum is E[x | x_t, y].
+
+    Arguments:
+        prior: the learned posterior to train.
+        operator: from (x, noise) to the operator that measures the images x, (B, C, H, W), with parameters drawn from
+            `noise`, which is keyed by (seed, item).
+        seed: keys all randomness.
+        median, scale: of the noise levels sigma of the diffusion, see `Denoising`.
+    """
+
+    def __init__(
+        self,
+        prior: LearnedPosterior,
+        operator: Callable[[Tensor, Noise], Any],
+        *,
+        seed: int = 0,
+        median: float = 0.12,
+        scale: float = 0.9,
+    ):
+        super().__init__()
+        self.unregistered = (prior,)  # whose networks are those of the chain, registered once
+        self.denoising = Denoising(prior.ddpm, seed=seed, median=median, scale=scale)
+        self.operator, self.seed = operator, seed
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        (prior,) = self.unregistered
+        with full_precision(batch["x"]):  # operators want float32, whatever the networks compute in
+            observed = prior.observe(self.pairs(batch["x"], batch["item"]))
+        return self.denoising({"x": batch["x"], "item": batch["item"], "features": observed}, step)
+
+    def pairs(self, x: Tensor, items: Tensor) -> Pair:
+        """The measurements of the images x with those numbers in the run; the noise level is uniform in its range."""
+        (prior,) = self.unregistered
+        noise = Noise(self.seed, items, torch.full_like(items, PAIRS))
+        least, largest = prior.noise
+        level = least + (largest - least) * noise.uniform(x[:, :1, :1, :1])
+        A = self.operator(x, noise)
+        y = A(x)
+        return Pair(y + level * noise(y), A, level)
