@@ -32,6 +32,7 @@ def cg(
     x0: Tensor | None = None,
     iterations: int,
     preconditioner: Callable[[Tensor], Tensor] | None = None,
+    least: float | Tensor = 0.0,
 ) -> Tensor:
     """Solve M x = b for each image by preconditioned conjugate gradients, M symmetric positive definite.
 
@@ -46,9 +47,12 @@ def cg(
         x0: starting point, like b; None means 0.
         iterations: how many.
         preconditioner: P, an approximate inverse of M, symmetric positive definite; None means the identity.
+        least: a number, float or (B, 1, 1, 1), that no eigenvalue of M is below. Where M turns out not to be what it
+            should, <p, M p> < least <p, p>, the image stays where it is from there on.
 
     References:
         Methods of conjugate gradients for solving linear systems (Hestenes and Stiefel, 1952).
+        The conjugate gradient method and trust regions in large scale optimization (Steihaug, 1983), for stopping.
     """
     precondition = preconditioner or (lambda r: r)
     x = torch.zeros_like(b) if x0 is None else x0
@@ -58,9 +62,12 @@ def cg(
     rho = inner(r, z)
     # below eps |r_0| a residual is rounding, and steps along it would only add more
     floor = torch.finfo(b.dtype).eps ** 2 * rho
+    definite = torch.ones_like(rho, dtype=torch.bool)
     for _ in range(iterations):
         q = matvec(p)
-        alpha = divide(rho, inner(p, q)) * (rho > floor)
+        curvature = inner(p, q)
+        definite = definite & (curvature >= least * inner(p, p))
+        alpha = divide(rho, curvature) * (definite & (rho > floor))
         x = x + alpha * p
         r = r - alpha * q
         z = precondition(r)

@@ -99,3 +99,12 @@ def test_cg_gives_each_image_what_it_gives_it_alone():
     for i in range(3):
         alone = cg(apply(M[i : i + 1]), b[i : i + 1], iterations=8)
         assert (norm(together[i : i + 1] - alone) < 1e-12 * norm(alone)).all()
+
+
+def test_cg_stops_where_the_matrix_has_less_than_its_least_eigenvalue_should_be():
+    """Diagonal, of 1 and -1: the second image has no direction to trust, the first goes on to its solution."""
+    signs = torch.stack([torch.ones(6), torch.tensor([-1.0, 1, -1, 1, -1, -1])]).double().reshape(2, 1, 2, 3)
+    b = torch.ones(2, 1, 2, 3, dtype=torch.float64)
+    x = cg(lambda u: signs * u, b, iterations=5, least=0.5)
+    assert torch.equal(x[0], b[0])
+    assert torch.equal(x[1], torch.zeros_like(b[1]))

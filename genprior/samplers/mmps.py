@@ -23,7 +23,8 @@ class MMPS(Sampler):
         E[x | x_t, y] = x_hat + V A^T (noise^2 I + A V A^T)^-1 (y - A x_hat)
 
     V is applied by one backward pass through the denoiser, the inverse by conjugate gradients. Exact for Gaussian
-    priors, once iterations and steps suffice.
+    priors, once iterations and steps suffice. Of a network V may have negative directions: where the iterations meet
+    one they stop, image by image; the published ones go on, and may diverge.
 
     References: F. Rozet, G. Andry, F. Lanusse, G. Louppe, Learning diffusion priors from observations by expectation
     maximization, 2024.
@@ -76,7 +77,9 @@ def moment_matching(denoise: Denoiser, measurement: Measurement, iterations: int
             return measurement.noise**2 * v + A(V(A.adjoint(v)))
 
         mean = x_hat.detach()
-        v = cg(covariance, known * (y - A(mean)), iterations=iterations)
+        # Of a network V may be no covariance: what it says beyond a direction where it is negative is left out.
+        least = measurement.noise**2 / 2
+        v = cg(covariance, known * (y - A(mean)), iterations=iterations, least=least)
         return mean + V(A.adjoint(v))
 
     return denoise_given_y

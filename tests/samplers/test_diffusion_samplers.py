@@ -15,6 +15,7 @@ from genprior.samplers.daps import DAPS, DAPSHMC, DAPSLangevin
 from genprior.samplers.ddnm import DDNM
 from genprior.samplers.ddrm import DDRM, spectral_step
 from genprior.samplers.gibbs import SplitGibbs, gaussian_draw
+from genprior.samplers.mmps import MMPS
 from genprior.samplers.pigdm import PiGDM, pseudo_inverse
 from genprior.samplers.reddiff import REDDiff
 from genprior.samplers.repaint import RePaint
@@ -293,3 +294,19 @@ def test_operators_that_a_sampler_cannot_take_are_refused(name, kind):
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=r"eta|repeats|jump|resamplings|rate|step|momentum|decay|rho|iterations"):
         wrong()
+
+
+class Repelling(Prior):
+    """No denoiser of any law: its Jacobian is negative, where sigma^2 times it is a covariance."""
+
+    image_shape, centre, spread, sigma_min, sigma_max = (1, 4, 4), 0.5, 0.3, 0.01, 10.0
+
+    def denoise(self, x_t, sigma):
+        return 0.5 - 0.1 * (x_t - 0.5)
+
+
+def test_mmps_leaves_the_denoised_image_where_its_covariance_is_none():
+    A = Inpaint(random_mask((1, 4, 4), 0.5), (1, 4, 4))
+    x = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    guided = MMPS().guided(Repelling(), Measurement(A(x), A, 0.05))
+    assert torch.equal(guided(x, 2.0), Repelling().denoise(x, 2.0))
