@@ -1,5 +1,26 @@
 """One thread: the tests' tensors are small, and threads that wait for each other cost more than they give."""
 
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 
+RECIPES = Path(__file__).parent.parent / "recipes"
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a recipe by name, as the script it is: what it prints."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+        with torch.random.fork_rng(devices=[]):
+            runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run

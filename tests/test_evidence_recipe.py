@@ -1,24 +1,11 @@
 """The recipe that chooses by evidence runs and does what it says, on the smallest input that lets it."""
 
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
-        return capsys.readouterr().out
-
-    return run
 
 
 def test_a_digit_is_better_explained_by_digits_than_by_photographs(run, tmp_path):

@@ -1,8 +1,6 @@
 """The course's lessons on conditional models, on the smallest input that shows them."""
 
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +14,6 @@ from genprior.priors.ddpm import DDPM
 from genprior.priors.store import read_prior, write_prior
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-        with torch.random.fork_rng(devices=[]):
-            runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
-        return capsys.readouterr().out
-
-    return run
 
 
 def small(folder, prior):

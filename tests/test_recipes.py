@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +14,6 @@ from genprior import images
 from genprior.priors.store import read_prior
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-        runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture

@@ -82,9 +82,8 @@ class DDPM(Prior):
             "widths": list(widths),
             "blocks": blocks,
             "patch": patch,
+            "features": features,
         }
-        if features:  # priors of older versions have no such argument
-            self.config["features"] = features
         self.image_shape = tuple(image_shape)
         self.classes = classes
         self.data_std = data_std

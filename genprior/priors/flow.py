@@ -90,9 +90,8 @@ class Flow(Prior):
             "bound": bound,
             "pixels": pixels,
             "spread": spread,
+            "classes": classes,
         }
-        if classes:  # priors of older versions have no such argument
-            self.config["classes"] = classes
         self.image_shape = tuple(image_shape)
         self.latent_shape = (math.prod(image_shape),)
         self.centre = 0.5

