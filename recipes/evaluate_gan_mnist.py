@@ -1,4 +1,4 @@
-"""Has a prior of digits lost a mode? Shares of the ten classes, precision, recall, density and coverage.
+"""Has a prior of digits lost a mode? Shares of the ten classes, classifier score, precision, recall, and the like.
 
     python recipes/evaluate_gan_mnist.py --data mnist.npz --prior gan-mnist
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from genprior.evaluation.coverage import class_shares, density_coverage, precision_recall
+from genprior.evaluation.coverage import class_shares, classifier_score, density_coverage, precision_recall
 from genprior.nets.classifier import Classifier, classify
 from genprior.priors.store import load_prior
 from genprior.training.data import Arrays, first, item_numbers
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=5000, help="digits of each set, at most 5000")
     parser.add_argument("--classifier", default="runs/classifier-mnist.safetensors", help="where it is kept")
     parser.add_argument("--steps", type=int, default=1100, help="of the classifier's training")
+    parser.add_argument("--chain", type=int, help="steps of a diffusion's chain; all of them if not given")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -62,13 +63,15 @@ def main() -> None:
     real, found = classify(classifier, x)
     right = float((found == label).double().mean())
     print(f"The classifier is right about {100 * right:.2f} % of {len(x)} test digits.")
-    print("| images | share of each class, % | precision, k = 3 | recall | density, k = 5 | coverage |")
-    print("|---|---|---|---|---|---|")
+    print("| images | share of each class, % | score | precision, k = 3 | recall | density, k = 5 | coverage |")
+    print("|---|---|---|---|---|---|---|")
     unseen = digits("train", slice(-options.n, None))[0]
-    for name, x in ((options.prior, load_prior(options.prior).sample(options.n, seed=options.seed)), ("data", unseen)):
+    prior, chain = load_prior(options.prior).sized(28, 28), {"steps": options.chain} if options.chain else {}
+    for name, x in ((options.prior, prior.sample(options.n, seed=options.seed, **chain)), ("data", unseen)):
         fake, labels = classify(classifier, x)
         shares = " ".join(f"{100 * share:.1f}" for share in class_shares(labels, 10).tolist())
-        figures = (*precision_recall(real, fake), *density_coverage(real, fake))
+        score = classifier_score(classifier.tail(fake).detach())
+        figures = (score, *precision_recall(real, fake), *density_coverage(real, fake))
         print(f"| {name} | {shares} | {' | '.join(f'{figure:.3f}' for figure in figures)} |")
 
 

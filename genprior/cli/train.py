@@ -12,14 +12,17 @@ from typing import Any
 
 from genprior.training.flags import add_flags, stated
 
-FAMILIES = ("ddpm", "vae", "ldm", "nf", "gan")  # what can be trained, see genprior.training.families
+FAMILIES = ("ddpm", "vae", "ldm", "nf", "gan", "flow-gan")  # what can be trained, see genprior.training.families
 
 
 def add(commands) -> None:
     """`genprior train`."""
     train = commands.add_parser("train", help="train a prior on your images; call again to resume")
-    train.add_argument("family", choices=FAMILIES, help="what to train; gan: images of one size only")
+    train.add_argument("family", choices=FAMILIES, help="what to train; gan, flow-gan: images of one size only")
     train.add_argument("--vae", metavar="PRIOR", help="of an ldm: its autoencoder, a folder or name (vae-photo)")
+    train.add_argument(
+        "--weight", type=float, help="of a flow-gan: of its bits per value against its adversarial loss (default: 10)"
+    )
     data = train.add_argument_group("data")
     data.add_argument(
         "--data",
@@ -132,7 +135,7 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     shape = tuple(examples.shape[1:]) if isinstance(data, Arrays) else (options.channels, None, None)
     classes = 0 if data.labels is None else int(data.labels.max()) + 1
     vae = read_prior(find_prior(options.vae)) if options.vae else None
-    chosen = plan(options.family, shape, classes, examples, seed, vae)
+    chosen = plan(options.family, shape, classes, examples, seed, vae, options.weight)
     if classes:
         chosen.prior.fit_classes(torch.as_tensor(data.labels))
     return data, held_out, chosen, Settings(**{"steps": 20000, **chosen.settings, **own})

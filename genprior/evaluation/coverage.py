@@ -8,6 +8,7 @@ assessing generative models, 2019. M. F. Naeem, S. J. Oh, Y. Uh, Y. Choi, J. Yoo
 metrics for generative models, 2020.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -75,6 +76,24 @@ def class_shares(labels: Tensor, classes: int) -> Tensor:
     if not len(labels) or not bool(((labels >= 0) & (labels < classes)).all()):
         raise ValueError(f"labels are {labels!r}: give at least one, all among 0 to {classes - 1}.")
     return torch.bincount(labels, minlength=classes).double() / len(labels)
+
+
+def classifier_score(logits: Tensor) -> float:
+    """exp of the mean KL divergence of p(k | x) from its mean p(k): from 1 to the number of classes.
+
+    High where each image is surely of one class and all classes are as frequent; images that are alike within each
+    class have the same score as diverse ones. With Inception's classes, the Inception score.
+
+    Arguments:
+        logits: of a classifier, (n, classes).
+
+    References:
+        Improved techniques for training GANs. T. Salimans, I. Goodfellow, W. Zaremba, V. Cheung, A. Radford, X. Chen,
+        2016.
+    """
+    log_p = logits.double().log_softmax(1)
+    log_mean = log_p.logsumexp(0) - math.log(len(logits))
+    return float((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())
 
 
 def _share_within(points: Tensor, centres: Tensor, k: int) -> float:

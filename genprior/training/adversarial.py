@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genprior.noise import Noise
-from genprior.priors.gan import GAN
+from genprior.priors.base import Prior
 
 DISCRIMINATOR, GENERATOR = 0, 1  # whose latents: the `sample` number of their noise
 
@@ -29,7 +29,7 @@ class DiscriminatorLoss(nn.Module):
     every `every`-th step, `every` times as strong, in training mode only.
 
     Arguments:
-        prior: the GAN whose images are told apart from real ones.
+        prior: one with `decode`, whose images are told apart from real ones.
         discriminator: images (B, C, H, W) -> logits (B,); trained.
         seed: keys the latents, with the items.
         gamma: weight of the penalty; the gradient is with respect to x in its own units, so a gamma of images in
@@ -37,7 +37,7 @@ class DiscriminatorLoss(nn.Module):
         every: steps from one penalty to the next.
     """
 
-    def __init__(self, prior: GAN, discriminator: nn.Module, *, seed: int = 0, gamma: float = 0.25, every: int = 4):
+    def __init__(self, prior: Prior, discriminator: nn.Module, *, seed: int = 0, gamma: float = 0.25, every: int = 4):
         super().__init__()
         self.discriminator = discriminator
         self.unregistered = (prior,)
@@ -63,12 +63,12 @@ class GeneratorLoss(nn.Module):
     """-ln d(f(z)), no gradient to d: the non-saturating replacement of ln(1 - d(f(z))).
 
     Arguments:
-        prior: the GAN to train.
+        prior: one with `decode`, to train.
         discriminator: images (B, C, H, W) -> logits (B,); the one that `DiscriminatorLoss` trains.
         seed: keys the latents, with the items; they are others than the discriminator's.
     """
 
-    def __init__(self, prior: GAN, discriminator: nn.Module, *, seed: int = 0):
+    def __init__(self, prior: Prior, discriminator: nn.Module, *, seed: int = 0):
         super().__init__()
         self.prior = prior
         self.unregistered = (discriminator,)
@@ -83,7 +83,7 @@ class GeneratorLoss(nn.Module):
         return loss, {"generator": loss.detach()}
 
 
-def latents(prior: GAN, batch: dict[str, Tensor], seed: int, whose: int) -> Tensor:
+def latents(prior: Prior, batch: dict[str, Tensor], seed: int, whose: int) -> Tensor:
     """z ~ N(0, I), one per item of the batch and a function of (seed, item, whose), (B, d)."""
     x, items = batch["x"], batch["item"]
     return Noise(seed, items, torch.full_like(items, whose))(x.new_empty(len(x), *prior.latent_shape))

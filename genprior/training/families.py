@@ -16,6 +16,9 @@ from genprior.priors.base import Prior
 
 Shape = tuple[int, int | None, int | None]
 
+# Settings of networks that compete; no momentum, since the other network moves the optimum at every step.
+ADVERSARIAL = {"lr": 1e-3, "betas": (0.0, 0.99), "clip": 10.0, "warmup": 0, "weight_decay": 0.0}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -39,7 +42,15 @@ class Plan:
     measure: Callable[[Prior, Tensor], dict[str, float]] | None = None
 
 
-def plan(family: str, shape: Shape, classes: int, examples: Tensor, seed: int, vae: Prior | None = None) -> Plan:
+def plan(
+    family: str,
+    shape: Shape,
+    classes: int,
+    examples: Tensor,
+    seed: int,
+    vae: Prior | None = None,
+    weight: float | None = None,
+) -> Plan:
     """How to train a prior of that family; torch's global random state stays as it was.
 
     Arguments:
@@ -49,15 +60,19 @@ def plan(family: str, shape: Shape, classes: int, examples: Tensor, seed: int, v
         examples: some of the images, (N, C, H, W), or crops of them.
         seed: keys the initial weights and all randomness of the objectives.
         vae: of an ldm, and of no other family: the trained autoencoder in whose latents it lives.
+        weight: of a flow-gan, and of no other family: see `flow_gan`; None for 10.
 
     Raises:
-        ValueError: there is no such family, it has no priors of such images or of classes, or the vae does not fit.
+        ValueError: there is no such family, it has no priors of such images or of classes, the vae does not fit, or
+            there is no such weight.
     """
     if family not in FAMILIES:
         raise ValueError(f"family is {family!r}: give one of {', '.join(FAMILIES)}.")
     if (vae is not None) != (family == "ldm"):
         raise ValueError("An ldm is trained in the latents of a vae, and nothing else is: give a vae with it alone.")
-    extra = () if vae is None else (vae,)
+    if weight is not None and family != "flow-gan":
+        raise ValueError(f"weight is {weight}, but only a flow-gan has one, of its likelihood: leave it out.")
+    extra = tuple(given for given in (vae, weight) if given is not None)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         chosen = FAMILIES[family](shape, classes, examples, seed, *extra)
@@ -97,14 +112,11 @@ def _vae(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
 
 
 def _nf(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
-    from genprior.priors.flow import Flow
     from genprior.training.likelihood import MaximumLikelihood
 
     if None in shape:
         return _nf_of_patches(shape, examples, seed)
-    mostly_black = bool((examples == 0).float().mean() > 0.5)
-    prior = Flow(shape, pixels="ink" if mostly_black else "logit", spread=_spread(examples), classes=classes)
-    prior.initialise(_dequantised(examples, seed))
+    prior = _flow(shape, classes, examples, seed)
     return Plan(
         prior,
         [MaximumLikelihood(prior, seed=seed)],
@@ -149,9 +161,28 @@ def _gan(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
             GeneratorLoss(prior, discriminator, seed=seed),
         ],
         lambda prior, n, size: prior.sample(n),
-        # No momentum: the other network moves the optimum at every step.
-        {"lr": 1e-3, "betas": (0.0, 0.99), "clip": 10.0, "warmup": 0, "weight_decay": 0.0},
+        ADVERSARIAL,
         measure=None if classes else search_psnr,
+    )
+
+
+def _flow_gan(shape: Shape, classes: int, examples: Tensor, seed: int, weight: float = 10.0) -> Plan:
+    from genprior.nets.gan import Discriminator
+    from genprior.training.flow_gan import flow_gan
+    from genprior.training.quality import held_out_bits
+
+    if None in shape or any(side % 4 for side in shape[1:]):
+        raise ValueError(
+            "A flow-gan makes images of one size, of sides that are multiples of 4: give an .npz file of such images, "
+            "or train another family."
+        )
+    prior = _flow(shape, classes, examples, seed)
+    return Plan(
+        prior,
+        flow_gan(prior, Discriminator(shape, classes=classes), weight=weight, seed=seed),
+        lambda prior, n, size: prior.sample(n),
+        ADVERSARIAL,
+        measure=held_out_bits,
     )
 
 
@@ -182,7 +213,23 @@ def _ldm(shape: Shape, classes: int, examples: Tensor, seed: int, vae: Prior) ->
     )
 
 
-FAMILIES: dict[str, Callable[..., Plan]] = {"ddpm": _ddpm, "vae": _vae, "ldm": _ldm, "nf": _nf, "gan": _gan}
+FAMILIES: dict[str, Callable[..., Plan]] = {
+    "ddpm": _ddpm,
+    "vae": _vae,
+    "ldm": _ldm,
+    "nf": _nf,
+    "gan": _gan,
+    "flow-gan": _flow_gan,
+}
+
+
+def _flow(shape: Shape, classes: int, examples: Tensor, seed: int) -> Prior:
+    from genprior.priors.flow import Flow
+
+    mostly_black = bool((examples == 0).float().mean() > 0.5)
+    prior = Flow(shape, pixels="ink" if mostly_black else "logit", spread=_spread(examples), classes=classes)
+    prior.initialise(_dequantised(examples, seed))
+    return prior
 
 
 def _dequantised(examples: Tensor, seed: int) -> Tensor:

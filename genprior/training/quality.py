@@ -1,15 +1,17 @@
 """How well a prior in training restores: one fixed, cheap restoration of a few held-out images, in dB.
 
 PSNR = -10 log10 MSE of values clamped to [0, 1], at most 100, the mean over images; the noise is the same every time.
-Images may be on any device. Flows have none: theirs would cost as much as many steps of training, and their bits per
-value say how well they fit.
+Images may be on any device. For flows, whose restorations would cost as much as many steps of training, it is their
+bits per value.
 """
 
 import torch
 from torch import Tensor
 
+from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
 from genprior.priors.ddpm import DDPM
+from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
 from genprior.priors.vae import VAE
 
@@ -41,6 +43,14 @@ def search_psnr(prior: GAN, x: Tensor, *, steps: int = 100) -> dict[str, float]:
         (prior.decode(z) - x).square().sum().backward()
         adam.step()
     return {"reconstruction PSNR": mean_psnr(prior.decode(z).detach(), x)}
+
+
+@torch.no_grad()
+def held_out_bits(prior: Flow, x: Tensor) -> dict[str, float]:
+    """Bits per value of 8-bit images x, for flows whose losses say something else besides."""
+    x = x.to(next(prior.parameters()))
+    x = dequantize(x, Noise(0, torch.arange(len(x), device=x.device)))
+    return {"bits per value": float(bits_per_dim(prior.log_prob(x), x[0].numel()).mean())}
 
 
 def mean_psnr(x_hat: Tensor, x: Tensor) -> float:

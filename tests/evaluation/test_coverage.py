@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from genprior.evaluation import coverage
-from genprior.evaluation.coverage import class_shares, density_coverage, neighbour_distance, precision_recall
+from genprior.evaluation.coverage import (
+    class_shares,
+    classifier_score,
+    density_coverage,
+    neighbour_distance,
+    precision_recall,
+)
 
 
 def normal(n, d=3, seed=0, mean=0.0):
@@ -160,3 +166,14 @@ def test_labels_out_of_range_are_refused(labels):
 def test_features_that_cannot_be_compared_are_refused(metric, real, fake, k, message):
     with pytest.raises(ValueError, match=message):
         metric(real, fake, k)
+
+
+def test_classifier_score_counts_the_classes_of_sure_images_and_is_its_definition_between():
+    sure = 1000 * torch.eye(10, dtype=torch.float64)
+    assert classifier_score(sure) == pytest.approx(10, rel=1e-12)
+    assert classifier_score(sure[:4].repeat(3, 1)) == pytest.approx(4, rel=1e-12)
+    assert classifier_score(normal(1, 10).expand(5, 10)) == pytest.approx(1, rel=1e-12)
+    p = normal(6, 3).softmax(1)
+    mean = p.mean(0)
+    expected = math.exp(sum(float(row @ (row / mean).log()) for row in p) / 6)
+    assert classifier_score(p.log() + 7) == pytest.approx(expected, rel=1e-12)

@@ -30,6 +30,7 @@ from genprior.priors.vae import VAE
 from genprior.training import checkpoint
 from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
 from genprior.training.bound import EvidenceBound
+from genprior.training.flow_gan import flow_gan
 from genprior.training.likelihood import MaximumLikelihood
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import Denoising
@@ -62,6 +63,9 @@ def network(family):
         if family == "nf":
             prior = Flow(SHAPE, widths=(4, 4), steps=(1, 1))
             return prior, [MaximumLikelihood(prior)]
+        if family == "flow-gan":
+            prior = Flow(SHAPE, widths=(4, 4), steps=(1, 1))
+            return prior, flow_gan(prior, Discriminator(SHAPE, widths=(4, 4), hidden=8), weight=3.0)
         prior, discriminator = (
             GAN(SHAPE, widths=(4, 4), hidden=8, latent=3),
             Discriminator(SHAPE, widths=(4, 4), hidden=8),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-FAMILIES = ("ddpm", "vae", "nf", "gan")
+FAMILIES = ("ddpm", "vae", "nf", "gan", "flow-gan")
 
 
 def launch(folder, steps, timeout):

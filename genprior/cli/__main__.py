@@ -1,5 +1,0 @@
-import sys
-
-from genprior.cli import main
-
-sys.exit(main())
