@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genprior.nets.padding import mirrored
+
 
 class Block(nn.Module):
     """Residual block  h + W2 silu((1 + a) W1 h + b),  with (a, b) read from the embedding."""
@@ -54,6 +56,10 @@ class UNet(nn.Module):
     ):
         super().__init__()
         self.multiple = patch * 2 ** (len(widths) - 1)
+        # Each convolution sees one cell further, of a level's own size, and in the coarsest cell any pixel any other;
+        # each level has 4 in a block, down and up, but the coarsest, and the finest the head and the tail.
+        cells = [patch * 2**level for level in range(len(widths))]
+        self.reach = 2 * patch + 4 * blocks * sum(cells[:-1]) + 2 * blocks * cells[-1] + self.multiple - 1
         self.patch = patch
         frequencies = torch.linspace(math.log(0.25), math.log(16.0), 16).exp()
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -83,8 +89,7 @@ class UNet(nn.Module):
         embedding = self.embed(features)
 
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
-        h = self.head(F.pixel_unshuffle(x, self.patch))
+        h = self.head(F.pixel_unshuffle(mirrored(x, self.multiple), self.patch))
         skips = []
         for blocks, shrink in zip(self.down, self.shrink):
             for block in blocks:

@@ -78,6 +78,18 @@ def respaced(alpha_bars: list[float], steps: int) -> list[float]:
     return [alpha_bars[round(i)] for i in reversed(kept)]
 
 
+def shape_of_draws(
+    image_shape: tuple[int, int | None, int | None], size: tuple[int, int] | None
+) -> tuple[int, int, int]:
+    """(C, H, W) of the draws that are asked for as size=(H, W), from a prior of images of image_shape."""
+    channels, *own = image_shape
+    if None in own and size is None:
+        raise ValueError("This prior has images of any size: say which one, as size=(height, width).")
+    if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
+        raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
+    return channels, *(size or own)
+
+
 def ancestral_chain(
     denoise: Callable[[Tensor, float], Tensor],
     z: Tensor,

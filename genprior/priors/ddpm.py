@@ -8,6 +8,7 @@ design space of diffusion-based generative models, 2022 (preconditioning). J. Ho
 guidance, 2022.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -28,15 +29,16 @@ from genprior.priors.chain import (
     grey_level_decoder,
     relative_noise,
     respaced,
+    shape_of_draws,
 )
 from genprior.priors.given import Given, Guided
 from genprior.priors.labels import check_label
-from genprior.priors.probability_flow import flow_log_prob
+from genprior.priors.probability_flow import FlowDensity, flow_estimates, flow_log_prob
 from genprior.registry import lookup
 
 
 class DDPM(Prior):
-    """Denoising diffusion prior with a U-Net: `sample`, `denoise`, `elbo`.
+    """Denoising diffusion prior with a U-Net: `sample`, `denoise`, `elbo`, `flow_log_prob`.
 
     The network sees z_t and log s_t, and through Karras' preconditioning predicts u where noise is high and eps where
     it is low; s is continuous, so `denoise` holds for any sigma, whatever the steps of the chain.
@@ -90,6 +92,7 @@ class DDPM(Prior):
         self.edges = edges
         shown = features + (2 * image_shape[0] if edges else 0)
         self.net = UNet(image_shape[0], tuple(widths), blocks, patch, classes=classes, features=shown)
+        self.reach, self.multiple = self.net.reach, self.net.multiple
         self.betas = lookup("betas", betas, BETAS)(steps).tolist()
         self.alpha_bars = torch.cumprod(1 - torch.tensor(self.betas, dtype=torch.float64), 0).tolist()
         self.centre = 0.5
@@ -173,7 +176,8 @@ class DDPM(Prior):
             check_label(self, label)
         weight = next(self.parameters())
         noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
-        z = noise(torch.empty(n, *self._shape(size), dtype=weight.dtype, device=weight.device))
+        shape = shape_of_draws(self.image_shape, size)
+        z = noise(torch.empty(n, *shape, dtype=weight.dtype, device=weight.device))
         labels = None if label is None else torch.full((n,), label, device=weight.device)
         alpha_bars = self.alpha_bars if steps is None else respaced(self.alpha_bars, steps)
         return ancestral_chain(
@@ -209,10 +213,15 @@ class DDPM(Prior):
         """
         return self._bound(x, grey_level_decoder(self.decoder_variance), seed, terms)
 
-    def flow_log_prob(self, x: Tensor, *, seed: int = 0, steps: int = 100) -> Tensor:
-        """ln p(x) in nats, (B,), of the images of sigma_min noise, by the probability flow: see `probability_flow`."""
-        sigmas = (self.sigma_min, self.sigma_max)
-        return flow_log_prob(self.denoise, x, sigmas, self.centre, self.spread, seed=seed, steps=steps)
+    def flow_log_prob(
+        self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, steps: int = 100, probes: int = 4
+    ) -> FlowDensity:
+        """ln p(x), given labels (B,) ln p(x | label), of images with sigma_min noise, by the probability flow.
+
+        The network computes in the precision of its weights here, whatever `autocast` says: the noise of the lowest
+        levels is finer than bfloat16. See `probability_flow.flow_log_prob` for the arguments and the errors.
+        """
+        return flow_log_prob(*self._flow(x, label), seed=seed, steps=steps, probes=probes)
 
     def flow_bound_8bit(self, x: Tensor, *, seed: int = 0, steps: int = 100) -> Tensor:
         """A lower bound of ln P(x) + D ln 256 in nats, (B,), as `elbo_8bit`, with the flow's density for the chain's.
@@ -224,7 +233,7 @@ class DDPM(Prior):
         with torch.no_grad():
             decoder = grey_level_decoder(self.decoder_variance)(x, self.denoise(x_1, self.sigma_min))
         proposal = gaussian_decoder(self.sigma_min**2)(x_1, x)
-        return self.flow_log_prob(x_1, seed=seed, steps=steps) + decoder - proposal
+        return flow_estimates(*self._flow(x_1), seed, steps, probes=1)[0] + decoder - proposal
 
     @torch.no_grad()
     def fit_decoder(self, x: Tensor, *, seed: int = 0) -> None:
@@ -236,6 +245,12 @@ class DDPM(Prior):
     def given(self, label: int, guidance: float = 1.0) -> Given | Guided:
         """p(x | label), itself a prior; for guidance other than 1, see `denoise`."""
         return Given(self, label) if guidance == 1 else Guided(self, label, guidance)
+
+    def _flow(self, x: Tensor, label: Tensor | None = None) -> tuple:
+        """What `flow_log_prob` wants: the denoiser in full precision, x, the levels, the law of pure noise."""
+        exact = copy.copy(self)  # shares the network
+        exact.autocast = None
+        return partial(exact.denoise, label=label), x, (self.sigma_min, self.sigma_max), self.centre, self.spread
 
     def _bound(
         self,
@@ -251,14 +266,6 @@ class DDPM(Prior):
         prior_variance = UNIT**2 / self.alpha_bars[-1]  # z_T ~ N(0, I), read in the units of x
         denoise = partial(self.denoise, label=label)
         return chain_elbo(denoise, x, sigmas, self.centre, prior_variance, decoder, seed=seed, terms=terms)
-
-    def _shape(self, size: tuple[int, int] | None) -> tuple[int, int, int]:
-        channels, *own = self.image_shape
-        if None in own and size is None:
-            raise ValueError("This prior has images of any size: say which one, as size=(height, width).")
-        if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
-            raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
-        return channels, *(size or own)
 
 
 def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch, features) -> None:

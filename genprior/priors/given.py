@@ -9,7 +9,8 @@ from genprior.priors.base import Prior, methods_of
 from genprior.priors.labels import check_label
 
 
-def _of_prior(name: str) -> property:
+def of_prior(name: str) -> property:
+    """An attribute that is the one of `self.prior`."""
     return property(lambda self: getattr(self.prior, name), doc=f"That of the prior, see `Prior.{name}`.")
 
 
@@ -24,12 +25,13 @@ class Given(Prior):
         ValueError: the prior has no such class.
     """
 
-    image_shape = _of_prior("image_shape")
-    latent_shape = _of_prior("latent_shape")
-    decoder_variance = _of_prior("decoder_variance")
-    centre, spread = _of_prior("centre"), _of_prior("spread")
-    sigma_min, sigma_max = _of_prior("sigma_min"), _of_prior("sigma_max")
-    bounded, autocast = _of_prior("bounded"), _of_prior("autocast")
+    image_shape = of_prior("image_shape")
+    latent_shape = of_prior("latent_shape")
+    decoder_variance = of_prior("decoder_variance")
+    centre, spread = of_prior("centre"), of_prior("spread")
+    sigma_min, sigma_max = of_prior("sigma_min"), of_prior("sigma_max")
+    bounded, autocast = of_prior("bounded"), of_prior("autocast")
+    reach, multiple = of_prior("reach"), of_prior("multiple")
 
     def __init__(self, prior: Prior, label: int):
         super().__init__()
@@ -54,6 +56,9 @@ class Given(Prior):
 
     def elbo(self, x: Tensor, *, seed: int = 0, **options) -> Tensor:
         return self._of_label("elbo")(x, label=self._labels(x), seed=seed, **options)
+
+    def flow_log_prob(self, x: Tensor, *, seed: int = 0, **options) -> tuple[Tensor, ...]:
+        return self._of_label("flow_log_prob")(x, label=self._labels(x), seed=seed, **options)
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         return self._of_label("denoise")(x_t, sigma, label=self._labels(x_t))
@@ -88,10 +93,11 @@ class Guided(Prior):
         ValueError: the prior has no such class.
     """
 
-    image_shape = _of_prior("image_shape")
-    centre, spread = _of_prior("centre"), _of_prior("spread")
-    sigma_min, sigma_max = _of_prior("sigma_min"), _of_prior("sigma_max")
-    autocast = _of_prior("autocast")
+    image_shape = of_prior("image_shape")
+    centre, spread = of_prior("centre"), of_prior("spread")
+    sigma_min, sigma_max = of_prior("sigma_min"), of_prior("sigma_max")
+    autocast = of_prior("autocast")
+    reach, multiple = of_prior("reach"), of_prior("multiple")
 
     def __init__(self, prior: Prior, label: int, guidance: float):
         super().__init__()

@@ -5,6 +5,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from genprior.priors import diffusers
+
 FILES = ("config.json", "model.safetensors", "card.json")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -41,15 +43,24 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
 
 
 def fetch(name: str) -> Path:
-    """The folder of a prior of the Hub, downloaded unless huggingface_hub has it already.
+    """The folder of a prior of the Hub, ours or of diffusers, downloaded unless huggingface_hub has it already.
 
     Raises:
         ValueError: there is no such repository, or it cannot be reached and was never downloaded.
+        UnsupportedError: it is a model of diffusers that is no prior here; its weights are then left there.
     """
+    folder = _download(name, (*FILES, *diffusers.DESCRIPTION))
+    if not diffusers.is_diffusers(folder):
+        return folder
+    diffusers.check_folder(folder)
+    return _download(name, (*diffusers.DESCRIPTION, *diffusers.DATA))
+
+
+def _download(name: str, files: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

@@ -5,6 +5,7 @@ No code is loaded from a folder, and no pickle: the family is looked up by name 
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, supports
 from genprior.priors.ddpm import DDPM
+from genprior.priors.diffusers import card_of, from_diffusers, is_diffusers
 from genprior.priors.exact import Gaussian
 from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
@@ -72,13 +74,37 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     (folder / "card.json").write_text(json.dumps({**card, "sha256": digest}, indent=2, ensure_ascii=False) + "\n")
 
 
+def save_prior(prior: Prior, folder: str | Path, card: dict[str, Any] | None = None) -> None:
+    """Write `prior` to a new folder, which `load_prior` and `restore` take.
+
+    Arguments:
+        card: what a user should know, see `write_prior`.
+
+    Raises:
+        FileExistsError: there is something of that name.
+        ValueError: the prior is of no family that can be stored.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; choose another path.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        whole = Path(temporary) / "prior"
+        whole.mkdir()
+        write_prior(prior, whole, card or {})
+        whole.rename(folder)
+
+
 def read_prior(folder: str | Path) -> Prior:
-    """The prior that `write_prior` wrote, in evaluation mode on the CPU.
+    """The prior that `write_prior` wrote, or of a model that diffusers saved, in evaluation mode on the CPU.
 
     Raises:
         ValueError: the folder is not a prior, is damaged, or comes from a newer format.
+        UnsupportedError: it is a model of diffusers that is no prior here, see `from_diffusers`.
     """
     folder = Path(folder)
+    if is_diffusers(folder):
+        return from_diffusers(folder)
     config = _read_config(folder)
     try:
         build = lookup("prior family", config.get("family"), BUILDERS)
@@ -94,7 +120,8 @@ def read_prior(folder: str | Path) -> Prior:
 
 def read_card(folder: str | Path) -> dict[str, Any]:
     """The card of the prior in `folder`."""
-    return _read_json(Path(folder) / "card.json")
+    folder = Path(folder)
+    return card_of(folder) if is_diffusers(folder) else _read_json(folder / "card.json")
 
 
 def bundled() -> list[str]:
@@ -115,10 +142,11 @@ def load_prior(
     """A prior by name, family or folder, its network in bfloat16 where the device computes faster in it.
 
     Arguments:
-        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`; or
-            the "owner/name" of a prior on the Hugging Face Hub, where `owner` is no folder. Only then is anything
-            downloaded. A family means its bundled prior of images of just this shape if there is one (a 28 x 28 grey
-            digit has "-mnist"), else the one of images of any size ("-photo"), which takes grey ones as colour.
+        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`,
+            `save_prior` or diffusers (see `from_diffusers`); or the "owner/name" of such a one on the Hugging Face
+            Hub, where `owner` is no folder. Only then is anything downloaded. A family means its bundled prior of
+            images of just this shape if there is one (a 28 x 28 grey digit has "-mnist"), else the one of images of
+            any size ("-photo"), which takes grey ones as colour.
         device: where to put it.
         image_shape: (C, H, W) of the images that a family is asked for; None for its prior of images of any size, or
             if it has none, the first by name.

@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_number
+from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, Sampler, begin, first_level
 from genprior.samplers.integrate import geometric
@@ -30,17 +30,22 @@ class DiffPIR(Sampler):
         steps: evaluations of the denoiser; published: 100 (20 for noiseless inpainting).
         weight: lambda, the weight of the denoised image against the measurement; published: 1 to 15, by task.
         zeta: share of fresh noise; published: 0.1 for deblurring, 0.25 for super-resolution, 1 for inpainting.
-        start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
-            None for sigma_max. The published t_start; 4, which is sigma = 1 for photographs, saves half of the steps.
+        start: noise level, in multiples of the prior's spread, from which on the levels are even in ln sigma; None for
+            sigma_max. The published t_start; 4, which is sigma = 1 for photographs, saves half of the steps.
+        coarse: how many of the steps come before, each at twice the noise of the next, with x begun from the
+            measurement at the first (see `begin`). There is decided what no pixel nearby tells, such as the colour of a
+            large hole, which at `start` is already held to be that of `begin`. Published: 0.
     """
 
     steps: int = 40
     weight: float = 1.0
     zeta: float = 1.0
     start: float | None = 4.0
+    coarse: int = 3
 
     def __post_init__(self):
         super().__post_init__()
+        as_integer("coarse", self.coarse, 0, math.inf)
         as_number("weight", self.weight, 1e-12, math.inf)
         as_number("zeta", self.zeta, 0, 1)
 
@@ -50,13 +55,20 @@ class DiffPIR(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         denoise = self.guided(prior, measurement)
-        sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
+        sigmas = self.levels(prior)
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
             x_y = denoise(x, sigma)
             eps = (x - x_y) / sigma
             x = x_y + sigma_next * (math.sqrt(1 - self.zeta) * eps + math.sqrt(self.zeta) * noise(x))
         return x
+
+    def levels(self, prior: Prior) -> list[float]:
+        """The noise levels of the steps, and 0; none of the coarse ones is above sigma_max."""
+        level = first_level(prior, self.start)
+        coarse = [level * 2**k for k in range(min(self.coarse, self.steps - 1), 0, -1)]
+        coarse = [sigma for sigma in coarse if sigma <= prior.sigma_max]
+        return coarse + geometric(level, prior.sigma_min, self.steps - len(coarse))
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
         y, A = measurement.y, measurement.operator

@@ -32,13 +32,13 @@ def test_output_is_zero_at_initialisation():
 
 @pytest.mark.parametrize("patch", [1, 2])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (8, 8), (9, 16)])
-def test_any_size_is_the_corner_of_its_replicated_continuation(size, patch):
-    """The output has the input's size, and is that of the image continued to whole cells by its last row and column."""
+def test_any_size_is_the_corner_of_its_mirrored_continuation(size, patch):
+    """The output has the input's size, and is that of the image continued to whole cells as in a mirror."""
     net = awake(patch=patch)
     x = images(3, 2, *size)
     cell = 2 * patch
-    rows = torch.arange(-(-size[0] // cell) * cell).clamp(max=size[0] - 1)
-    columns = torch.arange(-(-size[1] // cell) * cell).clamp(max=size[1] - 1)
+    mirror = [list(range(n)) + list(range(n - 1, -1, -1)) for n in size]
+    rows, columns = ((4 * m)[: -(-n // cell) * cell] for m, n in zip(mirror, size))
     whole = net(x[:, :, rows][..., columns], LEVEL)
     assert torch.equal(net(x, LEVEL), whole[..., : size[0], : size[1]])
 

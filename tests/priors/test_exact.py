@@ -425,9 +425,15 @@ def test_results_have_the_dtype_of_x_and_the_module_converts():
 
 
 def test_a_gaussian_has_all_but_an_encoder_and_a_mixture_no_latents():
-    assert gaussian("dense")[0].capabilities == frozenset(METHODS) - {"infer", "render", "denoise_given"}
+    assert gaussian("dense")[0].capabilities == frozenset(METHODS) - {
+        "infer",
+        "render",
+        "denoise_given",
+        "flow_log_prob",
+    }
     prior, _ = mixture("dense")
-    assert prior.capabilities == frozenset(METHODS) - {"decode", "encode", "infer", "render", "denoise_given"}
+    lacking = {"decode", "encode", "infer", "render", "denoise_given", "flow_log_prob"}
+    assert prior.capabilities == frozenset(METHODS) - lacking
     with pytest.raises(UnsupportedError, match="GaussianMixture has no decode"):
         prior.decode(normal(1, *SHAPE))
     with pytest.raises(UnsupportedError, match="GaussianMixture has no class labels"):

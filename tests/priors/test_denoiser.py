@@ -1,0 +1,159 @@
+"""Any denoiser as a prior, and folders of priors that were saved by hand."""
+
+from types import SimpleNamespace
+
+import deepinv
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import genprior
+from genprior.operators import Inpaint, random_mask
+from genprior.operators.base import Measurement
+from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.denoiser import SIGMA_MAX, SIGMA_MIN
+from genprior.priors.exact import Gaussian
+
+SHAPE = (1, 8, 8)
+QUIET = {"seed": 0, "progress": False}
+
+
+def gaussian():
+    p = torch.arange(64)
+    return Gaussian(torch.full(SHAPE, 0.5), 0.04 * torch.exp(-(p[:, None] - p).abs() / 4))
+
+
+def masked(n=1):
+    A = Inpaint(random_mask(SHAPE[1:], 0.5, 0), SHAPE)
+    return Measurement(A(gaussian().sample(n, seed=1)), A, 0.05)
+
+
+def test_denoiser_of_a_prior_restores_as_the_prior():
+    """With the levels, centre and spread of the prior, a sampler cannot tell them apart."""
+    prior = gaussian()
+    wrapped = genprior.from_denoiser(
+        lambda x_t, sigma: prior.denoise(x_t, sigma),
+        SHAPE,
+        sigma_min=prior.sigma_min,
+        sigma_max=prior.sigma_max,
+        centre=prior.centre,
+        spread=prior.spread,
+    )
+    for sampler in ("diffpir", "mmps", "dps"):
+        options = {"sampler": sampler, "steps": 10, "n": 2, **QUIET}
+        found, wanted = (genprior.restore(masked(), prior=p, **options).samples for p in (wrapped, prior))
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    assert wrapped.capabilities == {"denoise"}
+
+
+def test_restoring_takes_a_function_at_the_levels_of_common_denoisers():
+    prior, asked = gaussian(), []
+
+    def denoise(x_t, sigma):
+        asked.append(sigma)
+        return prior.denoise(x_t, sigma)
+
+    found = genprior.restore(masked(), prior=denoise, **QUIET)
+    assert type(found.sampler).__name__ == "DiffPIR"
+    assert (SIGMA_MIN, SIGMA_MAX) == (0.5 / 255, 50 / 255)
+    assert asked[0] == pytest.approx(SIGMA_MAX)
+    assert min(asked) >= SIGMA_MIN * (1 - 1e-9)
+    assert max(asked) <= SIGMA_MAX * (1 + 1e-9)
+    wanted = genprior.restore(masked(), prior=genprior.from_denoiser(denoise, (1, None, None)), **QUIET)
+    torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=0)
+    # it is a restoration: nearer to the posterior mean than what is seen of the image
+    mean = prior.posterior(masked()).mean
+    hidden = masked().operator.mask[0]
+    assert (found.mean - mean)[~hidden].abs().mean() < 0.05
+
+
+class Recording(deepinv.models.Denoiser):
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def forward(self, x, sigma, **_):
+        self.shapes.append(getattr(sigma, "shape", None))
+        return x / (1 + self._handle_sigma(sigma, reference_tensor=x))
+
+
+def test_denoisers_of_deepinv_get_sigma_as_they_know_it():
+    denoiser = Recording()
+    prior, x = genprior.from_denoiser(denoiser, SHAPE), torch.rand(2, *SHAPE)
+    levels = torch.tensor([0.1, 0.3]).reshape(2, 1, 1, 1)
+    torch.testing.assert_close(prior.denoise(x, levels), x / (1 + levels))
+    torch.testing.assert_close(prior.denoise(x, 0.3)[1], prior.denoise(x, levels)[1])
+    assert denoiser.shapes == [(2,), None, (2,)]
+    seen = []
+    genprior.from_denoiser(lambda x_t, sigma: seen.append(sigma.shape) or x_t, SHAPE).denoise(x, levels)
+    assert seen == [(2, 1, 1, 1)]
+
+
+def test_restoring_takes_a_network_of_deepinv():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        denoiser = deepinv.models.DRUNet(1, 1, nc=[4, 4, 4, 4], nb=1, pretrained=None)
+    y = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+    options = {"noise": 0.1, "steps": 2, **QUIET}
+    found = genprior.restore(y, "denoise", prior=denoiser, **options)
+    wanted = genprior.restore(y, "denoise", prior=lambda x_t, sigma: denoiser(x_t, sigma), **options)
+    torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=0)
+    assert denoiser.training == deepinv.models.DRUNet(1, 1, nc=[4] * 4, nb=1, pretrained=None).training
+
+
+def test_grey_images_go_through_a_denoiser_of_colour_that_says_so():
+    prior = genprior.from_denoiser(lambda x_t, sigma: x_t * torch.ones(3, 1, 1))
+    assert prior.image_shape == (3, None, None)
+    found = genprior.restore(np.full((8, 8), 0.5), "denoise", prior=prior, noise=0.1, steps=2, **QUIET)
+    assert found.samples.shape == (1, 1, 8, 8)
+
+
+REFUSED = {
+    "no function": (TypeError, "give a function", lambda: genprior.from_denoiser(3)),
+    "levels": (ValueError, "0 < sigma_min < sigma_max", lambda: genprior.from_denoiser(abs, sigma_min=0.3)),
+    "zero": (ValueError, "0 < sigma_min < sigma_max", lambda: genprior.from_denoiser(abs, sigma_min=0.0)),
+    "spread": (ValueError, "spread is 0", lambda: genprior.from_denoiser(abs, spread=0)),
+    "shape": (ValueError, r"give \(C, H, W\)", lambda: genprior.from_denoiser(abs, (8, 8))),
+    "sides": (ValueError, r"give \(C, H, W\)", lambda: genprior.from_denoiser(abs, (1, 8, 0))),
+    "another shape": (
+        ValueError,
+        r"made \(1, 1, 4, 4\) of images \(1, 1, 8, 8\)",
+        lambda: genprior.restore(masked(), prior=lambda x_t, sigma: x_t[..., ::2, ::2], **QUIET),
+    ),
+    "no tensor": (
+        ValueError,
+        "made SimpleNamespace of images",
+        lambda: genprior.restore(masked(), prior=lambda x_t, sigma: SimpleNamespace(sample=x_t), **QUIET),
+    ),
+    "a class": (TypeError, "a Prior or a denoiser", lambda: genprior.restore(masked(), prior=nn.Identity, **QUIET)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_denoiser_is_one_clear_error(name):
+    kind, message, call = REFUSED[name]
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_restoring_takes_a_folder_that_was_saved(tmp_path):
+    prior = Gaussian(torch.full(SHAPE, 0.5), torch.full(SHAPE, 0.04))
+    genprior.save_prior(prior, tmp_path / "new" / "mine", {"licence": "CC0-1.0"})
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["mine"]
+    for name in (tmp_path / "new" / "mine", str(tmp_path / "new" / "mine")):
+        found = genprior.restore(masked(), prior=name, **QUIET)
+        wanted = genprior.restore(masked(), prior=prior, **QUIET)
+        torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=1e-6)
+    with pytest.raises(FileExistsError, match="mine exists"):
+        genprior.save_prior(prior, tmp_path / "new" / "mine")
+    with pytest.raises(ValueError, match="A DenoiserPrior cannot be stored"):
+        genprior.save_prior(genprior.from_denoiser(abs), tmp_path / "other")
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_denoiser_has_no_more_than_it_says():
+    prior = genprior.from_denoiser(abs)
+    assert not supports(prior, "sample")
+    with pytest.raises(UnsupportedError, match="DenoiserPrior has no log_prob; it has denoise"):
+        prior.log_prob(torch.rand(1, 3, 4, 4))

@@ -1,0 +1,396 @@
+"""Models of diffusers as priors: against diffusers' own steps, and against the posterior mean of Gaussian data."""
+
+import builtins
+import json
+import math
+import shutil
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, EDMEulerScheduler, UNet2DConditionModel, UNet2DModel
+from torch import nn
+
+import genprior
+from genprior.priors import hub
+from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.diffusers import HIGHEST, DiffusersPrior, from_diffusers
+from genprior.priors.exact import Gaussian
+from genprior.priors.store import read_card
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+CHAINS = {
+    "linear": {},
+    "short": {"num_train_timesteps": 50, "beta_end": 0.2},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "latent": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "sigmoid": {"beta_schedule": "sigmoid"},
+    "no signal": {"rescale_betas_zero_snr": True},
+    "own": {"trained_betas": [1e-3, 2e-3, 0.01, 0.05, 0.3, 0.5, 0.9], "num_train_timesteps": 7},
+}
+
+
+def network(**arguments):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DModel(
+            **{
+                "sample_size": 8,
+                "in_channels": 1,
+                "out_channels": 1,
+                "block_out_channels": (8, 16),
+                "layers_per_block": 1,
+                "norm_num_groups": 4,
+                "down_block_types": ("DownBlock2D", "DownBlock2D"),
+                "up_block_types": ("UpBlock2D", "UpBlock2D"),
+                "add_attention": False,
+                **arguments,
+            }
+        )
+    return unet.eval().requires_grad_(False)
+
+
+def images(*shape, seed=0, dtype=torch.float32):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+# ---- denoising ----
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_denoising_is_what_the_scheduler_makes_of_the_network(prediction, chain):
+    """At the levels of the chain, against `pred_original_sample` of diffusers, by a network of random weights.
+
+    Both are float32: u_hat = (z - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar) loses a factor s = sigma / 0.5, and
+    diffusers' alpha_bar, a float32 product, has lost digits of its own: 1e-4 of what is multiplied.
+    """
+    scheduler = DDPMScheduler(prediction_type=prediction, clip_sample=False, **CHAINS[chain])
+    unet = network(out_channels=2)  # the second half a learned variance
+    prior = DiffusersPrior(unet, scheduler)
+    scheduler.variance_type = "learned_range"
+    alpha_bars = torch.cumprod(1 - scheduler.betas.double(), 0).tolist()
+    last = len(prior.alpha_bars) - 1
+    for t in sorted({0, 1, last // 3, last - 1, last}):
+        alpha_bar = alpha_bars[t]
+        s = math.sqrt(1 / alpha_bar - 1)
+        u_t = (2 * images(2, 1, 8, 8) - 1) + s * (2 * images(2, 1, 8, 8, seed=1) - 1)
+        z = math.sqrt(alpha_bar) * u_t
+        found = 2 * prior.denoise(0.5 + 0.5 * u_t, s / 2) - 1
+        wanted = scheduler.step(unet(z, t).sample, t, z).pred_original_sample
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * max(1.0, s))
+
+
+class Optimal(nn.Module):
+    """The network that knows the Gaussian data: its answer at z and t is the posterior mean of what it predicts."""
+
+    def __init__(self, truth, scheduler, prediction):
+        super().__init__()
+        betas = scheduler.betas.double().numpy()
+        alpha_bars = np.cumprod(1 - betas)
+        self.log_s = 0.5 * np.log((1 - alpha_bars) / alpha_bars)
+        self.truth, self.prediction = truth, prediction
+
+    def forward(self, z, t):
+        log_s = np.interp(t.double().numpy(), np.arange(len(self.log_s)), self.log_s)
+        s = torch.from_numpy(np.exp(log_s)).reshape(-1, 1, 1, 1)
+        signal, noise = 1 / (1 + s**2).sqrt(), s / (1 + s**2).sqrt()
+        u_t = z / signal
+        u_hat = 2 * self.truth.denoise((u_t + 1) / 2, s / 2) - 1
+        eps = (u_t - u_hat) / s
+        answer = {"epsilon": eps, "v_prediction": signal * eps - noise * u_hat, "sample": u_hat}[self.prediction]
+        return SimpleNamespace(sample=answer)
+
+
+def gaussian(noise=0.0):
+    i = torch.arange(16, dtype=torch.float64)
+    mean = images(1, 4, 4, seed=3, dtype=torch.float64)
+    return Gaussian(mean, 0.04 * torch.exp(-(i[:, None] - i).abs() / 3) + noise**2 * torch.eye(16))
+
+
+def optimal(prediction, **chain):
+    scheduler = DDPMScheduler(prediction_type=prediction, **chain)
+    prior, truth = DiffusersPrior(network(sample_size=4), scheduler), gaussian()
+    prior.unet = Optimal(truth, scheduler, prediction)
+    return prior.double(), truth
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_denoiser_of_gaussian_data_is_the_posterior_mean(prediction):
+    """At levels of the chain and between them; the table of ln s is float32, of relative error 1e-6 in s here.
+
+    Predicting eps, u_hat = u_t - s eps multiplies that by s, to 160.
+    """
+    prior, truth = optimal(prediction)
+    x = truth.sample(6, seed=5)
+    for sigma in (prior.sigma_min, 0.0123, 0.1, 0.5, 3.21, prior.sigma_max):
+        x_t = x + sigma * images(*x.shape, seed=1, dtype=torch.float64)
+        torch.testing.assert_close(prior.denoise(x_t, sigma), truth.denoise(x_t, sigma), rtol=0, atol=1e-4)
+    levels = torch.tensor([0.006, 0.02, 0.3, 1.0, 9.0, 70.0], dtype=torch.float64).reshape(-1, 1, 1, 1)
+    x_t = x + levels * images(*x.shape, seed=2, dtype=torch.float64)
+    torch.testing.assert_close(prior.denoise(x_t, levels), truth.denoise(x_t, levels), rtol=0, atol=1e-4)
+
+
+def test_levels_are_those_of_the_chain_in_units_of_x():
+    prior = DiffusersPrior(network(), DDPMScheduler())
+    assert prior.sigma_min == pytest.approx(0.5 * math.sqrt(1e-4 / (1 - 1e-4)), rel=1e-6)
+    assert prior.sigma_max == pytest.approx(0.5 / math.sqrt(4.04e-5), rel=1e-2)
+    assert prior.image_shape == (1, 8, 8)
+    for chain in ("cosine", "no signal"):
+        prior = DiffusersPrior(network(), DDPMScheduler(**CHAINS[chain]))
+        assert HIGHEST / 3 < prior.sigma_max <= HIGHEST
+
+
+def test_timesteps_are_those_of_the_chain_and_between_them():
+    prior = DiffusersPrior(network(), DDPMScheduler())
+    s = prior.log_levels.double().exp().reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(prior.timestep(s), torch.arange(1000.0).double(), rtol=0, atol=0.01)
+    between = (s[400] * s[401]).sqrt().reshape(1, 1, 1, 1)
+    assert float(prior.timestep(between)) == pytest.approx(400.5, abs=0.01)
+    beyond = torch.tensor([0.0, 1e-9, 1e9]).reshape(-1, 1, 1, 1)
+    assert prior.timestep(beyond).tolist() == [0, 0, 999]
+    learned = DiffusersPrior(network(time_embedding_type="learned", num_train_timesteps=1000), DDPMScheduler())
+    assert learned.timestep(between).item() in (400, 401)
+    assert learned.denoise(images(1, 1, 8, 8), 0.1).isfinite().all()
+
+
+def test_sizes_that_the_levels_do_not_divide_are_padded():
+    unet = network(sample_size=None)
+    prior = DiffusersPrior(unet, DDPMScheduler())
+    assert prior.image_shape == (1, None, None)
+    x = images(1, 1, 6, 5)
+    assert prior.denoise(x, 0.1).shape == x.shape
+    padded = torch.nn.functional.pad(x, (0, 1, 0, 0), mode="replicate")
+    torch.testing.assert_close(prior.denoise(x, 0.1), prior.denoise(padded, 0.1)[..., :5])
+    assert DiffusersPrior(network(), DDPMScheduler(), (1, None, None)).sized(16, 8).image_shape == (1, 16, 8)
+    with pytest.raises(ValueError, match="images have 1 channels"):
+        DiffusersPrior(network(), DDPMScheduler(), (3, 8, 8))
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_samples_of_gaussian_data_have_its_mean_and_variance(prediction):
+    """400 draws: means within 4 sd / 20, the mean of 16 variances within 4 sqrt(2 / 400) and 3 % for the few steps."""
+    prior, truth = optimal(prediction)
+    prior.unet.weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))  # says where and in which precision to draw
+    x = prior.sample(400, steps=100)
+    assert float((x.mean(0) - truth.mean).abs().max()) < 4 * 0.2 / 20
+    assert float(x.var(0).mean()) == pytest.approx(0.04, rel=4 * math.sqrt(2 / 400) + 0.03)
+
+
+def test_density_of_gaussian_data_is_within_its_stated_error():
+    prior, _ = optimal("v_prediction")
+    prior.spread = 0.2  # the rest, the law of x_T, is below 16 spread^2 / sigma_max^2 = 1e-4
+    noisy = gaussian(noise=prior.sigma_min)
+    x = noisy.sample(4, seed=2)
+    found = prior.flow_log_prob(x, steps=50, probes=8)
+    assert ((found.value - noisy.log_prob(x)).abs() < 5 * found.probe_error + found.step_error + 3e-4).all()
+    assert supports(prior, "flow_log_prob")
+
+
+# ---- folders ----
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pipeline = DDPMPipeline(network(), DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2"))
+    pipeline.save_pretrained(tmp_path / "ddpm")
+    return tmp_path / "ddpm"
+
+
+def flat(folder):
+    """All in one folder, as google/ddpm-cifar10-32 and its like are."""
+    for part in ("unet", "scheduler"):
+        for file in (folder / part).iterdir():
+            file.rename(folder / file.name)
+        (folder / part).rmdir()
+    return folder
+
+
+@pytest.mark.parametrize("layout", [lambda folder: folder, flat], ids=["parts", "flat"])
+def test_restoring_takes_a_folder(folder, layout):
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    prior = genprior.load_prior(layout(folder))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (prior.prediction, prior.image_shape) == ("v_prediction", (1, 8, 8))
+    prior.autocast = None
+    scheduler = DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2")
+    wanted = DiffusersPrior(network(), scheduler)
+    x = images(2, 1, 8, 8)
+    torch.testing.assert_close(prior.denoise(x, 0.3), wanted.denoise(x, 0.3))
+    assert not any(p.requires_grad for p in prior.parameters())
+    options = {"noise": 0.1, "seed": 0, "steps": 3, "progress": False}
+    found = genprior.restore(x[0], "denoise", prior=folder, **options)
+    assert str(found.sampler).startswith("DiffPIR")
+    wanted = genprior.restore(x[0], "denoise", prior=prior, **options)
+    # bfloat16 in the network, where the device is fast in it
+    torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=0.05)
+    assert len(read_card(folder)["sha256"]) == 64
+
+
+def test_restoring_reads_a_folder_again_that_was_saved_again(folder):
+    options = {"prior": str(folder), "noise": 0.1, "seed": 0, "steps": 2, "progress": False}
+    first = genprior.restore(images(1, 8, 8), "denoise", **options).samples
+    unet = network()
+    unet.conv_out.bias.data.add_(1.0)
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(folder)
+    assert (genprior.restore(images(1, 8, 8), "denoise", **options).samples - first).abs().max() > 1e-3
+
+
+def test_restoring_takes_a_pipeline():
+    unet, scheduler = network(), DDIMScheduler()
+    prior = from_diffusers(DDPMPipeline(unet, scheduler))
+    assert prior.unet is unet
+    options = {"noise": 0.1, "seed": 0, "steps": 3, "progress": False}
+    x = images(1, 8, 8)
+    pipeline, given = DDPMPipeline(unet, scheduler), from_diffusers(unet, scheduler)
+    found, wanted = (genprior.restore(x, "denoise", prior=p, **options).samples for p in (pipeline, given))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+
+
+def test_network_alone_wants_its_scheduler(tmp_path):
+    unet = network()
+    unet.save_pretrained(tmp_path / "unet-alone")
+    with pytest.raises(ValueError, match=r"no scheduler_config.json .*from_diffusers\(folder, scheduler="):
+        genprior.restore(images(1, 8, 8), "denoise", prior=tmp_path / "unet-alone", noise=0.1)
+    with pytest.raises(ValueError, match=r"from_diffusers\(unet, scheduler\)"):
+        genprior.restore(images(1, 8, 8), "denoise", prior=unet, noise=0.1)
+    x = images(1, 1, 8, 8)
+    found = from_diffusers(tmp_path / "unet-alone", DDPMScheduler()).denoise(x, 0.1)
+    torch.testing.assert_close(found, from_diffusers(unet, DDPMScheduler()).denoise(x, 0.1))
+
+
+# ---- what is no prior ----
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+BROKEN = {
+    "class-conditional": (
+        lambda f: edit(f / "unet" / "config.json", num_class_embeds=10),
+        (UnsupportedError, "wants a class label"),
+    ),
+    "latent": (
+        lambda f: edit(f / "model_index.json", vqvae=["diffusers", "VQModel"]),
+        (UnsupportedError, r"vqvae \(VQModel\), so it works on latents"),
+    ),
+    "text": (
+        lambda f: edit(f / "model_index.json", text_encoder=["transformers", "CLIPTextModel"]),
+        (UnsupportedError, r"text_encoder \(CLIPTextModel\)"),
+    ),
+    "other network": (
+        lambda f: edit(f / "model_index.json", unet=["diffusers", "UNet2DConditionModel"]),
+        (UnsupportedError, "The network is a UNet2DConditionModel"),
+    ),
+    "other channels": (
+        lambda f: edit(f / "unet" / "config.json", out_channels=3),
+        (UnsupportedError, "1 channels in and 3 out"),
+    ),
+    "fourier": (
+        lambda f: edit(f / "unet" / "config.json", time_embedding_type="fourier"),
+        (UnsupportedError, "told its noise as such"),
+    ),
+    "other scheduler": (
+        lambda f: EDMEulerScheduler().save_pretrained(f / "scheduler"),
+        (UnsupportedError, "EDMEulerScheduler is no chain of betas"),
+    ),
+    "unknown scheduler": (
+        lambda f: edit(f / "scheduler" / "scheduler_config.json", _class_name="MyScheduler"),
+        (ValueError, "'MyScheduler', which diffusers does not have"),
+    ),
+    "prediction": (
+        lambda f: edit(f / "scheduler" / "scheduler_config.json", prediction_type="flow_prediction"),
+        (UnsupportedError, "predicts 'flow_prediction'"),
+    ),
+    "no scheduler": (
+        lambda f: (f / "scheduler" / "scheduler_config.json").unlink(),
+        (ValueError, "no scheduler_config.json"),
+    ),
+    "no configuration": (lambda f: (f / "unet" / "config.json").write_text("{"), (ValueError, "no config.json")),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), (ValueError, "the only weights that are read")),
+    "half the weights": (
+        lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-100]),
+        (ValueError, "damaged or incomplete"),
+    ),
+    "other weights": (
+        lambda f: edit(f / "unet" / "config.json", block_out_channels=[16, 16]),
+        (ValueError, "damaged or incomplete|is incomplete"),
+    ),
+    "weights missing": (
+        lambda f: edit(f / "unet" / "config.json", layers_per_block=2),
+        (ValueError, "damaged or incomplete|is incomplete"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_prior_is_one_clear_error(name, folder):
+    damage, (kind, message) = BROKEN[name]
+    damage(folder)
+    with pytest.raises(kind, match=message):
+        genprior.restore(images(1, 8, 8), "denoise", prior=str(folder), noise=0.1)
+
+
+def test_network_of_text_to_image_is_refused():
+    class Other(UNet2DConditionModel):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self._internal_dict = {"in_channels": 4, "out_channels": 4, "sample_size": 8}
+
+    with pytest.raises(UnsupportedError, match="The network is a Other"):
+        from_diffusers(Other(), DDPMScheduler())
+
+
+def test_missing_diffusers_says_what_to_install(folder, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name.split(".")[0] == "diffusers":
+            raise ImportError("No module named 'diffusers'")
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UnsupportedError, match=r'pip install "genprior\[hub\]"'):
+        genprior.restore(images(1, 8, 8), "denoise", prior=folder, noise=0.1)
+
+
+# ---- the Hub ----
+
+
+@pytest.fixture
+def on_the_hub(folder, tmp_path, monkeypatch):
+    """`snapshot_download` from a folder, as the Hub answers: only what the patterns name. What was asked for."""
+    asked = []
+
+    def snapshot_download(name, *, allow_patterns):
+        there = tmp_path / "cache"
+        for file in folder.rglob("*"):
+            path = file.relative_to(folder)
+            if file.is_file() and any(path.match(p) and len(path.parts) == p.count("/") + 1 for p in allow_patterns):
+                (there / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, there / path)
+                asked.append(path.as_posix())
+        return str(there)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return asked
+
+
+def test_model_of_the_hub_is_a_prior(folder, on_the_hub):
+    prior = genprior.load_prior("someone/ddpm")
+    x = images(1, 1, 8, 8)
+    prior.autocast = None
+    torch.testing.assert_close(prior.denoise(x, 0.1), from_diffusers(folder).denoise(x, 0.1))
+
+
+def test_weights_of_a_model_that_is_no_prior_are_left_on_the_hub(folder, on_the_hub):
+    edit(folder / "model_index.json", vae=["diffusers", "AutoencoderKL"])
+    with pytest.raises(UnsupportedError, match="works on latents"):
+        hub.fetch("someone/stable")
+    assert not any(path.endswith(".safetensors") for path in on_the_hub)
+    assert "model_index.json" in on_the_hub
