@@ -22,9 +22,12 @@ from genprior.operators.deepinv import from_physics, physics_noise
 
 
 def as_noise(noise: Any) -> float | Tensor:
-    """The noise as a float, or for several images as a tensor; `Measurement` checks range and shape."""
+    """The noise as a float, or of each image as a tensor; `Measurement` checks range and shape."""
+    if isinstance(noise, list | tuple):
+        return torch.tensor([as_noise(each) for each in noise]).reshape(-1, 1, 1, 1)
     if isinstance(noise, Tensor | np.ndarray) and noise.ndim:
-        return torch.as_tensor(noise).float()
+        noise = torch.as_tensor(noise).float()
+        return noise.reshape(-1, 1, 1, 1) if noise.ndim == 1 else noise
     if isinstance(noise, bool) or not isinstance(noise, Real | Tensor | np.ndarray):
         raise TypeError(f"noise is a standard deviation in the units of the image, such as 0.02; got {noise!r}.")
     return float(noise)
@@ -32,15 +35,46 @@ def as_noise(noise: Any) -> float | Tensor:
 
 def simulation(op: str, x: Tensor, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
     """The parameters of `op`, masks read or simulated: one for each image, keyed by (seed, image number)."""
+    parameters = _with_kernels(parameters, len(x))
     mask = parameters.get("mask")
     if op != "inpaint" or mask is None:
         return parameters
     if not _is_simulated(mask):
-        return {**parameters, "mask": images.read_mask(mask, tuple(x.shape[-2:]))}
+        return {**parameters, "mask": _one_or_each("mask", images.read_mask(mask, tuple(x.shape[-2:])), len(x))}
     as_integer("seed", seed, 0, math.inf)
     seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(len(x))]
     masks = [for_image(op, tuple(x.shape[1:]), **parameters, seed=s).mask for s in seeds]
     return {"mask": torch.cat(masks)}
+
+
+def _with_kernels(parameters: dict[str, Any], number: int) -> dict[str, Any]:
+    """The parameters, a list of kernels made one tensor: those of different sizes are set amid zeros."""
+    kernel = parameters.get("kernel")
+    if isinstance(kernel, list | tuple):
+        kernel = _stacked([as_tensor("A kernel", each) for each in kernel])
+    if not isinstance(kernel, Tensor | np.ndarray) or kernel.ndim != 3:
+        return parameters
+    return {**parameters, "kernel": _one_or_each("kernel", kernel, number)}
+
+
+def _stacked(kernels: list[Tensor]) -> Tensor:
+    """Kernels (kh, kw) as one (B, kh, kw), their origins (kh // 2, kw // 2) in one place."""
+    if not kernels or any(kernel.ndim != 2 for kernel in kernels):
+        shapes = ", ".join(str(tuple(kernel.shape)) for kernel in kernels)
+        raise ValueError(f"A list of kernels has one (kh, kw) for each image; got {shapes or 'none'}.")
+    H, W = (max(kernel.shape[axis] for kernel in kernels) for axis in (0, 1))
+    stacked = torch.zeros(len(kernels), H, W, dtype=torch.promote_types(kernels[0].dtype, torch.float32))
+    for place, kernel in zip(stacked, kernels):
+        h, w = kernel.shape
+        top, left = H // 2 - h // 2, W // 2 - w // 2
+        place[top : top + h, left : left + w] = kernel
+    return stacked
+
+
+def _one_or_each(what: str, values: Any, number: int) -> Any:
+    if len(values) not in (1, number):
+        raise ValueError(f"There are {len(values)} {what}s for {number} images; give one for all, or one for each.")
+    return values
 
 
 def _is_simulated(mask: Any) -> bool:
@@ -133,7 +167,7 @@ def _measure_picture(
             picture = replace(picture, alpha=torch.where(holes, 1.0, picture.alpha))
     if op == "colorize" and y.shape[1] == 3 and bool((y == y[:, :1]).all()):
         y = y[:, :1]
-    operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
+    operator = for_measurement(op, tuple(y.shape[1:]), **_with_kernels(parameters, len(y)))
     if noise is None:
         # Where nothing was measured there is no noise to estimate.
         noise = 0.0 if holes is not None and holes.all() else noise_level(y, holes)
@@ -148,9 +182,7 @@ def _holes(picture: images.Picture, parameters: dict[str, Any]) -> Tensor:
         raise ValueError(f"mask={mask!r} is no file; names simulate holes, with `degrade`. Give the mask itself.")
     if mask is not None:
         mask = images.read_mask(mask, tuple(picture.x.shape[-2:])).to(holes.device)
-        if len(mask) not in (1, len(holes)):
-            raise ValueError(f"There are {len(mask)} masks for {len(holes)} images; give one for all, or one for each.")
-        return holes | mask
+        return holes | _one_or_each("mask", mask, len(holes))
     if picture.alpha is not None:
         holes = holes | (picture.alpha == 0)
     if not holes.any():

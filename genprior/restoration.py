@@ -5,31 +5,33 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import io
 import math
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from genprior import images
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
-from genprior.memory import rows_at_once
+from genprior.memory import rows_at_once, tile_side
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer
 from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import Channelwise
 from genprior.operators.inpaint import Inpaint
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.denoiser import from_denoiser
+from genprior.priors.diffusers import from_diffusers
 from genprior.priors.store import find_prior, load_prior
+from genprior.priors.tiled import Tiled
+from genprior.result import Restoration
 from genprior.samplers import find_sampler
 from genprior.samplers.base import Sampler
 
@@ -73,13 +75,14 @@ def degrade(
 def restore(
     img: Any,
     op: Any = "inpaint",
-    prior: str | Path | Prior = "ddpm",
+    prior: str | Path | Prior | Callable[[Tensor, float], Tensor] = "ddpm",
     *,
     sampler: str | Sampler = "auto",
     n: int = 1,
     noise: float | None = None,
     label: int | None = None,
     steps: int | None = None,
+    tile: int | None = None,
     seed: int | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -94,15 +97,21 @@ def restore(
             alpha 0 mark holes too), "super-resolution" (`scale`, `antialias`), "gaussian-deblur" (`width`, `boundary`),
             "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise"; or
             an operator or deepinv physics, which take `img` as it is, in their measurement shape, batch axis optional.
+            For several images, `mask` and `kernel` may be lists with one for each; kernels may differ in size.
             A physics that does not say the size of its images takes `image_shape=(C, H, W)`, by default that of y.
-        prior: name ("ddpm-photo"), folder of a trained prior, a prior, or a family ("ddpm", "vae", "nf", "gan",
-            "gaussian"): its bundled prior of images of just this shape if there is one, as for digits of 28 x 28, else
-            the one of photographs of any size.
+        prior: name ("ddpm-photo"), folder of a trained prior or of a diffusers model, a prior, or a family ("ddpm",
+            "vae", "nf", "gan", "gaussian"): its bundled prior of images of just this shape if there is one, as for
+            digits of 28 x 28, else the one of photographs of any size. Or a denoiser, any function of (x_t, sigma) or
+            one of deepinv, of the image's channels and for noise up to 50 / 255; see `from_denoiser` for others.
         sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`.
         n: how many samples of each image.
-        noise: standard deviation of the measurement's noise in the units of x, [0, 1]; None to estimate it.
+        noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list of those of several
+            images; None to estimate it.
         label: class of the image, which makes of the prior p(x | label), see `Prior.given`; None for any.
         steps: of the sampler; None for its own.
+        tile: side in pixels of the tiles in which the network sees a larger image, for less memory; see `priors.Tiled`.
+            None takes tiles where the image is beyond the device's memory (on the CPU, 1024 x 1024) and they make no
+            difference, as with our own networks.
         seed: keys all randomness; None for a fresh one, which the result names. Sample k of image i depends on
             (seed, i, k) only, to the rounding of the network (bfloat16 where the device is fast in it).
         device: "auto", "cpu", "cuda", …; auto takes the best there is, or where a given prior lies.
@@ -120,13 +129,15 @@ def restore(
     seed = secrets.randbits(32) if seed is None else seed
     noise = stated_noise(img, op, noise)
     measurement, give = measure(img, op, noise, operator_parameters)
+    name = str(prior) if isinstance(prior, str | Path) else None
     prior = as_prior(prior, device, measurement.operator.image_shape)
-    prior = prior if label is None else prior.given(label)
-    task, back = _fit_channels(measurement, prior)
-    sampler = find_sampler(sampler, prior, steps)
+    target = prior if label is None else prior.given(label)
+    task, back = _fit_channels(measurement, target)
+    sampler = find_sampler(sampler, target, steps)
 
     began = time.perf_counter()
-    samples, diagnostics = _draw(prior, task, sampler, n, seed, progress)
+    target = _in_tiles(target, tile, sampler, task.operator.image_shape)
+    samples, diagnostics = _draw_or_halve(target, task, sampler, n, seed, progress)
     samples = _keep_known(back(samples), measurement)
     seconds = time.perf_counter() - began
 
@@ -134,6 +145,9 @@ def restore(
         samples=samples if len(measurement.y) > 1 else samples[0],
         measurement=measurement,
         sampler=sampler,
+        prior=prior,
+        prior_name=name,
+        label=label,
         noise_was_estimated=noise is None,
         seed=seed,
         network_evaluations=sampler.cost(task, n),
@@ -141,114 +155,6 @@ def restore(
         seconds=seconds,
         _give=give,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Restoration:
-    """Draws from p(x | y), float32 on the CPU, never clipped; `image` is what to look at.
-
-    Attributes:
-        samples: (n, C, H, W); (B, n, C, H, W) for B > 1 images.
-        measurement: y, its operator and noise, as used.
-        sampler: with its parameters, as used.
-        noise_was_estimated: whether `measurement.noise` was estimated from y.
-        seed: gives the same result again.
-        network_evaluations: forward and backward passes of the network for each sample.
-        diagnostics: what the sampler can tell about how well it went, such as the acceptance rate of a Markov chain:
-            name -> one number per sample, (n,); (B, n) for B > 1 images.
-        seconds: spent drawing all samples.
-    """
-
-    samples: Tensor
-    measurement: Measurement
-    sampler: Sampler
-    noise_was_estimated: bool
-    seed: int
-    network_evaluations: int
-    diagnostics: dict[str, Tensor]
-    seconds: float
-    _give: Callable[[Tensor], Any] = field(repr=False)
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of the samples, the estimate of least squared error: (C, H, W), B first for several images."""
-        return self.samples.mean(dim=-4)
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation of the samples, pixel by pixel, shaped like the mean; 0 for n = 1."""
-        return self.samples.std(dim=-4, correction=min(1, self.samples.shape[-4] - 1))
-
-    @property
-    def image(self) -> Any:
-        """The mean (for n = 1 the sample), clipped to [0, 1], in the kind and layout of the measurement given."""
-        return self._give(self._batch(self.mean).clamp(0, 1))
-
-    def __array__(self, dtype=None, copy=None):
-        """`image` as an array, in its layout; the items of a list are stacked."""
-        array = _as_array(self.image)
-        return array if dtype is None else array.astype(dtype)
-
-    def _repr_png_(self) -> bytes | None:
-        if self.mean.shape[-3] not in (1, 3):
-            return None
-        buffer = io.BytesIO()
-        images.to_pil(images.grid(self._batch(self.mean))).save(buffer, "PNG")
-        return buffer.getvalue()
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
-        """Write `image` to a file; several images to a folder, as 0.png, 1.png, …
-
-        Raises:
-            FileExistsError: something is there, and `overwrite` is False; nothing is written.
-        """
-        path = Path(path)
-        image, means = self.image, self._batch(self.mean)
-        given = image if isinstance(image, list) else [image] * len(means)
-        targets = [path] if len(means) == 1 else [path / f"{i}.png" for i in range(len(means))]
-        outputs = {target: _to_write(*each, target) for *each, target in zip(given, means, targets)}
-        there = [str(p) for p in outputs if p.exists()]
-        if there and not overwrite:
-            raise FileExistsError(f"{', '.join(there)} exists; choose another path or pass overwrite=True.")
-        for target, image in outputs.items():
-            images.save(image, target)
-        return list(outputs)
-
-    def plot(self, samples: int = 3):
-        """A matplotlib figure, a row per image: measurement, some samples, mean, standard deviation."""
-        import matplotlib.pyplot as plt
-
-        rows = self._batch(self.samples) if self.samples.dim() == 5 else self.samples[None]
-        shown = min(samples, rows.shape[1])
-        figure, axes = plt.subplots(
-            len(rows), shown + 3, figsize=(2.4 * (shown + 3), 2.6 * len(rows)), squeeze=False, layout="constrained"
-        )
-        for row, draws, y in zip(axes, rows, self.measurement.y):
-            deviation = draws.std(dim=0, correction=min(1, len(draws) - 1)).mean(0)
-            # What is no picture is shown as its channels, one below the other.
-            y = y if len(y) in (1, 3) else y.flatten(0, 1)[None]
-            panels = {"measurement": y, **{f"sample {k}": draws[k] for k in range(shown)}, "mean": draws.mean(0)}
-            for axis, (title, panel) in zip(row, panels.items()):
-                axis.set_title(title)
-                axis.imshow(panel.clamp(0, 1).movedim(0, -1).squeeze(-1).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
-            row[-1].set_title("standard deviation")
-            figure.colorbar(row[-1].imshow(deviation.numpy(), cmap="magma", vmin=0), ax=row[-1], shrink=0.8)
-            for axis in row:
-                axis.set_axis_off()
-        return figure
-
-    def __str__(self) -> str:
-        noise = torch.as_tensor(self.measurement.noise).flatten().tolist()
-        level = ", ".join(f"{level:.4g}" for level in sorted(set(noise)))
-        told = "".join(f"; {name} {float(figures.mean()):.3g}" for name, figures in self.diagnostics.items())
-        return (
-            f"{tuple(self.samples.shape)} samples by {self.sampler}; noise {level}"
-            f"{' (estimated)' if self.noise_was_estimated else ''}; seed {self.seed}; "
-            f"{self.network_evaluations} network evaluations a sample; {self.seconds:.1f} s{told}"
-        )
-
-    def _batch(self, x: Tensor) -> Tensor:
-        return x if len(self.measurement.y) > 1 else x[None]
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -265,15 +171,25 @@ def pick_device(device: str | torch.device) -> torch.device:
         raise ValueError(f'device={device!r} cannot be used here ({error}); "auto" takes the best there is.') from None
 
 
-def as_prior(prior: str | Path | Prior, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
+def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
     """The prior that `restore` takes for that argument, on that device."""
     if isinstance(prior, Prior):
         return prior if device == "auto" else prior.to(pick_device(device))
     if not isinstance(prior, str | Path):
-        raise TypeError(f"prior is a name, a folder or a Prior, not {images.kind_of(prior)}.")
+        return as_prior(_foreign(prior, image_shape[0]), device, image_shape)
     folder = find_prior(prior, image_shape).resolve()
-    # A folder that is trained again is replaced as a whole.
-    return _loaded(folder, folder.stat().st_mtime_ns, pick_device(device))
+    # A folder that is trained again is replaced as a whole; diffusers writes into the one that is there.
+    written = max(path.stat().st_mtime_ns for path in (folder, *folder.glob("unet/*")))
+    return _loaded(folder, written, pick_device(device))
+
+
+def _foreign(given: Any, channels: int) -> Prior:
+    """The prior of a pipeline of diffusers, or of a denoiser of images of so many channels."""
+    if type(given).__module__.startswith("diffusers."):
+        return from_diffusers(given)
+    if callable(given) and not isinstance(given, type):
+        return from_denoiser(given, (channels, None, None))
+    raise TypeError(f"prior is a name, a folder, a Prior or a denoiser, not {images.kind_of(given)}.")
 
 
 @functools.lru_cache(maxsize=2)
@@ -297,6 +213,55 @@ def _fit_channels(measurement: Measurement, prior: Prior) -> tuple[Measurement, 
     return colour, lambda x: x.mean(dim=-3, keepdim=True)
 
 
+def _in_tiles(prior: Prior, tile: int | None, sampler: Sampler, image_shape: tuple[int, int, int]) -> Prior:
+    """The prior that denoises in tiles of that side; for None, of the largest that fits, if the image is larger."""
+    if tile is not None:
+        tile = as_integer("tile, the side of the tiles in pixels,", tile, 1, math.inf)
+        if sampler.needs != "denoise":
+            raise UnsupportedError(
+                f"{type(sampler).__name__} does not denoise, so that nothing is there to tile: leave tile={tile} out."
+            )
+        return Tiled(prior.prior if isinstance(prior, Tiled) else prior, tile)
+    largest = tile_side(state_of(prior).device)
+    small = image_shape[1] * image_shape[2] <= largest**2
+    return prior if small or isinstance(prior, Tiled) or not _is_local(prior, sampler) else Tiled(prior, largest)
+
+
+def _is_local(prior: Prior, sampler: Sampler) -> bool:
+    """Whether tiles make no difference."""
+    return sampler.needs == "denoise" and prior.reach is not None and None in prior.image_shape[1:]
+
+
+def _draw_or_halve(
+    prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`_draw`, once again with half the tile where the memory of a GPU did not suffice."""
+    try:
+        return _draw(prior, measurement, sampler, n, seed, progress)
+    except torch.OutOfMemoryError:
+        prior = _halved(prior, sampler, measurement.operator.image_shape)
+        if prior is None:
+            raise
+        warnings.warn(
+            f"The device ran out of memory. Once more, with tiles of {prior.tile} x {prior.tile}: give tile="
+            f"{prior.tile} to have them at once.",
+            stacklevel=3,
+        )
+    torch.cuda.empty_cache()  # out here, where nothing holds on to what the first attempt had made
+    return _draw(prior, measurement, sampler, n, seed, progress)
+
+
+def _halved(prior: Prior, sampler: Sampler, image_shape: tuple[int, int, int]) -> Tiled | None:
+    """The prior with half the tile, of an image that is denoised whole half the image; None if that cannot be."""
+    longest = max(image_shape[1:])
+    try:
+        if isinstance(prior, Tiled):
+            return Tiled(prior.prior, min(prior.tile, longest) // 2, prior.overlap)
+        return Tiled(prior, longest // 2) if _is_local(prior, sampler) else None
+    except ValueError:
+        return None
+
+
 def _draw(
     prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -309,7 +274,8 @@ def _draw(
     chunks = torch.arange(len(image)).split(at_once)
     draws, told = [], []
     prior = prior.sized(*A.image_shape[1:])
-    total = len(measurement.y) * sampler.chains(n) * sampler.calls
+    tiles = prior.tiles(*A.image_shape[1:]) if isinstance(prior, Tiled) else 1
+    total = len(measurement.y) * sampler.chains(n) * sampler.calls * tiles
     with torch.no_grad(), _watched(prior, sampler.needs, total, progress) as prior:
         for rows in chunks:
             part = measurement.select(image[rows])
@@ -339,7 +305,7 @@ def _keep_known(samples: Tensor, measurement: Measurement) -> Tensor:
 
 @contextlib.contextmanager
 def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Prior]:
-    """The prior, with a bar that moves with every call of `method`."""
+    """The prior, with a bar that moves with every call of `method`, and with every tile."""
     with tqdm(total=total, desc="restore", disable=None if shown and total else True, leave=False) as bar:
 
         def call(*arguments: Any) -> Any:
@@ -348,7 +314,10 @@ def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Pri
             return result
 
         watched = copy.copy(prior)  # shares its networks; the user's prior is left alone
-        setattr(watched, method, call)
+        if isinstance(prior, Tiled):
+            watched.watch = bar.update
+        else:
+            setattr(watched, method, call)
         yield watched
 
 
@@ -360,16 +329,3 @@ def state_of(prior: Prior) -> Tensor:
 
 def _to(noise: float | Tensor, device: torch.device) -> float | Tensor:
     return noise.to(device) if isinstance(noise, Tensor) else noise
-
-
-def _as_array(image: Any) -> np.ndarray:
-    if isinstance(image, list):
-        return np.stack([_as_array(item) for item in image])
-    return image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-
-
-def _to_write(image: Any, mean: Tensor, path: Path) -> Tensor | Image.Image:
-    """The mean, or for what has more than 8 bits of it, alpha or a colour profile, the PIL image that has them."""
-    if isinstance(image, np.ndarray) and image.dtype == np.uint16 and image.ndim == 2:
-        return Image.fromarray(image) if path.suffix.lower() in (".png", ".tif", ".tiff") else mean
-    return image if isinstance(image, Image.Image) else mean

@@ -392,6 +392,7 @@ SMALL = {
         (gan, "GAN", {"widths": (4, 4), "hidden": 8, "latent": 3}),
         (gan_nets, "Discriminator", {"widths": (4, 4), "hidden": 8}),
     ],
+    "flow-gan": [],  # of the flow of an nf and the discriminator of a gan
 }
 # Which prior comes of a folder of photographs and of an .npz file, and which sampler takes it.
 TRAINED = {
@@ -402,6 +403,7 @@ TRAINED = {
     ("nf", "folder"): ("nf-patch", "MAP"),
     ("nf", "npz"): ("nf", "FisherHMC"),
     ("gan", "npz"): ("gan", "FisherHMC"),
+    ("flow-gan", "npz"): ("nf", "FisherHMC"),
 }
 
 

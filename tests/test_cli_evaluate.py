@@ -155,7 +155,7 @@ def test_two_processes_give_what_one_gives(prior, photos, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", port]
-    command = [*launch, "-m", "genprior.cli", "evaluate", photos, *options, "-o", tmp_path / "two"]
+    command = [*launch, "-m", "genprior", "evaluate", photos, *options, "-o", tmp_path / "two"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200, env=environment)
     assert run.returncode == 0, run.stderr

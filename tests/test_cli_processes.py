@@ -30,7 +30,7 @@ def restore(photos, out, processes):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", f"--master_port={port}", "-m"]
-    command = [sys.executable, "-m", *(launcher if processes > 1 else []), "genprior.cli", "restore", photos]
+    command = [sys.executable, "-m", *(launcher if processes > 1 else []), "genprior", "restore", photos]
     command += ["--op", "denoise", "--noise", "0.1", "--sampler", "diffpir", "--steps", "2", "-n", "2", "-o", out]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(list(map(str, command)), env=environment, timeout=200, capture_output=True, text=True)

@@ -10,7 +10,7 @@ import pytest
 import genprior
 
 PACKAGE = Path(genprior.__file__).parent
-HEAVY = {"deepinv", "torchvision", "kornia", "accelerate", "matplotlib", "skimage"}
+HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate", "matplotlib", "skimage"}
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
     ["registry", "linalg", "memory", "noise", "images", "estimate", "bits", "nets"],
@@ -18,9 +18,11 @@ LAYERS = [
     ["priors"],
     ["operators"],
     ["samplers"],
-    ["measuring"],
+    ["measuring", "record"],
+    ["result"],
     ["restoration", "training", "evaluation", "divergences", "marginal"],
-    ["cli"],
+    ["demo"],
+    ["cli", "__main__"],
 ]
 # Of what stands above them, these may import only some.
 NARROWER = {

@@ -1,14 +1,14 @@
-"""The command line: genprior restore | degrade | sample | train | evaluate | evaluate truth | priors."""
+"""The command line: genprior restore | degrade | sample | train | evaluate | evaluate truth | priors | demo | …"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from genprior.cli import degrade, evaluate, priors, restore, sample, train, truth
+from genprior.cli import completion, degrade, demo, evaluate, info, priors, restore, sample, train, truth
 from genprior.cli.common import expected_errors
 
-COMMANDS = (restore, degrade, sample, train, evaluate, truth, priors)
+COMMANDS = (restore, degrade, sample, train, evaluate, truth, priors, info, completion, demo)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import zlib
 from collections.abc import Callable
@@ -48,7 +49,10 @@ def each(options: argparse.Namespace, run: Callable[[Path, Path], None], ranks: 
             run(path, target)
         # RuntimeError: torch is out of memory, which the next file may not need
         except (*expected_errors(), RuntimeError, MemoryError) as error:
-            print(f"genprior: {path}: {str(error) or type(error).__name__}", file=sys.stderr)
+            told = str(error) or type(error).__name__
+            print(f"genprior: {path}: {told}", file=sys.stderr)
+            if getattr(options, "json", False):
+                print(json.dumps({"input": str(path), "error": told}), flush=True)
             failures += 1
     if failures and len(pairs) > 1:
         print(f"genprior: {failures} of {len(pairs)} failed", file=sys.stderr)
@@ -60,7 +64,7 @@ def _targets(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
     """Where each image goes: OUT itself for one file and an OUT with an image's suffix, else OUT/…/NAME.png."""
     from genprior.images import IMAGE_SUFFIXES, list_images
 
-    if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy"):
+    if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy", ".npz"):
         return [(inputs[0], out)]
     if out.is_file():
         raise ValueError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add(commands) -> None:
     """`genprior priors`."""
     priors = commands.add_parser("priors", help="list the priors that come with the package, or show a card")
-    priors.add_argument("prior", nargs="?", help="name, family or folder, to show its card")
+    priors.add_argument("prior", nargs="?", help="name, family, folder or owner/name, to show its whole card as JSON")
     priors.set_defaults(run=run)
 
 
@@ -20,7 +21,14 @@ def run(options: argparse.Namespace) -> int:
     if options.prior:
         print(json.dumps(read_card(find_prior(options.prior)), indent=2, ensure_ascii=False))
         return 0
-    for name in bundled():
-        card = read_card(BUNDLED / name)
-        print(f"{name:16} {card.get('summary', '')} Licence: {card.get('licence', 'unknown')}")
+    print("\n".join(_told(name, read_card(BUNDLED / name)) for name in bundled()))
     return 0
+
+
+def _told(name: str, card: dict[str, Any]) -> str:
+    """What to choose a prior by; what a card does not say is left out."""
+    metrics = "; ".join(f"{figure}, {value}" for figure, value in card.get("metrics", {}).items())
+    lines = {"data": card.get("data"), "licence": card.get("licence", "unknown"), "steps": card.get("steps")}
+    lines["metrics"] = metrics
+    told = (f"  {key:8} {value}" for key, value in lines.items() if value)
+    return "\n".join([f"{name}: {card.get('summary', '')}", *told])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from genprior.cli.common import (
     add_images,
@@ -15,6 +17,11 @@ from genprior.cli.common import (
     save_array,
     seed_of,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    import genprior
 
 
 def add(commands) -> None:
@@ -33,15 +40,27 @@ def add(commands) -> None:
         "--n",
         type=int,
         default=1,
-        help="samples of each image; their mean is written; torchrun leaves only -n to us (default: 1)",
+        help="samples of each image; their mean is written, or by --out NAME.npz all; torchrun leaves only -n to us "
+        "(default: 1)",
     )
     restore.add_argument("--samples", action="store_true", help="write every sample too, as NAME_sample-K.png")
     restore.add_argument(
         "--std", action="store_true", help="write the standard deviation too, its maximum white, as NAME_std.png"
     )
+    restore.add_argument(
+        "--concat",
+        action="store_true",
+        help="write the measurement and the result side by side too, as NAME_concat.png",
+    )
+    restore.add_argument(
+        "--json", action="store_true", help="print one JSON object per file in place of text: what was written, and how"
+    )
     restore.add_argument("--noise", type=float, help="standard deviation of the noise on [0, 1]; estimated if left out")
     restore.add_argument("--label", type=int, help="class of the images, for priors that have classes")
     restore.add_argument("--steps", type=int, help="steps of the sampler")
+    restore.add_argument(
+        "--tile", type=int, help="side in pixels of the tiles in which a large image is denoised (default: by memory)"
+    )
     restore.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
     restore.set_defaults(run=run)
 
@@ -60,7 +79,9 @@ def run(options: argparse.Namespace) -> int:
     def one(path: Path, target: Path) -> None:
         extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(options.n if options.samples else 0)]
         deviation = [target.with_name(f"{target.stem}_std.png")] if options.std else []
-        refuse_existing([target, *extra, *deviation], options.overwrite)
+        beside = [target.with_name(f"{target.stem}_concat.png")] if options.concat else []
+        outputs = [target, *extra, *deviation, *beside]
+        refuse_existing(outputs, options.overwrite)
         result = genprior.restore(
             load(path),
             options.op,
@@ -70,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
             noise=options.noise,
             label=options.label,
             steps=options.steps,
+            tile=options.tile,
             seed=seed_of(options, path),
             device=device,
             progress=ranks.is_main_process,
@@ -79,10 +101,41 @@ def run(options: argparse.Namespace) -> int:
             save_array(result.mean, target)
         else:
             result.save(target, overwrite=options.overwrite)
-        print(f"{path} -> {target}: {result}")
         for file, sample in zip(extra, result.samples):
             images.save(sample, file)
         for file in deviation:
             images.save(result.std / result.std.max().clamp_min(1e-12), file)
+        for file in beside:
+            images.save(_side_by_side(result), file)
+        print(json.dumps(_described(path, outputs, result)) if options.json else f"{path} -> {target}: {result}")
 
     return each(options, one, ranks)
+
+
+def _side_by_side(result: genprior.Restoration) -> Tensor:
+    """The measurement, its pixels repeated to the size of the result, and the result: (C, H, W')."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from genprior import images
+
+    y = interpolate(result.measurement.y.float().cpu(), result.mean.shape[-2:], mode="nearest-exact")
+    return images.grid(torch.cat([y.expand(-1, len(result.mean), -1, -1), result.mean[None]]), columns=2)
+
+
+def _described(path: Path, outputs: list[Path], result: genprior.Restoration) -> dict[str, Any]:
+    """What `--json` prints."""
+    from genprior.record import of_sampler
+
+    return {
+        "input": str(path),
+        "outputs": [str(output) for output in outputs],
+        "seconds": round(result.seconds, 3),
+        "n": len(result.samples),
+        "seed": result.seed,
+        "noise": float(result.measurement.noise),
+        "noise_was_estimated": result.noise_was_estimated,
+        "sampler": of_sampler(result.sampler),
+        "prior": result.prior_name,
+        "evaluations": result.network_evaluations,
+    }

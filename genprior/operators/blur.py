@@ -7,6 +7,7 @@ into a grid of zeros. With either boundary A = C k^ and A A^T = C |k^|^2 C^T, ea
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from genprior.operators.base import SVD, Constant, LinearOperator, Shape, as_int
 BOUNDARIES = ("valid", "circular")
 LARGEST = 61
 WIDEST = 10
+# Pixels from which on the channels of images are filtered one after the other.
+LARGE = 2**20
 
 
 class Blur(LinearOperator):
@@ -57,7 +60,10 @@ class Blur(LinearOperator):
         self.batch, kh, kw = self.kernel.shape
         C, H, W = self.image_shape
         if kh > H or kw > W:
-            raise ValueError(f"The kernel, {kh} x {kw}, is larger than the image, {H} x {W}.")
+            raise ValueError(
+                f"The kernel, {kh} x {kw}, is larger than the image, {H} x {W}; give a smaller kernel or a larger "
+                'image, or to restore, boundary="valid", which takes any.'
+            )
         if boundary == "circular":
             self.measurement_shape = self.image_shape
             self._grid = (H, W)
@@ -85,12 +91,12 @@ class Blur(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         transfer, _, _ = self._transfer.like(x)
-        return self.frame(self._filter(transfer, x))
+        return _by_planes(lambda x: self.frame(self._filter(transfer, x)), x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         transfer, _, _ = self._transfer.like(y)
         _, H, W = self.image_shape
-        return self._filter(transfer.conj(), self._embed(y))[..., :H, :W]
+        return _by_planes(lambda y: self._filter(transfer.conj(), self._embed(y))[..., :H, :W], y)
 
     def _pinv(self, y: Tensor) -> Tensor:
         if self.boundary == "valid":
@@ -104,11 +110,14 @@ class Blur(LinearOperator):
         if self.boundary == "circular":
             return self._filter(inverse, v)
 
+        def framed(gain, u):
+            return _by_planes(lambda u: self.frame(self._filter(gain, self._embed(u))), u)
+
         def normal(u):
-            return self.frame(self._filter(power, self._embed(u))) + c * u
+            return framed(power, u) + c * u
 
         def precondition(u):
-            return self.frame(self._filter(inverse, self._embed(u)))
+            return framed(inverse, u)
 
         return cg(normal, v, iterations=self._enough(c), preconditioner=precondition)
 
@@ -147,7 +156,7 @@ class Blur(LinearOperator):
         return Blur(kernel, self.image_shape, self.boundary, self.iterations)
 
     def _make_transfer(self) -> tuple[Tensor, Tensor, Tensor]:
-        transfer = _hermitian_fft2(self.kernel, self._grid)[..., : self._grid[1] // 2 + 1]
+        transfer = torch.fft.rfft2(_placed(self.kernel, self._grid))
         power = transfer.abs() ** 2
         return transfer, power, 1e-12 * power.amax(dim=(-2, -1), keepdim=True)
 
@@ -160,7 +169,7 @@ class Blur(LinearOperator):
         return modulus, phase[..., : self._grid[1] // 2 + 1]
 
     def _filter(self, transfer: Tensor, x: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(x, s=self._grid) * transfer, s=self._grid)
+        return torch.fft.irfft2(torch.fft.rfft2(x, s=self._grid).mul_(transfer), s=self._grid)
 
     def _embed(self, y: Tensor) -> Tensor:
         if self.boundary == "circular":
@@ -256,12 +265,29 @@ def _as_kernel(kernel: Tensor | np.ndarray) -> Tensor:
     return kernel
 
 
-def _hermitian_fft2(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
-    """k^ on the grid, (B, 1, *grid), its origin at pixel (kh // 2, kw // 2); k^(-f) = conj k^(f) to the last bit."""
+def _by_planes(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """f(x), of large images channel by channel: the work space of their FFTs is that much smaller."""
+    if x[:, 0].numel() < LARGE:
+        return f(x)
+    result = None
+    for channel in range(x.shape[1]):
+        plane = f(x[:, channel, None])
+        result = plane.new_empty(len(x), x.shape[1], *plane.shape[2:]) if result is None else result
+        result[:, channel, None] = plane
+    return result
+
+
+def _placed(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
+    """k on the grid, (B, 1, *grid), its pixel (kh // 2, kw // 2) at the origin, periodic; float64."""
     _, kh, kw = kernel.shape
     placed = kernel.new_zeros((len(kernel), 1, *grid), dtype=torch.float64)
     placed[..., :kh, :kw] = kernel[:, None]
-    F = torch.fft.fft2(placed.roll((-(kh // 2), -(kw // 2)), dims=(-2, -1)))
+    return placed.roll((-(kh // 2), -(kw // 2)), dims=(-2, -1))
+
+
+def _hermitian_fft2(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
+    """k^ on the grid, (B, 1, *grid); k^(-f) = conj k^(f) to the last bit."""
+    F = torch.fft.fft2(_placed(kernel, grid))
     mirrored = F.flip(-2, -1).roll((1, 1), dims=(-2, -1))
     return (F + mirrored.conj()) / 2
 

@@ -12,7 +12,7 @@ WEIGHTS = (0.299, 0.587, 0.114)
 
 
 class Colorize(LinearOperator):
-    """y = 0.299 r + 0.587 g + 0.114 b = w . x at each pixel, (3, H, W) -> (1, H, W); A A^T = |w|^2 I.
+    """y = 0.299 r + 0.587 g + 0.114 b = <w, x> at each pixel, (3, H, W) -> (1, H, W); A A^T = |w|^2 I.
 
     Arguments:
         image_shape: (3, H, W).

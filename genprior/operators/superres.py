@@ -49,8 +49,8 @@ class SuperResolution(LinearOperator):
         self.measurement_shape = (C, h, w)
         self._maps = Constant(lambda: (reduction(H, scale), reduction(W, scale)))
         self._factors = Constant(lambda: tuple(f for R in self._maps.value for f in _decompose(R)))
-        self._eigenvalues = Constant(lambda: (torch.outer(self._factors.value[1], self._factors.value[4]) ** 2,))
-        self._inverses = Constant(lambda: tuple(torch.linalg.pinv(R) for R in self._maps.value))
+        self._bases = Constant(lambda: tuple(f for R in self._maps.value for f in torch.linalg.eigh(R @ R.mT)))
+        self._inverses = Constant(lambda: tuple(map(_right_inverse, self._maps.value)))
 
     @classmethod
     def for_measurement(cls, scale: int, measurement_shape: Shape, antialias: str = "bicubic") -> SuperResolution:
@@ -72,9 +72,9 @@ class SuperResolution(LinearOperator):
         return P_h @ y @ P_w.mT
 
     def _solve(self, v: Tensor, c: float | Tensor) -> Tensor:
-        U_h, _, _, U_w, _, _ = self._factors.like(v)
-        (eigenvalues,) = self._eigenvalues.like(v)
-        return U_h @ (U_h.mT @ v @ U_w / (eigenvalues + c)) @ U_w.mT
+        # of (h, h) and (w, w): for large images less work than the SVD
+        eigenvalues_h, U_h, eigenvalues_w, U_w = self._bases.like(v)
+        return U_h @ (U_h.mT @ v @ U_w / (torch.outer(eigenvalues_h, eigenvalues_w) + c)) @ U_w.mT
 
     def svd(self) -> SVD:
         """The SVD of a Kronecker product is that of its factors; V is square, s is 0 beyond the first (h, w)."""
@@ -135,6 +135,11 @@ REDUCTIONS: dict[str, Callable[[int, int], Tensor]] = {"bicubic": _bicubic, "gau
 def _columns(n: int) -> Tensor:
     """The n unit vectors as n images of n x 1."""
     return torch.eye(n, dtype=torch.float64).reshape(n, 1, n, 1)
+
+
+def _right_inverse(R: Tensor) -> Tensor:
+    """R^+ = R^T (R R^T)^-1: the rows of R are independent."""
+    return torch.linalg.solve(R @ R.mT, R).mT
 
 
 def _decompose(R: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -109,9 +109,12 @@ class Sampler(ABC):
                 "infinite beyond some values of x. Choose another sampler or prior."
             )
         if any(a is not None and a != b for a, b in zip(prior.image_shape, shape)):
+            last = prior.image_shape[0] == shape[-1]
             raise ValueError(
                 f"The operator acts on images of shape {tuple(shape)}, the prior is one of {prior.image_shape} "
                 "(None: any). Resize or convert the image, or choose another prior."
+                + " If its channels come last, put them first: x.movedim(-1, -3)."
+                * last
             )
         if self.needs == "denoise":
             least, given = prior.sigma_min / 5, measurement.noise

@@ -193,7 +193,7 @@ def test_compiled_networks_keep_the_names_of_their_weights(npz, tmp_path, monkey
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_to_the_whole_group_saves_and_ends_with_130(npz, tmp_path, number):
     """As a terminal's Ctrl-C does, which reaches the processes that load data too."""
-    command = [sys.executable, "-m", "genprior.cli", "train", "vae", "--data", npz, "--out", tmp_path / "run"]
+    command = [sys.executable, "-m", "genprior", "train", "vae", "--data", npz, "--out", tmp_path / "run"]
     command += ["--steps", 100000, "--batch", 4, "--log-every", 1, "--workers", 1]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(

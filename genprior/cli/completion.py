@@ -1,0 +1,124 @@
+"""genprior completion: what a shell needs to complete commands, options and their values."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+USAGE = {
+    "bash": 'eval "$(genprior completion bash)"',
+    "zsh": 'eval "$(genprior completion zsh)"',
+    "fish": "genprior completion fish | source",
+}
+
+BASH = """_genprior() {
+  local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" name="${COMP_WORDS[1]}" words=""
+  if [[ "$name" == evaluate && "${COMP_WORDS[2]}" == truth && "$COMP_CWORD" -gt 2 ]]; then name="evaluate truth"; fi
+  case "$name" in
+<words>
+  esac
+  case "$name $previous" in
+<after>
+    "evaluate evaluate") words="$words truth" ;;
+  esac
+  if [[ "$COMP_CWORD" == 1 ]]; then words="<first>"; fi
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
+}
+complete -o default -F _genprior genprior
+"""
+
+
+def add(commands) -> None:
+    """`genprior completion`."""
+    completion = commands.add_parser(
+        "completion",
+        help="print what makes a shell complete genprior's options",
+        description="Put the line of your shell into its start-up file: " + "; ".join(USAGE.values()),
+    )
+    completion.add_argument("shell", choices=USAGE)
+    completion.set_defaults(run=lambda options: run(options, commands))
+
+
+def run(options: argparse.Namespace, commands) -> int:
+    print(SHELLS[options.shell](commands.choices, _values()), end="")
+    return 0
+
+
+def _values() -> dict[str, list[str]]:
+    """Of arguments that take names, which argparse does not know.
+
+    They are read from the package's files: to import them takes torch, and a shell asks whenever it starts.
+    """
+    from genprior.cli.common import OPERATORS
+
+    package = Path(__file__).parent.parent
+    names = sorted(path.parent.name for path in package.glob("priors/bundled/*/config.json"))
+    return {
+        "op": OPERATORS.split(", "),
+        "prior": [*sorted({name.split("-")[0] for name in names}), *names],
+        "sampler": ["auto", *_keys(package / "samplers" / "__init__.py", "SAMPLERS")],
+        "device": ["auto", "cpu", "cuda", "mps"],
+    }
+
+
+def _keys(module: Path, name: str) -> list[str]:
+    """The keys of the dictionary of that name in the text of a module."""
+    made = (node for node in ast.parse(module.read_text(encoding="utf-8")).body if isinstance(node, ast.AnnAssign))
+    table = next(node.value for node in made if ast.unparse(node.target) == name)
+    return [ast.literal_eval(key) for key in table.keys]
+
+
+def _arguments(
+    parser: argparse.ArgumentParser, values: dict[str, list[str]]
+) -> Iterator[tuple[list[str], list[str], argparse.Action]]:
+    """The options and values of every argument: (["-o", "--out"], [], action); no options for a positional one."""
+    for action in parser._actions:
+        yield action.option_strings, [*map(str, action.choices or values.get(action.dest, []))], action
+
+
+def bash(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[str]]) -> str:
+    words, after = [], []
+    for name, parser in commands.items():
+        offered: list[str] = []
+        for options, choices, _ in _arguments(parser, values):
+            offered += options or choices
+            if options and choices:
+                patterns = "|".join(f'"{name} {option}"' for option in options)
+                after.append(f'    {patterns}) words="{" ".join(choices)}" ;;')
+        words.append(f'    "{name}") words="{" ".join(offered)}" ;;')
+    cases = {
+        "<first>": " ".join(name for name in commands if " " not in name),
+        "<words>": "\n".join(words),
+        "<after>": "\n".join(after),
+    }
+    script = BASH
+    for place, text in cases.items():
+        script = script.replace(place, text)
+    return script
+
+
+def zsh(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[str]]) -> str:
+    return "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n" + bash(commands, values)
+
+
+def fish(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[str]]) -> str:
+    lines = []
+    for name, parser in commands.items():
+        *before, last = name.split()
+        seen = f"__fish_seen_subcommand_from {before[0]}" if before else "__fish_use_subcommand"
+        lines.append(f'complete -c genprior -n "{seen}" -a {last}')
+        for options, choices, action in _arguments(parser, values):
+            parts = [f"-l {o[2:]}" if o.startswith("--") else f"-s {o[1:]}" for o in options]
+            parts += [f'-x -a "{" ".join(choices)}"'] if choices else ["-r"] * (action.nargs != 0 and bool(options))
+            if parts:
+                lines.append(f'complete -c genprior -n "__fish_seen_subcommand_from {last}" {" ".join(parts)}')
+    return "\n".join(lines) + "\n"
+
+
+SHELLS: dict[str, Callable[[dict[str, argparse.ArgumentParser], dict[str, list[str]]], str]] = {
+    "bash": bash,
+    "zsh": zsh,
+    "fish": fish,
+}

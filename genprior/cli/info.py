@@ -1,0 +1,96 @@
+"""genprior info: versions, devices and folders, as an answer to "what do you run it on?"."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "pillow",
+    "deepinv",
+    "kornia",
+    "accelerate",
+    "scikit-image",
+    "diffusers",
+    "gradio",
+    "lpips",
+)
+
+
+def add(commands) -> None:
+    """`genprior info`."""
+    info = commands.add_parser("info", help="show versions, devices, memory and folders")
+    info.add_argument("--json", action="store_true", help="one JSON object")
+    info.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    found = {"versions": _versions(), "devices": _devices(), "folders": _folders()}
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for title, entries in found.items():
+        print(title)
+        for name, value in entries.items():
+            told = value if isinstance(value, str) else ", ".join(f"{key} {each}" for key, each in value.items())
+            print(f"  {name:14} {told}")
+    return 0
+
+
+def _versions() -> dict[str, str]:
+    import importlib.metadata
+    import platform
+
+    import genprior
+
+    found = {"genprior": genprior.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _devices() -> dict[str, dict[str, Any]]:
+    import torch
+
+    from genprior.priors.store import has_bfloat16
+    from genprior.restoration import pick_device
+
+    found: dict[str, dict[str, Any]] = {}
+    for k in range(torch.cuda.device_count()):
+        device = torch.device("cuda", k)
+        free, total = torch.cuda.mem_get_info(device)
+        found[str(device)] = {"name": torch.cuda.get_device_name(device), **_memory(free, total)}
+    if torch.backends.mps.is_available():
+        found["mps"] = {}
+    found["cpu"] = {"threads": torch.get_num_threads(), **_ram()}
+    for name, told in found.items():
+        told["bfloat16"] = "yes" if has_bfloat16(torch.device(name)) else "no"
+    return found | {"auto": {"is": str(pick_device("auto"))}}
+
+
+def _ram() -> dict[str, str]:
+    import os
+
+    if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return {}
+    page = os.sysconf("SC_PAGE_SIZE")
+    return _memory(page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _memory(free: int, total: int) -> dict[str, str]:
+    return {"memory": f"{total / 2**30:.1f} GiB", "free": f"{free / 2**30:.1f} GiB"}
+
+
+def _folders() -> dict[str, str]:
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from genprior.priors.store import BUNDLED
+
+    return {"bundled priors": str(BUNDLED), "Hub's cache": str(HF_HUB_CACHE), "torch's cache": torch.hub.get_dir()}

@@ -1,0 +1,323 @@
+"""The page: a gradio app for one person at one computer, served to that computer only."""
+
+from __future__ import annotations
+
+import functools
+import html
+import os
+import tempfile
+import threading
+from typing import Any
+
+from PIL import Image
+
+from genprior.demo import work
+from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.store import load_prior
+from genprior.restoration import pick_device
+from genprior.samplers import SAMPLERS, automatic
+
+ADDRESS = "127.0.0.1"
+# Pictures fill their frames below the labels; pixels stay square, as a measured image may have few.
+CSS = """
+.picture img { object-fit: contain; width: 100%; height: 100%; padding-top: 30px; }
+#measured img, #mean img, #truth img, #samples img { image-rendering: pixelated; }
+#samples .grid-wrap { min-height: 0; height: auto; max-height: 600px; }
+#samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); }
+"""
+SIMULATE, RESTORE = "simulate", "restore"
+MODES = [
+    ("Try on a clean photo: damage it, restore it, compare with the truth", SIMULATE),
+    ("Restore a photo that is damaged already", RESTORE),
+]
+OPERATORS = [
+    ("fill holes", "inpaint"),
+    ("enlarge (super-resolution)", "super-resolution"),
+    ("remove a Gaussian blur", "gaussian-deblur"),
+    ("remove a motion blur", "motion-deblur"),
+    ("add colour", "colorize"),
+    ("remove noise", "denoise"),
+]
+PARAMETERS = {
+    "super-resolution": ("scale",),
+    "gaussian-deblur": ("width",),
+    "motion-deblur": ("length", "angle"),
+}
+ABOUT = f"""# genprior
+What may the photograph have been? Several draws from the posterior, their mean, and how far they differ.
+Everything stays on this computer. At most {work.LARGEST} pixels a side: a clean photo is made smaller, of a damaged one
+the middle, or what is about its holes, is cut out."""
+EXPECTED = (ValueError, TypeError, OSError, ArithmeticError, UnsupportedError, RuntimeError, MemoryError)
+
+
+class Stopped(Exception):
+    """Somebody pressed Stop."""
+
+
+def serve(port: int, *, browser: bool) -> None:
+    """Serve the page at `port` of this computer until interrupted; nothing is sent anywhere else, or kept.
+
+    Raises:
+        UnsupportedError: gradio is not installed.
+        OSError: the port is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix="genprior-demo-") as pictures:
+        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=pictures)
+        blocks = page()
+        _, address, _ = blocks.launch(
+            server_name=ADDRESS,
+            server_port=port,
+            share=False,
+            inbrowser=browser,
+            ssr_mode=False,
+            run_history=False,
+            enable_monitoring=False,
+            max_file_size="50mb",
+            footer_links=[],
+            css=CSS,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+        print(f"The page is at {address}, for this computer only; Ctrl-C ends it.", flush=True)
+        blocks.block_thread()
+
+
+def page() -> Any:
+    """The gradio Blocks of the page.
+
+    Raises:
+        UnsupportedError: gradio is not installed.
+    """
+    gr = gradio()
+
+    stop, tracked = threading.Event(), gr.Progress(track_tqdm=True)
+
+    def listen() -> None:
+        if stop.is_set():
+            raise Stopped
+
+    # Gradio shows the bar of `restore`, a tqdm, where a parameter says so; after *values it would not find it.
+    def run(
+        mode,
+        image,
+        drawn,
+        op,
+        estimate,
+        noise,
+        prior,
+        sampler,
+        n,
+        steps,
+        seed,
+        scale,
+        width,
+        length,
+        angle,
+        progress=tracked,
+    ):
+        stop.clear()
+        try:
+            photo, parameters = photo_of(image, drawn), parameters_of(op, scale, width, length, angle)
+            operator = work.operator_of(photo, op, parameters, clean=mode == SIMULATE)
+            outcome = (work.simulate if mode == SIMULATE else work.restore_photo)(
+                photo,
+                op,
+                parameters,
+                prior=work.listening(loaded(prior).sized(*operator.image_shape[1:]), listen),
+                sampler=sampler,
+                n=int(n),
+                noise=None if estimate and mode == RESTORE else noise,
+                steps=whole("steps", steps),
+                seed=whole("seed", seed),
+            )
+        except Stopped:
+            gr.Info("Nothing was finished.", title="Stopped")
+            return [gr.skip()] * len(results)
+        except EXPECTED as error:
+            text = html.escape(str(error) or type(error).__name__, quote=False)
+            raise gr.Error(text, duration=None, print_exception=False) from None
+        shown = [outcome.measured, outcome.mean, outcome.deviation, outcome.truth]
+        pictures = [gr.Image(image, visible=image is not None) for image in shown]
+        return [*pictures, outcome.samples, table({"prior": prior, **outcome.facts})]
+
+    def offer(mode, image, op, prior, *values):
+        """The priors and samplers that go with the photograph and what was done to it."""
+        try:
+            operator = work.operator_of(photo_of(image), op, parameters_of(op, *values), clean=mode == SIMULATE)
+            names = work.priors_for(operator)
+            prior = prior if prior in names else names[0]
+            samplers = work.samplers_for(loaded(prior), operator)
+        except (*EXPECTED, IndexError):  # Restore says what is wrong
+            return gr.skip(), gr.skip()
+        best = next(name for name, sampler in SAMPLERS.items() if sampler is type(automatic(loaded(prior))))
+        choices = [(f"auto ({best})", "auto"), *samplers]
+        return gr.Dropdown(names, value=prior), gr.Dropdown(choices, value="auto")
+
+    def show(mode, op):
+        """The controls that mean something for this operator."""
+        used = PARAMETERS.get(op, ())
+        return [
+            gr.Checkbox(visible=mode == RESTORE),
+            *(gr.Slider(visible=name in used) for name in controls),
+            gr.ImageEditor(visible=op == "inpaint"),
+        ]
+
+    with gr.Blocks(title="genprior", analytics_enabled=False) as blocks:
+        gr.Markdown(ABOUT)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=360):
+                mode = gr.Radio(MODES, value=SIMULATE, label="What to do", elem_id="mode")
+                sample = gr.Dropdown(list(work.SAMPLES), value=None, label="Pick a photograph …", elem_id="sample")
+                image = gr.Image(
+                    label="… or drop your own",
+                    type="filepath",
+                    image_mode=None,
+                    format="png",
+                    sources=["upload", "clipboard"],
+                    height=240,
+                    buttons=[],
+                    elem_id="photo",
+                )
+                op = gr.Dropdown(
+                    OPERATORS,
+                    value="inpaint",
+                    label="Task",
+                    elem_id="op",
+                )
+                drawn = gr.ImageEditor(
+                    label="Paint the holes",
+                    type="pil",
+                    format="png",
+                    sources=[],
+                    brush=gr.Brush(default_size=8, colors=["rgb(255, 0, 128)"], color_mode="fixed"),
+                    layers=False,
+                    transforms=[],
+                    height=320,
+                    elem_id="holes",
+                )
+                controls = {
+                    "scale": gr.Slider(2, 8, 4, step=1, label="Times larger", visible=False, elem_id="scale"),
+                    "width": gr.Slider(0.5, 9.5, 2, step=0.1, label="Width of the blur in pixels", visible=False),
+                    "length": gr.Slider(3, 61, 15, step=2, label="Length of the motion in pixels", visible=False),
+                    "angle": gr.Slider(-90, 90, 30, step=1, label="Angle of the motion in degrees", visible=False),
+                }
+                estimate = gr.Checkbox(True, label="Estimate the noise from the photo", visible=False)
+                noise = gr.Slider(0, 0.5, 0.025, step=0.005, label="Noise: standard deviation, where white is 1")
+                with gr.Row():
+                    prior = gr.Dropdown(["ddpm-photo"], value="ddpm-photo", label="Prior", min_width=120)
+                    sampler = gr.Dropdown(["auto"], value="auto", label="Sampler", min_width=120, elem_id="sampler")
+                n = gr.Slider(1, 16, 4, step=1, label="Samples", elem_id="n")
+                with gr.Row():
+                    steps = gr.Textbox(label="Steps", placeholder="the sampler's own", min_width=120, elem_id="steps")
+                    seed = gr.Textbox(label="Seed", placeholder="a fresh one", min_width=120, elem_id="seed")
+                with gr.Row():
+                    start = gr.Button("Restore", variant="primary", elem_id="start")
+                    halt = gr.Button("Stop", variant="stop", elem_id="stop")
+            with gr.Column(scale=3, min_width=360):
+                picture = functools.partial(
+                    gr.Image,
+                    format="png",
+                    interactive=False,
+                    height=300,
+                    min_width=240,
+                    buttons=["download", "fullscreen"],
+                    elem_classes="picture",
+                )
+                with gr.Row():
+                    measured = picture(label="Measured", elem_id="measured")
+                    mean = picture(label="Mean of the samples", elem_id="mean")
+                with gr.Row():
+                    deviation = picture(label="Uncertainty: standard deviation", elem_id="deviation")
+                    truth = picture(label="Truth", elem_id="truth")
+                gallery = gr.Gallery(
+                    label="Samples",
+                    format="png",
+                    columns=4,
+                    height="auto",
+                    object_fit="contain",
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    elem_id="samples",
+                )
+                facts = gr.Markdown(elem_id="facts")
+
+        results = [measured, mean, deviation, truth, gallery, facts]
+        on = functools.partial(gr.on, api_visibility="private", show_progress="hidden")
+        # `input` comes twice for one choice, and a file would be written while the browser reads it.
+        on(sample.select, work.sample_photo, sample, image)
+        on(image.change, to_paint, image, drawn)
+        on([mode.change, op.change], show, [mode, op], [estimate, *controls.values(), drawn])
+        changes = [image.change, mode.change, op.change, prior.input, controls["scale"].release]
+        on(changes, offer, [mode, image, op, prior, *controls.values()], [prior, sampler])
+        start.click(
+            run,
+            [mode, image, drawn, op, estimate, noise, prior, sampler, n, steps, seed, *controls.values()],
+            results,
+            concurrency_limit=1,
+            api_visibility="private",
+        )
+        halt.click(stop.set, queue=False, api_visibility="private")
+    return blocks
+
+
+def gradio() -> Any:
+    """The package gradio.
+
+    Raises:
+        UnsupportedError: it is not installed.
+    """
+    try:
+        import gradio as package
+    except ImportError:
+        raise UnsupportedError('The page needs gradio: pip install "genprior[demo]".') from None
+    return package
+
+
+def photo_of(path: str | None, drawn: dict[str, Any] | None = None) -> work.Photo:
+    """The photograph in a file, with the holes that the layer of gradio's editor holds.
+
+    Raises:
+        ValueError: nothing was chosen, or the file is no image.
+    """
+    if path is None:
+        raise ValueError("There is no photograph yet: pick one of the list, or drop your own.")
+    (painted,) = (drawn and drawn["layers"]) or [None]
+    return work.as_photo(path, painted)
+
+
+def to_paint(path: str | None) -> Image.Image | None:
+    """The photograph as it is painted on: no larger than it will be worked on."""
+    if path is None:
+        return None
+    # Gradio names a file by its bytes: were they those of `path`, it would be written while others read it.
+    return work.fit_clean(work.as_photo(path)).image.convert("RGBA")
+
+
+def parameters_of(op: str, *values: float) -> dict[str, Any]:
+    """Those of the operator, among the values of all sliders."""
+    names = [name for every in PARAMETERS.values() for name in every]
+    return {name: value for name, value in zip(names, values) if name in PARAMETERS.get(op, ())}
+
+
+def whole(name: str, text: str) -> int | None:
+    """The number that somebody typed; None for nothing.
+
+    Raises:
+        ValueError: it is not a whole number.
+    """
+    try:
+        return int(text) if text.strip() else None
+    except ValueError:
+        raise ValueError(f"{name} is a whole number, or left empty; got {text!r}.") from None
+
+
+@functools.lru_cache(maxsize=2)
+def loaded(name: str) -> Prior:
+    """The prior of that name, kept for the next photograph."""
+    return load_prior(name, pick_device("auto"))
+
+
+def table(facts: dict[str, str]) -> str:
+    """The facts in Markdown, the first as the head of the table."""
+    head, *rows = (f"| {name} | {fact} |" for name, fact in facts.items())
+    return "\n".join([head, "|---|---|", *rows])

@@ -1,0 +1,259 @@
+"""What the page does, without the page: a photograph and choices in; pictures, numbers and words out."""
+
+from __future__ import annotations
+
+import copy
+import io
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import genprior
+from genprior import images
+from genprior.evaluation.metrics import psnr
+from genprior.evaluation.supported import supported
+from genprior.operators.base import LinearOperator
+from genprior.operators.build import for_image, for_measurement
+from genprior.operators.channelwise import Channelwise
+from genprior.priors.base import Prior
+from genprior.priors.store import bundled, find_prior
+from genprior.samplers import SAMPLERS
+
+LARGEST = 512  # pixels a side that the page takes: a photograph of that size is minutes on a CPU
+SAMPLE_SIDE = 256  # pixels of the longer side of the photographs to pick
+SAMPLES = ("astronaut", "chelsea", "coffee", "rocket", "camera", "coins")
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A picture as the page works on it.
+
+    Attributes:
+        image: RGB, or grey where its three channels are the same.
+        holes: white where something is to be filled, as large as the image.
+        notices: what was done to the picture to make it fit.
+    """
+
+    image: Image.Image
+    holes: Image.Image
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What is shown: pictures of 8 bits, and facts by their names.
+
+    `deviation` is None for a single sample, `truth` where nobody knows it.
+    """
+
+    measured: Image.Image
+    mean: Image.Image
+    deviation: Image.Image | None
+    samples: list[Image.Image]
+    truth: Image.Image | None
+    facts: dict[str, str]
+
+
+def sample_photo(name: str) -> Image.Image:
+    """One of the photographs of `SAMPLES`, which come with scikit-image."""
+    import skimage.data
+
+    image = Image.fromarray(getattr(skimage.data, name)())
+    image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE), Image.Resampling.LANCZOS)
+    return image
+
+
+def as_photo(image: images.ImageLike, painted: Image.Image | None = None) -> Photo:
+    """The image of any kind, in 8 bits; its holes are what is transparent in it, and what is not in `painted`.
+
+    Raises:
+        ValueError, TypeError, OSError: it cannot be read as one image, see `images.read`.
+    """
+    picture = images.read(image)
+    x, alpha = picture.x[0], picture.alpha
+    x = x[:1] if bool((x == x[:1]).all()) else x
+    holes = torch.zeros_like(x[:1]) if alpha is None else (alpha[0] == 0).float()
+    photo = Photo(images.to_pil(x), images.to_pil(holes))
+    if painted is not None:
+        strokes = painted.getchannel("A").point(lambda opacity: 255 * (opacity > 0))
+        photo.holes.paste(255, mask=strokes.resize(photo.image.size, Image.Resampling.NEAREST))
+    return photo
+
+
+def fit_clean(photo: Photo, scale: int = 1) -> Photo:
+    """Made smaller to `LARGEST` pixels a side, as a clean photograph may be, and cut to a multiple of `scale`."""
+    image, holes, notices = photo.image, photo.holes, list(photo.notices)
+    if max(image.size) > LARGEST:
+        image = image.copy()
+        image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+        holes = holes.resize(image.size, Image.Resampling.NEAREST)
+        notices.append(f"made smaller, from {_size(photo.image)} to {_size(image)}")
+    width, height = (side - side % scale for side in image.size)
+    if (width, height) != image.size and width and height:
+        notices.append(f"cut to {width} x {height}, which {scale} divides")
+        image, holes = (picture.crop((0, 0, width, height)) for picture in (image, holes))
+    return Photo(image, holes, tuple(notices))
+
+
+def fit_damaged(photo: Photo) -> Photo:
+    """Cut to `LARGEST` pixels a side, about its holes: made smaller, blur and noise would no longer be as stated."""
+    width, height = (min(side, LARGEST) for side in photo.image.size)
+    if (width, height) == photo.image.size:
+        return photo
+    left, top, right, bottom = photo.holes.getbbox() or (0, 0, *photo.image.size)
+    x = min(max((left + right - width) // 2, 0), photo.image.width - width)
+    y = min(max((top + bottom - height) // 2, 0), photo.image.height - height)
+    image, holes = (picture.crop((x, y, x + width, y + height)) for picture in (photo.image, photo.holes))
+    notice = f"cut from {_size(photo.image)} to the {_size(image)} that begin at column {x}, row {y}"
+    return Photo(image, holes, (*photo.notices, notice))
+
+
+def simulate(
+    photo: Photo, op: str, parameters: dict[str, Any], *, noise: float, seed: int | None = None, **drawing: Any
+) -> Outcome:
+    """Damage a clean photograph, restore it, and compare with the truth.
+
+    Arguments:
+        photo: whose holes are those of "inpaint".
+        op, parameters: what is done to it, see `genprior.degrade`.
+        noise: standard deviation of the noise that is added, in the units of the image, [0, 1].
+        seed: of the damage and of the draws; None for a fresh one.
+        drawing: prior, sampler, n, steps: see `genprior.restore`.
+
+    Raises:
+        ValueError: no hole is painted for "inpaint", or as below.
+        ValueError, TypeError, UnsupportedError: as `degrade` and `restore`.
+    """
+    seed = secrets.randbits(32) if seed is None else seed
+    photo = fit_clean(photo, parameters.get("scale", 1))
+    x = images.read(photo.image).x[0]
+    measurement = genprior.degrade(x, op, noise=noise, seed=seed, **_with_holes(op, parameters, photo))
+    result = genprior.restore(measurement, seed=seed, **drawing)
+    return _outcome(result, photo, truth=measurement.operator.frame(x))
+
+
+def restore_photo(
+    photo: Photo,
+    op: str,
+    parameters: dict[str, Any],
+    *,
+    noise: float | None = None,
+    seed: int | None = None,
+    **drawing: Any,
+) -> Outcome:
+    """Restore a photograph to which `op` was done; arguments as for `simulate`, noise None to estimate it."""
+    photo = fit_damaged(photo)
+    result = genprior.restore(photo.image, op, noise=noise, seed=seed, **_with_holes(op, parameters, photo), **drawing)
+    return _outcome(result, photo, truth=None)
+
+
+def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: bool) -> LinearOperator:
+    """The operator that `simulate` (clean) or `restore_photo` works with, to ask what goes with it; holes are left out.
+
+    Raises:
+        ValueError: the parameters are not those of the operator, or do not fit the photograph.
+    """
+    photo = fit_clean(photo, parameters.get("scale", 1)) if clean else fit_damaged(photo)
+    height, width = photo.image.height, photo.image.width
+    channels = 1 if photo.image.mode == "L" or (op == "colorize" and not clean) else 3
+    if op == "inpaint":
+        parameters = {"mask": torch.zeros(height, width, dtype=torch.bool)}
+    return (for_image if clean else for_measurement)(op, (channels, height, width), **parameters)
+
+
+def priors_for(operator: LinearOperator) -> list[str]:
+    """The bundled priors of the operator's images, one of a family, the diffusion model first."""
+    fitting = []
+    for family in sorted({name.rsplit("-", 1)[0] for name in bundled()}, key=lambda family: (family != "ddpm", family)):
+        try:
+            fitting.append(find_prior(family, operator.image_shape).name)
+        except ValueError:
+            continue
+    return fitting
+
+
+def samplers_for(prior: Prior, operator: LinearOperator) -> list[str]:
+    """The samplers that draw from the posterior of that prior and operator."""
+    if (prior.image_shape[0], operator.image_shape[0]) == (3, 1):
+        operator = Channelwise(operator, 3)
+    return [name for name, sampler in SAMPLERS.items() if supported(prior, sampler, operator) is None]
+
+
+def listening(prior: Prior, listen: Callable[[], None]) -> Prior:
+    """The prior, of images of one size, with `listen` called before each evaluation: what it raises ends the work."""
+    prior = copy.copy(prior)  # shares its networks
+
+    def heard(method: Callable) -> Callable:
+        def call(*arguments: Any, **named: Any) -> Any:
+            listen()
+            return method(*arguments, **named)
+
+        return call
+
+    for name in prior.capabilities:
+        setattr(prior, name, heard(getattr(prior, name)))
+    return prior
+
+
+def _with_holes(op: str, parameters: dict[str, Any], photo: Photo) -> dict[str, Any]:
+    if op != "inpaint":
+        return parameters
+    if photo.holes.getbbox() is None:
+        raise ValueError("There are no holes to fill: paint them over the photograph, with the brush.")
+    return {**parameters, "mask": photo.holes}
+
+
+def _outcome(result: genprior.Restoration, photo: Photo, truth: Tensor | None) -> Outcome:
+    n = len(result.samples)
+    noise = float(torch.as_tensor(result.measurement.noise).max())
+    facts = {
+        "image": f"{result.mean.shape[-1]} x {result.mean.shape[-2]} pixels",
+        "sampler": str(result.sampler),
+        "network evaluations": f"{result.network_evaluations} for each of {n} samples",
+        "time": f"{result.seconds:.1f} s",
+        "noise": f"{noise:.4g}" + (", estimated" if result.noise_was_estimated else ", as stated"),
+        "seed": str(result.seed),
+        **{name: f"{float(values.mean()):.3g}" for name, values in result.diagnostics.items()},
+    }
+    if truth is not None:
+        facts["PSNR of the mean"] = f"{float(psnr(result.mean, truth)):.2f} dB"
+        facts["PSNR of a sample"] = f"{float(psnr(result.samples, truth.expand_as(result.samples)).mean()):.2f} dB"
+    if photo.notices:
+        facts["photograph"] = "; ".join(photo.notices)
+    return Outcome(
+        measured=_measured(result.measurement),
+        mean=images.to_pil(result.mean),
+        deviation=_heat(result.std.mean(0)) if n > 1 else None,
+        samples=[images.to_pil(sample) for sample in result.samples],
+        truth=None if truth is None else images.to_pil(truth),
+        facts=facts,
+    )
+
+
+def _measured(measurement: genprior.Measurement) -> Image.Image:
+    """y, with white holes: the noise under them means nothing."""
+    y, mask = measurement.y[0], getattr(measurement.operator, "mask", None)
+    return images.to_pil(y if mask is None else y.masked_fill(mask[0].to(y.device), 1))
+
+
+def _heat(deviation: Tensor) -> Image.Image:
+    """(H, W) in colours, with their scale."""
+    from matplotlib.figure import Figure
+
+    height, width = deviation.shape
+    figure = Figure(figsize=(4.6, 4 * height / width + 0.2), dpi=120, layout="constrained")
+    axis = figure.add_subplot()
+    axis.set_axis_off()
+    figure.colorbar(axis.imshow(deviation.numpy(), cmap="magma", vmin=0), ax=axis)
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png")
+        return Image.open(buffer).convert("RGB")
+
+
+def _size(image: Image.Image) -> str:
+    return f"{image.width} x {image.height}"

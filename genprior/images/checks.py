@@ -1,0 +1,47 @@
+"""What every kind of image is checked for, and the words of the errors."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# How far rounding (a JPEG decoder, a resize, half precision) may carry an image out of [0, 1] before it is refused.
+_RANGE_TOLERANCE = 1e-3
+
+
+def check_not_empty(shape: tuple[int, ...], name: str) -> None:
+    if 0 in shape:
+        raise ValueError(f"{name} is empty: its shape is {tuple(shape)}; give at least one pixel.")
+
+
+def check_finite(x: Tensor, name: str, nan: bool) -> None:
+    bad = x.isinf() if nan else ~x.isfinite()
+    if bad.any():
+        hint = "" if nan else "; where they are holes, inpaint with mask="
+        raise ValueError(f"{name} holds {int(bad.sum())} values that are not finite in float32{hint}.")
+
+
+def check_range(x: Tensor, name: str) -> None:
+    low, high = float(x.nan_to_num(torch.inf).min()), float(x.nan_to_num(-torch.inf).max())
+    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+        raise ValueError(
+            f"{name} has values from {low:.4g} to {high:.4g}, wanted [0, 1]; divide 0..255 by 255, "
+            "map -1..1 by (x + 1) / 2."
+        )
+
+
+def unreadable(name: str, error: Exception) -> ValueError:
+    return ValueError(f"{name} cannot be read as an image: {error}; check that the file is whole.")
+
+
+def kind_of(thing: Any) -> str:
+    """The full name of a thing's type, for messages."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def shape_of(x: Tensor) -> str:
+    return " x ".join(map(str, x.shape))
+
+
+def size_of(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

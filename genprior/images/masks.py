@@ -1,0 +1,56 @@
+"""Masks: True in the holes to fill."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genprior.images.checks import shape_of, size_of
+from genprior.images.picture import Picture
+from genprior.images.reading import ImageLike, read, same_size
+
+# Grey levels by which the channels of a grey mask may differ: rounding of YCbCr in JPEG.
+_GREY_TOLERANCE = 4 / 255
+
+
+def read_mask(mask: ImageLike, size: tuple[int, int] | None = None) -> Tensor:
+    """The holes that a mask marks, (B or 1, 1, H, W) bool: white, True or 1 is a hole (from 0.5 on).
+
+    Args:
+        mask: a path, PIL image, numpy array (H x W, H x W x 1, B x H x W x 1), torch tensor (H x W, 1 x H x W,
+            B x 1 x H x W) or a list of them; integer arrays hold 0 and 1, or 0 and white; colour channels are equal.
+        size: (H, W) that the mask must have.
+
+    Raises:
+        TypeError: the kind or dtype is none of the above.
+        ValueError: the mask is coloured, transparent, too dark to mark a hole, not in [0, 1], or of another size.
+        OSError: there is no such file, or it may not be opened.
+    """
+    if isinstance(mask, np.ndarray | Tensor) and bool(((mask == 0) | (mask == 1)).all()):
+        mask = mask != 0
+    if isinstance(mask, Tensor):
+        mask = mask.float() if mask.dtype == torch.bool else mask
+        mask = mask[None] if mask.ndim == 2 else mask
+        if mask.ndim not in (3, 4) or mask.shape[-3] != 1:
+            raise ValueError(f"a mask tensor is H x W, 1 x H x W or B x 1 x H x W; got {shape_of(mask)}.")
+    is_list = isinstance(mask, list | tuple)
+    holes = torch.cat(same_size([read_mask(m) for m in mask])) if is_list else _holes(read(mask))
+    if size is not None and holes.shape[-2:] != tuple(size):
+        raise ValueError(
+            f"the mask is {size_of(holes.shape[-2:])} but the image is {size_of(size)} (height x width); "
+            "resize the mask by nearest neighbour."
+        )
+    return holes
+
+
+def _holes(mask: Picture) -> Tensor:
+    if mask.alpha is not None and mask.alpha.min() < 1:
+        raise ValueError("the mask is partly transparent; save it without alpha, white where the holes are.")
+    if (mask.x - mask.x[:, :1]).abs().max() > _GREY_TOLERANCE:
+        raise ValueError("the mask is coloured; save it in grey, white where the holes are.")
+    x = mask.x.mean(1, keepdim=True)
+    if 0 < x.max() < 0.5:
+        raise ValueError(
+            f"the mask marks no hole: its largest value is {float(x.max()):.3g} of white and holes start at 0.5; "
+            "make holes white (a file that holds 0 and 1: read it as an array and pass array.astype(bool))."
+        )
+    return x >= 0.5

@@ -1,0 +1,54 @@
+"""What the user gave, as a tensor, and the way back to the kind it was."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What the user gave: the tensor, and what is needed to give the same kind back.
+
+    Attributes:
+        x: (B, C, H, W) float32; on the CPU, or for torch input on its own device.
+        alpha: (B, 1, H, W) in [0, 1], or None where the input has none.
+    """
+
+    x: Tensor
+    alpha: Tensor | None
+    _give: Callable[[Tensor, Tensor | None], Any] = field(repr=False)
+
+    def like(self, x: Tensor, alpha: bool = True) -> Any:
+        """x clipped to [0, 1], as the kind, layout and dtype that the user gave (integers are rounded).
+
+        A path gives a PIL image; palette, CMYK and other colour modes give RGB; 1-bit images and boolean arrays, which
+        cannot hold a restored image, give 8-bit grey and float32. A grey image that gained colour gets a colour axis.
+
+        Args:
+            x: (B, C, H, W), B as read; C, H and W may differ (colourisation, super-resolution).
+            alpha: whether the kept alpha comes back too, resized to x: by nearest neighbour if it is 0 or 1
+                everywhere, bilinearly otherwise.
+
+        Raises:
+            ValueError: x has another batch size, or holds channels or NaN that this kind cannot (integers have no NaN).
+        """
+        if x.ndim != 4 or len(x) != len(self.x):
+            raise ValueError(f"got a tensor of shape {tuple(x.shape)}, wanted ({len(self.x)}, C, H, W) as was read.")
+        kept = _resize_alpha(self.alpha, x.shape[-2:]) if alpha and self.alpha is not None else None
+        return self._give(x.detach().clamp(0, 1), kept)
+
+
+def _resize_alpha(alpha: Tensor, size: torch.Size) -> Tensor:
+    if alpha.shape[-2:] == size:
+        return alpha
+    return torch.cat([_resize_one_alpha(a[None], size) for a in alpha])
+
+
+def _resize_one_alpha(alpha: Tensor, size: torch.Size) -> Tensor:
+    if ((alpha == 0) | (alpha == 1)).all():
+        return F.interpolate(alpha, tuple(size), mode="nearest-exact")
+    return F.interpolate(alpha, tuple(size), mode="bilinear", antialias=True)

@@ -1,0 +1,78 @@
+"""What a run was, in JSON and arrays: enough to draw the same samples again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+
+import genprior
+from genprior.operators.base import LinearOperator
+from genprior.priors.base import Prior
+from genprior.samplers import SAMPLERS
+from genprior.samplers.base import Sampler
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers come from."""
+    return {
+        "genprior": genprior.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def of_operator(operator: LinearOperator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Its class and parameters, and those of them that are arrays: a mask, a kernel, a matrix.
+
+    Those of the operators that it is made of, as a composition is, have names such as "inner.kernel".
+    """
+    parameters: dict[str, Any] = {"class": type(operator).__name__}
+    arrays = {}
+    for name, value in vars(operator).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(value, torch.Tensor):
+            arrays[name] = value.cpu().numpy()
+        elif isinstance(value, LinearOperator):
+            parameters[name], inner = of_operator(value)
+            arrays |= {f"{name}.{key}": array for key, array in inner.items()}
+        else:
+            parameters[name] = value
+    return parameters, arrays
+
+
+def of_sampler(sampler: Sampler) -> dict[str, Any]:
+    """Its name, None for a sampler of the user's own, its class, and its parameters, which may be samplers too."""
+    values = {field.name: getattr(sampler, field.name) for field in dataclasses.fields(sampler)}
+    return {
+        "name": next((name for name, kind in SAMPLERS.items() if kind is type(sampler)), None),
+        "class": type(sampler).__name__,
+        "parameters": {key: of_sampler(v) if isinstance(v, Sampler) else v for key, v in values.items()},
+    }
+
+
+def of_prior(prior: Prior) -> dict[str, Any]:
+    """Its class, the shape of its images, where and in which precision it computes, and a hash of its weights."""
+    state = prior.state_dict()
+    return {
+        "class": type(prior).__name__,
+        "image_shape": prior.image_shape,
+        "device": str(next((t.device for t in state.values()), torch.device("cpu"))),
+        "autocast": None if prior.autocast is None else str(prior.autocast).removeprefix("torch."),
+        "weights_sha256": weights_hash(state),
+    }
+
+
+def weights_hash(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of the names, dtypes, shapes and values of tensors, on whatever device and in whatever memory format."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,218 @@
+"""What `restore` gives back: samples, their statistics, pictures and files."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genprior import images, record
+from genprior.images.files import replacing
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior
+from genprior.samplers.base import Sampler
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """Draws from p(x | y), float32 on the CPU, never clipped; `image` is what to look at.
+
+    Attributes:
+        samples: (n, C, H, W); (B, n, C, H, W) for B > 1 images.
+        measurement: y, its operator and noise, as used.
+        sampler: with its parameters, as used.
+        prior: as used, without the label.
+        prior_name: the name or folder that was given for it, None where it was given itself.
+        label: the class that was given, or None.
+        noise_was_estimated: whether `measurement.noise` was estimated from y.
+        seed: gives the same result again.
+        network_evaluations: forward and backward passes of the network for each sample.
+        diagnostics: what the sampler can tell about how well it went, such as the acceptance rate of a Markov chain:
+            name -> one number per sample, (n,); (B, n) for B > 1 images.
+        seconds: spent drawing all samples.
+    """
+
+    samples: Tensor
+    measurement: Measurement
+    sampler: Sampler
+    prior: Prior
+    prior_name: str | None
+    label: int | None
+    noise_was_estimated: bool
+    seed: int
+    network_evaluations: int
+    diagnostics: dict[str, Tensor]
+    seconds: float
+    _give: Callable[[Tensor], Any] = field(repr=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the samples, the estimate of least squared error: (C, H, W), B first for several images."""
+        return self.samples.mean(dim=-4)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of the samples, pixel by pixel, shaped like the mean; 0 for n = 1."""
+        return self.samples.std(dim=-4, correction=min(1, self.samples.shape[-4] - 1))
+
+    def quantile(self, q: float | Sequence[float]) -> Tensor:
+        """The q-quantile pixel by pixel, shaped like the mean; of several q, one after the other along a first axis.
+
+        The k-th smallest of n samples is their k / (n + 1) quantile, with straight lines between them: where the
+        samples are draws of the posterior, a pixel's true value lies below it with probability q. Beyond the least
+        and the largest sample there is nothing to go by, so q outside [1 / (n + 1), n / (n + 1)] gives those.
+
+        Raises:
+            ValueError: q is not in [0, 1].
+        """
+        levels = np.asarray(q, dtype=float)
+        if levels.ndim > 1 or not ((levels >= 0) & (levels <= 1)).all():
+            raise ValueError(f"q, the share of the posterior that lies below, is in [0, 1], or several; got {q!r}.")
+        return torch.from_numpy(np.quantile(self.samples.numpy(), levels, axis=-4, method="weibull")).float()
+
+    def interval(self, coverage: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Lower and upper end, pixel by pixel, of what holds the true value with that probability, each like the mean.
+
+        It takes (1 + coverage) / (1 - coverage) samples, 19 for 0.9, to have as much; fewer give the narrower interval
+        from their least to their largest, which holds the true value with probability (n - 1) / (n + 1).
+
+        Raises:
+            ValueError: the coverage is not in (0, 1).
+        """
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage, the probability of the interval, is between 0 and 1; got {coverage!r}.")
+        low, high = self.quantile([(1 - coverage) / 2, (1 + coverage) / 2])
+        return low, high
+
+    @property
+    def image(self) -> Any:
+        """The mean (for n = 1 the sample), clipped to [0, 1], in the kind and layout of the measurement given."""
+        return self._give(self._batch(self.mean).clamp(0, 1))
+
+    def __array__(self, dtype=None, copy=None):
+        """`image` as an array, in its layout; the items of a list are stacked."""
+        array = _as_array(self.image)
+        return array if dtype is None else array.astype(dtype)
+
+    def _repr_png_(self) -> bytes | None:
+        if self.mean.shape[-3] not in (1, 3):
+            return None
+        buffer = io.BytesIO()
+        images.to_pil(images.grid(self._batch(self.mean))).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write `image` to a file; several images to a folder, as 0.png, 1.png, …
+
+        A path that ends in .npz gets all samples of all images and what it takes to draw them again, for `np.load`:
+        `samples`, `mean`, `std`, `y` and `noise` as in the attributes; the arrays of the operator, such as
+        `operator.mask` or `operator.kernel`; `diagnostics.NAME`; and `run`, a JSON text with the versions, prior (name,
+        label, hash of its weights), operator, sampler and their parameters, n and seed.
+
+        Raises:
+            FileExistsError: something is there, and `overwrite` is False; nothing is written.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".npz":
+            _refuse([path], overwrite)
+            with replacing(path) as file:
+                np.savez(file, **self._arrays())
+            return [path]
+        image, means = self.image, self._batch(self.mean)
+        given = image if isinstance(image, list) else [image] * len(means)
+        targets = [path] if len(means) == 1 else [path / f"{i}.png" for i in range(len(means))]
+        outputs = {target: _to_write(*each, target) for *each, target in zip(given, means, targets)}
+        _refuse(list(outputs), overwrite)
+        for target, image in outputs.items():
+            images.save(image, target)
+        return list(outputs)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        operator, arrays = record.of_operator(self.measurement.operator)
+        run = {
+            "versions": record.versions(),
+            "prior": {"name": self.prior_name, "label": self.label, **record.of_prior(self.prior)},
+            "operator": operator,
+            "sampler": record.of_sampler(self.sampler),
+            "n": self.samples.shape[-4],
+            "seed": self.seed,
+            "noise_was_estimated": self.noise_was_estimated,
+            "network_evaluations": self.network_evaluations,
+            "seconds": self.seconds,
+        }
+        tensors = {
+            "samples": self.samples,
+            "mean": self.mean,
+            "std": self.std,
+            "y": self.measurement.y,
+            "noise": torch.as_tensor(self.measurement.noise, dtype=torch.float64),
+            **{f"diagnostics.{name}": figures for name, figures in self.diagnostics.items()},
+        }
+        return {
+            **{name: tensor.cpu().numpy() for name, tensor in tensors.items()},
+            **{f"operator.{name}": array for name, array in arrays.items()},
+            "run": np.array(json.dumps(run, default=str)),
+        }
+
+    def plot(self, samples: int = 3):
+        """A matplotlib figure, a row per image: measurement, some samples, mean, standard deviation."""
+        import matplotlib.pyplot as plt
+
+        rows = self._batch(self.samples) if self.samples.dim() == 5 else self.samples[None]
+        shown = min(samples, rows.shape[1])
+        figure, axes = plt.subplots(
+            len(rows), shown + 3, figsize=(2.4 * (shown + 3), 2.6 * len(rows)), squeeze=False, layout="constrained"
+        )
+        for row, draws, y in zip(axes, rows, self.measurement.y):
+            deviation = draws.std(dim=0, correction=min(1, len(draws) - 1)).mean(0)
+            # What is no picture is shown as its channels, one below the other.
+            y = y if len(y) in (1, 3) else y.flatten(0, 1)[None]
+            panels = {"measurement": y, **{f"sample {k}": draws[k] for k in range(shown)}, "mean": draws.mean(0)}
+            for axis, (title, panel) in zip(row, panels.items()):
+                axis.set_title(title)
+                axis.imshow(panel.clamp(0, 1).movedim(0, -1).squeeze(-1).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+            row[-1].set_title("standard deviation")
+            figure.colorbar(row[-1].imshow(deviation.numpy(), cmap="magma", vmin=0), ax=row[-1], shrink=0.8)
+            for axis in row:
+                axis.set_axis_off()
+        return figure
+
+    def __str__(self) -> str:
+        noise = torch.as_tensor(self.measurement.noise).flatten().tolist()
+        level = ", ".join(f"{level:.4g}" for level in sorted(set(noise)))
+        told = "".join(f"; {name} {float(figures.mean()):.3g}" for name, figures in self.diagnostics.items())
+        return (
+            f"{tuple(self.samples.shape)} samples by {self.sampler}; noise {level}"
+            f"{' (estimated)' if self.noise_was_estimated else ''}; seed {self.seed}; "
+            f"{self.network_evaluations} network evaluations a sample; {self.seconds:.1f} s{told}"
+        )
+
+    def _batch(self, x: Tensor) -> Tensor:
+        return x if len(self.measurement.y) > 1 else x[None]
+
+
+def _refuse(paths: list[Path], overwrite: bool) -> None:
+    there = [str(path) for path in paths if path.exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{', '.join(there)} exists; choose another path or pass overwrite=True.")
+
+
+def _as_array(image: Any) -> np.ndarray:
+    if isinstance(image, list):
+        return np.stack([_as_array(item) for item in image])
+    return image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+
+
+def _to_write(image: Any, mean: Tensor, path: Path) -> Tensor | Image.Image:
+    """The mean, or for what has more than 8 bits of it, alpha or a colour profile, the PIL image that has them."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint16 and image.ndim == 2:
+        return Image.fromarray(image) if path.suffix.lower() in (".png", ".tif", ".tiff") else mean
+    return image if isinstance(image, Image.Image) else mean

@@ -1,0 +1,237 @@
+"""The page to try it: what it works out, to whom it is served, and one visit in a browser."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import genprior
+from genprior import images
+from genprior.cli import main
+from genprior.demo import work
+from genprior.evaluation.metrics import psnr
+from genprior.priors.ddpm import DDPM
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    """A network that was never trained: E[x | x_t] of a Gaussian of standard deviation 0.25 about 0.5."""
+    return DDPM((3, None, None), widths=(8, 8), blocks=1).eval().requires_grad_(False)
+
+
+def picture(width=40, height=30):
+    """A smooth RGB image, 8 bits."""
+    i, j = np.mgrid[0:height, 0:width]
+    return Image.fromarray(
+        np.stack([100 + 60 * np.sin((i + k * j) / 6) for k in range(3)], axis=-1).astype(np.uint8), "RGB"
+    )
+
+
+def strokes(size, box):
+    """What the brush leaves: a layer that is transparent but for a filled box."""
+    layer = Image.new("RGBA", size)
+    ImageDraw.Draw(layer).rectangle(box, fill=(255, 0, 128, 255))
+    return layer
+
+
+def test_simulation_is_degrade_then_restore(prior):
+    outcome = work.simulate(
+        work.as_photo(picture()), "super-resolution", {"scale": 4}, noise=0.02, seed=5, prior=prior, n=3, steps=2
+    )
+    # 30 rows are no multiple of 4
+    truth = images.read(picture().crop((0, 0, 40, 28))).x[0]
+    y = genprior.degrade(truth, "super-resolution", scale=4, noise=0.02, seed=5)
+    result = genprior.restore(y, prior=prior, seed=5, n=3, steps=2, progress=False)
+    assert outcome.measured.size == (10, 7)
+    assert "40 x 28" in outcome.facts["photograph"]
+    for shown, x in [(outcome.truth, truth), (outcome.mean, result.mean), *zip(outcome.samples, result.samples)]:
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(images.to_pil(x)))
+    assert outcome.facts["PSNR of the mean"] == f"{float(psnr(result.mean, truth)):.2f} dB"
+    assert (outcome.facts["seed"], outcome.facts["noise"]) == ("5", "0.02, as stated")
+
+
+def test_what_is_painted_is_filled_and_the_rest_is_kept(prior):
+    photo = work.as_photo(picture(), strokes((40, 30), (10, 5, 19, 14)))
+    outcome = work.restore_photo(photo, "inpaint", {}, noise=0.0, prior=prior, n=2, steps=2)
+    before, after = np.asarray(picture()), np.asarray(outcome.mean)
+    hole = np.zeros((30, 40), bool)
+    hole[5:15, 10:20] = True
+    np.testing.assert_array_equal(after[~hole], before[~hole])
+    assert (np.asarray(outcome.measured)[hole] == 255).all()
+    assert (after[hole] != before[hole]).any(axis=-1).mean() > 0.9
+    assert outcome.truth is None
+
+
+def test_strokes_on_a_smaller_copy_mark_the_whole_photograph():
+    photo = work.as_photo(picture(80, 60), strokes((40, 30), (10, 5, 19, 14)))
+    assert photo.holes.getbbox() == (20, 10, 40, 30)
+
+
+def test_transparency_is_a_hole_and_equal_channels_are_grey():
+    image = picture().convert("L").convert("RGBA")
+    image.putalpha(strokes((40, 30), (0, 0, 3, 3)).getchannel("A").point(lambda alpha: 255 - alpha))
+    photo = work.as_photo(image)
+    assert photo.image.mode == "L"
+    assert photo.holes.getbbox() == (0, 0, 4, 4)
+
+
+def test_noise_is_estimated_unless_stated(prior):
+    photo = work.as_photo(picture(64, 64))
+    assert "estimated" in work.restore_photo(photo, "denoise", {}, prior=prior, steps=1).facts["noise"]
+    stated = work.restore_photo(photo, "denoise", {}, noise=0.1, prior=prior, steps=1)
+    assert stated.facts["noise"] == "0.1, as stated"
+    assert stated.deviation is None  # of one sample there is none
+
+
+def test_a_large_clean_photo_is_made_smaller_and_a_damaged_one_is_cut_about_its_holes():
+    large = work.as_photo(picture(1200, 600), strokes((1200, 600), (1100, 500, 1109, 509)))
+    clean, damaged = work.fit_clean(large), work.fit_damaged(large)
+    assert clean.image.size == clean.holes.size == (512, 256)
+    assert damaged.image.size == damaged.holes.size == (512, 512)
+    assert all("1200 x 600" in fitted.notices[0] for fitted in (clean, damaged))
+    # the pixels themselves, with the hole among them
+    np.testing.assert_array_equal(np.asarray(damaged.image), np.asarray(large.image.crop((688, 88, 1200, 600))))
+    assert damaged.holes.getbbox() == (1100 - 688, 500 - 88, 1110 - 688, 510 - 88)
+
+
+def test_only_what_goes_together_is_offered():
+    photo, digit = work.as_photo(picture()), work.as_photo(picture(28, 28).convert("L"))
+    colour = work.operator_of(photo, "super-resolution", {"scale": 2}, clean=False)
+    assert colour.image_shape == (3, 60, 80)
+    assert work.priors_for(colour)[0] == "ddpm-photo"
+    assert not any(name.endswith("-mnist") for name in work.priors_for(colour))
+    grey = work.operator_of(digit, "denoise", {}, clean=True)
+    assert {"ddpm-mnist", "gan-mnist", "vae-mnist"} <= set(work.priors_for(grey))
+    ddpm = genprior.load_prior("ddpm-photo")
+    assert {"diffpir", "ddrm"} <= set(work.samplers_for(ddpm, colour))
+    assert "fisher-hmc" not in work.samplers_for(ddpm, colour)
+    blur = work.operator_of(photo, "gaussian-deblur", {"width": 1.0}, clean=True)
+    assert "ddrm" not in work.samplers_for(ddpm, blur)  # a blur that goes on past the frame has no svd
+    assert "diffpir" in work.samplers_for(ddpm, work.operator_of(digit, "denoise", {}, clean=True))  # as colour
+
+
+def test_listening_changes_nothing_and_can_end_it(prior):
+    photo, heard = work.as_photo(picture()), []
+    drawing = {"noise": 0.1, "seed": 1, "steps": 3}
+    alone = work.restore_photo(photo, "denoise", {}, prior=prior, **drawing)
+    listening = work.listening(prior.sized(30, 40), lambda: heard.append(1))
+    np.testing.assert_array_equal(
+        np.asarray(work.restore_photo(photo, "denoise", {}, prior=listening, **drawing).mean), np.asarray(alone.mean)
+    )
+    assert len(heard) == 3
+
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        work.restore_photo(photo, "denoise", {}, prior=work.listening(prior.sized(30, 40), stop), **drawing)
+
+
+def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["demo", "--no-open"]) == 1
+    assert 'pip install "genprior[demo]"' in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory):
+    """Of the page, served by the command in an environment that asks for the whole world; it leaves no picture."""
+    folder = tmp_path_factory.mktemp("temporary")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SHARE": "True", "GRADIO_ANALYTICS_ENABLED": "True"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genprior", "demo", "--no-open", "--port", str(port)],
+        env={**os.environ, **world, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        line = process.stdout.readline()
+        watchdog.cancel()
+        assert f"http://127.0.0.1:{port}" in line
+        yield port
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    assert not list(folder.rglob("*.png"))
+
+
+def test_only_this_computer_is_served(port):
+    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    # another address of this computer, where a server of all addresses would answer (Linux)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+@pytest.fixture
+def visit(port):
+    """The page in a browser, and the addresses of everything it asked for."""
+    if BROWSER is None:
+        pytest.skip("no Chromium or Chrome is installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        root = hasattr(os, "geteuid") and os.geteuid() == 0  # for whom Chromium has no sandbox
+        browser = playwright.chromium.launch(executable_path=BROWSER, chromium_sandbox=not root)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(60_000)
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"http://127.0.0.1:{port}")
+        yield page, asked
+        browser.close()
+
+
+def choose(page, box, option):
+    page.locator(f"#{box} input").click()
+    page.get_by_role("option", name=option).click()
+
+
+def size_of(page, box):
+    """(width, height) in the file of each picture in a box, once there are any."""
+    page.wait_for_selector(f"#{box} img")
+    return page.eval_on_selector_all(
+        f"#{box} img", "all => Promise.all(all.map(i => i.decode().then(() => [i.naturalWidth, i.naturalHeight])))"
+    )
+
+
+def test_a_visit(visit):
+    page, asked = visit
+    page.locator("#start").click()
+    page.get_by_text("There is no photograph yet").wait_for()
+
+    choose(page, "sample", "chelsea")  # 256 x 170
+    assert size_of(page, "photo") == [[256, 170]]
+    page.locator("#start").click()
+    page.get_by_text("There are no holes to fill").wait_for()
+
+    choose(page, "op", "enlarge")
+    page.locator("#scale").wait_for()
+    page.locator("#n input[type=number]").fill("2")
+    page.locator("#steps textarea, #steps input").fill("1")
+    page.locator("#start").click()
+    assert size_of(page, "samples") == [[256, 168]] * 2
+    assert size_of(page, "mean") == size_of(page, "truth") == [[256, 168]]
+    assert size_of(page, "measured") == [[64, 42]]
+    assert size_of(page, "deviation")
+    assert "DiffPIR(steps=1" in page.locator("#facts").inner_text()
+
+    page.locator("#steps textarea, #steps input").fill("400")
+    page.locator("#start").click()
+    page.get_by_text("/800 steps").first.wait_for()  # the bar: evaluations of both samples
+    page.locator("#stop").click()
+    page.get_by_text("Nothing was finished").wait_for()
+    assert all(url.startswith(("http://127.0.0.1:", "data:", "blob:")) for url in asked)
