@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo docs test lint
 
 # Restore four photographs, print PSNR and SSIM, write demo/figure.png.
 demo: .venv/installed
@@ -9,6 +9,11 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# The site, docs/_build/html/index.html; links that lead nowhere are errors.
+docs: .venv/installed
+	rm -rf docs/reference
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
 
 lint: .venv/installed
 	$(BIN)/ruff check .

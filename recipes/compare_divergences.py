@@ -1,10 +1,12 @@
 """Every divergence between N(0, I) and N(c, I) on images of 4 values, as the shift grows, beside its closed form.
 
-python recipes/compare_divergences.py
+python recipes/compare_divergences.py --figure divergences.png
 """
 
 import argparse
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 
 from genprior.divergences import (
@@ -15,8 +17,10 @@ from genprior.divergences import (
     monte_carlo_kl,
     sliced_wasserstein,
 )
-from genprior.evaluation.table import Table
+from genprior.evaluation.table import Figure, Table
 from genprior.priors.exact import Gaussian
+
+DRAWN = ("KL, closed form", "KL", "JS", "adversarial bound on JS")
 
 
 def main() -> None:
@@ -24,6 +28,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=2000, help="draws of each")
     parser.add_argument("--shifts", type=float, nargs="+", default=[0, 0.25, 0.5, 1, 2], help="length of c")
     parser.add_argument("--steps", type=int, default=300, help="of the discriminator")
+    parser.add_argument("--figure", type=Path, help="PNG of the figures in nats")
     options = parser.parse_args()
 
     zero, one = torch.zeros(1, 2, 2), torch.ones(1, 2, 2)
@@ -31,12 +36,27 @@ def main() -> None:
     for shift in options.shifts:
         p, q = Gaussian(zero, one), Gaussian(zero + shift / 2, one)
         x_p, x_q = p.sample(options.n, seed=1), q.sample(options.n, seed=2)
-        row = {"shift": shift, "KL, closed form": gaussian_kl(p, q), "KL": monte_carlo_kl(p, q, options.n)}
+        row = {"shift": shift, "KL, closed form": Figure(gaussian_kl(p, q)), "KL": monte_carlo_kl(p, q, options.n)}
         row |= {"JS": jensen_shannon(p, q, options.n)}
         row |= {"adversarial bound on JS": adversarial_bound(x_p, x_q, steps=options.steps)}
         row |= {"sliced Wasserstein": sliced_wasserstein(x_p, x_q), "MMD²": mmd(x_p, x_q)}
         rows.append(row)
     print(Table(rows))
+    if options.figure:
+        draw(rows, options.figure)
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Each divergence over the shift, with bars of two standard errors."""
+    figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+    for name in DRAWN:
+        values = [row[name].value for row in rows]
+        errors = [2 * (row[name].error or 0) for row in rows]
+        axis.errorbar([row["shift"] for row in rows], values, errors, marker="o", capsize=3, label=name)
+    axis.set(xlabel="shift |c|", ylabel="nats")
+    axis.set_yscale("symlog", linthresh=0.1)
+    axis.legend()
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":

@@ -103,3 +103,37 @@ def test_families_restore_the_same_digits(run, digits, tmp_path):
     rows = (tmp_path / "families.csv").read_text().splitlines()
     assert len(rows) == 1 + 5 * 2
     assert (tmp_path / "families.png").stat().st_size > 5_000
+
+
+def test_digits_of_a_prior_are_judged_beside_the_data(run, digits, tmp_path):
+    classifier = tmp_path / "classifier.safetensors"
+    out = run("evaluate_gan_mnist", "--data", digits, "--n", 20, "--steps", 5, "--classifier", classifier)
+    for name in ("gan-mnist", "data"):
+        shares, *figures = re.search(rf"\| {name} \| ([\d. ]+) \|(.*)", out).groups()
+        assert sum(map(float, shares.split())) == pytest.approx(100, abs=0.5)
+        assert len(re.findall(r"[\d.]+", figures[0])) == 5
+    assert classifier.exists()
+
+
+def test_every_family_draws_digits(run, tmp_path):
+    run("draw_digits", "--n", 2, "--priors", "gan-mnist", "vae-mnist", "--out", tmp_path / "draws.png")
+    assert images.read(tmp_path / "draws.png").x.shape[0] == 1
+
+
+def test_variance_that_makes_weights_constant_collapses(run, tmp_path):
+    """With 2,000 draws the standard error of a variance of 1 is sqrt(2 / 2000) = 0.03; four of them."""
+    out = run("lesson_variance", "--n", 2, "--steps", 3, "--draws", 2000, "--out", tmp_path / "variance.png")
+    left = {name: float(share) for name, share in re.findall(r"\| ([a-z-]+) \| ([\d.]+) \|", out)}
+    assert left["posterior"] == pytest.approx(1, abs=0.13)
+    assert left["forward"] == pytest.approx(1, abs=0.13)
+    assert left["constant-weight"] == pytest.approx(0.014, abs=0.005)
+    assert (tmp_path / "variance.png").stat().st_size > 1000
+
+
+def test_divergences_are_drawn_beside_their_closed_form(run, tmp_path):
+    figure = tmp_path / "divergences.png"
+    out = run("compare_divergences", "--n", 400, "--shifts", 0, 1, "--steps", 20, "--figure", figure)
+    closed, estimated, error = re.search(r"\| 1\.?0? \| ([\d.]+) \| ([\d.]+) ± ([\d.]+)", out).groups()
+    assert float(closed) == 0.5
+    assert float(estimated) == pytest.approx(0.5, abs=4 * float(error))
+    assert figure.stat().st_size > 1000

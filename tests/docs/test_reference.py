@@ -1,0 +1,48 @@
+"""Everything public is in the reference, and everything with a name on the page that is to explain it."""
+
+import pkgutil
+import re
+from pathlib import Path
+
+import genprior
+from genprior.operators.build import FOR_IMAGE, FOR_MEASUREMENT
+from genprior.priors.store import bundled
+from genprior.samplers import SAMPLERS
+
+DOCS = Path(__file__).parents[2] / "docs"
+API = (DOCS / "api.rst").read_text(encoding="utf-8")
+ENTRIES = set(re.findall(r"^   (genprior\.[\w.]+)$", API, re.MULTILINE))
+NAMED = dict(re.findall(r"\* - ``([\w-]+)``\n     - :py:obj:`~([\w.]+)`", API))
+
+
+def words(page):
+    return set(re.findall(r"`([\w-]+)`", (DOCS / page).read_text(encoding="utf-8")))
+
+
+def test_every_promised_name_is_in_the_reference():
+    classes = {name.rpartition(".")[2] for name in NAMED.values()}
+    listed = {entry.removeprefix("genprior.") for entry in ENTRIES} | classes
+    assert set(genprior.__all__) - {"__version__"} <= listed
+
+
+def test_every_module_is_in_the_reference_but_for_the_page_of_the_demo():
+    modules = {module.name for module in pkgutil.iter_modules(genprior.__path__) if not module.name.startswith("_")}
+    assert {f"genprior.{name}" for name in modules - {"demo"}} <= ENTRIES
+
+
+def test_every_operator_of_the_package_is_in_the_reference():
+    import genprior.operators
+
+    names = set(genprior.operators.__all__)
+    assert {f"genprior.operators.{name}" for name in names - {"Measurement"}} <= ENTRIES
+
+
+def test_every_name_of_a_sampler_is_in_the_reference_with_its_class():
+    assert {name: f"{cls.__module__}.{cls.__qualname__}" for name, cls in SAMPLERS.items()} == NAMED
+
+
+def test_every_name_is_explained():
+    assert set(SAMPLERS) <= words("samplers.md")
+    assert set(FOR_IMAGE) | set(FOR_MEASUREMENT) <= words("operators.md")
+    families = (DOCS / "families.md").read_text(encoding="utf-8")
+    assert [name for name in bundled() if name not in families] == []
