@@ -34,18 +34,21 @@ class DiffPIR(Sampler):
             sigma_max. The published t_start; 4, which is sigma = 1 for photographs, saves half of the steps.
         coarse: how many of the steps come before, each at twice the noise of the next, with x begun from the
             measurement at the first (see `begin`). There is decided what no pixel nearby tells, such as the colour of a
-            large hole, which at `start` is already held to be that of `begin`. Published: 0.
+            large hole, which at `start` is already held to be that of `begin`. None for as many as a hole of half of
+            the image's side wants, whose mean has a noise of sigma / side, and no more than a quarter of the steps.
+            Published: 0.
     """
 
     steps: int = 40
     weight: float = 1.0
     zeta: float = 1.0
     start: float | None = 4.0
-    coarse: int = 3
+    coarse: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        as_integer("coarse", self.coarse, 0, math.inf)
+        if self.coarse is not None:
+            as_integer("coarse", self.coarse, 0, math.inf)
         as_number("weight", self.weight, 1e-12, math.inf)
         as_number("zeta", self.zeta, 0, 1)
 
@@ -55,7 +58,7 @@ class DiffPIR(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         denoise = self.guided(prior, measurement)
-        sigmas = self.levels(prior)
+        sigmas = self.levels(prior, max(measurement.operator.image_shape[1:]))
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
             x_y = denoise(x, sigma)
@@ -63,10 +66,12 @@ class DiffPIR(Sampler):
             x = x_y + sigma_next * (math.sqrt(1 - self.zeta) * eps + math.sqrt(self.zeta) * noise(x))
         return x
 
-    def levels(self, prior: Prior) -> list[float]:
-        """The noise levels of the steps, and 0; none of the coarse ones is above sigma_max."""
+    def levels(self, prior: Prior, side: int) -> list[float]:
+        """The noise levels of the steps for images of that side, and 0; none of the coarse ones is above sigma_max."""
         level = first_level(prior, self.start)
-        coarse = [level * 2**k for k in range(min(self.coarse, self.steps - 1), 0, -1)]
+        wanted = math.ceil(math.log2(max(1.0, side * prior.spread / 2 / level)))
+        count = min(wanted, self.steps // 4) if self.coarse is None else min(self.coarse, self.steps - 1)
+        coarse = [level * 2**k for k in range(count, 0, -1)]
         coarse = [sigma for sigma in coarse if sigma <= prior.sigma_max]
         return coarse + geometric(level, prior.sigma_min, self.steps - len(coarse))
 
