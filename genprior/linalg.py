@@ -60,6 +60,7 @@ def cg(
     z = precondition(r)
     p = z
     rho = inner(r, z)
+    del z
     # below eps |r_0| a residual is rounding, and steps along it would only add more
     floor = torch.finfo(b.dtype).eps ** 2 * rho
     definite = torch.ones_like(rho, dtype=torch.bool)
@@ -68,12 +69,14 @@ def cg(
         curvature = inner(p, q)
         definite = definite & (curvature >= least * inner(p, p))
         alpha = divide(rho, curvature) * (definite & (rho > floor))
-        x = x + alpha * p
-        r = r - alpha * q
+        x = torch.addcmul(x, alpha, p)
+        r = torch.addcmul(r, alpha, q, value=-1)
+        del q  # of large images, each is as much as there may be room for
         z = precondition(r)
         rho_next = inner(r, z)
-        p = z + divide(rho_next, rho) * p
+        p = torch.addcmul(z, divide(rho_next, rho), p)
         rho = rho_next
+        del z
     return x
 
 
@@ -102,10 +105,10 @@ def cgls(A: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], y: 
     for _ in range(iterations):
         q = A(p)
         alpha = divide(rho, inner(q, q)) * (rho > floor)
-        x = x + alpha * p
-        r = r - alpha * q
+        x = torch.addcmul(x, alpha, p)
+        r = torch.addcmul(r, alpha, q, value=-1)
         s = adjoint(r)
         rho_next = inner(s, s)
-        p = s + divide(rho_next, rho) * p
+        p = torch.addcmul(s, divide(rho_next, rho), p)
         rho = rho_next
     return x

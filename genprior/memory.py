@@ -1,6 +1,7 @@
 """Memory: how much there was need of, and how many pixels to work on at once, which bounds it."""
 
 import importlib.util
+import math
 import sys
 
 import torch
@@ -8,6 +9,8 @@ import torch
 # What a denoiser keeps for a backward pass, and much more than an operator or a decoder needs.
 BYTES_PER_PIXEL = 10_000
 PIXELS_AT_ONCE = {"cpu": 2**18, "mps": 2**19}
+# Smaller tiles are mostly overlap; without a graph, 0.2 GB of activations are enough for the larger.
+LEAST_TILE = {"cpu": 1024}
 
 
 def pixels_at_once(device: torch.device) -> int:
@@ -23,6 +26,11 @@ def pixels_at_once(device: torch.device) -> int:
 def rows_at_once(image_shape: tuple[int, int, int], device: torch.device) -> int:
     """How many images of that shape to work on at once."""
     return max(1, pixels_at_once(device) // (image_shape[-2] * image_shape[-1]))
+
+
+def tile_side(device: torch.device) -> int:
+    """Side of the largest square that fits, and of the tiles of larger images."""
+    return max(LEAST_TILE.get(device.type, 512), math.isqrt(pixels_at_once(device)))
 
 
 def forget_peak(device: torch.device) -> None:

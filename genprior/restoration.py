@@ -253,11 +253,10 @@ def _draw_or_halve(
 
 def _halved(prior: Prior, sampler: Sampler, image_shape: tuple[int, int, int]) -> Tiled | None:
     """The prior with half the tile, of an image that is denoised whole half the image; None if that cannot be."""
-    longest = max(image_shape[1:])
     try:
         if isinstance(prior, Tiled):
-            return Tiled(prior.prior, min(prior.tile, longest) // 2, prior.overlap)
-        return Tiled(prior, longest // 2) if _is_local(prior, sampler) else None
+            return Tiled(prior.prior, prior.side(*image_shape[1:]) // 2, prior.overlap)
+        return Tiled(prior, max(image_shape[1:]) // 2) if _is_local(prior, sampler) else None
     except ValueError:
         return None
 

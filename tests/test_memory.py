@@ -1,8 +1,10 @@
 """How much is worked on at once, and how much memory it took."""
 
+import pytest
 import torch
 
 from genprior import memory
+from genprior.operators import Blur, blur, motion_kernel
 
 CPU = torch.device("cpu")
 
@@ -29,6 +31,38 @@ def test_a_gpu_is_filled_to_half_of_what_is_free_with_what_torch_keeps_for_reuse
 def test_devices_whose_memory_is_not_known_have_a_number_of_their_own():
     assert memory.pixels_at_once(torch.device("mps")) == memory.PIXELS_AT_ONCE["mps"]
     assert memory.pixels_at_once(torch.device("meta")) == memory.pixels_at_once(CPU)
+
+
+def test_tiles_are_as_large_as_fits_but_not_mostly_overlap(monkeypatch):
+    assert memory.tile_side(CPU) == 1024
+    assert memory.tile_side(torch.device("mps")) == 724  # the root of 2^19
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
+    for free, side in ((80 * 10**9, 2000), (2 * 10**9, 512)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
+        assert memory.tile_side(torch.device("cuda")) == side
+
+
+@pytest.mark.parametrize("boundary", ["valid", "circular"])
+def test_large_images_are_blurred_channel_by_channel_alike(boundary, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    kernels = torch.stack([motion_kernel(5, angle) for angle in (20.0, 70.0)])
+    A = Blur(kernels, (3, 14, 17), boundary)
+    x = torch.rand(2, 3, 14, 17, generator=generator, dtype=torch.float64).requires_grad_()
+    y = torch.rand(2, *A.measurement_shape, generator=generator, dtype=torch.float64)
+    c = torch.tensor([0.1, 0.01], dtype=torch.float64).reshape(2, 1, 1, 1)
+
+    def results():
+        Ax = A(x)
+        return Ax, A.adjoint(y), A.solve(y, c), A.prox(x, y, 1 / c), *torch.autograd.grad(Ax, x, y)
+
+    whole = results()
+    monkeypatch.setattr(blur, "LARGE", 1)
+    channels, own = [], Blur._filter
+    monkeypatch.setattr(Blur, "_filter", lambda A, gain, x: channels.append(x.shape[1]) or own(A, gain, x))
+    for part, expected in zip(results(), whole):
+        torch.testing.assert_close(part, expected, rtol=1e-10, atol=1e-12)
+    assert channels[:6] == [1] * 6  # forward and back
 
 
 def test_peak_memory_of_the_cpu_grows_with_what_is_held():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -106,20 +107,16 @@ class Blur(LinearOperator):
 
     def _solve(self, v: Tensor, c: float | Tensor) -> Tensor:
         _, power, floor = self._transfer.like(v)
-        inverse = _reciprocal(power + c, floor)
+        shifted = power + c
+        inverse = _reciprocal(shifted, floor)
         if self.boundary == "circular":
             return self._filter(inverse, v)
 
-        def framed(gain, u):
-            return _by_planes(lambda u: self.frame(self._filter(gain, self._embed(u))), u)
+        def framed(gain: Tensor) -> Callable[[Tensor], Tensor]:
+            return partial(_by_planes, lambda u: self.frame(self._filter(gain, self._embed(u))))
 
-        def normal(u):
-            return framed(power, u) + c * u
-
-        def precondition(u):
-            return framed(inverse, u)
-
-        return cg(normal, v, iterations=self._enough(c), preconditioner=precondition)
+        # C C^T = I, so that C (|k^|^2 + c) C^T = A A^T + c I
+        return cg(framed(shifted), v, iterations=self._enough(c), preconditioner=framed(inverse))
 
     def _enough(self, c: float | Tensor) -> int:
         # the values of a tensor would have to be waited for

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 METHODS = (
     "sample", "log_prob", "energy", "score", "elbo", "denoise", "denoise_given", "decode", "encode", "infer",
-    "render", "posterior",
+    "render", "posterior", "flow_log_prob",
 )  # fmt: skip
 
 
@@ -39,6 +39,9 @@ class Prior(nn.Module):
         classes: number of class labels, 0 for none.
         labelled: the methods that of a prior with classes only p(x | label) has, see `given`.
         autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x.
+        reach: how many pixels away, along an axis, `denoise` still looks at x_t; None where that is all of it, or not
+            known.
+        multiple: of so many pixels is a shift of x_t that shifts `denoise` alike.
     """
 
     image_shape: tuple[int | None, int | None, int | None]
@@ -53,6 +56,8 @@ class Prior(nn.Module):
     classes: int = 0
     labelled: frozenset[str] = frozenset()
     autocast: torch.dtype | None = None
+    reach: int | None = None
+    multiple: int = 1
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -86,6 +91,13 @@ class Prior(nn.Module):
     def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
         """A lower bound of ln p(x) in nats, (B,), perhaps by an unbiased Monte-Carlo estimate keyed by `seed`."""
         raise self._unsupported("elbo")
+
+    def flow_log_prob(self, x: Tensor, *, seed: int = 0, steps: int = 100, probes: int = 4) -> tuple[Tensor, ...]:
+        """ln p(x) in nats of images with sigma_min noise, by a diffusion's probability flow, (B,), with its errors.
+
+        A `probability_flow.FlowDensity`: `value`, `probe_error`, `step_error`. It is not `log_prob`, which is exact.
+        """
+        raise self._unsupported("flow_log_prob")
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         """E[x | x_t] for x_t = x + sigma n; sigma is a float or a (B, 1, 1, 1) tensor."""
