@@ -5,6 +5,7 @@
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="", help="the command that trained it")
     parser.add_argument("--metrics", nargs="*", default=[], metavar="NAME=VALUE", help="measured figures")
     parser.add_argument("--sources", type=Path, help="table of authors and licences of the training images, kept along")
+    parser.add_argument("--shape", type=int, nargs=3, help="(C, H, W) of the images it knows, where it takes any size")
     parser.add_argument("--float32", action="store_true", help="keep all digits, as the Gaussians need")
     options = parser.parse_args()
 
@@ -36,6 +38,10 @@ def main() -> None:
 
     def write(folder: Path) -> None:
         write_prior(read_prior(options.prior), folder, card, half=not options.float32)
+        if options.shape:
+            # Where a family has several priors, this is what they are chosen by.
+            config = json.loads((folder / "config.json").read_text()) | {"image_shape": options.shape}
+            (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if options.sources:
             shutil.copy(options.sources, folder / "sources.csv")
 

@@ -18,7 +18,7 @@ import genprior
 from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
 from genprior.priors.base import Prior, supports
-from genprior.training.data import Arrays, first
+from genprior.training.data import Arrays, Photos, first
 
 
 def methods(prior: Prior) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
@@ -29,19 +29,23 @@ def methods(prior: Prior) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         return {"ELBO": lambda x, u: prior.elbo(u, seed=1), "IWAE(500)": lambda x, u: prior.iwae(u, 500, seed=1)}
     if supports(prior, "denoise"):
         return {"ELBO": lambda x, u: prior.elbo_8bit(x), "flow bound": lambda x, u: prior.flow_bound_8bit(x)}
+    if supports(prior, "elbo"):
+        return {"ELBO": lambda x, u: prior.elbo(u, seed=1)}
     raise SystemExit(f"A {type(prior).__name__} has no likelihood, and no bound of it.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help=".npz with test_images")
+    parser.add_argument("--data", help=".npz with test_images")
+    parser.add_argument("--photos", help="folder of photographs, whose centres of 128 x 128 pixels take their place")
     parser.add_argument("--priors", nargs="+", required=True, help="names or folders of priors")
     parser.add_argument("--n", type=int, default=10000, help="images for what is quick")
     parser.add_argument("--n-slow", type=int, default=500, help="images for IWAE and the flow bound")
     parser.add_argument("--batch", type=int, default=250)
     options = parser.parse_args()
 
-    images = first(Arrays(options.data, "test_images", seed=None), options.n)
+    digits = options.data and Arrays(options.data, "test_images", seed=None)
+    images = first(digits or Photos(options.photos, 128, augment=False), options.n)
     print("| prior | figure | images | nats | bits/dim | seconds |\n|---|---|---|---|---|---|")
     for name in options.priors:
         prior = genprior.load_prior(name)

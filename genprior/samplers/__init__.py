@@ -27,6 +27,7 @@ from genprior.samplers.pigdm import PiGDM
 from genprior.samplers.psld import PSLD
 from genprior.samplers.reddiff import REDDiff
 from genprior.samplers.repaint import RePaint
+from genprior.samplers.resample import ReSample
 from genprior.samplers.sitcom import SITCOM
 from genprior.samplers.smc import SMC
 from genprior.samplers.tds import TDS, TDSMoments
@@ -60,6 +61,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "vae-gibbs": VAEGibbs,
     "latent-daps": LatentDAPS,
     "psld": PSLD,
+    "resample": ReSample,
     "hmc": HMC,
     "mala": MALA,
     "ula": ULA,

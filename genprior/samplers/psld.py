@@ -76,8 +76,8 @@ class PSLD(Sampler):
                 w = w.detach().requires_grad_()
                 w_hat = latents.denoise(w, sigma)
                 x_hat = prior.render(w_hat)
-                misfit = _length(known * (y - A(x_hat))) / self.unit
-                gluing = _length(w_hat - prior.encode(A.prox(x_hat, y, trust))) / spread
+                misfit = length(known * (y - A(x_hat))) / self.unit
+                gluing = length(w_hat - prior.encode(A.prox(x_hat, y, trust))) / spread
                 (pull,) = torch.autograd.grad((self.omega * misfit + self.gamma * gluing).sum(), w)
             w = ancestral_step(w.detach(), w_hat.detach(), sigma, sigma_next, noise)
             # |w_t| / |z_t| once for the gradient and once for the step
@@ -86,6 +86,6 @@ class PSLD(Sampler):
         return prior.render(w)
 
 
-def _length(r: Tensor) -> Tensor:
+def length(r: Tensor) -> Tensor:
     """|r| of each row, up to its value: the gradient is r / |r|, and 0 for r = 0."""
     return inner(divide(r, norm(r)).detach(), r)

@@ -19,10 +19,10 @@ from genprior.noise import Noise
 from genprior.priors.base import UnsupportedError, supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.latent import LatentDiffusion
-from genprior.priors.store import read_prior, write_prior
+from genprior.priors.store import find_prior, read_prior, write_prior
 from genprior.priors.vae import LIMIT, PACE, VAE
 from genprior.training.families import plan
-from genprior.training.latent import LatentDenoising
+from genprior.training.latent import LatentDenoising, pruned
 
 V = 0.04
 A, MU, T = (torch.tensor(pair, dtype=torch.float64) for pair in ([0.5, 0.3], [1.5, -0.7], [2.0, 0.6]))
@@ -308,3 +308,35 @@ def test_ldm_without_its_vae_and_others_with_one_are_refused(stored_vae):
     for wrong in (VAE((1, 16, 16), latent=2, widths=(4,), blocks=(0,)), vae):
         with pytest.raises(ValueError, match="needs a vae of images"):
             plan("ldm", (3, 16, 16) if wrong is vae else (1, 16, 16), 0, examples, 0, wrong)
+
+
+def test_pruned_autoencoder_is_that_of_the_latents_that_say_most():
+    """Of 5 latents, means of sd 1, 0, 3, 0 and 2, the fourth known to e^-6: others at 0, the same q of those kept."""
+    seed = torch.Generator().manual_seed(0)
+    vae, x = VAE((1, None, None), latent=5, widths=(4, 4), blocks=(0, 1)), torch.rand(3, 1, 8, 12, generator=seed)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=seed))
+        scale = torch.tensor([1.0, 0.0, 3.0, 0.0, 2.0])
+        head = vae.encoder[-1]
+        head.weight[:5] *= (scale / vae.infer(x)[0].std(dim=(0, 2, 3)).clamp_min(1e-6)).reshape(-1, 1, 1, 1)
+        head.bias[:5] *= 0
+        head.bias[5 + 3] = -6
+        smaller, kept = pruned(vae, x, 3), [2, 3, 4]
+        (mean, sd), (ours, our_sd) = vae.infer(x), smaller.infer(x)
+        z = torch.zeros_like(mean)
+        z[:, kept] = ours
+        decoded, expected = smaller.sized(8, 12).decode(ours), vae.sized(8, 12).decode(z)
+    assert torch.allclose(ours, mean[:, kept], atol=1e-6)
+    assert torch.allclose(our_sd, sd[:, kept], atol=1e-6)
+    assert torch.allclose(decoded, expected, atol=1e-6)
+    assert bool(smaller.decoder_variance == vae.decoder_variance)
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "name"),
+    [(None, "ldm-photo"), ((1, 28, 28), "ldm-mnist"), ((1, 30, 28), "ldm-photo"), ((3, 28, 28), "ldm-photo")],
+)
+def test_family_is_that_of_digits_for_images_of_their_size_alone(image_shape, name):
+    """Though `ldm-mnist` takes any size, a grey photograph is no digit."""
+    assert find_prior("ldm", image_shape).name == name

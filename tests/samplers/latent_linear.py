@@ -5,7 +5,7 @@ Gaussian N(c, s^2 I), a prior of its own, and p(x), p(x | y) are those of the li
 """
 
 import torch
-from linear import SHAPE, LinearDecoder
+from linear import OPERATORS, SHAPE, LinearDecoder, draw, measure
 
 from genprior.priors.base import Prior
 from genprior.priors.exact import Gaussian
@@ -36,3 +36,27 @@ class LinearLatents(Prior):
 
     def exact(self, measurement):
         return self.linear.exact(measurement)
+
+
+class Counted(LinearLatents):
+    """Counts the calls of its decoder."""
+
+    calls = 0
+
+    def render(self, w):
+        self.calls += 1
+        return super().render(w)
+
+
+def errors(sampler, operator="inpaint", n=400):
+    """Along the columns of W: root mean square error of the mean in posterior sds, and mean ratio of variances.
+
+    Over n draws the first has an error of about 1 / sqrt(n), the second a relative one of sqrt(2 / (6 n)): 0.05, 3 %.
+    """
+    prior = LinearLatents()
+    one = measure(prior, OPERATORS[operator])
+    draws, _ = draw(sampler, prior, one, n)
+    mean, S = prior.exact(one)
+    Q = prior.W / prior.W.norm(dim=0)
+    e = (draws.flatten(1) - mean) @ Q / (Q.T @ S @ Q).diagonal().sqrt()
+    return float(e.mean(0).square().mean().sqrt()), float(e.var(0).mean())

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from latent_linear import LinearLatents
+from latent_linear import Counted, LinearLatents
 from linear import OPERATORS, draw, farthest, measure
 
 from genprior.noise import Noise
@@ -66,14 +66,6 @@ def test_units_of_latents_do_not_matter():
     one = measure(LinearLatents(), OPERATORS["inpaint"])
     ours, others = (draw(QUICK, LinearLatents(c=c, s=s), one, 4)[0] for c, s in ((0.2, 0.3), (-5.0, 30.0)))
     assert (ours - others).abs().max() < 1e-8
-
-
-class Counted(LinearLatents):
-    calls = 0
-
-    def render(self, w):
-        self.calls += 1
-        return super().render(w)
 
 
 def test_calls_are_those_of_the_decoder():

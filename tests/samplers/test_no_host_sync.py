@@ -112,7 +112,7 @@ class Plain(LinearDecoder):
         return (x - self.centre).square().flatten(1).sum(1) / (2 * self.spread**2)
 
 
-@pytest.mark.parametrize("name", ["latent-daps", "psld"])
+@pytest.mark.parametrize("name", ["latent-daps", "psld", "resample"])
 def test_steps_in_latents_do_not_wait_for_the_device(name):
     prior = LinearLatents(SHAPE, v=torch.tensor(0.02, dtype=torch.float64))
     measurement = measured(prior, OPERATORS["inpaint"])

@@ -88,7 +88,7 @@ def test_draws_are_images_or_an_error_says_why_not(name, operator, size):
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-@pytest.mark.parametrize("name", ["latent-daps", "psld"])
+@pytest.mark.parametrize("name", ["latent-daps", "psld", "resample"])
 def test_draws_in_latents_are_images(name, operator):
     """Of a linear decoder of white Gaussian latents: within 12 spreads of the centre, as above."""
     A = OPERATORS[operator]((1, 8, 8))

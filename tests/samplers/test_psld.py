@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from latent_linear import LinearLatents
+from latent_linear import Counted, LinearLatents, errors
 from linear import OPERATORS, SHAPE, draw, measure
 
 from genprior.noise import Noise
@@ -13,20 +13,6 @@ from genprior.samplers import find_sampler
 from genprior.samplers.psld import PSLD
 
 QUICK = PSLD(steps=100)
-
-
-def errors(sampler, operator="inpaint", n=400):
-    """Along the columns of W: root mean square error of the mean in posterior sds, and mean ratio of variances.
-
-    Over n draws the first has an error of about 1 / sqrt(n), the second a relative one of sqrt(2 / (6 n)): 0.05, 3 %.
-    """
-    prior = LinearLatents()
-    one = measure(prior, OPERATORS[operator])
-    draws, _ = draw(sampler, prior, one, n)
-    mean, S = prior.exact(one)
-    Q = prior.W / prior.W.norm(dim=0)
-    e = (draws.flatten(1) - mean) @ Q / (Q.T @ S @ Q).diagonal().sqrt()
-    return float(e.mean(0).square().mean().sqrt()), float(e.var(0).mean())
 
 
 @pytest.mark.parametrize(
@@ -69,14 +55,6 @@ def test_residual_of_nothing_gives_no_nan():
     prior, A = LinearLatents(), Inpaint(torch.ones(SHAPE[1:], dtype=torch.bool), SHAPE)
     draws = QUICK(prior, Measurement(torch.zeros(2, *SHAPE, dtype=torch.float64), A, 0.1), Noise(0, [0, 1]))
     assert torch.isfinite(draws).all()
-
-
-class Counted(LinearLatents):
-    calls = 0
-
-    def render(self, w):
-        self.calls += 1
-        return super().render(w)
 
 
 def test_calls_are_those_of_the_decoder():
