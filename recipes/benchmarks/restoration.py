@@ -6,14 +6,14 @@
 Crops of 128 x 128, five tasks, noise 0.025 on [0, 1], blurs circular; every method has the same measurement, told its
 noise, and the same evaluations of the network, each pass forward or back counting one. Needs `pip install azula`.
 
-Every result is a line of the CSV file as soon as it is there: a run that was stopped goes on where it was. Results are
-those of the weights that the prior had: after another training, all are computed again, and the table is of the new
-ones. A cell: PSNR in dB of one sample / of the mean of the samples ± standard error over crops (SSIM of the mean); –
+Every result is a line of the CSV file as soon as it is there: a run that was stopped goes on where it was. Lines of other
+weights, measurements (their fingerprint is that of y) or numbers of samples are left alone, and not in the table. A cell: PSNR in dB of one sample / of the mean of the samples ± standard error over crops (SSIM of the mean); –
 where the method does not suit the task. Those called oracles are tuned on the truth, which nobody has.
 """
 
 import argparse
 import csv
+import hashlib
 import math
 import time
 from dataclasses import replace
@@ -34,7 +34,8 @@ from genprior.priors.store import find_prior, read_card
 
 NOISE = 0.025
 FIGURES = ("psnr_sample", "ssim_sample", "psnr_mean", "ssim_mean")
-COLUMNS = ("weights", "crop", "task", "method", "budget", "evaluations", *FIGURES, "seconds", "note")
+KEY = ("weights", "measurement", "samples", "crop", "task", "method", "budget")
+COLUMNS = (*KEY, "evaluations", *FIGURES, "seconds", "note")
 TASKS = {
     "70 % missing": lambda k, side: ("inpaint", {"mask": "random", "fraction": 0.7}),
     "box": lambda k, side: ("inpaint", {"mask": "box", "size": 3 * side // 8}),
@@ -66,7 +67,8 @@ def main() -> None:
     weights = read_card(find_prior(options.prior))["sha256"][:12]
     pictures = list(crops(options.data, options.each, options.side).items())[: options.crops]
     rows = stored(options.out)
-    done = {tuple(row[name] for name in COLUMNS[:5]) for row in rows}
+    done = {tuple(row[name] for name in KEY) for row in rows}
+    asked = set()
     with options.out.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         for budget in options.budget:
@@ -79,23 +81,22 @@ def main() -> None:
                         measurement = replace(measurement, y=measurement.operator(measurement.y))
                     for method in methods:
                         spent = budget if method in METHODS else 0
-                        key = (weights, name, task, method, str(spent))
+                        key = (weights, fingerprint(measurement), str(options.n), name, task, method, str(spent))
+                        asked.add(key[:-1])
                         if key not in done:
                             done.add(key)
                             found = run(method, prior, measurement, x, spent, options.n, seed=k)
-                            rows.append(dict.fromkeys(COLUMNS, "") | dict(zip(COLUMNS, key)) | found)
+                            rows.append(dict.fromkeys(COLUMNS, "") | dict(zip(KEY, key)) | found)
                             if "evaluations" in found:
                                 writer.writerow(rows[-1])
                                 file.flush()
 
-    asked = {
-        "weights": {weights},
-        "crop": {name for name, _ in pictures},
-        "task": set(options.tasks),
-        "method": set(options.methods),
-    }
-    rows = [row for row in rows if all(row[column] in values for column, values in asked.items())]
+    rows = [row for row in rows if tuple(row[name] for name in KEY[:-1]) in asked]
     report(rows, options, machine(torch.device("cpu")))
+
+
+def fingerprint(measurement: Measurement) -> str:
+    return hashlib.sha256(measurement.y.numpy().tobytes()).hexdigest()[:8]
 
 
 def run(method: str, prior, measurement: Measurement, x: torch.Tensor, budget: int, n: int, seed: int) -> Row:
@@ -127,6 +128,8 @@ def stored(path: Path) -> list[Row]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith("\n")] or [",".join(COLUMNS) + "\n"]
+    if whole[0].strip() != ",".join(COLUMNS):
+        raise ValueError(f"{path} has other columns than {','.join(COLUMNS)}: give another --out.")
     path.write_text("".join(whole))
     return list(csv.DictReader(whole))
 
