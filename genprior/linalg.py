@@ -25,6 +25,12 @@ def divide(a: Tensor | float, b: Tensor) -> Tensor:
     return torch.where(nonzero, a / torch.where(nonzero, b, 1), 0)
 
 
+def reciprocal(a: Tensor, floor: Tensor) -> Tensor:
+    """1 / a, and 0 where a is not above the floor."""
+    present = a > floor
+    return torch.where(present, 1 / torch.where(present, a, 1), 0)
+
+
 def cg(
     matvec: Callable[[Tensor], Tensor],
     b: Tensor,

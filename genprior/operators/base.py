@@ -81,8 +81,9 @@ class LinearOperator(ABC):
             UnsupportedError: the operator has no singular value decomposition in closed form.
         """
         raise UnsupportedError(
-            f"{type(self).__name__} has no SVD in closed form; Inpaint, SuperResolution, Colorize, Denoise, Matrix and "
-            f'Blur(boundary="circular") have one. Samplers that need `solve` or `prox` only take any operator.'
+            f"{type(self).__name__} has no SVD in closed form here; Inpaint, SuperResolution, Colorize, Denoise and "
+            "Matrix have one, and Blur where it is circular or its kernel is separable, as a Gaussian. Samplers that "
+            "need `solve` or `prox` only take any operator."
         )
 
     def select(self, index: Tensor) -> LinearOperator:

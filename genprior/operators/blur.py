@@ -1,27 +1,31 @@
 """Blurs: y = k * x, a true convolution with a kernel of up to 61 x 61 pixels, and the kernels of usual blurs.
 
 Notation: k a kernel (kh, kw); k^ its transfer function on a grid; C crops the grid to the frame of y, C^T puts y back
-into a grid of zeros. With either boundary A = C k^ and A A^T = C |k^|^2 C^T, each product one real FFT and back.
+into a grid of zeros. With either boundary A = C k^ and A A^T = C |k^|^2 C^T, each product one real FFT and back. A
+kernel is separable if k = k_h k_w^T, as that of a Gaussian or of a motion along an axis is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genprior.linalg import cg
+from genprior.linalg import cg, reciprocal
 from genprior.operators.base import SVD, Constant, LinearOperator, Shape, as_integer, as_number, as_shape, as_tensor
+from genprior.operators.separable import Separable
 
 BOUNDARIES = ("valid", "circular")
 LARGEST = 61
 WIDEST = 10
 # Pixels from which on the channels of images are filtered one after the other.
 LARGE = 2**20
+# Of kernels in float32.
+ROUNDING = 1e-6
 
 
 class Blur(LinearOperator):
@@ -31,8 +35,9 @@ class Blur(LinearOperator):
     all channels; it need not sum to one.
 
     "valid": x lives on (C, H + kh - 1, W + kw - 1) where y is (C, H, W): no assumption on what lies past the frame,
-    that part of x is unknown too. `frame` crops x to the H x W aligned with y. `solve` runs conjugate gradients
-    preconditioned by C (|k^|^2 + c)^-1 C^T; `pinv` is ill-posed, and is regularised by stopping after `iterations`.
+    that part of x is unknown too. `frame` crops x to the H x W aligned with y. If all kernels are separable, `solve`,
+    `prox`, `svd` are closed forms; if not, `solve` and `prox` run conjugate gradients preconditioned by
+    C (|k^|^2 + c)^-1 C^T. `pinv` is ill-posed, and is regularised by stopping after `iterations`.
     "circular": x and y are (C, H, W); `solve`, `prox`, `pinv`, `svd` are closed forms. There |k^|^2 + c up to
     (1e-6 max |k^|)^2 counts as zero, and the frequency is left out.
 
@@ -40,7 +45,7 @@ class Blur(LinearOperator):
         kernel: (kh, kw) or (1, kh, kw), shared, or (B, kh, kw), one per image; sides 1 to 61, odd or even.
         image_shape: (C, H, W) of x; for "valid", the larger one.
         boundary: "valid" or "circular".
-        iterations: of the conjugate gradients of "valid". Measured at 128 x 128 with Gaussian and motion kernels up to
+        iterations: of the conjugate gradients. Measured at 128 x 128 with Gaussian and motion kernels up to
             61: 30 bring `solve` to a relative error below 1e-4 for c >= 1e-3, to 1e-2 for c = 1e-4 (50: 1e-3). Above
             c = |A|^2 / 400 fewer will do, in proportion to c^(-1/3), and no more are made if c is a float.
 
@@ -78,6 +83,17 @@ class Blur(LinearOperator):
         self._transfer = Constant(self._make_transfer)
         self._polar = Constant(self._make_polar)
 
+    @cached_property
+    def _separable(self) -> Separable | None:
+        """The same blur, of boundary "valid", along columns and rows; None where there is none."""
+        if self.boundary == "circular" or (lines := _lines(self.kernel)) is None:
+            return None
+
+        def maps():
+            return tuple(_toeplitz(k, n) for k, n in zip(lines, self.image_shape[1:]))
+
+        return Separable(maps, self.image_shape, self.measurement_shape, self.batch)
+
     @classmethod
     def for_measurement(cls, kernel: Tensor, measurement_shape: Shape, boundary: str = "valid", **options) -> Blur:
         """The blur whose measurements have that (C, H, W); arguments as for the class."""
@@ -103,12 +119,14 @@ class Blur(LinearOperator):
         if self.boundary == "valid":
             return super()._pinv(y)
         transfer, power, floor = self._transfer.like(y)
-        return self._filter(transfer.conj() * _reciprocal(power, floor), y)
+        return self._filter(transfer.conj() * reciprocal(power, floor), y)
 
     def _solve(self, v: Tensor, c: float | Tensor) -> Tensor:
+        if self._separable:
+            return self._separable._solve(v, c)
         _, power, floor = self._transfer.like(v)
         shifted = power + c
-        inverse = _reciprocal(shifted, floor)
+        inverse = reciprocal(shifted, floor)
         if self.boundary == "circular":
             return self._filter(inverse, v)
 
@@ -125,15 +143,19 @@ class Blur(LinearOperator):
         return math.ceil(self.iterations * (self._gain / (400 * c)) ** (1 / 3))
 
     def _prox(self, z: Tensor, y: Tensor, c: float | Tensor) -> Tensor:
+        if self._separable:
+            return z + self._separable.wiener(y - self._forward(z), c)
         if self.boundary == "valid":
             return super()._prox(z, y, c)
         transfer, power, floor = self._transfer.like(z)
         residual = torch.fft.rfft2(y) - transfer * torch.fft.rfft2(z)
-        gain = transfer.conj() * _reciprocal(power + c, floor)
+        gain = transfer.conj() * reciprocal(power + c, floor)
         return z + torch.fft.irfft2(gain * residual, s=self._grid)
 
     def svd(self) -> SVD:
-        """V is the Hartley transform, s = |k^|, and U the Hartley transform, then the phase of k^ ("circular" only)."""
+        """Of "circular", V is the Hartley transform, s = |k^|, and U the Hartley transform, then the phase of k^."""
+        if self._separable:
+            return self._separable.svd()
         if self.boundary == "valid":
             return super().svd()
 
@@ -262,6 +284,20 @@ def _as_kernel(kernel: Tensor | np.ndarray) -> Tensor:
     return kernel
 
 
+def _lines(kernels: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Lines k_h (B, kh) and k_w (B, kw) with k = k_h k_w^T to the rounding of float32, or None; float64."""
+    U, s, Vt = torch.linalg.svd(kernels.double(), full_matrices=False)
+    if (s[:, 1:] > ROUNDING * s[:, :1]).any():
+        return None
+    return s[:, :1] * U[:, :, 0], Vt[:, 0]
+
+
+def _toeplitz(lines: Tensor, n: int) -> Tensor:
+    """The matrices (1 or B, 1, m, n) that convolve n values with lines (B, k) to those m = n - k + 1 they all reach."""
+    unit = torch.eye(n, dtype=lines.dtype, device=lines.device)[:, None]
+    return torch.nn.functional.conv1d(unit, lines.flip(-1)[:, None]).permute(1, 2, 0)[:, None]
+
+
 def _by_planes(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """f(x), of large images channel by channel: the work space of their FFTs is that much smaller."""
     if x[:, 0].numel() < LARGE:
@@ -287,12 +323,6 @@ def _hermitian_fft2(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
     F = torch.fft.fft2(_placed(kernel, grid))
     mirrored = F.flip(-2, -1).roll((1, 1), dims=(-2, -1))
     return (F + mirrored.conj()) / 2
-
-
-def _reciprocal(power: Tensor, floor: Tensor) -> Tensor:
-    """1 / power, and 0 where the power is below the floor."""
-    present = power > floor
-    return torch.where(present, 1 / torch.where(present, power, 1), 0)
 
 
 def _fast_length(n: int) -> int:

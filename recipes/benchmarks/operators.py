@@ -12,6 +12,7 @@ One image, float32; median (quartiles) over --repeats turns, in which ours and t
 """
 
 import argparse
+import itertools
 import statistics
 from collections.abc import Callable
 
@@ -21,7 +22,7 @@ from deepinv.physics import Blur as DeepinvBlur
 from deepinv.physics import BlurFFT, Downsampling, DownsamplingMatlab, LinearPhysics
 from torch import Tensor
 
-from genprior.operators import Blur, SuperResolution, gaussian_kernel
+from genprior.operators import Blur, SuperResolution, gaussian_kernel, motion_kernel
 from genprior.operators.base import LinearOperator
 
 GAMMA = 100.0
@@ -47,22 +48,21 @@ def main() -> None:
             print(f"| {name} | 3 x {size} x {size} | {' | '.join(cells)} |", flush=True)
 
 
-def pairs(size: int, kernels: list[int]):
+def pairs(size: int, sides: list[int]):
     """(name, our operator, deepinv's physics that do the same), one after the other."""
     shape = (3, size, size)
-    for side in kernels:
-        kernel = gaussian_kernel(side / 6, side)
-        k = kernel[None, None].float()
-        ways = {boundary: [DeepinvBlur(k, boundary, use_fft) for use_fft in (False, True)] for boundary in BOUNDARIES}
-        for boundary, physics in ways.items():
-            fft = [BlurFFT(shape, k)] if boundary == "circular" else []
-            yield f"blur {side} px, {boundary}", Blur(kernel, shape, boundary), [*physics, *fft]
+    for side in sides:
+        # a Gaussian is separable, an oblique motion is not
+        kernels = {f"Gaussian {side} px": gaussian_kernel(side / 6, side), f"motion {side} px": motion_kernel(side, 30)}
+        for (name, kernel), boundary in itertools.product(kernels.items(), ("circular", "valid")):
+            k = kernel[None, None].float()
+            physics = [DeepinvBlur(k, boundary, use_fft) for use_fft in (False, True)]
+            if boundary == "circular":
+                physics.append(BlurFFT(shape, k))
+            yield f"{name}, {boundary}", Blur(kernel, shape, boundary), physics
     # its closed form is of circular blurs only
     down = [Downsampling(shape, "bicubic", 4, padding="circular"), DownsamplingMatlab(factor=4)]
     yield "super-resolution x4", SuperResolution(4, shape), down
-
-
-BOUNDARIES = ("circular", "valid")
 
 
 def compare(operator: LinearOperator, physics: list[LinearPhysics], x: Tensor, z: Tensor, repeats: int) -> list[str]:

@@ -6,9 +6,10 @@
 Crops of 128 x 128, five tasks, noise 0.025 on [0, 1], blurs circular; every method has the same measurement, told its
 noise, and the same evaluations of the network, each pass forward or back counting one. Needs `pip install azula`.
 
-Every result is a line of the CSV file as soon as it is there: a run that was stopped goes on where it was. Lines of other
-weights, measurements (their fingerprint is that of y) or numbers of samples are left alone, and not in the table. A cell: PSNR in dB of one sample / of the mean of the samples ± standard error over crops (SSIM of the mean); –
-where the method does not suit the task. Those called oracles are tuned on the truth, which nobody has.
+Every result is a line of the CSV file as soon as it is there: a run that was stopped goes on where it was. Lines of
+other weights, measurements (their fingerprint is that of y) or numbers of samples are left alone, and not in the table.
+A cell: PSNR in dB of one sample / of the mean of the samples ± standard error over crops (SSIM of the mean); – where
+the method does not suit the task. Those called oracles are tuned on the truth, which nobody has.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genprior.operators import Blur, Colorize, Composition, Denoise, Inpaint, Matrix, SuperResolution, random_mask
+from genprior.operators.separable import Separable
 
 TOLERANCE = 1e-10
 
@@ -20,6 +21,12 @@ def kernel(*shape, seed=0):
     k = 0.3 * draw(*shape, seed=seed).abs() / (shape[-1] * shape[-2])
     k[..., shape[-2] // 2, shape[-1] // 2] += 1
     return k
+
+
+def separable(*shape):
+    """Products of a line along columns and one along rows; each with an odd centre that stays away from zero."""
+    *batch, kh, kw = shape
+    return kernel(*batch, kh, 1, seed=5) * kernel(*batch, 1, kw, seed=6)
 
 
 def masks(H, W):
@@ -41,6 +48,14 @@ def operators(H, W):
     yield "valid", Blur(kernel(3, 5), (2, H, W), "valid", iterations=150)
     yield "valid-even", Blur(kernel(2, 4), (1, H, W), "valid", iterations=150)
     yield "valid-batch", Blur(kernel(3, 3, 4), (1, H, W), "valid", iterations=150)
+    yield "valid-separable", Blur(separable(3, 5), (2, H, W), "valid", iterations=150)
+    yield "valid-separable-line", Blur(separable(1, 4), (1, H, W), "valid", iterations=150)
+    yield "valid-separable-batch", Blur(separable(3, 4, 3), (2, H, W), "valid", iterations=150)
+    yield "separable", Separable(lambda: (draw(3, H), draw(W, W, seed=1)), (2, H, W), (2, 3, W))
+    rank_2 = draw(H - 2, 2) @ draw(2, H, seed=1)
+    yield "separable-rank-2", Separable(lambda: (rank_2, draw(4, W)), (2, H, W), (2, H - 2, 4))
+    maps = lambda: (draw(3, 1, 4, H), draw(3, 1, 5, W, seed=1))  # noqa: E731
+    yield "separable-batch", Separable(maps, (2, H, W), (2, 4, 5), batch=3)
     yield "colorize", Colorize((3, H, W))
     yield "denoise", Denoise((2, H, W))
     yield "matrix", Matrix(draw(17, H * W), (1, H, W))
@@ -53,7 +68,7 @@ def operators(H, W):
 
 
 CASES = {f"{name}-{H}x{W}": op for H, W in ((8, 8), (6, 10)) for name, op in operators(H, W)}
-WITH_SVD = [name for name in CASES if not name.startswith(("valid", "composition"))]
+WITH_SVD = [name for name in CASES if "separable" in name or not name.startswith(("valid", "composition"))]
 
 
 def dense(f, shape):
