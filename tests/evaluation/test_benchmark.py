@@ -271,8 +271,8 @@ def test_a_method_that_does_not_suit_says_why_and_the_others_go_on(tmp_path):
     prior = smooth()
     x = draws(prior, 2)
     found = genprior.evaluate(
-        x, "gaussian-deblur", prior, ["ddrm", "exact"], noise=NOISE, n=2, width=0.6, baselines=["bicubic", "wiener"],
-        out=tmp_path, progress=False,
+        x, "motion-deblur", prior, ["ddrm", "exact"], noise=NOISE, n=2, length=3, angle=30.0,
+        baselines=["bicubic", "wiener"], out=tmp_path, progress=False,
     )  # fmt: skip
     ddrm, exact, bicubic, wiener = found.table.rows
     assert ddrm["images"] == bicubic["images"] == 0
