@@ -137,7 +137,7 @@ def restore(
 
     began = time.perf_counter()
     target = _in_tiles(target, tile, sampler, task.operator.image_shape)
-    samples, diagnostics = _draw_or_halve(target, task, sampler, n, seed, progress)
+    samples, diagnostics, target = _draw_or_halve(target, task, sampler, n, seed, progress)
     samples = _keep_known(back(samples), measurement)
     seconds = time.perf_counter() - began
 
@@ -148,6 +148,7 @@ def restore(
         prior=prior,
         prior_name=name,
         label=label,
+        tile=target.tile if isinstance(target, Tiled) and sampler.needs == "denoise" else None,
         noise_was_estimated=noise is None,
         seed=seed,
         network_evaluations=sampler.cost(task, n),
@@ -221,7 +222,7 @@ def _in_tiles(prior: Prior, tile: int | None, sampler: Sampler, image_shape: tup
             raise UnsupportedError(
                 f"{type(sampler).__name__} does not denoise, so that nothing is there to tile: leave tile={tile} out."
             )
-        return Tiled(prior.prior if isinstance(prior, Tiled) else prior, tile)
+        return Tiled(prior.prior, tile, prior.overlap) if isinstance(prior, Tiled) else Tiled(prior, tile)
     largest = tile_side(state_of(prior).device)
     small = image_shape[1] * image_shape[2] <= largest**2
     return prior if small or isinstance(prior, Tiled) or not _is_local(prior, sampler) else Tiled(prior, largest)
@@ -234,10 +235,10 @@ def _is_local(prior: Prior, sampler: Sampler) -> bool:
 
 def _draw_or_halve(
     prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """`_draw`, once again with half the tile where the memory of a GPU did not suffice."""
+) -> tuple[Tensor, dict[str, Tensor], Prior]:
+    """`_draw`, once again with half the tile where the memory of a GPU did not suffice; and the prior that it took."""
     try:
-        return _draw(prior, measurement, sampler, n, seed, progress)
+        return *_draw(prior, measurement, sampler, n, seed, progress), prior
     except torch.OutOfMemoryError:
         prior = _halved(prior, sampler, measurement.operator.image_shape)
         if prior is None:
@@ -248,7 +249,7 @@ def _draw_or_halve(
             stacklevel=3,
         )
     torch.cuda.empty_cache()  # out here, where nothing holds on to what the first attempt had made
-    return _draw(prior, measurement, sampler, n, seed, progress)
+    return *_draw(prior, measurement, sampler, n, seed, progress), prior
 
 
 def _halved(prior: Prior, sampler: Sampler, image_shape: tuple[int, int, int]) -> Tiled | None:

@@ -32,6 +32,7 @@ class Restoration:
         prior: as used, without the label.
         prior_name: the name or folder that was given for it, None where it was given itself.
         label: the class that was given, or None.
+        tile: side in pixels of the tiles in which the network saw the image, None where it saw it whole; see `restore`.
         noise_was_estimated: whether `measurement.noise` was estimated from y.
         seed: gives the same result again.
         network_evaluations: forward and backward passes of the network for each sample.
@@ -46,6 +47,7 @@ class Restoration:
     prior: Prior
     prior_name: str | None
     label: int | None
+    tile: int | None
     noise_was_estimated: bool
     seed: int
     network_evaluations: int
@@ -115,7 +117,7 @@ class Restoration:
         A path that ends in .npz gets all samples of all images and what it takes to draw them again, for `np.load`:
         `samples`, `mean`, `std`, `y` and `noise` as in the attributes; the arrays of the operator, such as
         `operator.mask` or `operator.kernel`; `diagnostics.NAME`; and `run`, a JSON text with the versions, prior (name,
-        label, hash of its weights), operator, sampler and their parameters, n and seed.
+        label, hash of its weights), operator, sampler and their parameters, n, tile and seed.
 
         Raises:
             FileExistsError: something is there, and `overwrite` is False; nothing is written.
@@ -143,6 +145,7 @@ class Restoration:
             "operator": operator,
             "sampler": record.of_sampler(self.sampler),
             "n": self.samples.shape[-4],
+            "tile": self.tile,
             "seed": self.seed,
             "noise_was_estimated": self.noise_was_estimated,
             "network_evaluations": self.network_evaluations,

@@ -1,4 +1,4 @@
-"""Output for other programs, what is there, completion, and help that is quick."""
+"""Output for other programs, what is there, and help that is quick."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genprior.cli import COMMANDS, completion, main
+from genprior.cli import COMMANDS, main
 from genprior.priors.ddpm import DDPM
 from genprior.priors.store import bundled, write_prior
 from genprior.samplers import SAMPLERS
@@ -49,14 +49,14 @@ def read(path):
 
 
 def test_json_is_one_object_for_each_file(photos, prior, tmp_path, capfd):
-    options = ["--op", "denoise", "--json", "--n", 2, "--samples", "--std", "--concat"]
+    options = ["--op", "denoise", "--json", "--n", 2, "--samples", "--std", "--concat", "--tile", 300]
     assert restore(prior, photos, "-o", tmp_path / "x", *options) == 1
     a, b, c = map(json.loads, capfd.readouterr().out.splitlines())
     assert [told["input"] for told in (a, b, c)] == [str(photos / f"{name}.png") for name in "abc"]
     names = ["a.png", "a_sample-0.png", "a_sample-1.png", "a_std.png", "a_concat.png"]
     assert a["outputs"] == [str(tmp_path / "x" / name) for name in names]
     assert sorted(os.listdir(tmp_path / "x")) == sorted(names + [name.replace("a", "c", 1) for name in names])
-    assert (a["n"], a["evaluations"], a["noise_was_estimated"]) == (2, 2, True)
+    assert (a["n"], a["evaluations"], a["noise_was_estimated"], a["tile"]) == (2, 2, True, 300)
     assert (a["sampler"]["name"], a["sampler"]["parameters"]["steps"]) == ("diffpir", 2)
     assert a["prior"] == str(prior)
     assert a["seconds"] > 0
@@ -141,60 +141,6 @@ def test_info_says_versions_devices_and_folders(capfd):
     out = capfd.readouterr().out
     for line in ("versions\n", "devices\n", "  cpu            threads 1, memory ", "folders\n", "  Hub's cache    "):
         assert line in out
-
-
-# ---- completion ----
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    """As a new process prints them, which loads no torch: shells ask whenever they start."""
-    code = (
-        "import sys\nfrom genprior.cli import main\n"
-        "for shell in ('bash', 'zsh', 'fish'): main(['completion', shell]); print('====')\n"
-        "assert not {'torch', 'numpy'} & set(sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    return dict(zip(("bash", "zsh", "fish"), run.stdout.split("====\n")))
-
-
-@pytest.fixture
-def completed(scripts):
-    """What bash offers after a line."""
-    ask = 'source /dev/stdin\nCOMP_WORDS=("$@")\nCOMP_CWORD=$(($# - 1))\n_genprior\nprintf "%s\\n" "${COMPREPLY[@]}"\n'
-
-    def completed(line):
-        command = ["bash", "-c", ask, "bash", *line.split(" ")]
-        made = subprocess.run(command, input=scripts["bash"], capture_output=True, text=True, check=True, timeout=30)
-        assert made.stderr == ""
-        return [word for word in made.stdout.split("\n") if word]
-
-    return completed
-
-
-def test_bash_completes_commands_options_and_values(completed):
-    assert completed("genprior res") == ["restore"]
-    assert {"restore", "evaluate", "priors", "info", "completion", "demo"} <= set(completed("genprior "))
-    assert completed("genprior restore --conc") == ["--concat"]
-    assert completed("genprior restore a.png --op gauss") == ["gaussian-deblur"]
-    assert set(completed("genprior restore --prior ddpm")) == {"ddpm", "ddpm-mnist", "ddpm-photo"}
-    assert set(completed("genprior restore --sampler ")) == {"auto", *SAMPLERS}
-    assert "flow" not in completed("genprior restore --sampler ")
-    assert completed("genprior restore phot") == []  # files, by complete -o default
-    assert completed("genprior evaluate tru") == ["truth"]
-    assert set(completed("genprior evaluate truth --suite mi")) == {"mixture"}
-    assert "ddpm" in completed("genprior train ")
-    assert completed("genprior completion f") == ["fish"]
-
-
-def test_other_shells_have_every_option_of_every_command(scripts):
-    zsh, fish = scripts["zsh"], scripts["fish"]
-    assert zsh.endswith(scripts["bash"])
-    assert 'complete -c genprior -n "__fish_use_subcommand" -a restore' in fish
-    assert 'complete -c genprior -n "__fish_seen_subcommand_from restore" -l concat\n' in fish
-    assert 'complete -c genprior -n "__fish_seen_subcommand_from restore" -l mask -r\n' in fish
-    assert '-n "__fish_seen_subcommand_from truth" -l suite -x -a "gaussian mixture' in fish
-    assert set(completion.SHELLS) == set(completion.USAGE)
 
 
 # ---- help ----

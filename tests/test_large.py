@@ -73,8 +73,9 @@ def test_tiles_are_taken_where_the_image_is_larger_than_fits(monkeypatch, tiled)
     monkeypatch.setattr(restoration, "tile_side", lambda device: 80)  # 6400 pixels; the image has 6510
     whole = restore(tile=1000).samples
     tiled.clear()
-    torch.testing.assert_close(restore().samples, whole, rtol=0, atol=1e-5)
-    assert tiled == [80]
+    result = restore()
+    torch.testing.assert_close(result.samples, whole, rtol=0, atol=1e-5)
+    assert tiled == [80] == [result.tile]
     restore(photo(80, 80))
     restore(photo(40, 160))
     assert tiled == [80]
@@ -102,10 +103,23 @@ def test_what_tiles_would_change_is_left_whole_unless_they_are_forced(monkeypatc
 
 def test_a_tiled_prior_is_taken_as_it_is(monkeypatch, tiled):
     monkeypatch.setattr(restoration, "tile_side", lambda device: 40)
-    restore(prior=restoration.Tiled(NETWORK, TILE))
+    assert restore(prior=restoration.Tiled(NETWORK, TILE)).tile == TILE
     assert tiled == [TILE]
-    restore(prior=restoration.Tiled(NETWORK, TILE), tile=60)
+    assert restore(prior=restoration.Tiled(NETWORK, TILE), tile=60).tile == 60
     assert tiled == [TILE, TILE, 60]
+
+
+def test_the_tile_of_a_result_draws_the_same_again_of_a_prior_with_an_overlap_of_its_own():
+    prior = Tiled(NETWORK, TILE, 8)  # less than the reach: seams
+    result = restore(prior=prior)
+    assert torch.equal(restore(prior=prior, tile=result.tile).samples, result.samples)
+    assert not torch.equal(restore(tile=result.tile).samples, result.samples)
+
+
+def test_a_sampler_that_does_not_denoise_took_no_tiles():
+    field = genprior.GaussianField.fit(torch.stack([photo(8, 8), 1 - photo(8, 8)]))
+    result = restore(photo(16, 16), prior=Tiled(field, 300), sampler="map", steps=2)
+    assert result.tile is None  # `restore` would refuse another
 
 
 @pytest.mark.parametrize("tile", [0, -3, 2.5, "large"])
@@ -147,8 +161,9 @@ def test_out_of_memory_halves_the_tile_once_and_says_so():
     expected = restore(prior=Tight(10**6)).samples
     prior = Tight(64**2)
     with pytest.warns(UserWarning, match="ran out of memory. Once more, with tiles of 46 x 46: give tile=46"):
-        samples = restore(prior=prior).samples
-    torch.testing.assert_close(samples, expected, rtol=0, atol=1e-5)
+        result = restore(prior=prior)
+    torch.testing.assert_close(result.samples, expected, rtol=0, atol=1e-5)
+    assert result.tile == 46
     assert prior.asked[0] == (H, W)
     # tiles of 80 are 70 x 54 here, so that two hold the image
     with pytest.warns(UserWarning, match="tiles of 35 x 35"):

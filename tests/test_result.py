@@ -143,6 +143,18 @@ def test_npz_has_what_it_takes_to_draw_the_same_samples(case, tmp_path):
     assert torch.equal(again.samples, result.samples)
 
 
+def test_npz_keeps_the_tile_where_it_makes_a_difference(tmp_path):
+    """Of a denoiser that sees all of an image, every tile has its own mean."""
+    prior = genprior.from_denoiser(lambda x_t, sigma: (x_t + x_t.mean((2, 3), keepdim=True)) / 2, (1, None, None))
+    img, options = photo(1, 20, 150), {"sampler": "diffpir", "steps": 2}
+    result, whole = restore(img, prior=prior, tile=144, **options), restore(img, prior=prior, **options)
+    assert (result.samples - whole.samples).abs().max() > 1e-4
+    for each, tile in ((result, 144), (whole, None)):
+        each.save(tmp_path / "a.npz", overwrite=True)
+        assert json.loads(str(np.load(tmp_path / "a.npz")["run"]))["tile"] == each.tile == tile
+        assert torch.equal(restore(img, prior=prior, tile=each.tile, **options).samples, each.samples)
+
+
 def test_npz_names_the_prior_and_a_hash_that_changes_with_its_weights(tmp_path):
     image = photo(1, 28, 28)
     restore(image, "denoise", "gaussian-mnist").save(tmp_path / "a.npz")

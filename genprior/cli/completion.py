@@ -29,6 +29,21 @@ BASH = """_genprior() {
 complete -o default -F _genprior genprior
 """
 
+# A shell that has its completions already is not made to start them again, which would drop those added since.
+ZSH = """(( $+functions[compdef] )) || { autoload -U +X compinit && compinit }
+autoload -U +X bashcompinit && bashcompinit
+"""
+
+FISH = """function __genprior_in
+  set -l words (commandline -opc)
+  set -l name "$words[2]"
+  if test "$words[2..3]" = "evaluate truth"
+    set name "evaluate truth"
+  end
+  test "$name" = "$argv"
+end
+"""
+
 
 def add(commands) -> None:
     """`genprior completion`."""
@@ -82,11 +97,15 @@ def bash(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[st
     words, after = [], []
     for name, parser in commands.items():
         offered: list[str] = []
-        for options, choices, _ in _arguments(parser, values):
+        others: list[str] = []
+        for options, choices, action in _arguments(parser, values):
             offered += options or choices
             if options and choices:
                 patterns = "|".join(f'"{name} {option}"' for option in options)
                 after.append(f'    {patterns}) words="{" ".join(choices)}" ;;')
+            elif action.nargs != 0:
+                others += [f'"{name} {option}"' for option in options]
+        after += [f'    {"|".join(others)}) words="" ;;'] * bool(others)  # files, and what nobody can know
         words.append(f'    "{name}") words="{" ".join(offered)}" ;;')
     cases = {
         "<first>": " ".join(name for name in commands if " " not in name),
@@ -100,21 +119,21 @@ def bash(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[st
 
 
 def zsh(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[str]]) -> str:
-    return "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n" + bash(commands, values)
+    return ZSH + bash(commands, values)
 
 
 def fish(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[str]]) -> str:
     lines = []
     for name, parser in commands.items():
         *before, last = name.split()
-        seen = f"__fish_seen_subcommand_from {before[0]}" if before else "__fish_use_subcommand"
-        lines.append(f'complete -c genprior -n "{seen}" -a {last}')
+        here = f"__genprior_in {before[0]}; and test (count (commandline -opc)) = 2" if before else "__genprior_in"
+        lines.append(f'complete -c genprior {"" if before else "-f "}-n "{here}" -a {last}')
         for options, choices, action in _arguments(parser, values):
             parts = [f"-l {o[2:]}" if o.startswith("--") else f"-s {o[1:]}" for o in options]
             parts += [f'-x -a "{" ".join(choices)}"'] if choices else ["-r"] * (action.nargs != 0 and bool(options))
             if parts:
-                lines.append(f'complete -c genprior -n "__fish_seen_subcommand_from {last}" {" ".join(parts)}')
-    return "\n".join(lines) + "\n"
+                lines.append(f'complete -c genprior -n "__genprior_in {name}" {" ".join(parts)}')
+    return FISH + "\n".join(lines) + "\n"
 
 
 SHELLS: dict[str, Callable[[dict[str, argparse.ArgumentParser], dict[str, list[str]]], str]] = {

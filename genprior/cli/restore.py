@@ -132,6 +132,7 @@ def _described(path: Path, outputs: list[Path], result: genprior.Restoration) ->
         "outputs": [str(output) for output in outputs],
         "seconds": round(result.seconds, 3),
         "n": len(result.samples),
+        "tile": result.tile,
         "seed": result.seed,
         "noise": float(result.measurement.noise),
         "noise_was_estimated": result.noise_was_estimated,

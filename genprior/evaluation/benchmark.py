@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,27 +24,21 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from genprior import images as pictures
-from genprior.evaluation import perceptual
+from genprior.evaluation import perceptual, task
 from genprior.evaluation.contact import sheet
 from genprior.evaluation.dataset import Truth, described, find_truths, hashes
 from genprior.evaluation.items import Record, differences, digest, read_record, stem, to_json, write_record, write_text
 from genprior.evaluation.machine import device_of, machine, processes, versions
 from genprior.evaluation.methods import Method, figures, find_methods
-from genprior.evaluation.presets import PRESETS, preset
 from genprior.evaluation.summary import LEGEND, each_image, summary
 from genprior.evaluation.table import Table
-from genprior.measuring import as_noise
 from genprior.memory import forget_peak, peak_memory
 from genprior.operators.base import Measurement, as_integer
-from genprior.operators.build import ALIASES, FOR_IMAGE
 from genprior.priors.base import Prior, UnsupportedError
-from genprior.priors.store import find_prior, load_prior, read_card
-from genprior.registry import lookup
-from genprior.restoration import MEASURED, degrade, pick_device
+from genprior.restoration import MEASURED, degrade
 from genprior.samplers.base import Sampler
 
 SHOWN = 4  # images on the contact sheet
-SMALLEST = 11  # pixels a side, the window of SSIM
 FILES = ("table.md", "table.csv", "images.csv", "run.json", "contact.png")
 NOISE_UNIT = "standard deviation in the units of x, images in [0, 1]; half of what papers on [-1, 1] state"
 
@@ -53,7 +46,7 @@ NOISE_UNIT = "standard deviation in the units of x, images in [0, 1]; half of wh
 def evaluate(
     data: Any,
     op: Any,
-    prior: str | Path | Prior = "ddpm",
+    prior: str | Path | Prior | Callable[[Tensor, float], Tensor] = "ddpm",
     sampler: str | Sampler | Sequence[str | Sampler] = "auto",
     *,
     n: int = 4,
@@ -72,14 +65,16 @@ def evaluate(
 ) -> Evaluation:
     """Degrade images, restore them by every method, and compare with what they were.
 
-    With `out`, results are stored as they come: called again, it computes what is missing. Under torchrun or
-    `accelerate launch` the processes share the work through that folder.
+    With `out`, results are stored as they come: called again, it computes what is missing. With a function for prior it
+    does not go on: nobody could tell whether the function is still the same. Under torchrun or `accelerate launch` the
+    processes share the work through that folder.
 
     Arguments:
         data: a folder of images, an image, an .npz file, a batch or a list of images; see `images` and `crop`.
         op: name of an operator, an operator, a deepinv physics (see `genprior.degrade`), or the name of a preset such
             as "dps-sr4", which brings its noise and parameters (see `genprior.evaluation.presets`).
-        prior: name, family, folder or prior; see `genprior.restore`.
+        prior: name, family, folder, prior or denoiser; see `genprior.restore`. A denoiser is one of images of three
+            channels if some of the images are in colour.
         sampler: "auto", a name, an object with its parameters, or several of them.
         n: samples of each image.
         noise: standard deviation on [0, 1], which all methods are told; None for a preset's own.
@@ -109,13 +104,16 @@ def evaluate(
     if ranks.num_processes > 1 and out is None:
         raise ValueError("Several processes share their results through a folder: give out=.")
     truths = find_truths(data, images, limit, crop)
-    op, noise, parameters = _task(op, noise, operator_parameters, truths)
+    op, noise, parameters = task.find_task(op, noise, operator_parameters, truths)
     if lpips:
         perceptual.network()
-    measure = partial(_measure, op=op, noise=noise, seed=seed, parameters=parameters)
-    trials = _trials(measure, truths, lpips)
+
+    def measure(truth: Truth) -> Measurement:
+        return degrade(truth.read(), op, noise=noise, seed=image_seed(seed, truth.number), **parameters)
+
+    trials = task.trials(measure, truths, lpips)
     shapes = {trial.operator.image_shape for trial in trials}
-    prior, called = _find_prior(prior, shapes, device if ranks.num_processes == 1 else str(ranks.device))
+    prior, called = task.find_prior(prior, shapes, device if ranks.num_processes == 1 else str(ranks.device))
     settings = {
         "op": op if isinstance(op, str) else type(op).__name__,
         "parameters": {name: described(value) for name, value in parameters.items()},
@@ -125,7 +123,7 @@ def evaluate(
         "seed": seed,
         "crop": crop,
         "lpips": lpips,
-        "prior_sha256": digest(prior),
+        "prior_sha256": task.prior_sha256(prior),
         "autocast": str(prior.autocast),
         "device": device_of(prior).type,
         "versions": versions(*["lpips"] * lpips),
@@ -252,7 +250,13 @@ class _Job:
             stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{path} is not of an evaluation ({error!r}): give another folder.") from error
-        _refuse(out, differences(stored, json.loads(to_json(self.about["settings"]))))
+        given = json.loads(to_json(self.about["settings"]))
+        _refuse(out, differences(stored, given))
+        if given["prior_sha256"] is None:
+            raise ValueError(
+                f"{out} holds an evaluation whose prior is a function, and nothing tells whether it is still the same: "
+                "give another folder, or a torch module in place of the function."
+            )
 
     def _is_missing(self, items: Path, truth: Truth, method: Method) -> bool:
         record = read_record(items, truth.number, method.name)
@@ -326,71 +330,6 @@ class _Job:
                     shown = pictures.read(path).x[0] if path.exists() else None
                     columns.setdefault(f"{method.name} {kind}", []).append(shown)
         return sheet({name: column for name, column in columns.items() if any(x is not None for x in column)})
-
-
-def _task(
-    op: Any, noise: float | None, parameters: dict[str, Any], truths: list[Truth]
-) -> tuple[Any, float, dict[str, Any]]:
-    """The operator, noise and parameters that are meant, those of a preset too."""
-    if isinstance(op, str):
-        lookup("operator or preset", op, {**FOR_IMAGE, **ALIASES, **PRESETS})
-    if isinstance(op, str) and op in PRESETS:
-        if parameters:
-            raise ValueError(f"The preset {op} brings its own parameters; leave {', '.join(sorted(parameters))} out.")
-        sides = sorted({min(truth.shape[1:]) for truth in truths})
-        if len(sides) > 1:
-            raise ValueError(f"A preset goes by the smaller side of the images, and there are {sides}; give crop=.")
-        parameters = preset(op, sides[0])
-        op, own = parameters.pop("op"), parameters.pop("noise")
-        noise = own if noise is None else noise
-    if noise is None:
-        raise ValueError("Give noise=, the standard deviation on [0, 1] to measure with, such as 0.025.")
-    noise = as_noise(noise)
-    if isinstance(noise, Tensor):
-        raise ValueError(f"An evaluation has one noise level; got {len(noise)}.")
-    return op, noise, parameters
-
-
-def _measure(truth: Truth, op: Any, noise: float, seed: int, parameters: dict[str, Any]) -> Measurement:
-    return degrade(truth.read(), op, noise=noise, seed=image_seed(seed, truth.number), **parameters)
-
-
-def _trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: bool) -> list[Measurement]:
-    """A measurement of the first image of each shape: what cannot be measured is said before anything is computed."""
-    least = max(SMALLEST, perceptual.SMALLEST if lpips else 0)
-    first: dict[tuple[int, int, int], Truth] = {}
-    for truth in truths:
-        first.setdefault(truth.shape, truth)
-    trials = []
-    for truth in first.values():
-        try:
-            measurement = measure(truth)
-        except ValueError as error:
-            raise ValueError(f"image {truth.name}: {error}") from error
-        H, W = measurement.operator.frame(truth.read()).shape[1:]
-        if min(H, W) < least:
-            needs = "SSIM and LPIPS need" if lpips else "SSIM needs"
-            raise ValueError(
-                f"image {truth.name}: {H} x {W} pixels of it are restored, and {needs} {least} x {least} at least; "
-                "give larger images."
-            )
-        trials.append(measurement)
-    return trials
-
-
-def _find_prior(prior: Any, shapes: set[tuple[int, int, int]], device: str) -> tuple[Prior, dict[str, Any]]:
-    """The prior, where it is to compute, and what it is called."""
-    if isinstance(prior, Prior):
-        return prior if device == "auto" else prior.to(pick_device(device)), {"name": type(prior).__name__}
-    if not isinstance(prior, str | Path):
-        raise TypeError(f"prior is a name, a folder or a Prior, not {pictures.kind_of(prior)}.")
-    folders = {find_prior(prior, shape): shape for shape in shapes}
-    if len(folders) > 1:
-        fitting = "; ".join(f"{folder.name} for {shape}" for folder, shape in folders.items())
-        raise ValueError(f"The images call for several priors of the family {prior}: {fitting}. Name one of them.")
-    (folder,) = folders
-    name = str(prior) if Path(prior) == folder else folder.name
-    return load_prior(folder, pick_device(device)), {"name": name, "card_sha256": read_card(folder).get("sha256")}
 
 
 def _refuse(out: Path, found: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from genprior.priors.base import Prior
@@ -42,13 +43,31 @@ class DenoiserPrior(Prior):
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         if isinstance(sigma, Tensor) and _is_deepinv(self.denoiser):
             sigma = sigma.flatten()  # theirs are (B,)
-        x_hat = self.denoiser(x_t, sigma)
+        try:
+            x_hat = self.denoiser(x_t, sigma)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if advice := self._advice(x_t, sigma):
+                raise ValueError(f"The denoiser failed on images {tuple(x_t.shape)}. {advice}") from error
+            raise
         if not isinstance(x_hat, Tensor) or x_hat.shape != x_t.shape:
             given = tuple(x_hat.shape) if isinstance(x_hat, Tensor) else type(x_hat).__name__
-            raise ValueError(
-                f"The denoiser made {given} of images {tuple(x_t.shape)}: it has to give a tensor of the same shape."
-            )
+            wanted = self._advice(x_t, sigma) or "It has to give a tensor of the same shape."
+            raise ValueError(f"The denoiser made {given} of images {tuple(x_t.shape)}. {wanted}")
         return x_hat
+
+    def _advice(self, x_t: Tensor, sigma: float | Tensor) -> str:
+        """After a failure: what to do if it is a denoiser of colour that was given grey, or the other way round."""
+        other = x_t.expand(-1, 3, -1, -1) if x_t.shape[1] == 1 else x_t[:, :1]
+        try:
+            if self.denoiser(other, sigma).shape != other.shape:
+                return ""
+        except Exception:
+            return ""
+        channels = "1 channel" if other.shape[1] == 1 else "3 channels"
+        said = f"prior=genprior.from_denoiser(denoiser, ({other.shape[1]}, None, None))"
+        return f"It is one of images with {channels}: say so, with {said}."
 
 
 def from_denoiser(

@@ -224,6 +224,44 @@ def test_more_images_and_methods_cost_only_themselves(tmp_path, monkeypatch):
     assert [(row["method"], row["images"]) for row in fewer.table.rows] == [("exact", 3)]
 
 
+class Wiener(torch.nn.Module):
+    """The denoiser of `independent`."""
+
+    def __init__(self, deviation=DEVIATION):
+        super().__init__()
+        self.register_buffer("variance", torch.tensor(deviation**2))
+
+    def forward(self, x_t, sigma):
+        return 0.5 + self.variance / (self.variance + sigma**2) * (x_t - 0.5)
+
+
+def test_a_denoiser_is_evaluated_as_the_prior_that_it_is(tmp_path):
+    x, wanted = draws(independent(), 2), genprior.from_denoiser(Wiener(), (1, None, None))
+    found = evaluate(x, Wiener(), "diffpir", out=tmp_path)
+    assert lasting(found) == lasting(evaluate(x, wanted, "diffpir"))
+    assert found.run["prior"]["name"] == "Wiener"
+    again = evaluate(x, Wiener(), "diffpir", out=tmp_path)
+    assert again.images.csv() == found.images.csv()  # seconds too: nothing was computed
+    with pytest.raises(ValueError, match=r"prior_sha256 was '.*and is '"):
+        evaluate(x, Wiener(0.07), "diffpir", out=tmp_path)
+    # of grey and colour images it is one of colour, and grey ones are three equal channels to it
+    mixed = [x[0], x[1].expand(3, -1, -1)]
+    wanted = genprior.from_denoiser(Wiener(), (3, None, None))
+    assert lasting(evaluate(mixed, Wiener(), "diffpir")) == lasting(evaluate(mixed, wanted, "diffpir"))
+
+
+@pytest.mark.parametrize("given", [lambda f: f, lambda f: genprior.from_denoiser(f, (1, None, None))])
+def test_a_run_with_a_function_does_not_go_on_for_a_function_has_no_hash(given, tmp_path):
+    x, options = draws(independent(), 1), {"sampler": "diffpir", "out": tmp_path}
+    found = evaluate(x, given(lambda x_t, sigma: Wiener()(x_t, sigma)), **options)
+    assert lasting(found) == lasting(evaluate(x, Wiener(), "diffpir"))
+    assert found.run["settings"]["prior_sha256"] is None
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"prior is a function.*give another folder"):
+        evaluate(x, given(lambda x_t, sigma: Wiener(0.07)(x_t, sigma)), **options)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -389,7 +427,7 @@ def test_data_are_folders_files_arrays_and_lists_and_crops_their_middle(tmp_path
         ({"sampler": [], "baselines": []}, ValueError, "nothing to evaluate"),
         ({"baselines": ["biharmnic"]}, ValueError, "Did you mean 'biharmonic'"),
         ({"prior": "dpm"}, ValueError, "Unknown prior 'dpm'"),
-        ({"prior": 3}, TypeError, "prior is a name, a folder or a Prior"),
+        ({"prior": 3}, TypeError, "prior is a name, a folder, a Prior or a denoiser"),
         ({"noise": None}, ValueError, "Give noise="),
         ({"noise": torch.ones(2)}, ValueError, "one noise level"),
         ({"n": 0}, ValueError, "the number of samples of each image"),

@@ -109,6 +109,40 @@ def test_grey_images_go_through_a_denoiser_of_colour_that_says_so():
     assert found.samples.shape == (1, 1, 8, 8)
 
 
+@pytest.mark.parametrize(("takes", "given"), [(3, 1), (1, 3)])
+def test_images_of_other_channels_than_a_bare_network_takes_are_one_clear_error(takes, given):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = deepinv.models.DRUNet(takes, takes, nc=[4, 4, 4, 4], nb=1, pretrained=None)
+    y, options = torch.full((given, 16, 16), 0.5), {"noise": 0.1, "steps": 2, **QUIET}
+    says = rf"failed on images \(1, {given}, 16, 16\).*from_denoiser\(denoiser, \({takes}, None, None\)\)"
+    with pytest.raises(ValueError, match=says) as caught:
+        genprior.restore(y, "denoise", prior=network, **options)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    prior = genprior.from_denoiser(network, (takes, None, None))
+    if given == 1:  # what the error says to do, does
+        assert genprior.restore(y, "denoise", prior=prior, **options).samples.shape == (1, 1, 16, 16)
+    else:
+        with pytest.raises(ValueError, match="the prior is one of"):
+            genprior.restore(y, "denoise", prior=prior, **options)
+
+
+def test_a_fault_of_the_denoiser_itself_is_left_as_it_is():
+    def out_of_memory(x_t, sigma):
+        if x_t.shape[1] == 1:
+            raise torch.OutOfMemoryError("full")
+        return x_t
+
+    x = torch.rand(1, *SHAPE).requires_grad_()
+    faults = {ZeroDivisionError: lambda x_t, sigma: 1 / 0, torch.OutOfMemoryError: out_of_memory}
+    # of any number of channels, but not where a gradient is wanted
+    faults[RuntimeError] = lambda x_t, sigma: torch.from_numpy(x_t.numpy())
+    for error, denoiser in faults.items():
+        with pytest.raises(error) as caught:
+            genprior.from_denoiser(denoiser, SHAPE).denoise(x, 0.1)
+        assert caught.type is error
+
+
 REFUSED = {
     "no function": (TypeError, "give a function", lambda: genprior.from_denoiser(3)),
     "levels": (ValueError, "0 < sigma_min < sigma_max", lambda: genprior.from_denoiser(abs, sigma_min=0.3)),
@@ -120,6 +154,11 @@ REFUSED = {
         ValueError,
         r"made \(1, 1, 4, 4\) of images \(1, 1, 8, 8\)",
         lambda: genprior.restore(masked(), prior=lambda x_t, sigma: x_t[..., ::2, ::2], **QUIET),
+    ),
+    "broadcast": (
+        ValueError,
+        r"made \(1, 3, 8, 8\) of images \(1, 1, 8, 8\).*\(3, None, None\)",
+        lambda: genprior.restore(masked(), prior=lambda x_t, sigma: x_t * torch.ones(3, 1, 1), **QUIET),
     ),
     "no tensor": (
         ValueError,

@@ -1,0 +1,156 @@
+"""The code of the pages runs as it stands, on small images and with small networks."""
+
+import functools
+import re
+import shlex
+from pathlib import Path
+
+import deepinv
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from PIL import Image
+
+import genprior
+from genprior import restoration
+from genprior.cli import main
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(text, language="python"):
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [code for named, code in found if named == language]
+
+
+def page(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+SECTIONS = re.split(r"^## ", page("docs/priors.md"), flags=re.MULTILINE)
+BLOCKS = {f"{section.splitlines()[0]} {k}": b for section in SECTIONS[1:] for k, b in enumerate(blocks(section))}
+# What is left behind, by the first words of a section: the files that its blocks write.
+WRITTEN = {"A function 0": "filled.png", "A model of diffusers 0": "filled.png", "Fitted": "clean.png"}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder with the files that the pages speak of, and networks small enough for a test."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    ramp = np.linspace(60, 200, 24)[:, None, None] + random.normal(0, 5, (24, 24, 3))
+    photo = Image.fromarray(ramp.round().astype(np.uint8))
+    for name in ("photo.png", "holed.png", "blurred.png", "shaken.png", "noisy.png"):
+        photo.save(name)
+    photo.convert("L").save("grey.png")
+    photo.resize((8, 8)).save("small.png")
+    Image.fromarray(random.random((24, 24)) < 0.2).save("holes.png")
+    np.save("crops.npy", (random.integers(60, 200, (20, 3, 8, 8)) / 255).astype(np.float32))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DModel(
+            sample_size=24,
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            add_attention=False,
+        )
+        DDPMPipeline(unet, DDPMScheduler()).save_pretrained("cats")
+        digits = genprior.DDPM((1, 28, 28), widths=(4,), blocks=0, patch=7, steps=20).eval()
+        photos = genprior.DDPM((3, None, None), widths=(4, 4), blocks=1, steps=20).eval()
+        drunet = functools.partial(deepinv.models.DRUNet, nc=[4, 4, 4, 4], nb=1)
+    priors, loaded = {"ddpm-mnist": digits, "ddpm-photo": photos}, restoration._loaded
+    monkeypatch.setattr(genprior, "load_prior", lambda name: priors[name], raising=False)
+    monkeypatch.setattr(restoration, "_loaded", lambda path, *rest: priors.get(path.name) or loaded(path, *rest))
+    monkeypatch.setattr(deepinv.models, "DRUNet", lambda pretrained: drunet(pretrained=None))
+    return tmp_path
+
+
+def executed(code, name, **names):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        exec(compile(code, name, "exec"), names)
+    return names
+
+
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+# ---- docs/priors.md, block by block ----
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_runs_as_it_stands(name, home):
+    executed(BLOCKS[name], f"docs/priors.md, {name}")
+    written = [file for begin, file in WRITTEN.items() if name.startswith(begin)]
+    assert all((home / file).exists() for file in written)
+
+
+def test_every_kind_of_prior_has_a_block():
+    assert len(BLOCKS) == 9
+    assert all(any(name.startswith(begin) for name in BLOCKS) for begin in WRITTEN)
+
+
+def test_what_auto_picks_is_what_the_page_says():
+    from genprior.priors.base import Prior
+    from genprior.samplers import SAMPLERS, automatic
+
+    rows = re.findall(r"^\| `(\w+)` \| `([\w-]+)` \|", SECTIONS[0], flags=re.MULTILINE)
+    assert len(rows) == 6
+    for k, (has, sampler) in enumerate(rows):
+
+        class Having(Prior):
+            capabilities = frozenset(name for name, _ in rows[k:])
+
+        assert type(automatic(Having())) is SAMPLERS[sampler], has
+
+
+# ---- pages that are read from top to bottom ----
+
+
+def test_the_quick_start_gives_what_it_says(home):
+    text = page("docs/start.md")
+    result = executed("".join(blocks(text)), "docs/start.md")["result"]
+    # a blur of width 2 is 13 pixels wide: of 128 it measures 116
+    assert result.samples.shape == (4, 3, 116, 116)
+    assert torch.equal(result.image, result.mean.clamp(0, 1))
+    assert size("restored.png") == (116, 116)
+    Path("small.png").unlink()  # the page makes its own
+    Image.open("photo.png").resize((48, 48)).save("photo.jpg")
+    for line in re.findall(r"^genprior (.*)", "".join(blocks(text, "")), flags=re.MULTILINE):
+        assert main(shlex.split(line)) == 0, line
+    assert size("small.png") == (12, 12)
+    assert size("large.png") == size("large_std.png") == (48, 48)
+
+
+def test_your_own_photograph_is_restored_from_what_happened_to_it(home):
+    result = executed("".join(blocks(page("docs/photo.md"))), "docs/photo.md")["result"]
+    for name in ("filled", "sharp", "still", "colours", "clean"):
+        assert size(f"{name}.png") == (24, 24)
+    assert size("large.png") == (32, 32)
+    with Image.open("colours.png") as image:
+        assert image.mode == "RGB"
+    assert (len(result.samples), type(result.sampler).__name__) == (8, "DAPS")
+    assert (home / "samples.png").exists()
+
+
+def test_the_first_lines_that_anyone_tries_run(home):
+    Image.open("photo.png").save("photo.jpg")
+    executed("".join(blocks(page("docs/index.md"))), "docs/index.md")
+    array = np.asarray(Image.open("photo.png"))[:12, :12] / 255
+    given = {
+        "pil_image": Image.open("small.png"),
+        "array": array,
+        "k": np.full((3, 3), 1 / 9),
+        "y": torch.from_numpy(array).float().movedim(-1, 0),
+        "physics": deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.1)),
+        "my_denoiser": lambda x_t, sigma: x_t / (1 + sigma**2),
+    }
+    result = executed("".join(blocks(page("README.md"))), "README.md", **given)["result"]
+    assert size("filled.png") == (24, 24)
+    assert np.load("out.npz")["samples"].shape == (16, 3, 12, 12) == result.samples.shape
