@@ -10,7 +10,7 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, Sampler, begin, first_level
-from genprior.samplers.integrate import geometric
+from genprior.samplers.integrate import geometric, thinned
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class DiffPIR(Sampler):
             large hole, which at `start` is already held to be that of `begin`. None for as many as a hole of half of
             the image's side wants, whose mean has a noise of sigma / side, and no more than a quarter of the steps.
             Published: 0.
+        density: the most steps while sigma falls to 1/e; the others go to high noise (see `thinned`). None for levels
+            even in ln sigma. As each step draws its noise anew, details that only the prior knows wear away in many
+            steps of little noise: with 100 steps 3 is better, and for blurs and large holes with 40 too, but not for
+            scattered holes. Published: none.
     """
 
     steps: int = 40
@@ -44,11 +48,14 @@ class DiffPIR(Sampler):
     zeta: float = 1.0
     start: float | None = 4.0
     coarse: int | None = None
+    density: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
         if self.coarse is not None:
             as_integer("coarse", self.coarse, 0, math.inf)
+        if self.density is not None:
+            as_number("density", self.density, 1e-3, math.inf)
         as_number("weight", self.weight, 1e-12, math.inf)
         as_number("zeta", self.zeta, 0, 1)
 
@@ -73,7 +80,10 @@ class DiffPIR(Sampler):
         count = min(wanted, self.steps // 4) if self.coarse is None else min(self.coarse, self.steps - 1)
         coarse = [level * 2**k for k in range(count, 0, -1)]
         coarse = [sigma for sigma in coarse if sigma <= prior.sigma_max]
-        return coarse + geometric(level, prior.sigma_min, self.steps - len(coarse))
+        rest = self.steps - len(coarse)
+        if self.density is None:
+            return coarse + geometric(level, prior.sigma_min, rest)
+        return coarse + thinned(level, prior.sigma_min, rest, self.density)
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
         y, A = measurement.y, measurement.operator

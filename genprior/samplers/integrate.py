@@ -26,6 +26,28 @@ def karras(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> 
     return [(high + (low - high) * i / max(steps - 1, 1)) ** rho for i in range(steps)] + [0.0]
 
 
+def thinned(sigma_max: float, sigma_min: float, steps: int, density: float) -> list[float]:
+    """`steps` levels from sigma_max to sigma_min, at most `density` of them while sigma falls to 1/e, and 0.
+
+        density ln(sigma_i / sigma_min) + b (sigma_i - sigma_min) = steps - 1 - i
+
+    At low noise they are even in ln sigma, at high noise, where the others go, in sigma. Few steps are `geometric`.
+    """
+    folds = math.log(sigma_max / sigma_min)
+    density = min(density, (steps - 1) / folds)
+    b = (steps - 1 - density * folds) / (sigma_max - sigma_min)
+
+    def level(steps_left: int) -> float:
+        low, high = sigma_min, sigma_max
+        for _ in range(60):  # bisection, to rounding
+            middle = math.sqrt(low * high)
+            beyond = density * math.log(middle / sigma_min) + b * (middle - sigma_min) > steps_left
+            low, high = (low, middle) if beyond else (middle, high)
+        return high
+
+    return [sigma_max, *(level(steps - 1 - i) for i in range(1, steps)), 0.0]
+
+
 def variance_preserving(sigma_max: float, sigma_min: float, steps: int, unit: float) -> list[float]:
     """`steps` levels of the linear betas of DDPM between sigma_max and sigma_min, evenly spread in time, and 0.
 

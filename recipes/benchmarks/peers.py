@@ -25,6 +25,7 @@ from genprior.operators import Blur, Inpaint, Measurement
 from genprior.priors.base import Prior
 from genprior.samplers import find_sampler
 from genprior.samplers.base import Sampler
+from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.dps import DPS
 from genprior.samplers.mmps import MMPS
 from genprior.samplers.tmpd import TMPD
@@ -199,6 +200,8 @@ METHODS: dict[str, Method] = {
     # what their documentation advises for photographs and few evaluations
     "tmpd start 4": ours(TMPD(start=4.0)),
     "mmps start 4": ours(MMPS(start=4.0, iterations=1)),
+    # and for many
+    "diffpir density 3": ours(DiffPIR(weight=0.5, density=3.0)),
     "deepinv dps": deepinv_dps,
     "deepinv diffpir": deepinv_diffpir,
     "deepinv ddrm": deepinv_ddrm,

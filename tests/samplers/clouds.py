@@ -15,7 +15,8 @@ import torch
 from genprior.evaluation.truth import moments
 from genprior.noise import Noise
 from genprior.operators import Matrix, Measurement
-from genprior.priors.exact import Gaussian, GaussianMixture
+from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian_mixture import GaussianMixture
 from genprior.samplers.integrate import ancestral_step, geometric
 from genprior.samplers.particles import begin_free
 

@@ -1,5 +1,6 @@
 """What is DiffPIR's own: its coarse steps, for what no pixel nearby tells."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ from skimage import data
 
 import genprior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.samplers.diffpir import DiffPIR
 
 
@@ -57,6 +58,21 @@ def test_larger_images_have_more_coarse_steps_up_to_a_quarter(side, steps, coars
     assert len(sigmas) == steps + 1
 
 
-def test_coarse_steps_are_a_whole_number():
-    with pytest.raises(ValueError, match="coarse"):
-        DiffPIR(coarse=-1)
+def test_density_moves_steps_to_high_noise():
+    """With 3 per factor e, 3 ln(start / sigma_min) steps are left to low noise, and the others are even in sigma."""
+    prior = Gaussian(torch.zeros(1, 2, 2), torch.ones(1, 2, 2))
+    even, moved = (DiffPIR(steps=100, coarse=1, density=density).levels(prior, 2) for density in (None, 3.0))
+    assert moved[:2] == even[:2]
+    assert moved[-2:] == pytest.approx(even[-2:])
+    middle = prior.spread / 10
+
+    def below(sigmas):
+        return sum(sigma < middle for sigma in sigmas[:-1])
+
+    assert below(moved) < 3 * math.log(middle / prior.sigma_min) + 3 < below(even) / 2
+
+
+@pytest.mark.parametrize("wrong", [{"coarse": -1}, {"coarse": 1.5}, {"density": 0.0}, {"density": float("nan")}])
+def test_parameters_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        DiffPIR(**wrong)

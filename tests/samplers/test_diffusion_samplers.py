@@ -10,7 +10,7 @@ from genprior.evaluation.truth import PRIORS, SHAPE, correlated, independent, ju
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
 from genprior.priors.base import Prior, UnsupportedError
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.samplers.daps import DAPS, DAPSHMC, DAPSLangevin
 from genprior.samplers.ddnm import DDNM
 from genprior.samplers.ddrm import DDRM, spectral_step

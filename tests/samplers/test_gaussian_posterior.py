@@ -11,7 +11,7 @@ import torch
 from genprior.evaluation.truth import PRIORS, SHAPE, correlated, independent, judge, operators
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.dps import DPS
 from genprior.samplers.exact import Exact

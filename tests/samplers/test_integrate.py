@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from genprior.noise import Noise
-from genprior.priors.exact import Gaussian
-from genprior.samplers.integrate import ancestral, euler, geometric, heun, karras, variance_preserving
+from genprior.priors.gaussian import Gaussian
+from genprior.samplers.integrate import ancestral, euler, geometric, heun, karras, thinned, variance_preserving
 
 M, V, HIGH, LOW = 0.5, 0.04, 5.0, 0.01
 PRIOR = Gaussian(torch.full((1, 1, 1), M, dtype=torch.float64), torch.full((1, 1, 1), V, dtype=torch.float64))
 SCHEDULES = {
     "geometric": geometric,
     "karras": karras,
+    "thinned": lambda high, low, steps: thinned(high, low, steps, 2.0),
     "variance preserving": lambda high, low, steps: variance_preserving(high, low, steps, 0.5),
 }
 
@@ -58,6 +59,18 @@ def test_geometric_is_even_in_the_logarithm_and_karras_in_the_seventh_root():
     for values in (logarithms, roots):
         differences = [a - b for a, b in pairwise(values)]
         assert differences == pytest.approx([differences[0]] * 8, rel=1e-9)
+
+
+def test_thinned_levels_are_even_in_the_logarithm_at_low_noise_and_even_in_sigma_at_high_noise():
+    """Of i(sigma) = density ln(sigma / LOW) + b (sigma - LOW), the step per level is 1 / (density / sigma + b)."""
+    sigmas = thinned(HIGH, LOW, 1000, 3.0)[:-1]
+    folds = math.log(HIGH / LOW)
+    b = (999 - 3 * folds) / (HIGH - LOW)
+    ranks = [3 * math.log(sigma / LOW) + b * (sigma - LOW) for sigma in sigmas]
+    assert ranks == pytest.approx(range(999, -1, -1), abs=1e-9)
+    # of at most as many steps as the density allows, all are even in the logarithm
+    assert thinned(HIGH, LOW, 19, 3.0) == pytest.approx(geometric(HIGH, LOW, 19), rel=1e-9)
+    assert 18 < 3 * folds < 19
 
 
 def test_variance_preserving_levels_are_even_in_the_time_of_the_linear_betas():

@@ -9,7 +9,8 @@ from linear import NOISE, OPERATORS, SHAPE, dense, deviations, draw, measure
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
 from genprior.priors.base import Prior
-from genprior.priors.exact import Gaussian, GaussianMixture
+from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian_mixture import GaussianMixture
 from genprior.samplers.langevin import HMC, MALA, ULA
 
 

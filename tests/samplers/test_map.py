@@ -9,7 +9,7 @@ from linear import OPERATORS, SHAPE, draw, measure
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
 from genprior.priors.base import Prior
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.samplers.map import MAP
 
 
