@@ -14,8 +14,8 @@ import time
 import torch
 
 import genprior
-from genprior.evaluation.calibration import coverage, crps
 from genprior.evaluation.metrics import psnr
+from genprior.evaluation.scores import coverage, crps
 from genprior.samplers import find_sampler
 from genprior.training.data import Arrays, first
 

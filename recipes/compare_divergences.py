@@ -18,7 +18,7 @@ from genprior.divergences import (
     sliced_wasserstein,
 )
 from genprior.evaluation.table import Figure, Table
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 
 DRAWN = ("KL, closed form", "KL", "JS", "adversarial bound on JS")
 

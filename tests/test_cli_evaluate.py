@@ -14,7 +14,7 @@ from PIL import Image
 
 from genprior.cli import main
 from genprior.operators import random_mask
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.priors.store import write_prior
 
 SHAPE = (1, 16, 16)

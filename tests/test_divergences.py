@@ -21,8 +21,9 @@ from genprior.nets.gan import Discriminator
 from genprior.noise import Noise
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.covariance import Dense, Diagonal, Stationary, reflected
-from genprior.priors.exact import Gaussian, GaussianMixture
 from genprior.priors.gan import GAN
+from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian_mixture import GaussianMixture
 
 SHAPE = (3, 2, 4)
 FAR = 4

@@ -16,8 +16,8 @@ from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measure
 from genprior.priors import store
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.ddpm import DDPM
-from genprior.priors.exact import Gaussian
 from genprior.priors.field import GaussianField
+from genprior.priors.gaussian import Gaussian
 from genprior.priors.given import Given
 from genprior.priors.store import write_prior
 from genprior.training.checkpoint import write_folder

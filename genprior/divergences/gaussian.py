@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genprior.memory import rows_at_once
 from genprior.priors.covariance import Covariance, Diagonal, Stationary
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 
 
 def gaussian_kl(p: Gaussian, q: Gaussian) -> float:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from genprior.evaluation import perceptual
 from genprior.evaluation.baselines import BASELINES, Baseline
-from genprior.evaluation.calibration import coverage, crps
 from genprior.evaluation.machine import device_of
 from genprior.evaluation.metrics import psnr, ssim
+from genprior.evaluation.scores import coverage, crps
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.registry import lookup

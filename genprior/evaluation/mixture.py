@@ -21,7 +21,7 @@ from genprior.divergences import sliced_wasserstein
 from genprior.evaluation.table import Figure, Table
 from genprior.noise import Noise
 from genprior.operators.base import Matrix, Measurement
-from genprior.priors.exact import GaussianMixture
+from genprior.priors.gaussian_mixture import GaussianMixture
 from genprior.samplers.base import Sampler
 from genprior.samplers.ddrm import begin_at_y, spectral_step
 from genprior.samplers.integrate import ancestral, geometric

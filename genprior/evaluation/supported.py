@@ -10,10 +10,11 @@ from genprior.operators.base import LinearOperator
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.priors.ddpm import DDPM
-from genprior.priors.exact import Gaussian, GaussianMixture
 from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
+from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian_mixture import GaussianMixture
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.vae import VAE

@@ -43,7 +43,7 @@ from genprior.operators import (
 )
 from genprior.operators.base import Shape
 from genprior.priors.base import Prior
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.samplers.base import Sampler, begin
 from genprior.samplers.integrate import geometric, heun
 from genprior.samplers.langevin import HMC

@@ -4,12 +4,13 @@ Notation: y = A x + noise n; m_k the means and S the covariance before, D = C H 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from genprior.priors.base import UnsupportedError
-from genprior.priors.covariance import LARGEST_DENSE, Covariance
+from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.covariance import LARGEST_DENSE, Covariance, as_covariance
 
 
 class Conditioning:
@@ -77,6 +78,33 @@ def alike(measurement) -> list[Tensor]:
         return list(torch.arange(images).split(1))
     levels = torch.as_tensor(measurement.noise).flatten().expand(images).cpu()
     return [(levels == level).nonzero().flatten() for level in levels.unique()]
+
+
+def posterior_of_each(
+    covariance: Covariance,
+    means: Tensor,
+    measurement,
+    posterior: Callable[[Tensor, Tensor, Covariance], Prior],
+) -> list:
+    """`posterior(means, log_evidence, covariance)` of every image of a measurement, see `Conditioning`."""
+    found = {}
+    for images in alike(measurement):
+        group = measurement.select(images)
+        conditioning = Conditioning(covariance, means, group)
+        shared = as_covariance(conditioning.covariance, means[0])
+        found |= {i: posterior(*conditioning.given(y), shared) for i, y in zip(images.tolist(), group.y)}
+    return [found[i] for i in sorted(found)]
+
+
+def select_row(measurement, row: int):
+    """The measurement of one image of the batch.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    if not 0 <= row < len(measurement.y):
+        raise ValueError(f"row is {row}, of {len(measurement.y)} images: give 0 to {len(measurement.y) - 1}")
+    return measurement.select(torch.tensor([row], device=measurement.y.device))
 
 
 def _dense(measurement, means: Tensor) -> tuple[Tensor, float]:

@@ -148,6 +148,78 @@ def check_dense(values: int) -> None:
         )
 
 
+# ---- as it is given ----
+
+
+def as_covariance(covariance: Tensor | Covariance, mean: Tensor) -> Covariance:
+    """The covariance in the form it was given, decomposed in float64, then in the dtype of the mean.
+
+    Arguments:
+        covariance: (D, D), or (C, H, W) variances of independent pixels, or already in its form.
+        mean: (C, H, W).
+
+    Raises:
+        ValueError: the shape is wrong, a value is not finite, or it is not symmetric or not semi-definite.
+    """
+    if isinstance(covariance, Covariance):
+        return covariance.to(mean)
+    D = mean.numel()
+    given = covariance.detach().to(dtype=torch.float64, device=mean.device)
+    if tuple(given.shape) not in (tuple(mean.shape), (D, D)) or not given.isfinite().all():
+        raise ValueError(
+            f"covariance has shape {tuple(given.shape)}: give finite values, ({D}, {D}) for all pairs of pixels or "
+            f"{tuple(mean.shape)} for the variances of independent ones"
+        )
+    tolerance = _rounding(covariance)
+    if given.ndim == 3:
+        return Diagonal(_semidefinite("covariance", given, tolerance)).to(mean.dtype)
+    asymmetry = float((given - given.T).abs().max())
+    if asymmetry > tolerance:
+        raise ValueError(
+            f"covariance differs from its transpose by up to {asymmetry:.3g}: give a symmetric matrix, "
+            "for example (S + S.T) / 2"
+        )
+    l, V = torch.linalg.eigh((given + given.T) / 2)
+    l = _semidefinite("covariance", l, tolerance)
+    return Dense(torch.where(l > tolerance, l, 0).reshape(mean.shape), V).to(mean.dtype)
+
+
+def as_spectrum(spectrum: Tensor, mean: Tensor) -> Tensor:
+    """A spectrum like the mean, (C, H, W), in float64: even exactly, and at least 0.
+
+    Raises:
+        ValueError: the shape is wrong, or it is negative, not even or not finite, by more than rounding.
+    """
+    given = spectrum.detach().to(device=mean.device)
+    if given.is_complex() or given.shape != mean.shape or not given.isfinite().all():
+        raise ValueError(
+            f"spectrum is a {given.dtype} tensor of shape {tuple(given.shape)}: give finite real values of the "
+            f"shape of the mean, {tuple(mean.shape)}"
+        )
+    given = given.double()
+    tolerance = _rounding(spectrum)
+    oddness = float((given - reflected(given)).abs().max())
+    if oddness > tolerance:
+        raise ValueError(
+            f"spectrum differs from its reflection spectrum[c, -i mod H, -j mod W] by up to {oddness:.3g}: "
+            "give an even one, as every real covariance has"
+        )
+    return _semidefinite("spectrum", (given + reflected(given)) / 2, tolerance)
+
+
+def _semidefinite(name: str, l: Tensor, tolerance: float) -> Tensor:
+    least = float(l.min())
+    if least < -tolerance:
+        raise ValueError(f"{name} has the eigenvalue {least:.3g}: give one with none below 0")
+    return l.clamp_min(0)
+
+
+def _rounding(given: Tensor) -> float:
+    """How far rounding may move an eigenvalue: eps |S|_F for storing S (Weyl), and a factor 10 for computing it."""
+    eps = torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps
+    return 10 * eps * float(torch.linalg.vector_norm(given.detach().double()))
+
+
 # ---- the fit ----
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genprior.priors.base import Prior
 from genprior.priors.covariance import DEQUANTISATION, Stationary, chunks, reflected, spectrum_along_axes
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 
 
 class GaussianField(Prior):

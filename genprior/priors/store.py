@@ -18,10 +18,10 @@ from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.diffusers import card_of, from_diffusers, is_diffusers
-from genprior.priors.exact import Gaussian
 from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
+from genprior.priors.gaussian import Gaussian
 from genprior.priors.hub import fetch, is_hub_name
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow

@@ -201,7 +201,7 @@ METHODS: dict[str, Method] = {
     "tmpd start 4": ours(TMPD(start=4.0)),
     "mmps start 4": ours(MMPS(start=4.0, iterations=1)),
     # and for many
-    "diffpir density 3": ours(DiffPIR(weight=0.5, density=3.0)),
+    "diffpir density 3": ours(DiffPIR(weight=0.7, density=3.0)),
     "deepinv dps": deepinv_dps,
     "deepinv diffpir": deepinv_diffpir,
     "deepinv ddrm": deepinv_ddrm,

@@ -23,7 +23,7 @@ from genprior.evaluation.items import differences, digest
 from genprior.evaluation.summary import COLUMNS
 from genprior.evaluation.truth import correlated
 from genprior.operators import Blur, Inpaint, random_mask
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.samplers.exact import Exact
 
 SHAPE = (1, 16, 16)

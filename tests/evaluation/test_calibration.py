@@ -15,20 +15,9 @@ import pytest
 import torch
 from scipy import special, stats
 
-from genprior.evaluation.calibration import (
-    LEVELS,
-    Calibration,
-    calibrate,
-    coverage,
-    crps,
-    energy_score,
-    expected_coverage,
-    ranks,
-    sbc,
-    spread_error_correlation,
-    standard_quantities,
-    tarp,
-)
+from genprior.evaluation.calibration import LEVELS, Calibration, calibrate, standard_quantities
+from genprior.evaluation.ranks import expected_coverage, ranks, sbc, tarp
+from genprior.evaluation.scores import coverage, crps, energy_score, spread_error_correlation
 from genprior.evaluation.truth import PRIORS, SHAPE, independent, operators
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask

@@ -13,7 +13,7 @@ from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
 from genprior.priors import covariance
 from genprior.priors.covariance import DEQUANTISATION, FORMS, Stationary, reflected
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 
 SHAPE = (3, 4, 5)
 D = math.prod(SHAPE)

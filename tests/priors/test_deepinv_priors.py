@@ -12,7 +12,7 @@ import genprior
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, as_physics, gaussian_kernel, random_mask
 from genprior.priors.base import Prior, UnsupportedError
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 
 SIDE, SD, NOISE = 8, 0.2, 0.1
 D = SIDE**2

@@ -13,7 +13,7 @@ from genprior.operators import Inpaint, random_mask
 from genprior.operators.base import Measurement
 from genprior.priors.base import UnsupportedError, supports
 from genprior.priors.denoiser import SIGMA_MAX, SIGMA_MIN
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 
 SHAPE = (1, 8, 8)
 QUIET = {"seed": 0, "progress": False}

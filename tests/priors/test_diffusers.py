@@ -17,7 +17,7 @@ import genprior
 from genprior.priors import hub
 from genprior.priors.base import UnsupportedError, supports
 from genprior.priors.diffusers import HIGHEST, DiffusersPrior, from_diffusers
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.priors.store import read_card
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")

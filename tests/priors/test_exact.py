@@ -10,7 +10,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from genprior.noise import Noise
 from genprior.operators.base import Matrix, Measurement
 from genprior.priors.base import METHODS, UnsupportedError, noisy_score
-from genprior.priors.exact import Gaussian, GaussianMixture
+from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian_mixture import GaussianMixture
 
 SHAPE = (2, 2, 3)
 D = math.prod(SHAPE)

@@ -8,7 +8,7 @@ import torch
 from genprior.noise import Noise
 from genprior.priors.base import UnsupportedError, supports
 from genprior.priors.ddpm import DDPM
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.priors.probability_flow import flow_log_prob
 
 SD, LOW, HIGH = 0.2, 0.01, 50.0

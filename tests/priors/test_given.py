@@ -11,9 +11,9 @@ from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
 from genprior.priors.base import UnsupportedError, methods_of, supports
 from genprior.priors.ddpm import DDPM
-from genprior.priors.exact import Gaussian
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
+from genprior.priors.gaussian import Gaussian
 from genprior.priors.labels import mixed, shares
 from genprior.priors.store import bundled_with_classes, read_prior, write_prior
 from genprior.priors.vae import VAE

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub import constants
 
 from genprior.priors import hub, store
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.priors.store import find_prior, load_prior, read_card, write_prior
 
 

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from genprior.priors import store
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.exact import Gaussian, GaussianMixture
 from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
+from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian_mixture import GaussianMixture
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.store import FAMILIES, bundled, find_prior, load_prior, read_card, read_prior, write_prior

@@ -10,7 +10,7 @@ from genprior.nets.unet import UNet
 from genprior.priors import tiled
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.ddpm import DDPM
-from genprior.priors.exact import Gaussian
+from genprior.priors.gaussian import Gaussian
 from genprior.priors.store import find_prior, load_prior
 from genprior.priors.tiled import Tiled
 
