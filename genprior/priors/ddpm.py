@@ -143,7 +143,9 @@ class DDPM(Prior):
         u_t = (x_t - self.centre) / UNIT
         s = as_level(sigma, x_t) / UNIT
         c_skip, c_out = self.skip_and_out(s)
-        u_hat = c_skip * u_t + c_out * self.raw(u_t, s, label, features).to(u_t.dtype)
+        # below sigma_min, where it was not trained, the network is asked as at sigma_min; c_out takes x_hat to x_t
+        known = s.clamp_min(self.sigma_min / UNIT)
+        u_hat = c_skip * u_t + c_out * self.raw(u_t, known, label, features).to(u_t.dtype)
         return self.centre + UNIT * u_hat
 
     @torch.no_grad()

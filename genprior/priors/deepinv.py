@@ -18,7 +18,7 @@ def as_denoiser(prior: Prior) -> Denoiser:
 
     Units are the same, images in [0, 1] and sigma in theirs; deepinv gives sigma as a number or a tensor of any shape
     of one value or B. Levels are passed on as they are, also those beyond the prior's sigma_min and sigma_max, which
-    deepinv's schedules do not ask for: its DPS begins at about 76.
+    deepinv's schedules do not ask for: its DPS begins at about 76, its DDRM with 1000 levels ends at 0.001.
 
     Raises:
         UnsupportedError: the prior has no `denoise`.
