@@ -465,10 +465,6 @@ def test_covariance_is_made_for_so_many_values_and_no_more(monkeypatch):
         covariance_of_y(one, lambda x: x, torch.arange(16))
 
 
-def test_particles_that_diverged_count_as_of_no_weight():
-    assert float(log_mean(torch.tensor([0.0, math.nan, math.nan, 0.0]))) == pytest.approx(math.log(2 / 4))
-
-
 def test_auto_takes_the_first_method_that_the_prior_has():
     assert find_method("auto", correlated(SHAPE)) is None
     assert find_method("exact", three_modes()) is None

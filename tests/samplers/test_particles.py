@@ -18,6 +18,7 @@ from genprior.samplers.particles import (
     begin_free,
     draw_from_clouds,
     effective_size,
+    log_mean,
     resample,
     systematic,
     twisted_filter,
@@ -76,6 +77,12 @@ def test_particles_without_weight_and_diverged_ones_are_never_taken():
     for u in (1e-6, 0.5, 1 - 1e-6):
         assert set(systematic(log_w, At(u)).tolist()) == {1, 3}
     assert float(effective_size(log_w)) == pytest.approx(float(effective_size(torch.tensor([0.0, 1.0]))))
+
+
+def test_particles_that_diverged_count_as_of_weight_0():
+    """In the mean of weights, which is over all particles."""
+    log_w = torch.tensor([2.0, math.nan, 4.0, math.nan]).log()
+    assert float(log_mean(log_w)) == pytest.approx(math.log(6 / 4))
 
 
 def test_many_particles_in_single_precision_leave_none_out():
