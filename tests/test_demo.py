@@ -115,7 +115,9 @@ def test_only_what_goes_together_is_offered():
     assert {"diffpir", "ddrm"} <= set(work.samplers_for(ddpm, colour))
     assert "fisher-hmc" not in work.samplers_for(ddpm, colour)
     blur = work.operator_of(photo, "gaussian-deblur", {"width": 1.0}, clean=True)
-    assert "ddrm" not in work.samplers_for(ddpm, blur)  # a blur that goes on past the frame has no svd
+    assert "ddrm" in work.samplers_for(ddpm, blur)
+    oblique = work.operator_of(photo, "motion-deblur", {"length": 5, "angle": 30.0}, clean=True)
+    assert "ddrm" not in work.samplers_for(ddpm, oblique)  # past the frame, and not separable: it has no svd
     assert "diffpir" in work.samplers_for(ddpm, work.operator_of(digit, "denoise", {}, clean=True))  # as colour
 
 
