@@ -43,10 +43,11 @@ def test_tiles_are_as_large_as_fits_but_not_mostly_overlap(monkeypatch):
         assert memory.tile_side(torch.device("cuda")) == side
 
 
+@pytest.mark.parametrize("angles", [(20.0, 70.0), (0.0, 90.0)], ids=["oblique", "separable"])
 @pytest.mark.parametrize("boundary", ["valid", "circular"])
-def test_large_images_are_blurred_channel_by_channel_alike(boundary, monkeypatch):
+def test_large_images_are_blurred_channel_by_channel_alike(boundary, angles, monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    kernels = torch.stack([motion_kernel(5, angle) for angle in (20.0, 70.0)])
+    kernels = torch.stack([motion_kernel(5, angle) for angle in angles])
     A = Blur(kernels, (3, 14, 17), boundary)
     x = torch.rand(2, 3, 14, 17, generator=generator, dtype=torch.float64).requires_grad_()
     y = torch.rand(2, *A.measurement_shape, generator=generator, dtype=torch.float64)

@@ -17,8 +17,8 @@ import genprior
 PARAMETERS = {
     "inpaint": {"mask": "random", "fraction": 0.5},
     "super-resolution": {"scale": 4},
-    "gaussian-deblur": {"width": 2.0},
-    "motion-deblur": {"length": 15},
+    "gaussian-deblur": {"width": 2.0},  # separable: in closed form
+    "motion-deblur": {"length": 15, "angle": 30.0},  # not separable: by conjugate gradients
 }
 
 
