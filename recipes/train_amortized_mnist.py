@@ -19,7 +19,7 @@ from genprior.training.data import Arrays
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 
-DEFAULTS = Settings(steps=3000, batch=64, lr=1e-3, precision="bf16")
+DEFAULTS = Settings(steps=3000, batch=64, lr=1e-3)
 SHAPE = (1, 28, 28)
 REDUCTION = SuperResolution(4, SHAPE, "average")
 

@@ -22,7 +22,7 @@ from genprior.training.data import Photos
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 
-DEFAULTS = Settings(steps=4000, batch=16, lr=4e-4, precision="bf16")
+DEFAULTS = Settings(steps=4000, batch=16, lr=4e-4)
 
 
 def small_copies(photos: Path, folder: Path, side: int) -> Path:

@@ -19,7 +19,7 @@ from genprior.training.loop import Settings, train
 from genprior.training.objectives import NoisePrediction
 from genprior.training.quality import denoising_psnr
 
-DEFAULTS = Settings(steps=6000, batch=64, lr=1e-3, precision="bf16")
+DEFAULTS = Settings(steps=6000, batch=64, lr=1e-3)
 
 
 def preview(prior: Prior) -> torch.Tensor:

@@ -22,11 +22,16 @@ from genprior.training.loop import Settings, train
 from genprior.training.objectives import Denoising
 from genprior.training.quality import denoising_psnr
 
-DEFAULTS = Settings(steps=10000, batch=16, lr=7e-4, precision="bf16")
+DEFAULTS = Settings(steps=10000, batch=16, lr=7e-4)
 
 
 def preview(prior: Prior) -> torch.Tensor:
     return prior.sample(8, seed=0, size=(64, 64), steps=50)
+
+
+def published_levels(prior: DDPM, x: torch.Tensor) -> dict[str, float]:
+    """Denoising PSNR in dB at the levels for which denoisers publish theirs."""
+    return {f"PSNR at {level}/255": denoising_psnr(prior, x, level / 255)["denoising PSNR"] for level in (15, 25, 50)}
 
 
 def main() -> None:
@@ -54,7 +59,7 @@ def main() -> None:
         options.out,
         validation=held_out if options.validation else None,
         preview=preview,
-        measure=lambda prior: denoising_psnr(prior, first(held_out, 16)),
+        measure=lambda prior: published_levels(prior, first(held_out, 41)),
         finish=lambda prior: prior.fit_decoder(first(held_out, 64)),
         card={
             "data": f"{Path(options.data).name}: random crops of {options.size} px",

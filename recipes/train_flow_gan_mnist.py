@@ -34,7 +34,6 @@ DEFAULTS = Settings(
     betas=(0.0, 0.99),  # no momentum: the other network moves the optimum at every step
     clip=10.0,
     ema=0.99,
-    precision="bf16",
     validate_every=200,
 )
 

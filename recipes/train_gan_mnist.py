@@ -29,7 +29,6 @@ DEFAULTS = Settings(
     weight_decay=0.0,
     betas=(0.0, 0.99),  # no momentum: the other network moves the optimum at every step
     clip=10.0,
-    precision="bf16",
 )
 
 

@@ -25,8 +25,8 @@ from genprior.training.latent import LatentDenoising
 from genprior.training.loop import Settings, train
 from genprior.training.quality import reconstruction_psnr
 
-FIRST = Settings(steps=1200, batch=128, lr=2e-3, validate_every=500, precision="bf16")
-SECOND = Settings(steps=2000, batch=128, lr=1e-3, validate_every=500, precision="bf16")
+FIRST = Settings(steps=1200, batch=128, lr=2e-3, validate_every=500)
+SECOND = Settings(steps=2000, batch=128, lr=1e-3, validate_every=500)
 
 
 def preview(prior: LatentDiffusion) -> torch.Tensor:

@@ -24,8 +24,8 @@ from genprior.training.latent import LatentDenoising, pruned
 from genprior.training.loop import Settings, train
 from genprior.training.quality import reconstruction_psnr
 
-FIRST = Settings(steps=300, lr=3e-4, warmup=20, decay=0.7, ema=0.98, precision="bf16")
-SECOND = Settings(steps=2800, lr=1e-3, warmup=100, ema=0.998, validate_every=200, patience=8, precision="bf16")
+FIRST = Settings(steps=300, lr=3e-4, warmup=20, decay=0.7, ema=0.98)
+SECOND = Settings(steps=2800, lr=1e-3, warmup=100, ema=0.998, validate_every=200, patience=8)
 
 
 def preview(prior: LatentDiffusion) -> torch.Tensor:

@@ -22,7 +22,7 @@ from genprior.training.flags import add_flags, stated
 from genprior.training.likelihood import MaximumLikelihood
 from genprior.training.loop import Settings, train
 
-DEFAULTS = Settings(steps=4000, batch=32, lr=2e-3, precision="bf16")
+DEFAULTS = Settings(steps=4000, batch=32, lr=2e-3)
 
 
 def preview(prior: Prior) -> torch.Tensor:

@@ -21,7 +21,7 @@ from genprior.training.flags import add_flags, stated
 from genprior.training.likelihood import PatchLikelihood
 from genprior.training.loop import Settings, train
 
-DEFAULTS = Settings(steps=3000, batch=16, lr=1e-3, precision="bf16")
+DEFAULTS = Settings(steps=3000, batch=16, lr=1e-3)
 
 
 def preview(prior: Prior) -> torch.Tensor:

@@ -21,7 +21,7 @@ from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.quality import reconstruction_psnr
 
-DEFAULTS = Settings(steps=4000, batch=128, lr=2e-3, validate_every=500, patience=4, precision="bf16")
+DEFAULTS = Settings(steps=4000, batch=128, lr=2e-3, validate_every=500, patience=4)
 
 
 def preview(prior: Prior) -> torch.Tensor:

@@ -21,7 +21,7 @@ from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.quality import reconstruction_psnr
 
-DEFAULTS = Settings(steps=1800, batch=16, lr=1e-3, validate_every=500, precision="bf16")
+DEFAULTS = Settings(steps=1800, batch=16, lr=1e-3, validate_every=500)
 
 
 def preview(prior: Prior, x: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from genprior.training.precision import precision_name
 from genprior.training.settings import Settings
 
 
@@ -14,19 +15,19 @@ def banner(
     images: int,
     held_out: int,
     start: int,
+    dtype: torch.dtype | None,
     accelerator,
     out: Path,
 ) -> str:
     """What is trained on what, how, and where: a line each."""
     processes = accelerator.num_processes
     micro_batch = settings.batch // (processes * settings.accumulate)
-    precision = {"no": "float32", "bf16": "bfloat16 autocast"}[settings.precision]
     rows = {
         "images": f"{images:,}, and {held_out:,} held out" if held_out else f"{images:,}",
         "batch": f"{settings.batch} = {processes} process(es) x {settings.accumulate} micro-batch(es) x {micro_batch}",
         "steps": f"{start:,} to {settings.steps:,}, {settings.steps * settings.batch / images:.3g} epochs in all",
         "parameters": f"{parameter_count(objectives):,} trained",
-        "device": f"{device_name(accelerator.device)}, {precision}" + ", compiled" * settings.compile,
+        "device": f"{device_name(accelerator.device)}, {precision_name(dtype)}" + ", compiled" * settings.compile,
         "folder": f"{out}, saved every {settings.save_every} steps; call again to go on",
     }
     return "\n".join(f"{name:>10}  {text}" for name, text in rows.items())

@@ -23,11 +23,12 @@ class Descent:
     Arguments:
         objectives: on their device, with the weights to begin with.
         settings: see `Settings`.
+        dtype: of the autocast in which the objectives compute, None for none.
         accelerator: Accelerate's, which shares the gradients between processes.
     """
 
-    def __init__(self, objectives: list[nn.Module], settings: Settings, accelerator):
-        self.settings, self.accelerator = settings, accelerator
+    def __init__(self, objectives: list[nn.Module], settings: Settings, dtype: torch.dtype | None, accelerator):
+        self.settings, self.dtype, self.accelerator = settings, dtype, accelerator
         self.parameters = [[p for p in objective.parameters() if p.requires_grad] for objective in objectives]
         self.optimizers = [
             torch.optim.AdamW(own, lr=0.0, weight_decay=settings.weight_decay, betas=settings.betas, fused=True)
@@ -69,13 +70,12 @@ class Descent:
 
     def _gradient(self, objective, batch: Batch, step: int, parts: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Leave the gradient of the mean loss in the parameters; the mean loss and logs of the micro-batches."""
-        dtype = torch.bfloat16 if self.settings.precision == "bf16" else None
         columns = [values.chunk(parts) for values in batch.values()]
         losses, logs = [], []
         for k, rows in enumerate(zip(*columns)):
             # Processes share what has come together once, in the last micro-batch.
             with contextlib.nullcontext() if k == parts - 1 else self.accelerator.no_sync(objective):
-                with autocast(self.accelerator.device, dtype):
+                with autocast(self.accelerator.device, self.dtype):
                     loss, own_logs = objective(dict(zip(batch, rows)), step)
                 self.accelerator.backward(loss / parts if parts > 1 else loss)
             losses.append(loss.detach())

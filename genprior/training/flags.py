@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from genprior.training.settings import Settings
+from genprior.training.settings import PRECISIONS, Settings
 
 
 def _or_none(text: str) -> int | None:
@@ -23,7 +23,7 @@ FLAGS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "betas": (float, (), "AdamW's"),
     "clip": (float, ("--max-grad-norm",), "largest norm of a gradient"),
     "ema": (float, ("--ema-decay",), "decay of the moving average of the weights, which is what is kept"),
-    "precision": (str, ("--mixed-precision",), "no (float32) or bf16"),
+    "precision": (str, ("--mixed-precision",), "no (float32), bf16, or auto: bf16 where the device is fast in it"),
     "compile": (bool, (), "compile the networks: slow to begin, then faster on a GPU"),
     "seed": (int, (), "of weights, data and noise"),
     "log_every": (int, ("--logging-steps",), "steps from one line of log.jsonl to the next"),
@@ -44,7 +44,7 @@ def add_flags(parser: Any, defaults: Settings | None = None) -> None:
     """
     for name, (kind, others, text) in FLAGS.items():
         options: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
-        options |= {"betas": {"nargs": 2}, "precision": {"choices": ["no", "bf16"]}}.get(name, {})
+        options |= {"betas": {"nargs": 2}, "precision": {"choices": list(PRECISIONS)}}.get(name, {})
         said = "" if defaults is None else f" (default: {getattr(defaults, name)})"
         parser.add_argument(
             f"--{name.replace('_', '-')}", *others, dest=name, default=argparse.SUPPRESS, help=text + said, **options

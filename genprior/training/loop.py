@@ -24,6 +24,8 @@ from genprior.training.data import item_numbers
 from genprior.training.descent import Descent
 from genprior.training.ema import EMA
 from genprior.training.log import Log, check_trackers, trackers_begun
+from genprior.training.precision import autocast_dtype, precision_name
+from genprior.training.rate import Rate
 from genprior.training.settings import Settings
 
 
@@ -80,6 +82,7 @@ def train(
     # Accelerate fixes one precision for the whole process; the one of this run is set around its own computations.
     accelerator = Accelerator(mixed_precision="no", log_with=log_with or None, project_dir=out)
     device, main = accelerator.device, accelerator.is_main_process
+    dtype = autocast_dtype(settings.precision, device)
     settings.check_shareable(accelerator.num_processes)
     if settings.patience is not None and validation is None:
         raise ValueError(f"patience is {settings.patience}, but there is no validation data to judge by: give some.")
@@ -100,7 +103,7 @@ def train(
     ema = EMA(modules, settings.ema)
     average = ema.module["prior"]
     parts = {"objectives": modules["objectives"], "ema": ema.module["objectives"]}
-    descent = Descent(objectives, settings, accelerator)
+    descent = Descent(objectives, settings, dtype, accelerator)
     if resumed:
         checkpoint.load(resumed, parts, descent.optimizers)
 
@@ -120,7 +123,7 @@ def train(
 
     def look(step: int) -> None:
         """Validate, measure and draw with the averaged weights."""
-        with autocast(device, torch.bfloat16 if settings.precision == "bf16" else None):
+        with autocast(device, dtype):
             if validation is not None:
                 rows = descent.share // descent.accumulate
                 error = validate(ema.module["objectives"], validation, rows, accelerator)
@@ -135,9 +138,10 @@ def train(
     log = Log(out, start, accelerator)
     if progress and main:
         held_out = len(validation) if validation is not None else 0
-        print(banner(settings, objectives, len(data), held_out, start, accelerator, out), file=sys.stderr)
+        print(banner(settings, objectives, len(data), held_out, start, dtype, accelerator, out), file=sys.stderr)
     bar = tqdm(initial=start, total=settings.steps, desc="train", disable=None if progress and main else True)
     began = time.perf_counter() - log.seconds
+    rate = Rate(start * settings.batch)
 
     done = start
     told = trackers_begun(accelerator, out.name, settings)
@@ -160,12 +164,15 @@ def train(
                 descent.finite.check(settings, out)
             if logging:
                 numbers = {key: float(value) for key, value in logs.items()} | {"lr": settings.learning_rate(step)}
+                numbers["items per second"] = rate.since(done * settings.batch)
                 log.write(done, seconds=round(time.perf_counter() - began, 1), **numbers)
                 bar.set_postfix({key: f"{value:.4g}" for key, value in numbers.items()}, refresh=False)
             if looking:
                 look(done)
             if saving or stopping or _best(validations, settings) == done:
                 save(done)
+            if looking or saving:
+                rate.restart(done * settings.batch)
             if stopping and not last:
                 raise KeyboardInterrupt(f"stopped at step {done}, which is saved in {out}: call again to go on")
 
@@ -182,6 +189,7 @@ def train(
                 "steps": done,
                 "seconds": round(time.perf_counter() - began),
                 "device": device_name(device),
+                "precision": precision_name(dtype),
                 "processes": accelerator.num_processes,
                 "peak memory in MiB": peak_memory(device),
                 "torch": torch.__version__,

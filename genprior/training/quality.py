@@ -19,11 +19,11 @@ SIGMA = 0.1  # of the noise that is removed, in the units of x: 25.5 grey levels
 
 
 @torch.no_grad()
-def denoising_psnr(prior: DDPM, x: Tensor) -> dict[str, float]:
-    """Of E[x | y] for y = x + 0.1 n, which for a diffusion is one call of its network."""
+def denoising_psnr(prior: DDPM, x: Tensor, sigma: float = SIGMA) -> dict[str, float]:
+    """Of E[x | y] for y = x + sigma n, which for a diffusion is one call of its network."""
     x = x.to(prior.decoder_variance)
-    y = x + SIGMA * Noise(0, torch.arange(len(x), device=x.device))(x)
-    return {"denoising PSNR": mean_psnr(prior.denoise(y, SIGMA), x)}
+    y = x + sigma * Noise(0, torch.arange(len(x), device=x.device))(x)
+    return {"denoising PSNR": mean_psnr(prior.denoise(y, sigma), x)}
 
 
 @torch.no_grad()

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 # Settings that may differ when a run is resumed: the weights are the same, or the same to rounding (accumulate,
-# compile). `steps` has its own rule.
+# precision, compile). `steps` has its own rule.
 FREE = (
-    "steps", "accumulate", "auto_batch", "compile", "log_every", "validate_every", "save_every", "keep", "patience",
-    "workers",
+    "steps", "accumulate", "auto_batch", "precision", "compile", "log_every", "validate_every", "save_every", "keep",
+    "patience", "workers",
 )  # fmt: skip
+
+PRECISIONS = ("auto", "no", "bf16")
 
 # What the values may be: names, whether one is allowed, what to give instead.
 RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
@@ -27,7 +29,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("decay",), lambda share: 0 <= share <= 1, "a fraction, from 0 to 1"),
     (("ema",), lambda share: 0 <= share < 1, "a number from 0 to 1, but not 1"),
     (("betas",), lambda pair: all(0 <= beta < 1 for beta in pair), "two numbers from 0 to 1, but not 1"),
-    (("precision",), lambda word: word in ("no", "bf16"), '"no" or "bf16"; float16 gradients would underflow'),
+    (("precision",), lambda word: word in PRECISIONS, '"auto", "no" or "bf16"; float16 gradients would underflow'),
 )
 
 
@@ -48,7 +50,8 @@ class Settings:
         accumulate: micro-batches per step on each device: less memory, and the same step to rounding, unless a network
             looks at several images at once, as a discriminator that compares them does.
         auto_batch: whether more micro-batches are made where memory does not suffice; on one process only.
-        precision: "no" (float32) or "bf16" autocast of the networks.
+        precision: "no" (float32), "bf16" autocast of the networks, or "auto": bf16 where the device has instructions
+            for it, found out anew whenever the run is begun or resumed.
         compile: whether objectives are compiled by torch.compile, in place.
         seed: keys initialisation by the caller, data, noise.
         log_every, validate_every, save_every: in steps.
@@ -69,7 +72,7 @@ class Settings:
     ema: float = 0.999
     accumulate: int = 1
     auto_batch: bool = False
-    precision: str = "no"
+    precision: str = "auto"
     compile: bool = False
     seed: int = 0
     log_every: int = 50

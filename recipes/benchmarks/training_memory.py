@@ -35,7 +35,7 @@ def main() -> None:
             card = json.loads((Path(out) / "prior" / "card.json").read_text())
         settings = card["settings"]
         print(
-            f"| `train_{recipe}.py` | {settings['batch']} | {settings['precision']} | {card['device']} | "
+            f"| `train_{recipe}.py` | {settings['batch']} | {card['precision']} | {card['device']} | "
             f"{card['peak memory in MiB']:,} |",
             flush=True,
         )

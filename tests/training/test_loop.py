@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_training_depends_on_the_steps_that_resume_restores(straight):
     "other",
     [
         {"batch": 6}, {"lr": 2e-2}, {"warmup": 2}, {"decay": 0.5}, {"weight_decay": 0.0}, {"betas": (0.9, 0.999)},
-        {"clip": 2.0}, {"ema": 0.8}, {"precision": "bf16"}, {"seed": 1},
+        {"clip": 2.0}, {"ema": 0.8}, {"seed": 1},
     ],
     ids=lambda other: next(iter(other)),
 )  # fmt: skip
@@ -402,6 +403,39 @@ def test_precisions_alternate_in_one_process_and_validation_has_that_of_training
         assert seen == {(True, dtype), (False, dtype)}
         losses.append(log_of(out)[0]["loss"])
     assert losses[0] == losses[2]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_precision_is_decided_by_the_device_anew_at_each_start(tmp_path, monkeypatch, fast):
+    seen = set()
+
+    def begin(steps):
+        prior = tiny()
+        prior.net.tail.register_forward_hook(lambda module, given, h: seen.add(h.dtype))
+        settings = Settings(steps=steps, batch=BATCH, decay=0, save_every=1)
+        train(prior, [NoisePrediction(prior)], Squares(), settings, tmp_path, progress=False)
+        return json.loads((tmp_path / "prior" / "card.json").read_text())["precision"]
+
+    monkeypatch.setattr("genprior.training.precision.has_bfloat16", lambda device: fast)
+    assert begin(1) == ("bfloat16 autocast" if fast else "float32")
+    monkeypatch.setattr("genprior.training.precision.has_bfloat16", lambda device: not fast)
+    assert begin(2) == ("float32" if fast else "bfloat16 autocast")
+    assert seen == {torch.bfloat16, torch.float32}
+
+
+def test_log_tells_items_per_second_of_training_alone(tmp_path):
+    def slow_look(prior):
+        time.sleep(1.0)
+        return {"looked": 1.0}
+
+    prior, settings = tiny(), Settings(steps=6, batch=BATCH, log_every=2, validate_every=2)
+    began = time.perf_counter()
+    train(prior, [NoisePrediction(prior)], Squares(), settings, tmp_path, measure=slow_look, progress=False)
+    elapsed = time.perf_counter() - began
+    rates = [entry["items per second"] for entry in log_of(tmp_path) if "items per second" in entry]
+    assert len(rates) == 3
+    # Three looks take three seconds; the steps took what the rates say, at most what is left of the whole.
+    assert sum(2 * BATCH / rate for rate in rates) <= elapsed - 3
 
 
 def test_item_numbers_are_made_as_they_are_needed(tmp_path, monkeypatch):
