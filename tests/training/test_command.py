@@ -115,7 +115,7 @@ def test_output_dir_is_out(npz, capfd):
 
 
 def test_banner_and_log_say_what_is_trained(npz, tmp_path, capfd):
-    assert train(npz, tmp_path / "run", "--validation", npz, "--accumulate", 2) == 0
+    assert train(npz, tmp_path / "run", "--validation", npz, "--accumulate", 2, "--precision", "no") == 0
     err = capfd.readouterr().err
     for words in (
         "12, and 12 held out",
@@ -126,7 +126,16 @@ def test_banner_and_log_say_what_is_trained(npz, tmp_path, capfd):
         assert words in err
     entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     last = {key: value for entry in entries for key, value in entry.items()}
-    assert {"step", "loss", "lr", "seconds", "gradient", "validation", "reconstruction PSNR"} <= set(last)
+    assert {
+        "step",
+        "loss",
+        "lr",
+        "seconds",
+        "items per second",
+        "gradient",
+        "validation",
+        "reconstruction PSNR",
+    } <= set(last)
     assert 0 < last["reconstruction PSNR"] < 60
 
 
