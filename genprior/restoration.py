@@ -80,7 +80,7 @@ def restore(
     sampler: str | Sampler = "auto",
     n: int = 1,
     noise: float | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     steps: int | None = None,
     tile: int | None = None,
     seed: int | None = None,
@@ -107,7 +107,8 @@ def restore(
         n: how many samples of each image.
         noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list of those of several
             images; None to estimate it.
-        label: class of the image, which makes of the prior p(x | label), see `Prior.given`; None for any.
+        label: class of the image, a number or a name such as "sunflowers" (see `class_names` of the prior), which makes
+            of the prior p(x | label), see `Prior.given`; None for any.
         steps: of the sampler; None for its own.
         tile: side in pixels of the tiles in which the network sees a larger image, for less memory; see `priors.Tiled`.
             None takes tiles where the image is beyond the device's memory (on the CPU, 1024 x 1024) and they make no

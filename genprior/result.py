@@ -31,7 +31,7 @@ class Restoration:
         sampler: with its parameters, as used.
         prior: as used, without the label.
         prior_name: the name or folder that was given for it, None where it was given itself.
-        label: the class that was given, or None.
+        label: the class that was given, its number or name, or None.
         tile: side in pixels of the tiles in which the network saw the image, None where it saw it whole; see `restore`.
         noise_was_estimated: whether `measurement.noise` was estimated from y.
         seed: gives the same result again.
@@ -46,7 +46,7 @@ class Restoration:
     sampler: Sampler
     prior: Prior
     prior_name: str | None
-    label: int | None
+    label: int | str | None
     tile: int | None
     noise_was_estimated: bool
     seed: int

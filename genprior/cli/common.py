@@ -38,6 +38,11 @@ def add_operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boundary", help="blurs: valid (the scene goes on past the frame) or circular")
 
 
+def label_of(text: str) -> int | str:
+    """A class by its number, or by its name."""
+    return int(text) if text.strip().lstrip("-").isdecimal() else text
+
+
 def each(options: argparse.Namespace, run: Callable[[Path, Path], None], ranks: Any) -> int:
     """Run on every input, or this process's share of them; report the ones that fail, go on with the rest."""
     pairs = _targets(options.inputs, options.out)

@@ -11,6 +11,7 @@ from genprior.cli.common import (
     add_images,
     add_operator,
     each,
+    label_of,
     load,
     parameters_of,
     refuse_existing,
@@ -56,7 +57,7 @@ def add(commands) -> None:
         "--json", action="store_true", help="print one JSON object per file in place of text: what was written, and how"
     )
     restore.add_argument("--noise", type=float, help="standard deviation of the noise on [0, 1]; estimated if left out")
-    restore.add_argument("--label", type=int, help="class of the images, for priors that have classes")
+    restore.add_argument("--label", type=label_of, help="class of the images, its number or name")
     restore.add_argument("--steps", type=int, help="steps of the sampler")
     restore.add_argument(
         "--tile", type=int, help="side in pixels of the tiles in which a large image is denoised (default: by memory)"

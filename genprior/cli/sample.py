@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 
-from genprior.cli.common import add_output, refuse_existing
+from genprior.cli.common import add_output, label_of, refuse_existing
 
 
 def add(commands) -> None:
@@ -15,7 +15,7 @@ def add(commands) -> None:
     sample.add_argument("--n", type=int, default=16, help="how many (default: %(default)s)")
     sample.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="for priors of any size")
     sample.add_argument("--steps", type=int, help="of the prior's chain (default: all)")
-    sample.add_argument("--label", type=int, help="class label, for priors that have classes")
+    sample.add_argument("--label", type=label_of, help="class, a number or name, for priors with classes")
     sample.add_argument("--guidance", type=float, help="of the label: 1 for its images, more for typical ones")
     sample.add_argument("--device", default="auto")
     add_output(sample, "the sheet of samples, such as samples.png")

@@ -41,7 +41,10 @@ def add(commands) -> None:
     )
     data.add_argument("--channels", type=int, choices=[1, 3], default=3, help="of a folder's images: 1 grey, 3 RGB")
     data.add_argument(
-        "--orientations", type=int, choices=[1, 2, 8], default=8, help="of crops: 8 all, 2 mirrored, 1 as they are"
+        "--orientations",
+        type=int,
+        choices=[1, 2, 8],
+        help="of an image: 8 flipped and turned, 2 mirrored, 1 as it is (default: 8 of crops, 1 of arrays)",
     )
     data.add_argument("--root", default="data", help="folder of torchvision's data sets (default: data)")
     data.add_argument("--download", action="store_true", help="have torchvision fetch what is not there")

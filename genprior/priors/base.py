@@ -37,6 +37,7 @@ class Prior(nn.Module):
         latents: of priors with `render`, the law p(w) of its latents, itself a prior, of the images' size.
         bounded: whether p(x) is 0, and the energy infinite, beyond some values of x.
         classes: number of class labels, 0 for none.
+        class_names: what the classes are called, in the order of the labels, where that is known.
         labelled: the methods that of a prior with classes only p(x | label) has, see `given`.
         autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x.
         reach: how many pixels away, along an axis, `denoise` still looks at x_t; None where that is all of it, or not
@@ -54,6 +55,7 @@ class Prior(nn.Module):
     sigma_max: float
     bounded: bool = False
     classes: int = 0
+    class_names: tuple[str, ...] = ()
     labelled: frozenset[str] = frozenset()
     autocast: torch.dtype | None = None
     reach: int | None = None
@@ -130,8 +132,8 @@ class Prior(nn.Module):
         """Mean and standard deviation of the approximate posterior q(z | x), each (B, *latent_shape)."""
         raise self._unsupported("infer")
 
-    def given(self, label: int) -> "Prior":
-        """p(x | label), itself a prior, of priors with class labels."""
+    def given(self, label: int | str) -> "Prior":
+        """p(x | label), itself a prior, of priors with class labels; a label is a number or the name of the class."""
         raise UnsupportedError(
             f"{type(self).__name__} has no class labels; a prior trained with classes has, such as ddpm-mnist."
         )

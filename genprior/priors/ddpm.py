@@ -32,7 +32,7 @@ from genprior.priors.chain import (
     shape_of_draws,
 )
 from genprior.priors.given import Given, Guided
-from genprior.priors.labels import check_label
+from genprior.priors.labels import number_of
 from genprior.priors.probability_flow import FlowDensity, flow_estimates, flow_log_prob
 from genprior.registry import lookup
 
@@ -157,7 +157,7 @@ class DDPM(Prior):
         size: tuple[int, int] | None = None,
         steps: int | None = None,
         variance: str = "posterior",
-        label: int | None = None,
+        label: int | str | None = None,
         guidance: float = 1.0,
     ) -> Tensor:
         """n draws by the reverse chain z_T -> z_0, (n, C, H, W).
@@ -168,14 +168,14 @@ class DDPM(Prior):
             steps: use this many of the T steps, evenly spread; None for all.
             variance: of each step: "posterior" (beta-tilde, default), "forward" (beta), or "constant-weight", the one
                 that makes the bound's weights constant, and whose samples collapse: for teaching only.
-            label: class label, 0 to classes - 1; None for images of any class.
+            label: class label, 0 to classes - 1, or a name; None for images of any class.
             guidance: of the label, see `denoise`.
 
         Raises:
             ValueError: a size, a label, a variance or a number of steps that this prior does not have.
         """
         if label is not None:
-            check_label(self, label)
+            label = number_of(self, label)
         weight = next(self.parameters())
         noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
         shape = shape_of_draws(self.image_shape, size)
@@ -244,7 +244,7 @@ class DDPM(Prior):
         x_1 = x + self.sigma_min * Noise(seed, torch.arange(len(x)))(x)
         self.decoder_variance.fill_((self.denoise(x_1, self.sigma_min) - x).square().mean())
 
-    def given(self, label: int, guidance: float = 1.0) -> Given | Guided:
+    def given(self, label: int | str, guidance: float = 1.0) -> Given | Guided:
         """p(x | label), itself a prior; for guidance other than 1, see `denoise`."""
         return Given(self, label) if guidance == 1 else Guided(self, label, guidance)
 

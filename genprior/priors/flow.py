@@ -176,12 +176,12 @@ class Flow(Prior):
             u = u[:, part[0] :]
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0, label: int | None = None) -> Tensor:
+    def sample(self, n: int, *, seed: int = 0, label: int | str | None = None) -> Tensor:
         """n draws x = h^-1(z), z ~ N(0, I), (n, C, H, W); draw k is the same whatever n is.
 
         Arguments:
             seed: keys the noise.
-            label: class label, 0 to classes - 1; None for draws of p(x).
+            label: class label, 0 to classes - 1, or a name; None for draws of p(x).
 
         Raises:
             ValueError: there is no such label.
@@ -230,7 +230,7 @@ class Flow(Prior):
         with full_precision(x):
             return self(x, label)[0]
 
-    def given(self, label: int) -> Given:
+    def given(self, label: int | str) -> Given:
         """p(x | label), itself a prior."""
         return Given(self, label)
 

@@ -81,12 +81,12 @@ class GAN(Prior):
             return self.net(beside(z, told)).to(z.dtype)
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0, label: int | None = None) -> Tensor:
+    def sample(self, n: int, *, seed: int = 0, label: int | str | None = None) -> Tensor:
         """n draws f(z), (n, C, H, W); draw k is the same whatever n is.
 
         Arguments:
             seed: keys the noise.
-            label: class label, 0 to classes - 1; None for draws of p(x).
+            label: class label, 0 to classes - 1, or a name; None for draws of p(x).
 
         Raises:
             ValueError: there is no such label.
@@ -98,7 +98,7 @@ class GAN(Prior):
         chunks = [None] * n if labels is None else labels.split(CHUNK)
         return torch.cat([self.decode(*part) for part in zip(z.split(CHUNK), chunks)])
 
-    def given(self, label: int) -> Given:
+    def given(self, label: int | str) -> Given:
         """p(x | label), itself a prior."""
         return Given(self, label)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genprior.priors.base import Prior, methods_of
-from genprior.priors.labels import check_label
+from genprior.priors.labels import number_of
 
 
 def of_prior(name: str) -> property:
@@ -19,7 +19,7 @@ class Given(Prior):
 
     Arguments:
         prior: has classes; its methods take labels, (B,), after their own arguments.
-        label: 0 … classes - 1.
+        label: 0 … classes - 1, or the name of the class.
 
     Raises:
         ValueError: the prior has no such class.
@@ -33,10 +33,9 @@ class Given(Prior):
     bounded, autocast = of_prior("bounded"), of_prior("autocast")
     reach, multiple = of_prior("reach"), of_prior("multiple")
 
-    def __init__(self, prior: Prior, label: int):
+    def __init__(self, prior: Prior, label: int | str):
         super().__init__()
-        check_label(prior, label)
-        self.prior, self.label = prior, label
+        self.prior, self.label = prior, number_of(prior, label)
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -86,7 +85,7 @@ class Guided(Prior):
 
     Arguments:
         prior: a diffusion with classes.
-        label: 0 … classes - 1.
+        label: 0 … classes - 1, or the name of the class.
         guidance: see `DDPM.denoise`.
 
     Raises:
@@ -99,10 +98,9 @@ class Guided(Prior):
     autocast = of_prior("autocast")
     reach, multiple = of_prior("reach"), of_prior("multiple")
 
-    def __init__(self, prior: Prior, label: int, guidance: float):
+    def __init__(self, prior: Prior, label: int | str, guidance: float):
         super().__init__()
-        check_label(prior, label)
-        self.prior, self.label, self.guidance = prior, label, guidance
+        self.prior, self.label, self.guidance = prior, number_of(prior, label), guidance
 
     def sized(self, height: int, width: int) -> "Guided":
         return _sized(self, height, width)

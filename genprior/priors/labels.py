@@ -1,5 +1,8 @@
 """Class labels of priors: p(x) = sum_k w_k p(x | k), with w_k the share of class k."""
 
+import difflib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,11 +12,12 @@ from genprior.priors.base import Prior, UnsupportedError
 EMBEDDING = 8  # numbers that stand for a label beside what a network sees
 
 
-def check_label(prior: Prior, label: int) -> None:
-    """Refuse what is no label of the prior.
+def number_of(prior: Prior, label: int | str) -> int:
+    """The number of a label, given as that or by the name of its class, in any case.
 
     Raises:
-        ValueError: it has no such class, or none; the message names the bundled priors that have classes.
+        ValueError: the prior has no such class, or none; the message names its classes, or the bundled priors that have
+            some.
     """
     if not prior.classes:
         from genprior.priors.store import bundled_with_classes
@@ -22,8 +26,36 @@ def check_label(prior: Prior, label: int) -> None:
             f"This {type(prior).__name__} was trained without labels, so there is no label {label!r}; bundled with "
             f"labels: {', '.join(bundled_with_classes())}. Or train one: genprior train FAMILY --labels NAME."
         )
-    if label not in range(prior.classes):
-        raise ValueError(f"There is no label {label!r}: this prior has {prior.classes} classes, counted from 0.")
+    names = prior.class_names
+    told = f"{prior.classes} classes, counted from 0" + (f": {', '.join(names)}" if names else "")
+    if isinstance(label, str):
+        folded = [name.casefold() for name in names]
+        wanted = label.strip().casefold()
+        if wanted in folded:
+            return folded.index(wanted)
+        close = difflib.get_close_matches(wanted, folded, n=1)
+        guess = f" Did you mean {names[folded.index(close[0])]!r}?" if close else ""
+        if not names:
+            told += ", without names: give a number"
+        raise ValueError(f"There is no label {label!r}: this prior has {told}.{guess}")
+    if isinstance(label, bool) or label not in range(prior.classes):
+        raise ValueError(f"There is no label {label!r}: this prior has {told}.")
+    return int(label)
+
+
+def check_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
+    """The names of the classes, in their order; none for classes without names.
+
+    Raises:
+        ValueError: they are not one text for each class, or two of them are alike but for case.
+    """
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"The names of the classes are {names!r}: give a list of texts.")
+    if names and len(names) != classes:
+        raise ValueError(f"The names of the classes are {names!r}: give one for each of {classes}, or none.")
+    if len({name.strip().casefold() for name in names}) < len(names):
+        raise ValueError(f"The names of the classes are {names!r}, of which two are alike: give each its own.")
+    return tuple(names)
 
 
 def check_labels(prior: Prior, labels: Tensor | None) -> None:
@@ -41,11 +73,11 @@ def check_labels(prior: Prior, labels: Tensor | None) -> None:
         )
 
 
-def labels_of(prior: Prior, label: int | None, noise: Noise) -> Tensor | None:
+def labels_of(prior: Prior, label: int | str | None, noise: Noise) -> Tensor | None:
     """The labels of draws, one per row of the noise: that one, or else drawn with the weights of the classes."""
     if label is not None:
-        check_label(prior, label)
-        return torch.full((len(noise.image),), label, device=prior.class_weights.device)
+        number = number_of(prior, label)
+        return torch.full((len(noise.image),), number, device=prior.class_weights.device)
     if not prior.classes:
         return None
     u = noise.uniform(prior.class_weights.new_empty(len(noise.image), 1)).flatten()

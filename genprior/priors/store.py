@@ -23,6 +23,7 @@ from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.hub import fetch, is_hub_name
+from genprior.priors.labels import check_names
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.vae import VAE
@@ -55,8 +56,8 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     """Write `prior` to the existing, empty `folder`.
 
     Arguments:
-        card: what a user should know: data, licence, steps, seed, seconds, device, metrics. A hash of the weights
-            is added.
+        card: what a user should know: data, licence, steps, seed, seconds, device, metrics. The names of the classes
+            and a hash of the weights are added.
         half: store the weights in float16, half the size; they are read back as float32.
     """
     family = next((name for name, cls in FAMILIES.items() if type(prior) is cls), None)
@@ -71,7 +72,10 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     shape = list(prior.image_shape)
     config = {"format": FORMAT, "family": family, "image_shape": shape, "arguments": prior.config}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "card.json").write_text(json.dumps({**card, "sha256": digest}, indent=2, ensure_ascii=False) + "\n")
+    card = {**card, "sha256": digest}
+    if prior.class_names:
+        card["classes"] = list(check_names(prior.class_names, prior.classes))
+    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 
 def save_prior(prior: Prior, folder: str | Path, card: dict[str, Any] | None = None) -> None:
@@ -113,6 +117,8 @@ def read_prior(folder: str | Path) -> Prior:
             prior = build(**config["arguments"])
         state = load_file(folder / "model.safetensors")
         prior.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
+        if (folder / "card.json").exists():
+            prior.class_names = check_names(read_card(folder).get("classes", ()), prior.classes)
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError) as error:
         raise ValueError(f"The prior in {folder} is damaged or incomplete: {error}") from error
     return prior.eval().requires_grad_(False)

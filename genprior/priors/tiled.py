@@ -48,7 +48,8 @@ class Tiled(Prior):
     elbo, flow_log_prob, posterior = map(of_prior, ("elbo", "flow_log_prob", "posterior"))
     denoise_given, observe, render, latents = map(of_prior, ("denoise_given", "observe", "render", "latents"))
     decode, encode, infer, latent_shape = map(of_prior, ("decode", "encode", "infer", "latent_shape"))
-    decoder_variance, classes, labelled = map(of_prior, ("decoder_variance", "classes", "labelled"))
+    decoder_variance = of_prior("decoder_variance")
+    classes, class_names, labelled = map(of_prior, ("classes", "class_names", "labelled"))
     centre, spread, sigma_min, sigma_max = map(of_prior, ("centre", "spread", "sigma_min", "sigma_max"))
     bounded, autocast, reach, multiple = map(of_prior, ("bounded", "autocast", "reach", "multiple"))
 
@@ -76,7 +77,7 @@ class Tiled(Prior):
     def capabilities(self) -> frozenset[str]:
         return self.prior.capabilities
 
-    def given(self, label: int) -> "Tiled":
+    def given(self, label: int | str) -> "Tiled":
         return Tiled(self.prior.given(label), self.tile, self.overlap)
 
     def tiles(self, height: int, width: int) -> int:

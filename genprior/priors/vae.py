@@ -107,7 +107,9 @@ class VAE(Prior):
         return (PACE * self.slow_log_variance).exp()
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, label: int | None = None) -> Tensor:
+    def sample(
+        self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, label: int | str | None = None
+    ) -> Tensor:
         """n draws from p(x), x = G(z) + sqrt(v) eps with z ~ N(0, I), (n, C, H, W).
 
         This is the law that `elbo` bounds, grain included; `decode(z)` is its mean given z, without the grain.
@@ -115,7 +117,7 @@ class VAE(Prior):
         Arguments:
             seed: keys the noise; draw k is the same whatever n is.
             size: (H, W), needed where the prior's images have any size.
-            label: class label, 0 to classes - 1; None for draws of p(x).
+            label: class label, 0 to classes - 1, or a name; None for draws of p(x).
 
         Raises:
             ValueError: a size or a label that this prior does not have.
@@ -225,7 +227,7 @@ class VAE(Prior):
         with torch.enable_grad():
             return torch.autograd.grad(self.elbo(x, label, seed=seed, draws=draws).sum(), x)[0]
 
-    def given(self, label: int) -> Given:
+    def given(self, label: int | str) -> Given:
         """p(x | label), itself a prior."""
         return Given(self, label)
 

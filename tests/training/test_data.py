@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from genprior.training.data import Arrays, Photos, first, item_numbers
+from genprior.training.data import Arrays, Photos, first, item_numbers, open_parts
 from genprior.training.data import photos as photos_module
 from genprior.training.data.folder import Folder
 
@@ -545,3 +545,42 @@ def test_each_step_covers_the_same_items_however_they_are_shared(ranks, micro_ba
         parts = [batch for share in shares for batch in share[k * micro_batches : (k + 1) * micro_batches]]
         assert {len(part) for part in parts} == {12 // (ranks * micro_batches)}
         assert sorted(itertools.chain(*parts)) == list(range(12 * (3 + k), 12 * (4 + k)))
+
+
+@pytest.mark.parametrize(("orientations", "ways"), [(1, 1), (2, 2), (8, 8)])
+def test_arrays_are_mirrored_or_turned_as_said(orientations, ways):
+    """Of 200 draws none of 8 orientations is missed but with probability 8 (7/8)^200 < 1e-10."""
+    square = np.arange(9, dtype=np.uint8).reshape(1, 3, 3)
+    data = Arrays({"x": square}, "x", orientations=orientations)
+    seen = {tuple((255 * data[item]["x"]).round().int().flatten().tolist()) for item in range(200)}
+    mirrored = {tuple(square[0].flatten().tolist()), tuple(square[0, :, ::-1].flatten().tolist())}
+    assert len(seen) == ways
+    assert seen <= mirrored if ways <= 2 else seen > mirrored
+    assert torch.equal(data[7]["x"], Arrays({"x": square}, "x", orientations=orientations)[7]["x"])
+    other = Arrays({"x": square}, "x", orientations=1 if ways > 1 else 2)
+    assert data.fingerprint != other.fingerprint
+
+
+def test_orientations_of_arrays_that_cannot_be_are_refused(digits):
+    with pytest.raises(ValueError, match="orientations is 3: give 8"):
+        Arrays(digits, "x", orientations=3)
+    with pytest.raises(ValueError, match="images of 3 x 4 are not square: give 2"):
+        Arrays(digits, "x", orientations=8)
+    with pytest.raises(ValueError, match="orientations is 2, which a seed decides"):
+        Arrays(digits, "x", seed=None, orientations=2)
+    mirrored = Arrays(digits, "x", "y", orientations=2)
+    assert all(
+        float(e["x"][0, 0].min()) * 255 == pytest.approx(40 * (e["label"] - 10))
+        for e in map(mirrored.__getitem__, range(12))
+    )
+
+
+def test_parts_of_arrays_are_mirrored_in_training_alone(tmp_path):
+    x = np.arange(40, dtype=np.uint8)[:, None, None] + np.array([[[0, 100], [0, 100]]], np.uint8)
+    np.savez(tmp_path / "a.npz", train_images=x)
+    train, held_out = open_parts(tmp_path / "a.npz", 0.3, orientations=2)
+    left = [float(train[item]["x"][0, 0, 0]) < 0.3 for item in range(100)]
+    assert 20 < sum(left) < 80
+    assert all(float(held_out[k]["x"][0, 0, 0]) < 0.3 for k in range(len(held_out)))
+    plain, _ = open_parts(tmp_path / "a.npz", 0.3)
+    assert all(float(plain[item]["x"][0, 0, 0]) < 0.3 for item in range(100))

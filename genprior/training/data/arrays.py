@@ -13,17 +13,23 @@ import torch
 from torch.utils.data import Dataset
 
 from genprior.training.data.order import shuffled
+from genprior.training.data.orientation import check_orientations, turned
 
 
 class Arrays(Dataset):
-    """Images of an `.npz` file, such as MNIST, as they are; all of them are held in memory.
+    """Images of an `.npz` file, such as MNIST, whole; all of them are held in memory.
 
     Arguments:
         source: the file, or arrays by name, as they would be in one.
         images: name of a uint8 array (N, H, W) or (N, H, W, C) in it.
         labels: name of an integer array (N,) in it, or None.
         keep: which images to use: a slice, or a function from an image's bytes to whether it is used.
-        seed: keys the order; None keeps the order of the file.
+        seed: keys the order, and how an item is flipped and turned; None keeps the order of the file.
+        orientations: 8 for flips and quarter turns (of square images), 2 for flips of left and right, 1 for images as
+            they are; above 1, with a seed only.
+
+    Raises:
+        ValueError: the file or an array is not of the above, no image is kept, or there are no such orientations.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class Arrays(Dataset):
         *,
         keep: slice | Callable[[bytes], bool] = slice(None),
         seed: int | None = 0,
+        orientations: int = 1,
     ):
         arrays = source if isinstance(source, Mapping) else read_npz(source, images, labels)
         given = arrays[images]
@@ -48,6 +55,15 @@ class Arrays(Dataset):
             raise ValueError(
                 f"{images!r} has no images to keep, of shape {given.shape}; keep more, or give more images."
             )
+        check_orientations(orientations)
+        height, width = self.images.shape[1:3]
+        if orientations == 8 and height != width:
+            raise ValueError(
+                f"orientations is 8, but images of {height} x {width} are not square: give 2 (mirrored) or 1 (as is)."
+            )
+        if orientations > 1 and seed is None:
+            raise ValueError(f"orientations is {orientations}, which a seed decides: give one, or orientations 1.")
+        self.orientations = orientations
         self.labels = None
         if labels is not None:
             numbers = arrays[labels]
@@ -66,18 +82,27 @@ class Arrays(Dataset):
         epoch, index = divmod(item, len(self.images))
         if self.seed is not None:
             index = shuffled(self.seed, epoch, len(self.images))[index]
-        x = torch.from_numpy(self.images[index].transpose(2, 0, 1).astype(np.float32) / 255)
+        image = self.images[index]
+        if self.orientations > 1:
+            image = turned(image, self.orientations, np.random.default_rng((self.seed, 1, item)))
+        x = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)
         example = {"x": x, "item": item}
         return example if self.labels is None else {**example, "label": self.labels[index]}
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What a checkpoint stores to notice other data: a hash of images and labels, and the seed of their order."""
+        """What a checkpoint stores to notice other data: a hash of images and labels, seed and orientations."""
         digest = hashlib.sha256(np.ascontiguousarray(self.images))
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels))
         size = list(self.images.shape[1:])
-        return {"images": len(self), "size": size, "sha256": digest.hexdigest()[:16], "seed": self.seed}
+        names = ("seed", "orientations")
+        return {
+            "images": len(self),
+            "size": size,
+            "sha256": digest.hexdigest()[:16],
+            **{name: getattr(self, name) for name in names},
+        }
 
 
 def read_npz(path: str | Path, images: str, labels: str | None = None) -> dict[str, np.ndarray]:

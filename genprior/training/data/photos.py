@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from genprior.training.data.folder import Folder
 from genprior.training.data.order import shuffled
+from genprior.training.data.orientation import check_orientations
 from genprior.training.data.pixels import Images, UnusableError
 
 DECODED_BYTES = 2**30  # of decoded photographs that a data set keeps, shared among the workers of a process
@@ -63,8 +64,7 @@ class Photos(Dataset):
     ):
         if channels not in (1, 3):
             raise ValueError(f"channels is {channels}: give 3 for RGB or 1 for grey.")
-        if orientations not in (1, 2, 8):
-            raise ValueError(f"orientations is {orientations}: give 8 (flipped and turned), 2 (mirrored) or 1 (as is).")
+        check_orientations(orientations)
         self.images = images if isinstance(images, Images) else Folder(images)
         self.mode = "L" if channels == 1 else "RGB"
         self.size, self.seed, self.shrink, self.grey, self.augment = size, seed, shrink, grey, augment

@@ -42,7 +42,8 @@ def open_data(source: str | Path, size: int = 64, *, augment: bool = True, **opt
         size: side of the crops of `Photos`.
         augment: False for images as they are, in order: for validation.
         seed: keys order and augmentation; 0 unless given.
-        channels, orientations: of `Photos`.
+        channels: of `Photos`.
+        orientations: in how many an image is shown, see `Photos`; None for 8 of `Photos`, and of `Arrays` 1.
         images: the array of the `.npz` file ("train_images" if None), or the column of the table (if None, the one that
             holds images).
         labels: the array or column of integers that are the images' labels; for torchvision, "targets"; None for none.
@@ -83,20 +84,22 @@ def _found(
     *,
     seed: int = 0,
     channels: int = 3,
-    orientations: int = 8,
+    orientations: int | None = None,
     images: str | None = None,
     labels: str | None = None,
     root: str | Path = "data",
     download: bool = False,
 ) -> Make:
     def photos(found: Images) -> Make:
+        shown = 8 if orientations is None else orientations
         return lambda keep, augment: Photos(
-            found, size, channels=channels, seed=seed, orientations=orientations, augment=augment, keep=keep
+            found, size, channels=channels, seed=seed, orientations=shown, augment=augment, keep=keep
         )
 
     def arrays(found, name: str) -> Make:
+        augmented = {"seed": seed, "orientations": 1 if orientations is None else orientations}
         return lambda keep, augment: Arrays(
-            found, name, labels, keep=keep or slice(None), seed=seed if augment else None
+            found, name, labels, keep=keep or slice(None), **(augmented if augment else {"seed": None})
         )
 
     path = Path(source)

@@ -1,0 +1,17 @@
+"""How images are flipped and turned, so that a data set shows each in more ways than one."""
+
+import numpy as np
+
+
+def check_orientations(orientations: int) -> None:
+    """Refuse a number of orientations that images are not shown in."""
+    if orientations not in (1, 2, 8):
+        raise ValueError(f"orientations is {orientations}: give 8 (flipped and turned), 2 (mirrored) or 1 (as is).")
+
+
+def turned(image: np.ndarray, orientations: int, rng: np.random.Generator) -> np.ndarray:
+    """An image (H, W, ...) in one of its orientations, all alike in probability: mirrored, and with 8, turned."""
+    turn = rng.integers(0, 8)
+    if orientations > 1 and turn >= 4:
+        image = image[:, ::-1]
+    return np.rot90(image, turn % 4) if orientations == 8 else image
