@@ -10,9 +10,10 @@ from genprior.marginal.normal import log_scale, noise_of, seen_values
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
+from genprior.samplers.base import white_variance
 from genprior.samplers.integrate import geometric
 from genprior.samplers.particles import Twisted, log_mean
-from genprior.samplers.tds import TDSMoments, variance_given
+from genprior.samplers.tds import TDSMoments
 
 
 @torch.no_grad()
@@ -40,4 +41,4 @@ def _left_out(sampler: Twisted, prior: Prior, one: Measurement, sigma: float) ->
         # it has the determinant, though of unseen values of y too, each of which gives the noise
         M, unseen = len(seen_values(one)), one.y.numel() - len(seen_values(one))
         return unseen * math.log(noise_of(one)) - M * math.log(2 * math.pi) / 2
-    return log_scale(one, variance_given(sigma, prior.spread))
+    return log_scale(one, white_variance(sigma, prior.spread))

@@ -64,14 +64,6 @@ class Sampler(ABC):
         """How many images the method works on at once for n draws of one."""
         return n
 
-    def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
-        """The approximate E[x | x_t, y] that a method of guidance puts in the place of E[x | x_t].
-
-        Raises:
-            UnsupportedError: the method has none.
-        """
-        raise UnsupportedError(f"{type(self).__name__} is no guidance; MMPS, TMPD, PiGDM and DiffPIR are.")
-
     @property
     def calls(self) -> int:
         """How often the method of the prior that the sampler needs is called, for the progress bar."""
@@ -137,13 +129,39 @@ def first_level(prior: Prior, start: float | None) -> float:
     return level
 
 
-def begin(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
-    """x_t at the first noise level: argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, plus sigma n.
-
-    At sigma_max, many times the spread, this is centre + sigma n for all that matters; at lower levels the first term
-    brings what a denoiser could no longer change, such as the mean colour of a large image.
-    """
+def start(prior: Prior, measurement: Measurement) -> Tensor:
+    """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2."""
     y, A = measurement.y, measurement.operator
     centre = torch.as_tensor(prior.centre).to(y).expand(len(y), *A.image_shape)
-    x = A.prox(centre, y, (prior.spread / measurement.noise) ** 2)
+    return A.prox(centre, y, (prior.spread / measurement.noise) ** 2)
+
+
+def begin(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
+    """x_t at the first noise level: `start` plus sigma n.
+
+    At sigma_max, many times the spread, this is centre + sigma n for all that matters; at lower levels `start` brings
+    what a denoiser could no longer change, such as the mean colour of a large image.
+    """
+    x = start(prior, measurement)
     return x + sigma * noise(x)
+
+
+def differentiable(denoise: Denoiser, x_t: Tensor, sigma: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """E[x | x_t], and u -> J^T u with J = d x_hat / d x_t, by a backward pass for each call.
+
+    The graph is kept as long as the function is: let it go before the next evaluation.
+    """
+    with torch.enable_grad():
+        x_t = x_t.detach().requires_grad_()
+        x_hat = denoise(x_t, sigma)
+
+    def vjp(u: Tensor) -> Tensor:
+        (product,) = torch.autograd.grad(x_hat, x_t, u, retain_graph=True)
+        return product
+
+    return x_hat.detach(), vjp
+
+
+def white_variance(sigma: float, spread: float) -> float:
+    """sigma^2 spread^2 / (sigma^2 + spread^2): of a value of x given x_t, where images are white, of that spread."""
+    return (sigma * spread) ** 2 / (sigma**2 + spread**2)

@@ -20,6 +20,7 @@ Laplacian smoothing splines, 1990.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,7 +32,7 @@ from genprior.linalg import divide, inner, norm
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
-from genprior.samplers.base import Denoiser, Sampler, begin
+from genprior.samplers.base import Denoiser, Sampler, begin, differentiable, white_variance
 from genprior.samplers.gibbs import gaussian_draw
 from genprior.samplers.integrate import euler, geometric, karras
 
@@ -39,18 +40,8 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class DAPS(Sampler):
-    """Decoupled annealing with the inner draw in closed form.
-
-        x_hat = the probability-flow ODE from x_t down to 0, in `ode_steps` Euler steps
-        x     ~ N(x; x_hat, r^2 I) N(y; A x, noise^2 I)
-        x'    = x + sigma' n
-
-    With one step of the ODE x_hat is E[x | x_t], and draws from white Gaussian priors are exact. The published 5 make
-    x_hat sharper, but it is then nearly a draw from p(x | x_t) to which r n is added once more: of Gaussian priors the
-    variance where A does not see is half too large.
-
-    References: see the module.
+class Decoupled(Sampler):
+    """The annealing of all three; a subclass gives the inner draw.
 
     Attributes:
         steps: noise levels; published: 200.
@@ -64,6 +55,10 @@ class DAPS(Sampler):
         super().__post_init__()
         as_integer("ode_steps", self.ode_steps, 1, math.inf)
 
+    @abstractmethod
+    def inner_draw(self, measurement: Measurement, noise: Noise) -> Draw:
+        """(x_hat, r) -> x ~ N(x; x_hat, r^2 I) N(y; A x, noise^2 I)."""
+
     @property
     def calls(self) -> int:
         return self.steps * self.ode_steps
@@ -73,18 +68,82 @@ class DAPS(Sampler):
         return self.calls + self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        def draw(x_hat: Tensor, r: Tensor) -> Tensor:
-            return gaussian_draw(measurement, x_hat, r, noise)
-
-        return _anneal(prior, measurement, noise, self.steps, self.ode_steps, draw)
+        draw = self.inner_draw(measurement, noise)
+        sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
+        x = begin(prior, measurement, sigmas[0], noise)
+        for sigma, sigma_next in pairwise(sigmas):
+            x_hat, r = moments(prior.denoise, x, sigma, prior.spread, noise)
+            levels = karras(sigma, prior.sigma_min, self.ode_steps)
+            x_hat = euler(prior.denoise, x_hat + levels[1] / sigma * (x - x_hat), levels[1:])
+            x = draw(x_hat, r)
+            x = x + sigma_next * noise(x) if sigma_next else x
+        return x
 
 
 @dataclass(frozen=True)
-class DAPSLangevin(Sampler):
+class DAPS(Decoupled):
+    """Decoupled annealing with the inner draw in closed form.
+
+        x_hat = the probability-flow ODE from x_t down to 0, in `ode_steps` Euler steps
+        x     ~ N(x; x_hat, r^2 I) N(y; A x, noise^2 I)
+        x'    = x + sigma' n
+
+    With one step of the ODE x_hat is E[x | x_t], and draws from white Gaussian priors are exact. The published 5 make
+    x_hat sharper, but it is then nearly a draw from p(x | x_t) to which r n is added once more: of Gaussian priors the
+    variance where A does not see is half too large.
+
+    References: see the module.
+
+    Attributes:
+        steps, ode_steps: see `Decoupled`.
+    """
+
+    def inner_draw(self, measurement: Measurement, noise: Noise) -> Draw:
+        return lambda x_hat, r: gaussian_draw(measurement, x_hat, r, noise)
+
+
+@dataclass(frozen=True)
+class Iterated(Decoupled):
+    """`Decoupled` with the inner draw by steps from x_hat, of a length that is stable at every level.
+
+        g(x) = (x_hat - x) / r^2 + A^T (y - A x) / noise^2,   h = step / (1 / r^2 + |A|^2 / noise^2)
+
+    Attributes:
+        steps, ode_steps: see `Decoupled`.
+        iterations: steps of each inner draw.
+        step: below 2, where it diverges.
+    """
+
+    iterations: int = 100
+    step: float = 0.25
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_integer("iterations", self.iterations, 1, math.inf)
+        as_number("step", self.step, 1e-12, 1.99)
+
+    @abstractmethod
+    def move(self, gradient: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, noise: Noise) -> Tensor:
+        """x after all iterations of length h from x = x_hat."""
+
+    def inner_draw(self, measurement: Measurement, noise: Noise) -> Draw:
+        y, A = measurement.y, measurement.operator
+        stiffness = _stiffness(measurement, noise)
+
+        def draw(x_hat: Tensor, r: Tensor) -> Tensor:
+            def gradient(x: Tensor) -> Tensor:
+                return (x_hat - x) / r**2 + A.adjoint(y - A(x)) / measurement.noise**2
+
+            return self.move(gradient, x_hat, self.step / (1 / r**2 + stiffness), noise)
+
+        return draw
+
+
+@dataclass(frozen=True)
+class DAPSLangevin(Iterated):
     """Decoupled annealing with the inner draw by Langevin steps from x_hat, as published.
 
-        x <- x + h g(x) + sqrt(2 h) n,   g(x) = (x_hat - x) / r^2 + A^T (y - A x) / noise^2
-        h  = step / (1 / r^2 + |A|^2 / noise^2)
+        x <- x + h g(x) + sqrt(2 h) n,   with g and h of `Iterated`
 
     The step takes the stiffest direction as far as `step` in units of its variance, whose variance comes out
     1 / (1 - step / 2) times too large. The slowest forgets its start in (1 + (r |A| / noise)^2) / step steps: far more
@@ -93,128 +152,58 @@ class DAPSLangevin(Sampler):
     References: see the module.
 
     Attributes:
-        steps, ode_steps: see `DAPS`.
-        iterations: Langevin steps of each inner draw; published: 100.
-        step: below 2, where it diverges.
+        steps, ode_steps: see `Decoupled`.
+        iterations: published: 100.
+        step: see `Iterated`.
     """
 
-    steps: int = 100
-    ode_steps: int = 1
-    iterations: int = 100
-    step: float = 0.25
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("ode_steps", self.ode_steps, 1, math.inf)
-        as_integer("iterations", self.iterations, 1, math.inf)
-        as_number("step", self.step, 1e-12, 1.99)
-
-    @property
-    def calls(self) -> int:
-        return self.steps * self.ode_steps
-
-    @property
-    def evaluations(self) -> int:
-        return self.calls + self.steps
-
-    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        stiffness = _stiffness(measurement, noise)
-
-        def draw(x_hat: Tensor, r: Tensor) -> Tensor:
-            h = self.step / (1 / r**2 + stiffness)
-            x = x_hat
-            for _ in range(self.iterations):
-                x = x + h * _gradient(measurement, x, x_hat, r) + (2 * h).sqrt() * noise(x)
-            return x
-
-        return _anneal(prior, measurement, noise, self.steps, self.ode_steps, draw)
+    def move(self, gradient: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, noise: Noise) -> Tensor:
+        for _ in range(self.iterations):
+            x = x + h * gradient(x) + (2 * h).sqrt() * noise(x)
+        return x
 
 
 @dataclass(frozen=True)
-class DAPSHMC(Sampler):
+class DAPSHMC(Iterated):
     """Decoupled annealing with the inner draw by Hamiltonian steps with friction from x_hat, as published.
 
-        v <- momentum v + sqrt(h) g(x) + sqrt(2 (1 - momentum)) n,   x <- x + sqrt(h) v
+        v <- momentum v + sqrt(h) g(x) + sqrt(2 (1 - momentum)) n,   x <- x + sqrt(h) v,   with g and h of `Iterated`
 
-    with g and h as in `DAPSLangevin`, which this is for momentum = 0; near 1 it is 1 / (1 - momentum) times faster
-    where Langevin steps are slow.
+    Langevin steps for momentum = 0; near 1 it is 1 / (1 - momentum) times faster where those are slow.
 
     References: see the module.
 
     Attributes:
-        steps, ode_steps: see `DAPS`.
-        iterations: of each inner draw; published: 11 to 96.
-        step: see `DAPSLangevin`.
+        steps, ode_steps: see `Decoupled`.
+        iterations: published: 11 to 96.
+        step: see `Iterated`.
         momentum: what is kept of v; published: 0.003 to 0.9, by task.
     """
 
-    steps: int = 100
-    ode_steps: int = 1
     iterations: int = 50
-    step: float = 0.25
     momentum: float = 0.9
 
     def __post_init__(self):
         super().__post_init__()
-        as_integer("ode_steps", self.ode_steps, 1, math.inf)
-        as_integer("iterations", self.iterations, 1, math.inf)
-        as_number("step", self.step, 1e-12, 1.99)
         as_number("momentum", self.momentum, 0, 0.999)
 
-    @property
-    def calls(self) -> int:
-        return self.steps * self.ode_steps
-
-    @property
-    def evaluations(self) -> int:
-        return self.calls + self.steps
-
-    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        stiffness = _stiffness(measurement, noise)
-
-        def draw(x_hat: Tensor, r: Tensor) -> Tensor:
-            h = self.step / (1 / r**2 + stiffness)
-            x, v = x_hat, torch.zeros_like(x_hat)
-            for _ in range(self.iterations):
-                push = h.sqrt() * _gradient(measurement, x, x_hat, r)
-                v = self.momentum * v + push + math.sqrt(2 * (1 - self.momentum)) * noise(x)
-                x = x + h.sqrt() * v
-            return x
-
-        return _anneal(prior, measurement, noise, self.steps, self.ode_steps, draw)
-
-
-def _anneal(prior: Prior, measurement: Measurement, noise: Noise, steps: int, ode_steps: int, draw: Draw) -> Tensor:
-    """x_t -> x_hat, r -> x -> x_t of the next level, with `draw` (x_hat, r) -> x; the last x is returned."""
-    spread, sigma_min = prior.spread, prior.sigma_min
-    sigmas = geometric(prior.sigma_max, sigma_min, steps)
-    x = begin(prior, measurement, sigmas[0], noise)
-    for sigma, sigma_next in pairwise(sigmas):
-        x_hat, r = moments(prior.denoise, x, sigma, spread, noise)
-        levels = karras(sigma, sigma_min, ode_steps)
-        x_hat = euler(prior.denoise, x_hat + levels[1] / sigma * (x - x_hat), levels[1:])
-        x = draw(x_hat, r)
-        x = x + sigma_next * noise(x) if sigma_next else x
-    return x
+    def move(self, gradient: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, noise: Noise) -> Tensor:
+        v = torch.zeros_like(x)
+        for _ in range(self.iterations):
+            v = self.momentum * v + h.sqrt() * gradient(x) + math.sqrt(2 * (1 - self.momentum)) * noise(x)
+            x = x + h.sqrt() * v
+        return x
 
 
 def moments(denoise: Denoiser, x_t: Tensor, sigma: float, spread: float, noise: Noise) -> tuple[Tensor, Tensor]:
     """E[x | x_t], and the root mean square over values of their standard deviations, (B, 1, 1, 1), estimated."""
-    with torch.enable_grad():
-        x_t = x_t.detach().requires_grad_()
-        x_hat = denoise(x_t, sigma)
+    x_hat, vjp = differentiable(denoise, x_t, sigma)
     signs = noise(x_t).sign()
-    (product,) = torch.autograd.grad(x_hat, x_t, signs)
-    variance = sigma**2 * inner(signs, product) / x_t[0].numel()
+    variance = sigma**2 * inner(signs, vjp(signs)) / x_t[0].numel()
     # That of white Gaussian images: no others of the same spread have more, on average.
-    most = (sigma * spread) ** 2 / (sigma**2 + spread**2)
+    most = white_variance(sigma, spread)
     # The estimate of a network's trace may be 0 or less.
-    return x_hat.detach(), variance.clamp(1e-4 * most, most).sqrt()
-
-
-def _gradient(measurement: Measurement, x: Tensor, x_hat: Tensor, r: Tensor) -> Tensor:
-    y, A = measurement.y, measurement.operator
-    return (x_hat - x) / r**2 + A.adjoint(y - A(x)) / measurement.noise**2
+    return x_hat, variance.clamp(1e-4 * most, most).sqrt()
 
 
 def _stiffness(measurement: Measurement, noise: Noise, iterations: int = 20) -> Tensor:

@@ -9,12 +9,13 @@ from torch import Tensor
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
-from genprior.samplers.base import Denoiser, Sampler, begin, first_level
+from genprior.samplers.base import Denoiser, begin, first_level
+from genprior.samplers.guidance import Guidance
 from genprior.samplers.integrate import geometric, thinned
 
 
 @dataclass(frozen=True)
-class DiffPIR(Sampler):
+class DiffPIR(Guidance):
     """Half-quadratic splitting along the noise levels of a diffusion.
 
         x_hat = E[x | x_t]
@@ -41,6 +42,7 @@ class DiffPIR(Sampler):
             even in ln sigma. As each step draws its noise anew, details that only the prior knows wear away in many
             steps of little noise: on blurs and super-resolution `DiffPIR(steps=100, density=3, weight=0.7)` is better
             than 100 even ones (docs/results.md). Published: none.
+        integrator: see `Guidance`; None for the step above, which has zeta where ancestral ones have eta.
     """
 
     steps: int = 40
@@ -49,6 +51,7 @@ class DiffPIR(Sampler):
     start: float | None = 4.0
     coarse: int | None = None
     density: float | None = None
+    integrator: str | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -58,12 +61,18 @@ class DiffPIR(Sampler):
             as_number("density", self.density, 1e-3, math.inf)
         as_number("weight", self.weight, 1e-12, math.inf)
         as_number("zeta", self.zeta, 0, 1)
+        if self.integrator is None and self.eta != 1:
+            raise ValueError(f"eta is {self.eta}, but the step of DiffPIR has zeta: give that, or an integrator.")
+        if self.integrator is not None and self.zeta != 1:
+            raise ValueError(f"zeta is {self.zeta}, but {self.integrator} steps have eta: leave one out.")
 
     @property
-    def evaluations(self) -> int:
-        return self.steps
+    def evaluations_each(self) -> int:
+        return 1
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        if self.integrator is not None:
+            return super().sample(prior, measurement, noise)
         denoise = self.guided(prior, measurement)
         sigmas = self.levels(prior, max(measurement.operator.image_shape[1:]))
         x = begin(prior, measurement, sigmas[0], noise)

@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from genprior.linalg import divide, norm
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler, begin
+from genprior.samplers.base import Sampler, begin, differentiable
 from genprior.samplers.integrate import ancestral_step, variance_preserving
 from genprior.samplers.seen import seen
 
@@ -53,13 +52,11 @@ class DPS(Sampler):
         sigmas = variance_preserving(prior.sigma_max, prior.sigma_min, self.steps, self.unit)
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
-            with torch.enable_grad():
-                x = x.detach().requires_grad_()
-                x_hat = prior.denoise(x, sigma)
-            mean = x_hat.detach()
-            residual = known * (y - A(mean))
-            (pull,) = torch.autograd.grad(x_hat, x, A.adjoint(divide(residual, norm(residual))))
-            x = ancestral_step(x.detach(), mean, sigma, sigma_next, noise)
+            x_hat, vjp = differentiable(prior.denoise, x, sigma)
+            residual = known * (y - A(x_hat))
+            pull = vjp(A.adjoint(divide(residual, norm(residual))))
+            del vjp  # and the graph with it, before the next evaluation
+            x = ancestral_step(x, x_hat, sigma, sigma_next, noise)
             x = x + self.zeta * self.unit * self._dilation(sigma) * self._dilation(sigma_next) * pull
         return x
 

@@ -8,9 +8,8 @@ from torch import Tensor
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler
+from genprior.samplers.base import Sampler, start
 from genprior.samplers.integrate import ancestral, karras
-from genprior.samplers.langevin import start
 
 
 @dataclass(frozen=True)

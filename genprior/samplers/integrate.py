@@ -6,6 +6,8 @@ E[x | x_t] the same integrators sample the posterior.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor
@@ -101,3 +103,25 @@ def ancestral_step(x: Tensor, x_hat: Tensor, sigma: float, sigma_next: float, no
     kept = math.sqrt(sigma_next**2 - fresh**2)
     x = x_hat + kept / sigma * (x - x_hat)
     return x + fresh * noise(x) if fresh > 0 else x
+
+
+@dataclass(frozen=True)
+class Integrator:
+    """One of the above, as guidance runs it.
+
+    Attributes:
+        run: (denoise, x, sigmas, noise, eta) -> x.
+        calls: how often the denoiser is called in so many steps.
+        stochastic: whether it draws noise, of which eta is the share.
+    """
+
+    run: Callable[[Denoiser, Tensor, list[float], Noise, float], Tensor]
+    calls: Callable[[int], int] = lambda steps: steps
+    stochastic: bool = False
+
+
+INTEGRATORS: dict[str, Integrator] = {
+    "ancestral": Integrator(ancestral, stochastic=True),
+    "euler": Integrator(lambda denoise, x, sigmas, noise, eta: euler(denoise, x, sigmas)),
+    "heun": Integrator(lambda denoise, x, sigmas, noise, eta: heun(denoise, x, sigmas), lambda steps: 2 * steps - 1),
+}

@@ -21,7 +21,7 @@ from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler
+from genprior.samplers.base import Sampler, start
 from genprior.samplers.floor import floored
 from genprior.samplers.mcmc import FEWEST, DualAveraging, Metric, Point, Potential, Trace, adapt, run, target_acceptance
 
@@ -167,8 +167,8 @@ def _chain(
     return point.state, diagnostics
 
 
-def posterior(prior: Prior, measurement: Measurement, weight: float = 1.0) -> Potential:
-    """U(x) = weight energy(x) + |y - A x|^2 / (2 noise^2): for weight = 1, -ln p(x | y) + const."""
+def posterior(prior: Prior, measurement: Measurement) -> Potential:
+    """U(x) = energy(x) + |y - A x|^2 / (2 noise^2) = -ln p(x | y) + const."""
     y, A = measurement.y, measurement.operator
     c = measurement.noise**2
 
@@ -176,7 +176,7 @@ def posterior(prior: Prior, measurement: Measurement, weight: float = 1.0) -> Po
         energy, gradient = prior_energy(prior, x)
         r = A(x) - y
         data = inner(r, r) / (2 * c)
-        return weight * energy + data.flatten(), weight * gradient + A.adjoint(r) / c
+        return energy + data.flatten(), gradient + A.adjoint(r) / c
 
     return potential
 
@@ -188,13 +188,6 @@ def prior_energy(prior: Prior, x: Tensor) -> tuple[Tensor, Tensor]:
         energy = prior.energy(x)
     (gradient,) = torch.autograd.grad(energy, x, torch.ones_like(energy))
     return energy.detach(), gradient
-
-
-def start(prior: Prior, measurement: Measurement) -> Tensor:
-    """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2."""
-    y, A = measurement.y, measurement.operator
-    centre = torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(len(y), *A.image_shape)
-    return A.prox(centre, y, (prior.spread / measurement.noise) ** 2)
 
 
 def white_metric(prior: Prior, measurement: Measurement) -> Metric:

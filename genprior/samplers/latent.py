@@ -14,6 +14,7 @@ from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.floor import floored
+from genprior.samplers.gibbs import gaussian_draw
 from genprior.samplers.mcmc import FEWEST, DualAveraging, Point, Potential, adapt, run, target_acceptance
 
 
@@ -131,13 +132,5 @@ def decoder_variance(prior: Prior) -> float:
 
 
 def image_given(x_hat: Tensor, v: float, measurement: Measurement, noise: Noise) -> Tensor:
-    """A draw from p(x | z, y) with x_hat = G(z): the Gaussian of precision I / v + A^T A / noise^2, by perturbation.
-
-        x = argmin_x |y + noise n' - A x|^2 / noise^2 + |x - (x_hat + sqrt(v) n)|^2 / v;   x_hat for v = 0
-
-    References: Gaussian sampling by local perturbations. G. Papandreou, A. L. Yuille, 2010.
-    """
-    if v == 0:
-        return x_hat
-    y, A = measurement.y, measurement.operator
-    return A.prox(x_hat + math.sqrt(v) * noise(x_hat), y + measurement.noise * noise(y), v / measurement.noise**2)
+    """A draw from p(x | z, y) with x_hat = G(z), x | z ~ N(x_hat, v I); x_hat for v = 0."""
+    return x_hat if v == 0 else gaussian_draw(measurement, x_hat, math.sqrt(v), noise)

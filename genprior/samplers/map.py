@@ -11,9 +11,9 @@ from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler
+from genprior.samplers.base import Sampler, start
 from genprior.samplers.floor import floored
-from genprior.samplers.langevin import prior_energy, start
+from genprior.samplers.langevin import prior_energy
 
 
 @dataclass(frozen=True)

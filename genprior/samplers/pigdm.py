@@ -4,18 +4,18 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_number
+from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.base import Denoiser, Sampler, begin, first_level
-from genprior.samplers.integrate import ancestral_step, geometric
+from genprior.samplers.base import Denoiser, begin, differentiable, white_variance
+from genprior.samplers.guidance import Guidance
+from genprior.samplers.integrate import ancestral_step
 
 
 @dataclass(frozen=True)
-class PiGDM(Sampler):
+class PiGDM(Guidance):
     """Ancestral steps, each followed by one up the gradient g of ln p(y | x_t) under p(x | x_t) ~ N(x_hat, r^2 I).
 
         r^2 = sigma^2 spread^2 / (sigma^2 + spread^2)
@@ -36,33 +36,27 @@ class PiGDM(Sampler):
     2023.
 
     Attributes:
-        steps: noise levels; published: 100.
-        eta: share of fresh noise; published: 1.
-        start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
-            None for sigma_max.
+        steps, eta, start: see `Guidance`; published: 100 steps, eta 1.
+        integrator: see `Guidance`; None for the steps above, with g as part of the score for all others.
     """
 
-    steps: int = 100
-    eta: float = 1.0
-    start: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("eta", self.eta, 0, 1)
+    integrator: str | None = None
 
     @property
-    def evaluations(self) -> int:
-        return 2 * self.steps
+    def evaluations_each(self) -> int:
+        return 2
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
+        if self.integrator is not None:
+            return super().sample(prior, measurement, noise)
+        sigmas = self.levels(prior, max(measurement.operator.image_shape[1:]))
         x = begin(prior, measurement, sigmas[0], noise)
         spread = prior.spread
         guide = pseudo_inverse(prior.denoise, measurement, spread)
         for sigma, sigma_next in pairwise(sigmas):
             x_hat, g = guide(x, sigma)
             kept = sigma_next * math.sqrt(1 - self.eta**2 * (1 - (sigma_next / sigma) ** 2))
-            weight = min(_variance(sigma, spread), sigma**2 - sigma * kept)
+            weight = min(white_variance(sigma, spread), sigma**2 - sigma * kept)
             x = ancestral_step(x, x_hat, sigma, sigma_next, noise, self.eta) + weight * g
         return x
 
@@ -81,17 +75,9 @@ def pseudo_inverse(denoise: Denoiser, measurement: Measurement, spread: float):
     y, A = measurement.y, measurement.operator
 
     def guide(x_t: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            x_t = x_t.detach().requires_grad_()
-            x_hat = denoise(x_t, sigma)
-        mean = x_hat.detach()
-        variance = _variance(sigma, spread)
-        v = A.solve(y - A(mean), measurement.noise**2 / variance) / variance
-        (g,) = torch.autograd.grad(x_hat, x_t, A.adjoint(v))
-        return mean, g
+        x_hat, vjp = differentiable(denoise, x_t, sigma)
+        variance = white_variance(sigma, spread)
+        v = A.solve(y - A(x_hat), measurement.noise**2 / variance) / variance
+        return x_hat, vjp(A.adjoint(v))
 
     return guide
-
-
-def _variance(sigma: float, spread: float) -> float:
-    return (sigma * spread) ** 2 / (sigma**2 + spread**2)

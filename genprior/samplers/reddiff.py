@@ -9,9 +9,8 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
-from genprior.samplers.base import Sampler
+from genprior.samplers.base import Sampler, start
 from genprior.samplers.integrate import variance_preserving
-from genprior.samplers.langevin import start
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.base import Denoiser, Sampler
+from genprior.samplers.base import Denoiser
 from genprior.samplers.diffpir import DiffPIR
+from genprior.samplers.guidance import Guidance
 from genprior.samplers.particles import Twist, Twisted
 from genprior.samplers.tds import white
 
@@ -27,23 +28,23 @@ class SMC(Twisted):
 
     Attributes:
         steps, particles, threshold: as of `TDS`.
-        proposal: a sampler that is guidance: DiffPIR(), MMPS(), TMPD() or PiGDM(); its own steps do not matter.
+        proposal: DiffPIR(), MMPS(), TMPD() or PiGDM(); its own steps do not matter.
     """
 
-    proposal: Sampler = field(default_factory=DiffPIR)
+    proposal: Guidance = field(default_factory=DiffPIR)
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.proposal, Sampler):
-            raise ValueError(f"proposal is a sampler that is guidance, such as DiffPIR(), not {self.proposal!r}.")
+        if not isinstance(self.proposal, Guidance):
+            raise ValueError(f"proposal is guidance, such as DiffPIR() or MMPS(), not {self.proposal!r}.")
 
     @property
     def evaluations(self) -> int:
-        return self.steps * (1 + self.proposal.evaluations // self.proposal.steps)
+        return self.steps * (1 + self.proposal.evaluations_each)
 
     @property
     def calls(self) -> int:
-        return self.steps * (1 + self.proposal.calls // self.proposal.steps)
+        return 2 * self.steps
 
     def twist(self, prior: Prior, measurement: Measurement) -> Twist:
         return weighed(prior.denoise, self.proposal.guided(prior, measurement), measurement, prior.spread)

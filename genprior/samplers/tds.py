@@ -11,7 +11,7 @@ from torch import Tensor
 from genprior.linalg import inner
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior, UnsupportedError
-from genprior.samplers.base import Denoiser
+from genprior.samplers.base import Denoiser, differentiable, white_variance
 from genprior.samplers.particles import Twist, Twisted
 from genprior.samplers.seen import seen
 
@@ -90,14 +90,10 @@ def isotropic(denoise: Denoiser, measurement: Measurement, spread: float) -> Twi
     A, psi = measurement.operator, white(measurement, spread)
 
     def twist(x_t: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
-            x_t = x_t.detach().requires_grad_()
-            x_hat = denoise(x_t, sigma)
-        mean = x_hat.detach()
-        log_psi, v = psi(mean, sigma)
-        (gradient,) = torch.autograd.grad(x_hat, x_t, A.adjoint(v))
-        weight = min(sigma**2, variance_given(sigma, spread) / (1 - (sigma_next / sigma) ** 2))
-        return mean, mean + weight * gradient, log_psi
+        x_hat, vjp = differentiable(denoise, x_t, sigma)
+        log_psi, v = psi(x_hat, sigma)
+        weight = min(sigma**2, white_variance(sigma, spread) / (1 - (sigma_next / sigma) ** 2))
+        return x_hat, x_hat + weight * vjp(A.adjoint(v)), log_psi
 
     return twist
 
@@ -107,18 +103,13 @@ def white(measurement: Measurement, spread: float) -> Callable[[Tensor, float], 
     y, A, known = measurement.y, measurement.operator, seen(measurement)
 
     def psi(x_hat: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        variance = variance_given(sigma, spread)
+        variance = white_variance(sigma, spread)
         # What y holds where A sees nothing is the same for all particles, as the determinant is, but may be large.
         residual = known * (y - A(x_hat))
         v = A.solve(residual, measurement.noise**2 / variance) / variance
         return -inner(v, residual).flatten() / 2, v
 
     return psi
-
-
-def variance_given(sigma: float, spread: float) -> float:
-    """Of a value of x given x_t, where images are white and Gaussian, of that spread."""
-    return (sigma * spread) ** 2 / (sigma**2 + spread**2)
 
 
 def moment_matched(denoise: Denoiser, measurement: Measurement) -> Twist:
@@ -129,19 +120,15 @@ def moment_matched(denoise: Denoiser, measurement: Measurement) -> Twist:
     floor = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).flatten() ** 2 * eye
 
     def twist(x_t: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.enable_grad():
-            x_t = x_t.detach().requires_grad_()
-            x_hat = denoise(x_t, sigma)
-        rows = [A.adjoint(e.expand(len(x_t), *A.measurement_shape)) for e in basis]
-        rows = [sigma**2 * torch.autograd.grad(x_hat, x_t, row, retain_graph=True)[0] for row in rows]  # of A V
+        x_hat, vjp = differentiable(denoise, x_t, sigma)
+        rows = [sigma**2 * vjp(A.adjoint(e.expand(len(x_t), *A.measurement_shape))) for e in basis]  # of A V
         covariance = torch.stack([A(row).flatten(1) for row in rows], 1)
         L = cholesky((covariance + covariance.mT) / 2, floor)
-        mean = x_hat.detach()
-        residual = (known * (y - A(mean))).flatten(1)[..., None]
+        residual = (known * (y - A(x_hat))).flatten(1)[..., None]
         v = torch.cholesky_solve(residual, L)
         shift = torch.einsum("pm,mp...->p...", v[..., 0], torch.stack(rows))
         log_psi = -(v * residual).sum((1, 2)) / 2 - L.diagonal(dim1=1, dim2=2).log().sum(1)
-        return mean, mean + shift, log_psi
+        return x_hat, x_hat + shift, log_psi
 
     return twist
 

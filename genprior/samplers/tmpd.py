@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from genprior.linalg import divide, inner
-from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_number
+from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.base import Denoiser, Sampler, begin, first_level
-from genprior.samplers.integrate import ancestral, geometric
+from genprior.samplers.base import Denoiser, differentiable
+from genprior.samplers.guidance import Guidance
 from genprior.samplers.seen import seen
 
 
 @dataclass(frozen=True)
-class TMPD(Sampler):
-    """Ancestral sampling with E[x | x_t, y], in which a diagonal stands for the covariance of y given x_t.
+class TMPD(Guidance):
+    """Guidance by E[x | x_t, y], in which a diagonal stands for the covariance of y given x_t.
 
         V = Cov[x | x_t] = sigma^2 d x_hat / d x_t
         w = noise^2 + max(A V A^T 1, 0)
@@ -35,28 +34,12 @@ class TMPD(Sampler):
     diffusions for inverse problems, 2023.
 
     Attributes:
-        steps: noise levels; published: 1000 of the chain.
-        eta: share of fresh noise, 1 as published.
-        start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
-            None for sigma_max.
+        steps, eta, start, integrator: see `Guidance`; published: 1000 ancestral steps of the chain.
     """
 
-    steps: int = 100
-    eta: float = 1.0
-    start: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("eta", self.eta, 0, 1)
-
     @property
-    def evaluations(self) -> int:
-        return 3 * self.steps
-
-    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
-        x = begin(prior, measurement, sigmas[0], noise)
-        return ancestral(self.guided(prior, measurement), x, sigmas, noise, self.eta)
+    def evaluations_each(self) -> int:
+        return 3
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
         return row_sums(prior.denoise, measurement)
@@ -67,20 +50,16 @@ def row_sums(denoise: Denoiser, measurement: Measurement) -> Denoiser:
     y, A, known = measurement.y, measurement.operator, seen(measurement)
 
     def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
-        with torch.enable_grad():
-            x_t = x_t.detach().requires_grad_()
-            x_hat = denoise(x_t, sigma)
+        x_hat, vjp = differentiable(denoise, x_t, sigma)
 
         def V(u: Tensor) -> Tensor:
-            (product,) = torch.autograd.grad(x_hat, x_t, u, retain_graph=True)
-            return sigma**2 * product
+            return sigma**2 * vjp(u)
 
-        mean = x_hat.detach()
-        residual = known * (y - A(mean))
+        residual = known * (y - A(x_hat))
         w = measurement.noise**2 + A(V(A.adjoint(torch.ones_like(residual)))).clamp_min(0)
         v = residual / w
         shift = V(A.adjoint(v))
         alpha = divide(inner(v, residual), inner(v, A(shift) + measurement.noise**2 * v))
-        return mean + alpha * shift
+        return x_hat + alpha * shift
 
     return denoise_given_y

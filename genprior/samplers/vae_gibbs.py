@@ -11,9 +11,8 @@ from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler
+from genprior.samplers.base import Sampler, start
 from genprior.samplers.floor import floored
-from genprior.samplers.langevin import start
 from genprior.samplers.latent import decoder_variance, image_given
 from genprior.samplers.mcmc import FEWEST, Trace
 

@@ -5,8 +5,8 @@ import torch
 from linear import SHAPE, LinearDecoder
 
 from genprior.operators import Denoise, Measurement
+from genprior.samplers.base import start
 from genprior.samplers.floor import LEAST, floored
-from genprior.samplers.langevin import start
 from genprior.samplers.latent import decoder_variance
 
 
