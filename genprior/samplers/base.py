@@ -132,7 +132,7 @@ def first_level(prior: Prior, start: float | None) -> float:
 def start(prior: Prior, measurement: Measurement) -> Tensor:
     """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2."""
     y, A = measurement.y, measurement.operator
-    centre = torch.as_tensor(prior.centre).to(y).expand(len(y), *A.image_shape)
+    centre = torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(len(y), *A.image_shape)
     return A.prox(centre, y, (prior.spread / measurement.noise) ** 2)
 
 
