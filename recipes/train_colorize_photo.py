@@ -17,6 +17,7 @@ from genprior import images
 from genprior.operators import Colorize
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.store import find_prior, read_prior
+from genprior.processes import processes
 from genprior.training.amortization import Amortization
 from genprior.training.data import Photos
 from genprior.training.flags import add_flags, stated
@@ -56,7 +57,8 @@ def main() -> None:
     options = parser.parse_args()
     settings = replace(DEFAULTS, **stated(options))
 
-    small = small_copies(Path(options.data), Path(options.out) / "small", options.size * 3 // 2)
+    with processes().main_process_first():
+        small = small_copies(Path(options.data), Path(options.out) / "small", options.size * 3 // 2)
     data = Photos(small, options.size, seed=settings.seed, shrink=0.3, grey=0, orientations=2)
 
     torch.manual_seed(settings.seed)

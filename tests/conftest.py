@@ -1,5 +1,9 @@
-"""One thread: the tests' tensors are small, and threads that wait for each other cost more than they give."""
+"""One thread: the tests' tensors are small, and threads that wait for each other cost more than they give.
 
+And no GPU, neither here nor in the processes that tests begin: what is compared bit for bit is computed on CPUs.
+"""
+
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -10,6 +14,7 @@ import torch
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 torch.set_num_threads(1)
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture
@@ -18,7 +23,6 @@ def run(monkeypatch, capsys):
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
         with torch.random.fork_rng(devices=[]):
             runpy.run_path(str(RECIPES / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out

@@ -411,7 +411,6 @@ TRAINED = {
 def small(monkeypatch):
     for module, name, arguments in (one for family in SMALL.values() for one in family):
         monkeypatch.setattr(module, name, functools.partial(getattr(module, name), **arguments))
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # Accelerate's choice of a device holds for the whole process.
 
 
 @pytest.fixture

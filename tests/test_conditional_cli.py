@@ -19,8 +19,7 @@ def digits(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["vae", "nf", "gan"])
-def test_labels_go_from_training_to_restoration(family, digits, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+def test_labels_go_from_training_to_restoration(family, digits, tmp_path, capsys):
     run = tmp_path / "run"
     train = ["train", family, "--data", digits, "--labels", "train_labels", "--out", run, "--steps", 2, "--batch", 4]
     assert main([*map(str, train)]) == 0

@@ -13,7 +13,7 @@ PACKAGE = Path(genprior.__file__).parent
 HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate", "matplotlib", "skimage"}
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
-    ["registry", "linalg", "memory", "noise", "images", "estimate", "bits", "nets"],
+    ["registry", "linalg", "memory", "noise", "processes", "images", "estimate", "bits", "nets"],
     ["priors.base"],
     ["priors"],
     ["operators"],
@@ -29,7 +29,7 @@ NARROWER = {
     "operators": {"priors.base", "linalg", "registry"},
     "samplers": {"priors.base", "operators.base", "linalg", "memory", "noise", "registry"},
     "priors.base": set(),
-    "training": {"priors", "nets", "images", "memory", "noise", "bits", "registry"},
+    "training": {"priors", "nets", "images", "memory", "noise", "bits", "registry", "processes"},
 }
 
 

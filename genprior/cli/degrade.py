@@ -33,7 +33,7 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
-    from genprior.evaluation.machine import processes
+    from genprior.processes import processes
 
     def one(path: Path, target: Path) -> None:
         mask = target.with_name(f"{target.stem}_mask.png") if options.op == "inpaint" else None

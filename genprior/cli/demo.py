@@ -17,6 +17,8 @@ def add(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from genprior.demo.page import serve
+    from genprior.processes import alone
 
+    alone("genprior demo")
     serve(options.port, browser=options.open)
     return 0

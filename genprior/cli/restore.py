@@ -69,8 +69,8 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
-    from genprior.evaluation.machine import processes
     from genprior.priors.store import find_prior
+    from genprior.processes import processes
     from genprior.restoration import pick_device
 
     find_prior(options.prior)

@@ -25,8 +25,10 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
+    from genprior.processes import alone
     from genprior.restoration import pick_device
 
+    alone("genprior sample")
     if options.out.suffix.lower() not in images.IMAGE_SUFFIXES:
         raise ValueError(f"--out {options.out} is no image; end it with one of {' '.join(images.IMAGE_SUFFIXES)}.")
     refuse_existing([options.out], options.overwrite)

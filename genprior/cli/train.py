@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -71,16 +71,20 @@ def add(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from genprior.priors.hub import check_hub_name, push_to_hub
+    from genprior.processes import processes
     from genprior.training.data import first
     from genprior.training.faults import out_of_memory
     from genprior.training.loop import train
 
     if options.push_to_hub:
         check_hub_name(options.push_to_hub)  # now, not when training has ended
-    data, held_out, chosen, settings = _resolved(options)
+    ranks = processes()
+    with ranks.main_process_first() if options.download else contextlib.nullcontext():
+        data, held_out, chosen, settings = _resolved(options)
     size = tuple(first(data, 1).shape[2:])
     if options.dry_run:
-        print(json.dumps(_described(options, data, held_out, chosen, settings), indent=2))
+        if ranks.is_main_process:
+            print(json.dumps(_described(options, data, held_out, chosen, settings), indent=2))
         return 0
     out = Path(options.out)
     if options.resume_from_checkpoint == "never" and any(out.glob("step-*")):
@@ -108,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
             raise
         print(f"genprior: out of memory: {error}", file=sys.stderr)
         return 1
-    if os.environ.get("RANK", "0") == "0":
+    if ranks.is_main_process:
         print(f"{out / 'prior'} is ready: genprior restore … --prior {out / 'prior'}")
         if options.push_to_hub:
             print(push_to_hub(out / "prior", options.push_to_hub))

@@ -23,7 +23,9 @@ def add(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from genprior.evaluation import report
+    from genprior.processes import alone
 
+    alone("genprior evaluate truth")
     names = [name.strip() for name in (options.samplers or "").split(",") if name.strip()]
     for name in options.suite:
         began = time.perf_counter()

@@ -28,13 +28,14 @@ from genprior.evaluation import perceptual, task
 from genprior.evaluation.contact import sheet
 from genprior.evaluation.dataset import Truth, described, find_truths, hashes
 from genprior.evaluation.items import Record, differences, digest, read_record, stem, to_json, write_record, write_text
-from genprior.evaluation.machine import device_of, machine, processes, versions
+from genprior.evaluation.machine import device_of, machine, versions
 from genprior.evaluation.methods import Method, figures, find_methods
 from genprior.evaluation.summary import LEGEND, each_image, summary
 from genprior.evaluation.table import Table
 from genprior.memory import forget_peak, peak_memory
 from genprior.operators.base import Measurement, as_integer
 from genprior.priors.base import Prior, UnsupportedError
+from genprior.processes import processes
 from genprior.restoration import MEASURED, degrade
 from genprior.samplers.base import Sampler
 

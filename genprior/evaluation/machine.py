@@ -1,41 +1,14 @@
-"""What a computation ran on: processes, device, memory, versions."""
+"""What a computation ran on: device, threads, versions."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
-from datetime import timedelta
 from typing import Any
 
 import torch
 
 from genprior.priors.base import Prior
-from genprior.restoration import pick_device
-
-
-class Alone:
-    """One process, in the words of accelerate's PartialState."""
-
-    process_index = 0
-    num_processes = 1
-    is_main_process = True
-
-    def wait_for_everyone(self) -> None:
-        """Nobody to wait for."""
-
-
-def processes(device: str) -> Any:
-    """The processes that torchrun or accelerate started, as a PartialState; `Alone` without them.
-
-    Accelerate keeps one state for the whole process, so it is left alone where there is nothing to share.
-    """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return Alone()
-    from accelerate import PartialState
-
-    # They wait for the slowest of them, which may take days.
-    return PartialState(cpu=pick_device(device).type == "cpu", timeout=timedelta(days=30))
 
 
 def device_of(prior: Prior) -> torch.device:

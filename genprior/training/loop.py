@@ -18,6 +18,7 @@ from genprior import images
 from genprior.memory import peak_memory
 from genprior.priors.base import Prior, autocast
 from genprior.priors.store import write_prior
+from genprior.processes import processes
 from genprior.training import checkpoint, faults
 from genprior.training.banner import banner, device_name
 from genprior.training.data import item_numbers
@@ -70,8 +71,8 @@ def train(
         The averaged prior, in evaluation mode.
 
     Raises:
-        ValueError: settings that do not fit together, a checkpoint in `out` of other settings, data or network, or
-            nothing but damaged checkpoints.
+        ValueError: settings that do not fit together, a checkpoint in `out` of other settings, data or network,
+            nothing but damaged checkpoints, or processes that do not see each other.
         FloatingPointError: a loss or gradient is not finite.
         MemoryError: memory does not suffice; the message says what fits.
         OSError: the disk is full, among others.
@@ -79,6 +80,7 @@ def train(
     """
     out, log_with = Path(out), list(log_with)
     check_trackers(log_with)
+    processes()  # begins them as Accelerate alone does not on CPUs
     # Accelerate fixes one precision for the whole process; the one of this run is set around its own computations.
     accelerator = Accelerator(mixed_precision="no", log_with=log_with or None, project_dir=out)
     device, main = accelerator.device, accelerator.is_main_process

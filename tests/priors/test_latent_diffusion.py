@@ -279,8 +279,7 @@ def stored_vae(tmp_path):
     return folder
 
 
-def test_command_line_trains_in_the_latents_of_a_vae_that_stays(stored_vae, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+def test_command_line_trains_in_the_latents_of_a_vae_that_stays(stored_vae, tmp_path):
     crops = [data.camera()[16 * k : 16 * k + 16, 100:116] for k in range(8)]
     np.savez(tmp_path / "crops.npz", train_images=np.stack(crops))
     out = tmp_path / "run"

@@ -346,11 +346,6 @@ def weights(prior):
     return torch.cat([t.flatten() for t in prior.state_dict().values()])
 
 
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-
-
 def test_two_objectives_resume_bit_for_bit(tmp_path):
     """Both networks, their averages and both optimisers; step 6, where it stops, lies between two penalties."""
     expected = weights(run(tmp_path / "straight"))

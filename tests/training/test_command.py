@@ -29,11 +29,6 @@ def npz(tmp_path):
     return tmp_path / "data.npz"
 
 
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-
-
 def genprior(*arguments):
     return main([str(a) for a in arguments])
 

@@ -64,11 +64,6 @@ def weights(prior):
 
 
 @pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-
-
-@pytest.fixture(autouse=True)
 def heard():
     """Ctrl-C as in the foreground, wherever these tests run."""
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -78,9 +73,7 @@ def heard():
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        return weights(run(tmp_path_factory.mktemp("straight")))
+    return weights(run(tmp_path_factory.mktemp("straight")))
 
 
 # ---- damaged checkpoints ----

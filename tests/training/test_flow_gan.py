@@ -102,8 +102,7 @@ def test_logs_tell_both_terms_apart():
     assert not any(value.requires_grad for value in logs.values())
 
 
-def test_likelihood_alone_is_maximum_likelihood_bit_for_bit(tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+def test_likelihood_alone_is_maximum_likelihood_bit_for_bit(tmp_path):
     settings, (prior, discriminator) = Settings(3, batch=4, warmup=0), networks(torch.float32)
     plain = copy.deepcopy(prior)
     train(
@@ -190,8 +189,7 @@ def test_labels_reach_both_networks():
         assert len(one) == len(other) > 0
 
 
-def test_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+def test_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path):
 
     def weights(folder, steps):
         prior, discriminator = networks(torch.float32)

@@ -138,7 +138,7 @@ def killed_at_random(family, folder, kills):
 
 
 def nursery(folder, kills, families, protection="protected", timeout=300):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, folder, kills, protection, *families]
     done = subprocess.run(map(str, command), env=environment, timeout=timeout, check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout)

@@ -85,22 +85,15 @@ def log_of(out):
 
 
 def environment():
-    """One that gives a child the kernels of this process: as many threads, no accelerator."""
-    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "ACCELERATE_USE_CPU": "true"}
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    """One that gives a child the kernels of this process: as many threads."""
+    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """Folder and weights of a run that was never stopped."""
     out = tmp_path_factory.mktemp("straight")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        return out, weights(run(out))
+    return out, weights(run(out))
 
 
 # ---- resume ----

@@ -22,7 +22,7 @@ def launch(folder, steps, timeout):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", __file__]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, folder, str(steps)], env=environment, timeout=timeout, check=True)
     return json.loads((folder / "differences.json").read_text())
 
@@ -44,7 +44,6 @@ def test_weights_and_averages_of_every_family_are_the_same_on_both_processes(sha
 
 
 def test_run_begun_on_two_processes_goes_on_on_one_to_the_same_weights(shared, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.syspath_prepend(Path(__file__).parent)
     whole = half_run(tmp_path / "whole", 6)
     resumed = half_run(shared[0] / "half", 6)
