@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import genprior
+from genprior.nets.wrapped import plain_state
 from genprior.operators.base import LinearOperator
 from genprior.priors.base import Prior
 from genprior.samplers import SAMPLERS
@@ -59,7 +60,7 @@ def of_sampler(sampler: Sampler) -> dict[str, Any]:
 
 def of_prior(prior: Prior) -> dict[str, Any]:
     """Its class, the shape of its images, where and in which precision it computes, and a hash of its weights."""
-    state = prior.state_dict()
+    state = plain_state(prior)
     return {
         "class": type(prior).__name__,
         "image_shape": prior.image_shape,

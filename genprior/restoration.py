@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from genprior import images
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
 from genprior.memory import rows_at_once, tile_side
+from genprior.nets.wrapped import unwrapped
 from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer
 from genprior.operators.build import canonical, for_image
@@ -28,7 +29,7 @@ from genprior.operators.channelwise import Channelwise
 from genprior.operators.inpaint import Inpaint
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.denoiser import from_denoiser
-from genprior.priors.diffusers import from_diffusers
+from genprior.priors.diffusers import from_diffusers, is_of_diffusers
 from genprior.priors.store import find_prior, load_prior
 from genprior.priors.tiled import Tiled
 from genprior.result import Restoration
@@ -175,6 +176,8 @@ def pick_device(device: str | torch.device) -> torch.device:
 
 def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
     """The prior that `restore` takes for that argument, on that device."""
+    if isinstance(unwrapped(prior), Prior):
+        prior = unwrapped(prior)
     if isinstance(prior, Prior):
         return prior if device == "auto" else prior.to(pick_device(device))
     if not isinstance(prior, str | Path):
@@ -187,7 +190,7 @@ def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int
 
 def _foreign(given: Any, channels: int) -> Prior:
     """The prior of a pipeline of diffusers, or of a denoiser of images of so many channels."""
-    if type(given).__module__.startswith("diffusers."):
+    if is_of_diffusers(given):
         return from_diffusers(given)
     if callable(given) and not isinstance(given, type):
         return from_denoiser(given, (channels, None, None))

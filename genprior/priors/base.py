@@ -17,6 +17,9 @@ METHODS = (
 )  # fmt: skip
 
 
+HALF = (torch.float16, torch.bfloat16)
+
+
 class UnsupportedError(Exception):
     """Something was asked that a prior, operator or sampler does not have; the message says what has it."""
 
@@ -39,7 +42,8 @@ class Prior(nn.Module):
         classes: number of class labels, 0 for none.
         class_names: what the classes are called, in the order of the labels, where that is known.
         labelled: the methods that of a prior with classes only p(x | label) has, see `given`.
-        autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x.
+        autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x. `half()`,
+            `bfloat16()` and `to(dtype)` of half precision set it: weights, tables and all else stay in theirs.
         reach: how many pixels away, along an axis, `denoise` still looks at x_t; None where that is all of it, or not
             known.
         multiple: of so many pixels is a shift of x_t that shifts `denoise` alike.
@@ -60,6 +64,28 @@ class Prior(nn.Module):
     autocast: torch.dtype | None = None
     reach: int | None = None
     multiple: int = 1
+
+    def _apply(self, fn, recurse=True):
+        """What `to`, `half` and their like do to every tensor; half precision is left to autocast.
+
+        Densities, operators and tables of noise levels are worth nothing in it, and torch has no FFT or determinant.
+        """
+        halves = set()
+
+        def kept(t: Tensor) -> Tensor:
+            moved = fn(t)
+            if t.dtype in HALF or moved.dtype not in HALF:
+                return moved
+            halves.add(moved.dtype)
+            return t.to(moved.device)
+
+        super()._apply(kept, recurse)
+        for dtype in halves:
+            for part in self.modules():
+                # wrappers read it from what they wrap
+                if isinstance(part, Prior) and not isinstance(type(part).autocast, property):
+                    part.autocast = dtype
+        return self
 
     @property
     def capabilities(self) -> frozenset[str]:

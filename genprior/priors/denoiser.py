@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from genprior.nets.wrapped import unwrapped
 from genprior.priors.base import Prior
 
 # The levels that deepinv's DRUNet was trained for, and with it most denoisers of plug-and-play methods.
@@ -41,10 +42,10 @@ class DenoiserPrior(Prior):
         self.centre, self.spread = centre, spread
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
-        if isinstance(sigma, Tensor) and _is_deepinv(self.denoiser):
+        if isinstance(sigma, Tensor) and _is_deepinv(unwrapped(self.denoiser)):
             sigma = sigma.flatten()  # theirs are (B,)
         try:
-            x_hat = self.denoiser(x_t, sigma)
+            x_hat = self._call(x_t, sigma)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -55,13 +56,19 @@ class DenoiserPrior(Prior):
             given = tuple(x_hat.shape) if isinstance(x_hat, Tensor) else type(x_hat).__name__
             wanted = self._advice(x_t, sigma) or "It has to give a tensor of the same shape."
             raise ValueError(f"The denoiser made {given} of images {tuple(x_t.shape)}. {wanted}")
-        return x_hat
+        return x_hat.to(x_t.dtype)
+
+    def _call(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        """The denoiser's answer; a network of half precision is given that."""
+        dtypes = (t.dtype for t in self.parameters() if t.is_floating_point())
+        dtype = next(dtypes, x_t.dtype)
+        return self.denoiser(x_t.to(dtype), sigma.to(dtype) if isinstance(sigma, Tensor) else sigma)
 
     def _advice(self, x_t: Tensor, sigma: float | Tensor) -> str:
         """After a failure: what to do if it is a denoiser of colour that was given grey, or the other way round."""
         other = x_t.expand(-1, 3, -1, -1) if x_t.shape[1] == 1 else x_t[:, :1]
         try:
-            if self.denoiser(other, sigma).shape != other.shape:
+            if self._call(other, sigma).shape != other.shape:
                 return ""
         except Exception:
             return ""

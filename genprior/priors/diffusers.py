@@ -1,7 +1,7 @@
 """Diffusion models of the package diffusers as priors; diffusers itself is imported when it is needed.
 
-Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n; s_t = sqrt((1 - alpha_bar_t) / alpha_bar_t)
-the levels of the scheduler's chain; z = sqrt(alpha_bar) u_t what the network sees, and t its timestep; sigma = s / 2.
+Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n; z what the network sees of u_t, and t its
+timestep; sigma = s / 2.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from genprior.nets.padding import mirrored
+from genprior.nets.wrapped import on_one_device, unwrapped
 from genprior.noise import Noise
 from genprior.priors.base import Prior, UnsupportedError, as_level, autocast
 from genprior.priors.chain import (
@@ -28,40 +29,40 @@ from genprior.priors.chain import (
     respaced,
     shape_of_draws,
 )
+from genprior.priors.diffusers_levels import AS_A_FUNCTION, levels_of
 from genprior.priors.probability_flow import FlowDensity, flow_log_prob
 
 if TYPE_CHECKING:
-    from diffusers import DDPMPipeline, UNet2DModel
+    from diffusers import DiffusionPipeline, UNet2DModel
     from diffusers.schedulers import SchedulerMixin
+    from diffusers.training_utils import EMAModel
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # What describes a model, and its weights: laid out as a pipeline is saved, or all in one folder, as older ones are.
 DESCRIPTION = ("model_index.json", "config.json", "scheduler_config.json", "*/config.json", "*/scheduler_config.json")
 DATA = (WEIGHTS, f"unet/{WEIGHTS}")
-# In the units of x. Cosine chains go on to 10^4, where a predicted eps no longer says anything of u.
-HIGHEST = 80.0
+# For those that have no others.
+HALVED = tuple(path.replace(".safetensors", ".fp16.safetensors") for path in DATA)
 
 
 class DiffusersPrior(Prior):
-    """An unconditional `UNet2DModel` of diffusers and the chain that it was trained on.
+    """An unconditional `UNet2DModel` of diffusers and the noise that it was trained on.
 
-    At any level sigma = s / 2, with alpha_bar = 1 / (1 + s^2) and z = sqrt(alpha_bar) u_t, the network's answer gives
-        u_hat = u_t - s eps                                   where it predicts "epsilon",
-        u_hat = sqrt(alpha_bar) (z - s v)                     "v_prediction",
-        u_hat itself                                          "sample".
-    Its timestep t is where ln s lies between those of the chain, linearly; the nearest one where timesteps are learned
-    vectors. A network that learned variances gives twice the channels, of which the second half is left out. Nothing is
-    clipped. Levels above 80, in the units of x, are left out.
+    At any level sigma = s / 2 the network's answer gives u_hat as its scheduler says, see `priors.diffusers_levels`. A
+    network that learned variances gives twice the channels, of which the second half is left out. Nothing is clipped.
+    Levels above 80, in the units of x, are left out. The network computes in its own precision.
 
     Arguments:
-        unet: with its configuration; in evaluation mode, it is not copied.
-        scheduler: of a chain of betas, such as DDPM or DDIM; only its betas and its prediction_type matter.
+        unet: with its configuration; in evaluation mode, it is not copied. It may be compiled, or wrapped for several
+            devices or as a moving average.
+        scheduler: of the training: with alphas_cumprod, such as DDPM or DDIM, of EDM, or of flow matching. Only the
+            levels of its training and its prediction_type matter.
         image_shape: (C, H, W), axes of any size None; by default the size that the network was trained at, any if it
             does not say. Others are continued, mirrored, to what the network's levels divide.
 
     Raises:
         UnsupportedError: the network wants a class, or works on latents, or the scheduler is of another kind.
-        ValueError: the network's images are not of image_shape.
+        ValueError: the network's images are not of image_shape, or the scheduler's numbers are no levels of noise.
     """
 
     def __init__(
@@ -71,49 +72,26 @@ class DiffusersPrior(Prior):
         image_shape: tuple[int, int | None, int | None] | None = None,
     ):
         super().__init__()
-        config = unet.config
-        _check_network({**config, "_class_name": type(unet).__name__})
-        self.prediction = _prediction_of(scheduler)
-        self.unet = unet
+        plain = unwrapped(unet)
+        _check_kind(plain)
+        config = plain.config
+        _check_network(config)
+        self.unet = on_one_device(unet)
+        self.levels = levels_of(scheduler, learned_times=config.time_embedding_type == "learned")
         self.image_shape = _shape_of(config.sample_size, config.in_channels) if image_shape is None else image_shape
         if self.image_shape[0] != config.in_channels:
             raise ValueError(
                 f"image_shape is {image_shape}, but the network's images have {config.in_channels} channels."
             )
         self.multiple = 2 ** (len(config.block_out_channels) - 1)
-        self.learned_times = config.time_embedding_type == "learned"
-        alpha_bars = torch.cumprod(1 - scheduler.betas.double(), 0).tolist()
-        # a chain that ends at no signal at all has no s there
-        self.alpha_bars = [a for a in alpha_bars if a > 0 and UNIT * relative_noise(a) <= HIGHEST]
-        log_levels = torch.tensor([math.log(relative_noise(a)) for a in self.alpha_bars])
-        self.register_buffer("log_levels", log_levels, persistent=False)
         self.centre = 0.5
         self.spread = UNIT * 0.5  # that of photographs (Karras et al., 2022)
-        self.sigma_min = UNIT * relative_noise(self.alpha_bars[0])
-        self.sigma_max = UNIT * relative_noise(self.alpha_bars[-1])
+        self.sigma_min, *_, self.sigma_max = (UNIT * relative_noise(a) for a in self.levels.alpha_bars)
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         u_t = (x_t - self.centre) / UNIT
         s = as_level(sigma, x_t) / UNIT
-        alpha_bar = 1 / (1 + s**2)
-        z = alpha_bar.sqrt() * u_t
-        answer = self._network(z, self.timestep(s))
-        if self.prediction == "epsilon":
-            u_hat = u_t - s * answer
-        elif self.prediction == "v_prediction":
-            u_hat = alpha_bar.sqrt() * (z - s * answer)
-        else:
-            u_hat = answer
-        return self.centre + UNIT * u_hat
-
-    def timestep(self, s: Tensor) -> Tensor:
-        """The timesteps t, (B,), of the levels s, (B, 1, 1, 1): between 0 and the last of the chain."""
-        level = s.flatten().log().to(self.log_levels)
-        last = len(self.alpha_bars) - 1
-        above = torch.searchsorted(self.log_levels, level).clamp(1, last)
-        low, high = self.log_levels[above - 1], self.log_levels[above]
-        t = (above - 1 + (level - low) / (high - low)).clamp(0, last)
-        return t.round().long() if self.learned_times else t.to(s.dtype)
+        return self.centre + UNIT * self.levels.estimate(self._network, u_t, s)
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, steps: int | None = None) -> Tensor:
@@ -128,10 +106,12 @@ class DiffusersPrior(Prior):
             ValueError: no size where there has to be one, or a number of steps that the chain does not have.
         """
         state = next(self.unet.parameters())
+        dtype = torch.promote_types(state.dtype, torch.float32)
         noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
         shape = shape_of_draws(self.image_shape, size)
-        z = noise(torch.empty(n, *shape, dtype=state.dtype, device=state.device))
-        alpha_bars = self.alpha_bars if steps is None else respaced(self.alpha_bars, steps)
+        z = noise(torch.empty(n, *shape, dtype=dtype, device=state.device))
+        own = self.levels.alpha_bars
+        alpha_bars = own if steps is None else respaced(own, steps)
         return ancestral_chain(self.denoise, z, alpha_bars, noise, posterior_variance, self.centre)
 
     def flow_log_prob(self, x: Tensor, *, seed: int = 0, steps: int = 100, probes: int = 4) -> FlowDensity:
@@ -143,13 +123,15 @@ class DiffusersPrior(Prior):
     def _network(self, z: Tensor, t: Tensor) -> Tensor:
         height, width = z.shape[-2:]
         padded = mirrored(z, self.multiple)
+        # pipelines of half precision give it to their networks, which take no other
+        dtype = next((p.dtype for p in self.unet.parameters()), z.dtype)
         with autocast(z.device, self.autocast):
-            answer = self.unet(padded, t).sample
+            answer = self.unet(padded.to(dtype), t).sample
         return answer[:, : z.shape[1], :height, :width].to(z.dtype)
 
 
 def from_diffusers(
-    source: str | Path | DDPMPipeline | UNet2DModel,
+    source: str | Path | DiffusionPipeline | UNet2DModel | EMAModel,
     scheduler: SchedulerMixin | None = None,
     image_shape: tuple[int, int | None, int | None] | None = None,
 ) -> DiffusersPrior:
@@ -158,7 +140,9 @@ def from_diffusers(
     Weights are read from .safetensors only, in float32. For a repository of the Hub, see `load_prior`.
 
     Arguments:
-        source: folder, pipeline of a `UNet2DModel` and a scheduler, or a `UNet2DModel`.
+        source: folder, pipeline of a `UNet2DModel` and a scheduler, or a `UNet2DModel`, all of them of subclasses too.
+            The network may be in half precision, compiled, wrapped by DataParallel or DistributedDataParallel, or a
+            moving average of torch, ema-pytorch, timm or diffusers.
         scheduler: of the training; None for the one in the folder or pipeline.
         image_shape: see `DiffusersPrior`.
 
@@ -166,21 +150,38 @@ def from_diffusers(
         UnsupportedError: diffusers is not installed, or the model has a class, latents or another kind of scheduler.
         ValueError: the folder holds no such model or is damaged, or there is no scheduler.
     """
+    diffusers = _package()
     if isinstance(source, str | Path):
         unet, own = _read(Path(source), scheduler is None)
-    elif isinstance(source, nn.Module):
-        unet, own = source, None
+    elif isinstance(source, diffusers.DiffusionPipeline):
+        unet, own = _parts(source)
+    elif isinstance(source, diffusers.training_utils.EMAModel):
+        unet, own = _averaged(source), None
     else:
-        parts = source.components
-        _check_components({name: [None, type(part).__name__] for name, part in parts.items()})
-        unet, own = parts["unet"], parts["scheduler"]
+        unet, own = source, None
     scheduler = scheduler or own
     if scheduler is None:
+        _check_kind(unwrapped(unet))
         raise ValueError(
             "A UNet2DModel alone does not say how its noise grew: give the scheduler of its training too, "
             "from_diffusers(unet, scheduler), such as diffusers.DDPMScheduler()."
         )
     return DiffusersPrior(unet, scheduler, image_shape)
+
+
+def is_of_diffusers(given: Any) -> bool:
+    """Whether an object is a pipeline or a network of diffusers, perhaps of a subclass or wrapped.
+
+    Others that merely inherit from its mixins, as a denoiser may, are not.
+    """
+    plain = unwrapped(given)
+    # Whoever has one has imported diffusers, which takes seconds and is not imported here to ask.
+    if type(plain).__module__.startswith("diffusers."):
+        return True
+    if not any(kind.__module__.startswith("diffusers.") for kind in type(plain).__mro__):
+        return False
+    diffusers = _package()
+    return isinstance(plain, diffusers.DiffusionPipeline | diffusers.UNet2DModel)
 
 
 def is_diffusers(folder: Path) -> bool:
@@ -201,13 +202,35 @@ def check_folder(folder: Path) -> None:
     network = _json(_home(folder, "unet") / "config.json")
     if not network:
         raise ValueError(f"{folder} holds no config.json of a network that can be read.")
+    _check_name(network.get("_class_name"))
     _check_network(network)
 
 
 def card_of(folder: Path) -> dict[str, Any]:
     """What there is to say of the model in a folder, as in the card of a prior of ours."""
-    weights = (_home(folder, "unet") / WEIGHTS).read_bytes()
+    weights = weights_of(folder)[0].read_bytes()
     return {"summary": "a UNet2DModel of diffusers", "sha256": hashlib.sha256(weights).hexdigest()}
+
+
+def weights_of(folder: Path) -> tuple[Path, str | None]:
+    """The weights in a folder, those of full precision if they are there, and the variant that they are, as "fp16".
+
+    Raises:
+        ValueError: there are none in .safetensors, or several variants of which none is the full one.
+    """
+    home = _home(folder, "unet")
+    stem, suffix = WEIGHTS.split(".")
+    variants = {path.name.split(".")[1]: path for path in sorted(home.glob(f"{stem}.*.{suffix}"))}
+    if (home / WEIGHTS).exists():
+        return home / WEIGHTS, None
+    if len(variants) == 1:
+        ((variant, path),) = variants.items()
+        return path, variant
+    there = f"only {', '.join(p.name for p in variants.values())}" if variants else "the only weights that are read"
+    raise ValueError(
+        f"{home} has no {WEIGHTS}, {there}. Where there are others that you trust, load and save them with diffusers "
+        "once: DDPMPipeline.from_pretrained(…).save_pretrained(folder)."
+    )
 
 
 def _read(folder: Path, with_scheduler: bool) -> tuple[UNet2DModel, SchedulerMixin | None]:
@@ -215,20 +238,39 @@ def _read(folder: Path, with_scheduler: bool) -> tuple[UNet2DModel, SchedulerMix
     check_folder(folder)
     scheduler = _scheduler(_home(folder, "scheduler")) if with_scheduler else None
     home = _home(folder, "unet")
-    if not (home / WEIGHTS).exists():
-        raise ValueError(
-            f"{home} has no {WEIGHTS}, the only weights that are read. Where there are others that you trust, load and "
-            "save them with diffusers once: DDPMPipeline.from_pretrained(…).save_pretrained(folder)."
-        )
+    _, variant = weights_of(folder)
     try:
         unet, loaded = diffusers.UNet2DModel.from_pretrained(
-            home, use_safetensors=True, local_files_only=True, output_loading_info=True
+            home, use_safetensors=True, local_files_only=True, output_loading_info=True, variant=variant
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"The UNet2DModel in {home} is damaged or incomplete: {error}") from error
     if loaded["missing_keys"] or loaded["mismatched_keys"]:
         raise ValueError(f"The UNet2DModel in {home} is incomplete: it lacks {', '.join(loaded['missing_keys'])}.")
     return unet.float().eval().requires_grad_(False), scheduler
+
+
+def _parts(pipeline: DiffusionPipeline) -> tuple[UNet2DModel, SchedulerMixin]:
+    """The network and the scheduler of a pipeline, under whatever names, if it has nothing else that computes."""
+    diffusers = _package()
+    parts = {name: part for name, part in pipeline.components.items() if part is not None}
+    unets = [part for part in parts.values() if isinstance(unwrapped(part), diffusers.UNet2DModel)]
+    schedulers = [part for part in parts.values() if isinstance(part, diffusers.SchedulerMixin)]
+    if len(unets) != 1 or len(schedulers) != 1 or len(parts) > 2:
+        _refuse_parts({name: type(unwrapped(part)).__name__ for name, part in parts.items()})
+    return unets[0], schedulers[0]
+
+
+def _averaged(ema: EMAModel) -> UNet2DModel:
+    """The network with the weights of diffusers' moving average, which alone does not know what network it is of."""
+    if ema.model_cls is None or ema.model_config is None:
+        raise ValueError(
+            "This EMAModel does not say of what network its weights are. Copy them into it, "
+            "ema.copy_to(unet.parameters()), and give that: from_diffusers(unet, scheduler)."
+        )
+    unet = ema.model_cls.from_config(ema.model_config)
+    ema.copy_to(unet.parameters())
+    return unet.eval().requires_grad_(False)
 
 
 def _scheduler(home: Path) -> SchedulerMixin:
@@ -273,17 +315,21 @@ def _check_components(index: dict[str, Any]) -> None:
     """Refuse pipelines of more than a UNet2DModel and a scheduler; {name: [library, class]}."""
     parts = {name: part[1] for name, part in index.items() if isinstance(part, list) and part[1] is not None}
     if "unet" not in parts or "scheduler" not in parts or len(parts) > 2:
-        latent = [name for name in ("vae", "vqvae", "movq") if name in parts]
-        raise UnsupportedError(
-            f"This pipeline has {', '.join(f'{name} ({kind})' for name, kind in sorted(parts.items()))}"
-            f"{', so it works on latents' if latent else ''}. Only unconditional models of pixels are priors here: "
-            "pipelines of a unet (UNet2DModel) and a scheduler, such as DDPMPipeline."
-        )
-    _check_kind(parts["unet"])
+        _refuse_parts(parts)
+    _check_name(parts["unet"])
 
 
-def _check_network(config: dict[str, Any]) -> None:
-    _check_kind(config.get("_class_name"))
+def _refuse_parts(parts: dict[str, str]) -> NoReturn:
+    """Say what a pipeline is made of, {name: class}, and what it should be made of."""
+    latent = any(name in parts for name in ("vae", "vqvae", "movq"))
+    raise UnsupportedError(
+        f"This pipeline has {', '.join(f'{name} ({kind})' for name, kind in sorted(parts.items()))}"
+        f"{', so it works on latents' if latent else ''}. Only unconditional models of pixels are priors here: "
+        "pipelines of a unet (UNet2DModel) and a scheduler, such as DDPMPipeline."
+    )
+
+
+def _check_network(config: Mapping[str, Any]) -> None:
     if config.get("num_class_embeds") is not None or config.get("class_embed_type") is not None:
         raise UnsupportedError(
             "This network wants a class label with every image. Only unconditional ones are priors here."
@@ -296,31 +342,38 @@ def _check_network(config: dict[str, Any]) -> None:
         )
     if config.get("time_embedding_type") == "fourier":
         raise UnsupportedError(
-            "This network is told its noise as such (time_embedding_type fourier), not as a step of a chain. Write "
-            "its E[x | x_t] as a function, and give that to genprior.from_denoiser."
+            "This network is told its noise as such (time_embedding_type fourier), not as a step of a chain. "
+            f"{AS_A_FUNCTION}"
         )
 
 
-def _check_kind(name: str | None) -> None:
-    if name != "UNet2DModel":
-        raise UnsupportedError(
-            f"The network is a {name}. Only unconditional models of pixels, of diffusers' UNet2DModel, are priors here."
-        )
+def _check_kind(network: Any) -> None:
+    if not isinstance(network, _package().UNet2DModel):
+        _refuse_network(type(network).__name__)
 
 
-def _prediction_of(scheduler: SchedulerMixin) -> str:
-    config = scheduler.config
-    kind, prediction = type(scheduler).__name__, config.get("prediction_type", "epsilon")
-    if not isinstance(getattr(scheduler, "betas", None), Tensor):
-        raise UnsupportedError(
-            f"{kind} is no chain of betas; those of DDPM, DDIM and their like are. Write the network's "
-            "E[x | x_t] as a function, and give that to genprior.from_denoiser."
+def _check_name(name: str | None) -> None:
+    """As `_check_kind`, by what a folder says: a class that diffusers does not have cannot be made from it."""
+    diffusers = _package()
+    kind = getattr(diffusers, str(name), None)
+    if isinstance(kind, type) and issubclass(kind, diffusers.UNet2DModel):
+        return
+    own = (
+        ""
+        if isinstance(kind, type)
+        else (
+            " If it is a subclass of yours, load it and give it with its scheduler: "
+            f"genprior.from_diffusers({name}.from_pretrained(folder), scheduler)."
         )
-    if prediction not in ("epsilon", "v_prediction", "sample"):
-        raise UnsupportedError(
-            f"{kind} says that the network predicts {prediction!r}; give epsilon, v_prediction or sample."
-        )
-    return prediction
+    )
+    _refuse_network(str(name), own)
+
+
+def _refuse_network(name: str, advice: str = "") -> NoReturn:
+    raise UnsupportedError(
+        f"The network is a {name}. Only unconditional models of pixels, of diffusers' UNet2DModel, are priors here."
+        f"{advice}"
+    )
 
 
 def _shape_of(size: int | list[int] | None, channels: int) -> tuple[int, int | None, int | None]:

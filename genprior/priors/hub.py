@@ -53,7 +53,10 @@ def fetch(name: str) -> Path:
     if not diffusers.is_diffusers(folder):
         return folder
     diffusers.check_folder(folder)
-    return _download(name, (*diffusers.DESCRIPTION, *diffusers.DATA))
+    folder = _download(name, (*diffusers.DESCRIPTION, *diffusers.DATA))
+    if any((folder / path).exists() for path in diffusers.DATA):
+        return folder
+    return _download(name, (*diffusers.DESCRIPTION, *diffusers.HALVED))
 
 
 def _download(name: str, files: tuple[str, ...]) -> Path:

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from genprior.nets.wrapped import plain_state, unwrapped
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, supports
 from genprior.priors.ddpm import DDPM
@@ -60,10 +61,11 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
             and a hash of the weights are added.
         half: store the weights in float16, half the size; they are read back as float32.
     """
+    prior = unwrapped(prior)
     family = next((name for name, cls in FAMILIES.items() if type(prior) is cls), None)
     if family is None:
         raise ValueError(f"A {type(prior).__name__} cannot be stored; only these can: {', '.join(FAMILIES)}.")
-    state = {key: t.detach().cpu().contiguous() for key, t in prior.state_dict().items()}
+    state = {key: t.detach().cpu().contiguous() for key, t in plain_state(prior).items()}
     if half:
         state = {key: t.half() if t.dim() > 0 and t.is_floating_point() else t for key, t in state.items()}
     weights = save(state)

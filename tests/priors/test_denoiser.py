@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import genprior
 from genprior.operators import Inpaint, random_mask
@@ -88,6 +89,35 @@ def test_denoisers_of_deepinv_get_sigma_as_they_know_it():
     seen = []
     genprior.from_denoiser(lambda x_t, sigma: seen.append(sigma.shape) or x_t, SHAPE).denoise(x, levels)
     assert seen == [(2, 1, 1, 1)]
+
+
+def test_wrapped_denoisers_of_deepinv_get_sigma_as_they_know_it():
+    levels = torch.tensor([0.1, 0.3]).reshape(2, 1, 1, 1)
+    x = torch.rand(2, *SHAPE)
+    for wrap in (nn.DataParallel, lambda d: torch.compile(d, backend="eager"), AveragedModel):
+        found = genprior.from_denoiser(wrap(Recording()), SHAPE).denoise(x, levels)
+        torch.testing.assert_close(found, x / (1 + levels))
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 11), (torch.bfloat16, 8), (torch.float64, 24)])
+def test_denoiser_computes_in_its_own_precision(dtype, digits):
+    """Of numbers below 1, each of 3 roundings to so many binary digits is at most 2^-digits."""
+
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([0.7], dtype=dtype))
+
+        def forward(self, x_t, sigma):
+            return nn.functional.conv2d(x_t, self.weight.reshape(1, 1, 1, 1))
+
+    x, levels = torch.rand(2, *SHAPE), torch.full((2, 1, 1, 1), 0.1)
+    prior = genprior.from_denoiser(Half(), SHAPE)
+    for sigma in (0.1, levels):
+        found = prior.denoise(x, sigma)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, 0.7 * x, rtol=0, atol=3 * 2.0**-digits)
+    assert prior.denoiser.weight.dtype == dtype
 
 
 def test_restoring_takes_a_network_of_deepinv():

@@ -10,13 +10,29 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, EDMEulerScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    IPNDMScheduler,
+    ModelMixin,
+    ScoreSdeVeScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from diffusers.training_utils import EMAModel
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import genprior
 from genprior.priors import hub
 from genprior.priors.base import UnsupportedError, supports
-from genprior.priors.diffusers import HIGHEST, DiffusersPrior, from_diffusers
+from genprior.priors.diffusers import DiffusersPrior, from_diffusers
+from genprior.priors.diffusers_levels import HIGHEST
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.store import read_card
 
@@ -64,15 +80,14 @@ def images(*shape, seed=0, dtype=torch.float32):
 def test_denoising_is_what_the_scheduler_makes_of_the_network(prediction, chain):
     """At the levels of the chain, against `pred_original_sample` of diffusers, by a network of random weights.
 
-    Both are float32: u_hat = (z - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar) loses a factor s = sigma / 0.5, and
-    diffusers' alpha_bar, a float32 product, has lost digits of its own: 1e-4 of what is multiplied.
+    Both are float32: u_hat = (z - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar) loses a factor s = sigma / 0.5.
     """
     scheduler = DDPMScheduler(prediction_type=prediction, clip_sample=False, **CHAINS[chain])
     unet = network(out_channels=2)  # the second half a learned variance
     prior = DiffusersPrior(unet, scheduler)
     scheduler.variance_type = "learned_range"
-    alpha_bars = torch.cumprod(1 - scheduler.betas.double(), 0).tolist()
-    last = len(prior.alpha_bars) - 1
+    alpha_bars = scheduler.alphas_cumprod.double().tolist()
+    last = len(prior.levels.alpha_bars) - 1
     for t in sorted({0, 1, last // 3, last - 1, last}):
         alpha_bar = alpha_bars[t]
         s = math.sqrt(1 / alpha_bar - 1)
@@ -88,8 +103,7 @@ class Optimal(nn.Module):
 
     def __init__(self, truth, scheduler, prediction):
         super().__init__()
-        betas = scheduler.betas.double().numpy()
-        alpha_bars = np.cumprod(1 - betas)
+        alpha_bars = scheduler.alphas_cumprod.double().numpy()
         self.log_s = 0.5 * np.log((1 - alpha_bars) / alpha_bars)
         self.truth, self.prediction = truth, prediction
 
@@ -134,8 +148,13 @@ def test_denoiser_of_gaussian_data_is_the_posterior_mean(prediction):
 
 
 def test_levels_are_those_of_the_chain_in_units_of_x():
-    prior = DiffusersPrior(network(), DDPMScheduler())
-    assert prior.sigma_min == pytest.approx(0.5 * math.sqrt(1e-4 / (1 - 1e-4)), rel=1e-6)
+    """Those of the scheduler's float32 product, to the last digit: 1 - alpha_bar = 1e-4 has 3 digits there, and the
+    network was trained with these."""
+    scheduler = DDPMScheduler()
+    prior = DiffusersPrior(network(), scheduler)
+    first = float(scheduler.alphas_cumprod[0])
+    assert prior.sigma_min == pytest.approx(0.5 * math.sqrt((1 - first) / first), rel=1e-12)
+    assert prior.sigma_min == pytest.approx(0.5 * math.sqrt(1e-4 / (1 - 1e-4)), rel=0.5 * 2**-24 / 1e-4)
     assert prior.sigma_max == pytest.approx(0.5 / math.sqrt(4.04e-5), rel=1e-2)
     assert prior.image_shape == (1, 8, 8)
     for chain in ("cosine", "no signal"):
@@ -145,15 +164,99 @@ def test_levels_are_those_of_the_chain_in_units_of_x():
 
 def test_timesteps_are_those_of_the_chain_and_between_them():
     prior = DiffusersPrior(network(), DDPMScheduler())
-    s = prior.log_levels.double().exp().reshape(-1, 1, 1, 1)
-    torch.testing.assert_close(prior.timestep(s), torch.arange(1000.0).double(), rtol=0, atol=0.01)
+    s = prior.levels.log_levels.double().exp().reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(prior.levels.timestep(s), torch.arange(1000.0).double(), rtol=0, atol=0.01)
     between = (s[400] * s[401]).sqrt().reshape(1, 1, 1, 1)
-    assert float(prior.timestep(between)) == pytest.approx(400.5, abs=0.01)
+    assert float(prior.levels.timestep(between)) == pytest.approx(400.5, abs=0.01)
     beyond = torch.tensor([0.0, 1e-9, 1e9]).reshape(-1, 1, 1, 1)
-    assert prior.timestep(beyond).tolist() == [0, 0, 999]
+    assert prior.levels.timestep(beyond).tolist() == [0, 0, 999]
     learned = DiffusersPrior(network(time_embedding_type="learned", num_train_timesteps=1000), DDPMScheduler())
-    assert learned.timestep(between).item() in (400, 401)
+    assert learned.levels.timestep(between).item() in (400, 401)
     assert learned.denoise(images(1, 1, 8, 8), 0.1).isfinite().all()
+
+
+def test_chain_is_the_alphas_cumprod_of_the_scheduler():
+    """Whatever its betas are: CogVideoX's shifts alphas_cumprod away from their product, Euler's ends by its own."""
+    shifted = CogVideoXDDIMScheduler()
+    betas_say = torch.cumprod(1 - shifted.betas.double(), 0)
+    assert (shifted.alphas_cumprod - betas_say).abs().max() > 0.01
+    for scheduler in (shifted, EulerDiscreteScheduler(rescale_betas_zero_snr=True)):
+        prior = DiffusersPrior(network(), scheduler)
+        chain = scheduler.alphas_cumprod.tolist()
+        wanted = [a for a in chain if 0.5 * math.sqrt(1 / a - 1) <= HIGHEST] if min(chain) > 0 else chain[:-1]
+        assert prior.levels.alpha_bars == wanted
+
+
+def test_steps_without_noise_have_no_level_and_do_not_count():
+    scheduler = DDPMScheduler(trained_betas=[0.0, 0.0, 0.1, 0.2, 0.0, 0.3], num_train_timesteps=6)
+    prior = DiffusersPrior(network(), scheduler)
+    assert prior.levels.alpha_bars == pytest.approx([0.9, 0.72, 0.504], rel=1e-6)
+    assert prior.levels.timesteps.tolist() == [2, 3, 5]
+    s = torch.tensor([math.sqrt(1 / a - 1) for a in (0.9, 0.72, 0.504)]).reshape(3, 1, 1, 1)
+    torch.testing.assert_close(prior.levels.timestep(s), torch.tensor([2.0, 3.0, 5.0]))
+    assert prior.sample(2, steps=2).isfinite().all()
+
+
+class Answering(nn.Module):
+    """The network of Gaussian data whose answer at z and t is what `answer` makes of (u_t, s, E[u | u_t])."""
+
+    def __init__(self, truth, heard, answer):
+        super().__init__()
+        self.truth, self.heard, self.answer = truth, heard, answer
+
+    def forward(self, z, t):
+        u_t, s = self.heard(z, t.reshape(-1, 1, 1, 1))
+        return SimpleNamespace(sample=self.answer(u_t, s, 2 * self.truth.denoise((u_t + 1) / 2, s / 2) - 1))
+
+
+def edm_heard(z, t):
+    """t = ln s / 4, z = u_t / sqrt(s^2 + sd^2), sd = 0.5."""
+    s = (4 * t).exp()
+    return z * (s**2 + 0.25).sqrt(), s
+
+
+def edm_answer(sign):
+    """F of u_hat = sd^2 / (s^2 + sd^2) u_t + sign s sd / sqrt(s^2 + sd^2) F."""
+    return lambda u_t, s, u_hat: sign * (u_hat - 0.25 / (s**2 + 0.25) * u_t) * (s**2 + 0.25).sqrt() / (0.5 * s)
+
+
+def flow_heard(z, t):
+    """t = 1000 a, z = (1 - a) u + a n = (1 - a) u_t with s = a / (1 - a)."""
+    a = t / 1000
+    return z / (1 - a), a / (1 - a)
+
+
+def flow_answer(u_t, s, u_hat):
+    """E[n - u | u_t]."""
+    return (u_t - u_hat) / s - u_hat
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "heard", "answer", "lowest", "highest"),
+    [
+        (EDMEulerScheduler(), edm_heard, edm_answer(1), 0.001, 40.0),
+        (EDMEulerScheduler(prediction_type="v_prediction"), edm_heard, edm_answer(-1), 0.001, 40.0),
+        # a = k / 1000; of a = 0.994 the level is 82.8
+        (FlowMatchEulerDiscreteScheduler(), flow_heard, flow_answer, 0.0005 / 0.999, 0.5 * 0.993 / 0.007),
+        # moves a = 1 / 1000 to 3 / 1002
+        (FlowMatchEulerDiscreteScheduler(shift=3.0), flow_heard, flow_answer, 0.5 * 3 / 999, None),
+    ],
+    ids=["edm", "edm v", "flow", "flow shifted"],
+)
+def test_networks_of_other_schedulers_give_the_posterior_mean_of_gaussian_data(
+    scheduler, heard, answer, lowest, highest
+):
+    """In float64, of which flow matching loses 1 / (1 - a) = 160, and t = a T is one number for a."""
+    scheduler.set_timesteps(3)  # as a pipeline has left it
+    prior, truth = DiffusersPrior(network(sample_size=4), scheduler), gaussian()
+    prior.unet = Answering(truth, heard, answer)
+    prior.double()
+    assert prior.sigma_min == pytest.approx(lowest, rel=1e-4)
+    assert highest is None or prior.sigma_max == pytest.approx(highest, rel=1e-4)
+    x = truth.sample(4, seed=5)
+    for sigma in (prior.sigma_min, 0.1, 0.5, 3.21, prior.sigma_max):
+        x_t = x + sigma * images(*x.shape, seed=1, dtype=torch.float64)
+        torch.testing.assert_close(prior.denoise(x_t, sigma), truth.denoise(x_t, sigma), rtol=0, atol=1e-9)
 
 
 def test_sizes_that_the_levels_do_not_divide_are_padded():
@@ -214,7 +317,7 @@ def test_restoring_takes_a_folder(folder, layout):
     before = torch.random.get_rng_state()
     prior = genprior.load_prior(layout(folder))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert (prior.prediction, prior.image_shape) == ("v_prediction", (1, 8, 8))
+    assert (prior.levels.prediction, prior.image_shape) == ("v_prediction", (1, 8, 8))
     prior.autocast = None
     scheduler = DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2")
     wanted = DiffusersPrior(network(), scheduler)
@@ -250,6 +353,105 @@ def test_restoring_takes_a_pipeline():
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
+class OwnUNet(UNet2DModel):
+    pass
+
+
+class OwnPipeline(DDPMPipeline):
+    """As diffusers loads custom pipelines: of a module that is not its own."""
+
+
+class Renamed(DDPMPipeline):
+    """One that calls its parts otherwise."""
+
+    def __init__(self, net, noise):
+        super(DDPMPipeline, self).__init__()
+        self.register_modules(net=net, noise=noise)
+
+
+def compiled(network):
+    return torch.compile(network, backend="eager")
+
+
+def own(unet):
+    other = OwnUNet.from_config(unet.config)
+    other.load_state_dict(unet.state_dict())
+    return other.eval()
+
+
+def moving_average(unet):
+    ema = EMAModel(unet.parameters(), model_cls=UNet2DModel, model_config=unet.config)
+    for p in unet.parameters():  # the average, not what has been learned since, is the model
+        p.data.add_(1.0)
+    return ema
+
+
+def averaged(unet):
+    average = AveragedModel(unet)
+    for p in unet.parameters():
+        p.data.add_(1.0)
+    return average
+
+
+S = DDPMScheduler()
+WRAPPED = {
+    "subclass of the pipeline": lambda unet: OwnPipeline(unet, S),
+    "other names": lambda unet: Renamed(unet, S),
+    "compiled in the pipeline": lambda unet: DDPMPipeline(compiled(unet), S),
+    "subclass of the network": lambda unet: from_diffusers(own(unet), S),
+    "several devices": lambda unet: from_diffusers(nn.DataParallel(unet), S),
+    "several devices in the pipeline": lambda unet: DDPMPipeline(nn.DataParallel(unet), S),
+    "compiled for several devices": lambda unet: from_diffusers(compiled(nn.DataParallel(compiled(unet))), S),
+    "moving average": lambda unet: from_diffusers(moving_average(unet), S),
+    "moving average of torch": lambda unet: from_diffusers(averaged(unet), S),
+    "compiled prior": lambda unet: compiled(from_diffusers(unet, S)),
+}
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_wrapped_networks_are_what_they_wrap(wrapped):
+    options = {"noise": 0.1, "seed": 0, "steps": 2, "progress": False}
+    x = images(1, 8, 8)
+    found = genprior.restore(x, "denoise", prior=WRAPPED[wrapped](network()), **options)
+    wanted = genprior.restore(x, "denoise", prior=from_diffusers(network(), S), **options)
+    torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=0)
+
+
+def test_compiled_network_stays_compiled_and_one_of_several_devices_does_not():
+    unet = network()
+    fast = compiled(unet)
+    assert from_diffusers(fast, S).unet is fast
+    assert from_diffusers(nn.DataParallel(fast), S).unet is fast
+    assert from_diffusers(compiled(nn.DataParallel(unet)), S).unet is unet
+
+
+def test_moving_average_that_does_not_know_its_network_says_what_to_do():
+    def restore(ema):
+        return genprior.restore(images(1, 8, 8), "denoise", prior=ema, noise=0.1)
+
+    for take in (restore, lambda ema: from_diffusers(ema, S)):
+        with pytest.raises(ValueError, match=r"ema.copy_to\(unet.parameters\(\)\)"):
+            take(EMAModel(network().parameters()))
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 11), (torch.bfloat16, 8), (torch.float64, 24)])
+def test_network_computes_in_its_own_precision(dtype, digits):
+    """What samplers see stays float32. Every one of some 20 layers rounds to `digits` binary digits, of numbers whose
+    root mean square is about 1: 20 * 2^-digits in eps, which sigma = 0.1 multiplies."""
+    unet = network(in_channels=3, out_channels=3)
+    x = images(2, 3, 8, 8)
+    wanted = from_diffusers(unet, S).denoise(x, 0.1)
+    prior = from_diffusers(network(in_channels=3, out_channels=3).to(dtype), S)
+    found = prior.denoise(x, 0.1)
+    assert found.dtype == torch.float32
+    assert next(prior.unet.parameters()).dtype == dtype
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.1 * 20 * 2.0**-digits)
+    pipeline = DDPMPipeline(prior.unet, S)
+    restored = genprior.restore(x[0], "denoise", prior=pipeline, noise=0.1, seed=0, steps=2, progress=False)
+    assert restored.samples.dtype == torch.float32
+    assert prior.sample(1, steps=2).dtype == torch.promote_types(dtype, torch.float32)
+
+
 def test_network_alone_wants_its_scheduler(tmp_path):
     unet = network()
     unet.save_pretrained(tmp_path / "unet-alone")
@@ -260,6 +462,29 @@ def test_network_alone_wants_its_scheduler(tmp_path):
     x = images(1, 1, 8, 8)
     found = from_diffusers(tmp_path / "unet-alone", DDPMScheduler()).denoise(x, 0.1)
     torch.testing.assert_close(found, from_diffusers(unet, DDPMScheduler()).denoise(x, 0.1))
+
+
+def test_weights_of_half_precision_alone_are_read(folder, tmp_path):
+    wanted = from_diffusers(folder)
+    DDPMPipeline.from_pretrained(folder).to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+    found = from_diffusers(tmp_path / "half")
+    assert next(found.unet.parameters()).dtype == torch.float32
+    x = images(1, 1, 8, 8)
+    torch.testing.assert_close(found.denoise(x, 0.1), wanted.denoise(x, 0.1), rtol=0, atol=1e-3)
+    assert read_card(tmp_path / "half")["sha256"] != read_card(folder)["sha256"]
+    both = tmp_path / "half" / "unet" / "diffusion_pytorch_model.other.safetensors"
+    both.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"only .*fp16.safetensors, .*other.safetensors"):
+        from_diffusers(tmp_path / "half")
+
+
+def test_folder_of_a_moving_average_is_that_of_a_network(tmp_path):
+    """`unet_ema` of diffusers' training scripts, whose config.json holds more than the network's arguments."""
+    unet = network()
+    moving_average(unet).save_pretrained(tmp_path / "unet_ema")
+    x = images(1, 1, 8, 8)
+    found = from_diffusers(tmp_path / "unet_ema", S).denoise(x, 0.1)
+    torch.testing.assert_close(found, from_diffusers(network(), S).denoise(x, 0.1))
 
 
 # ---- what is no prior ----
@@ -296,8 +521,8 @@ BROKEN = {
         (UnsupportedError, "told its noise as such"),
     ),
     "other scheduler": (
-        lambda f: EDMEulerScheduler().save_pretrained(f / "scheduler"),
-        (UnsupportedError, "EDMEulerScheduler is no chain of betas"),
+        lambda f: ScoreSdeVeScheduler().save_pretrained(f / "scheduler"),
+        (UnsupportedError, "ScoreSdeVeScheduler has no alphas_cumprod"),
     ),
     "unknown scheduler": (
         lambda f: edit(f / "scheduler" / "scheduler_config.json", _class_name="MyScheduler"),
@@ -334,6 +559,46 @@ def test_what_is_no_prior_is_one_clear_error(name, folder):
     damage(folder)
     with pytest.raises(kind, match=message):
         genprior.restore(images(1, 8, 8), "denoise", prior=str(folder), noise=0.1)
+
+
+def test_folder_of_a_class_that_is_not_of_diffusers_says_how_to_give_it(folder):
+    for path in (folder / "model_index.json", folder / "unet" / "config.json"):
+        edit(path, **({"unet": ["mine", "OwnUNet"]} if path.name == "model_index.json" else {"_class_name": "OwnUNet"}))
+    with pytest.raises(UnsupportedError, match=r"from_diffusers\(OwnUNet.from_pretrained\(folder\), scheduler\)"):
+        from_diffusers(folder)
+
+
+NO_LEVELS = {
+    "no noise": DDPMScheduler(trained_betas=[0.0] * 4, num_train_timesteps=4),
+    "one level": DDPMScheduler(trained_betas=[0.5, 0.0], num_train_timesteps=2),
+    "rising": DDPMScheduler(trained_betas=[0.5, -0.5], num_train_timesteps=2),
+    "not finite": DDPMScheduler(trained_betas=[0.5, math.nan], num_train_timesteps=2),
+}
+
+
+@pytest.mark.parametrize("name", NO_LEVELS)
+def test_numbers_that_are_no_levels_are_refused(name):
+    with pytest.raises(ValueError, match=r"alphas_cumprod of DDPMScheduler (are no chain|have no two levels)"):
+        from_diffusers(network(), NO_LEVELS[name])
+
+
+def test_betas_that_are_no_chain_are_not_taken_for_one():
+    """IPNDM's betas are squared noises."""
+    with pytest.raises(UnsupportedError, match="IPNDMScheduler has no alphas_cumprod"):
+        from_diffusers(network(), IPNDMScheduler())
+    with pytest.raises(UnsupportedError, match="learned timesteps only"):
+        from_diffusers(network(time_embedding_type="learned", num_train_timesteps=1000), EDMEulerScheduler())
+
+
+def test_denoiser_that_only_inherits_from_diffusers_is_a_denoiser():
+    """With its `save_pretrained`, which is all it wants of it."""
+
+    class Mine(ModelMixin):
+        def forward(self, x_t, sigma):
+            return 0.5 + (x_t - 0.5) / (1 + 16 * sigma**2)
+
+    found = genprior.restore(images(1, 8, 8), "denoise", prior=Mine(), noise=0.1, steps=2, seed=0, progress=False)
+    assert found.prior.capabilities == {"denoise"}
 
 
 def test_network_of_text_to_image_is_refused():
@@ -384,6 +649,15 @@ def on_the_hub(folder, tmp_path, monkeypatch):
 def test_model_of_the_hub_is_a_prior(folder, on_the_hub):
     prior = genprior.load_prior("someone/ddpm")
     x = images(1, 1, 8, 8)
+    prior.autocast = None
+    torch.testing.assert_close(prior.denoise(x, 0.1), from_diffusers(folder).denoise(x, 0.1))
+
+
+def test_model_of_the_hub_that_has_half_precision_only_is_a_prior(folder, on_the_hub):
+    full = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    full.rename(full.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    x = images(1, 1, 8, 8)
+    prior = genprior.load_prior("someone/halved")
     prior.autocast = None
     torch.testing.assert_close(prior.denoise(x, 0.1), from_diffusers(folder).denoise(x, 0.1))
 

@@ -1,0 +1,182 @@
+"""What a scheduler of diffusers says of its network: the noise it was trained on, and how its answer is to be read.
+
+Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n, n ~ N(0, I); alpha_bar = 1 / (1 + s^2).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from genprior.priors.base import UnsupportedError
+from genprior.priors.chain import UNIT, relative_noise
+
+if TYPE_CHECKING:
+    from diffusers.schedulers import SchedulerMixin
+
+# In the units of x. Cosine chains go on to 10^4, where a predicted eps no longer says anything of u.
+HIGHEST = 80.0
+FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+AS_A_FUNCTION = "Write the network's E[x | x_t] as a function, and give that to genprior.from_denoiser."
+
+# (z, t) -> the network's answer: z (B, C, H, W), t (B,).
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+class Levels(nn.Module, ABC):
+    """The levels of a network's training and what it makes of u_t at any level between them.
+
+    Attributes:
+        alpha_bars: of the levels, least noise first.
+    """
+
+    alpha_bars: list[float]
+
+    @abstractmethod
+    def estimate(self, network: Network, u_t: Tensor, s: Tensor) -> Tensor:
+        """E[u | u_t], (B, C, H, W), with s (B, 1, 1, 1)."""
+
+
+class Chain(Levels):
+    """The chain z = sqrt(alpha_bar) u_t of a scheduler with `alphas_cumprod`.
+
+    From the network's answer at z and its timestep t,
+        u_hat = u_t - s eps                                   where it predicts "epsilon",
+        u_hat = sqrt(alpha_bar) (z - s v)                     "v_prediction",
+        u_hat itself                                          "sample".
+    t is where ln s lies between those of the chain, linearly; the nearest one where timesteps are learned vectors.
+    Steps that add no noise have no level of their own.
+    """
+
+    def __init__(self, scheduler: SchedulerMixin, learned_times: bool):
+        super().__init__()
+        kind, self.prediction = type(scheduler).__name__, scheduler.config.get("prediction_type", "epsilon")
+        if self.prediction not in ("epsilon", "v_prediction", "sample"):
+            raise UnsupportedError(
+                f"{kind} says that the network predicts {self.prediction!r}; give epsilon, v_prediction or sample."
+            )
+        self.learned_times = learned_times
+        # In the precision of the training, which took its noise from these numbers and no others.
+        chain = torch.as_tensor(scheduler.alphas_cumprod).double().flatten().tolist()
+        told = [a for a in chain if _has_level(a)]  # beyond what is used, Euler's ends by a number of its own
+        if not all(0 <= a <= 1 for a in chain) or not all(later <= sooner for sooner, later in pairwise(told)):
+            raise ValueError(
+                f"The alphas_cumprod of {kind} are no chain: they must fall from at most 1 to at least 0; they are "
+                f"{_briefly(chain)}."
+            )
+        steps = {a: t for t, a in reversed(list(enumerate(chain))) if _has_level(a)}  # the first of equal ones
+        steps = dict(sorted(steps.items(), reverse=True))
+        if len(steps) < 2:
+            raise ValueError(f"The alphas_cumprod of {kind} have no two levels of noise; they are {_briefly(chain)}.")
+        self.alpha_bars = list(steps)
+        log_levels = torch.tensor([math.log(relative_noise(a)) for a in steps])
+        self.register_buffer("log_levels", log_levels, persistent=False)
+        self.register_buffer("timesteps", torch.tensor(list(steps.values()), dtype=torch.float32), persistent=False)
+
+    def estimate(self, network: Network, u_t: Tensor, s: Tensor) -> Tensor:
+        alpha_bar = 1 / (1 + s**2)
+        z = alpha_bar.sqrt() * u_t
+        answer = network(z, self.timestep(s))
+        if self.prediction == "epsilon":
+            return u_t - s * answer
+        if self.prediction == "v_prediction":
+            return alpha_bar.sqrt() * (z - s * answer)
+        return answer
+
+    def timestep(self, s: Tensor) -> Tensor:
+        """The timesteps t, (B,), of the levels s, (B, 1, 1, 1): between the first and the last that have a level."""
+        level = s.flatten().log().to(self.log_levels)
+        above = torch.searchsorted(self.log_levels, level).clamp(1, len(self.log_levels) - 1)
+        low, high = self.log_levels[above - 1], self.log_levels[above]
+        share = ((level - low) / (high - low)).clamp(0, 1)
+        t = torch.lerp(self.timesteps[above - 1], self.timesteps[above], share)
+        return t.round().long() if self.learned_times else t.to(s.dtype)
+
+
+class Interpolation(Levels):
+    """The straight path z = (1 - a) u + a n of flow matching, a = s / (1 + s): u_hat = z - a v, v the answer at a T.
+
+    References: Y. Lipman et al., Flow matching for generative modeling, 2023.
+    """
+
+    def __init__(self, scheduler: SchedulerMixin):
+        super().__init__()
+        if scheduler.config.get("invert_sigmas"):
+            raise UnsupportedError(f"{type(scheduler).__name__} counts its path from noise to data. {AS_A_FUNCTION}")
+        self.steps = scheduler.config.num_train_timesteps
+        self.alpha_bars = _alpha_bars(a / (1 - a) for a in _own_sigmas(scheduler) if a < 1)
+
+    def estimate(self, network: Network, u_t: Tensor, s: Tensor) -> Tensor:
+        a = s / (1 + s)
+        z = (1 - a) * u_t
+        return z - a * network(z, self.steps * a.flatten())
+
+
+class Preconditioned(Levels):
+    """A network that is told ln s, its input and its answer scaled as the scheduler says.
+
+    References: T. Karras et al., Elucidating the design space of diffusion-based generative models, 2022.
+    """
+
+    def __init__(self, scheduler: SchedulerMixin):
+        super().__init__()
+        self.scheduler = scheduler
+        self.alpha_bars = _alpha_bars(_own_sigmas(scheduler))
+
+    def estimate(self, network: Network, u_t: Tensor, s: Tensor) -> Tensor:
+        z, t = self.scheduler.precondition_inputs(u_t, s), self.scheduler.precondition_noise(s).flatten()
+        return self.scheduler.precondition_outputs(u_t, network(z, t), s)
+
+
+def levels_of(scheduler: SchedulerMixin, learned_times: bool) -> Levels:
+    """The levels that a scheduler says its network was trained at.
+
+    Arguments:
+        scheduler: with `alphas_cumprod` (DDPM, DDIM, Euler, DPM-Solver and their like), or preconditioning as EDM's, or
+            of flow matching.
+        learned_times: whether the network's timesteps are learned vectors, so that it knows no others.
+
+    Raises:
+        UnsupportedError: it is of another kind, or of one that does not go with learned timesteps.
+        ValueError: its numbers are no levels.
+    """
+    import diffusers
+
+    kind = type(scheduler).__name__
+    if getattr(scheduler, "alphas_cumprod", None) is not None:
+        return Chain(scheduler, learned_times)
+    preconditioned = all(hasattr(scheduler, f"precondition_{what}") for what in ("inputs", "noise", "outputs"))
+    straight = isinstance(scheduler, tuple(getattr(diffusers, name) for name in FLOWS))
+    if not preconditioned and not straight:
+        raise UnsupportedError(
+            f"{kind} has no alphas_cumprod, and is neither EDM's nor one of flow matching: what its network's answer "
+            f"says of the image is not known here. {AS_A_FUNCTION}"
+        )
+    if learned_times:
+        raise UnsupportedError(f"The network knows learned timesteps only, and {kind} asks it at any. {AS_A_FUNCTION}")
+    return Preconditioned(scheduler) if preconditioned else Interpolation(scheduler)
+
+
+def _own_sigmas(scheduler: SchedulerMixin) -> list[float]:
+    """The sigmas of the training, not the few that a pipeline may have set since."""
+    return type(scheduler).from_config(scheduler.config).sigmas.double().tolist()
+
+
+def _alpha_bars(levels: Iterable[float]) -> list[float]:
+    return sorted({a for a in (1 / (1 + s**2) for s in levels) if _has_level(a)}, reverse=True)
+
+
+def _has_level(alpha_bar: float) -> bool:
+    """Whether there is noise at all, and signal left."""
+    return 0 < alpha_bar < 1 and UNIT * relative_noise(alpha_bar) <= HIGHEST
+
+
+def _briefly(numbers: list[float]) -> str:
+    shown = [f"{a:.6g}" for a in numbers]
+    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "…", *shown[-2:]]) or "none"
