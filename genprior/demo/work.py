@@ -16,7 +16,6 @@ from torch import Tensor
 import genprior
 from genprior import images
 from genprior.evaluation.metrics import psnr
-from genprior.evaluation.supported import supported
 from genprior.operators.base import LinearOperator
 from genprior.operators.build import for_image, for_measurement
 from genprior.operators.channelwise import Channelwise
@@ -181,7 +180,7 @@ def samplers_for(prior: Prior, operator: LinearOperator) -> list[str]:
     """The samplers that draw from the posterior of that prior and operator."""
     if (prior.image_shape[0], operator.image_shape[0]) == (3, 1):
         operator = Channelwise(operator, 3)
-    return [name for name, sampler in SAMPLERS.items() if supported(prior, sampler, operator) is None]
+    return [name for name, sampler in SAMPLERS.items() if sampler().lacks(prior, operator) is None]
 
 
 def listening(prior: Prior, listen: Callable[[], None]) -> Prior:

@@ -50,7 +50,7 @@ def standard_quantities(prior: Prior, measurement: Measurement, seed: int) -> di
     quantities shapes sensitivity, 2023.
     """
     shape = measurement.operator.image_shape
-    centre = torch.as_tensor(prior.centre).to(measurement.y)
+    centre = torch.as_tensor(prior.centre, dtype=measurement.y.dtype, device=measurement.y.device)
     noise = Noise(seed, [0], [TESTING])
     (directions,) = noise(measurement.y.new_empty(1, PROJECTIONS, *shape))
     (order,) = noise.uniform(measurement.y.new_empty(1, math.prod(shape))).argsort(1)

@@ -28,7 +28,6 @@ import torch
 from torch import Tensor
 
 from genprior.divergences import sliced_wasserstein
-from genprior.evaluation.supported import supported
 from genprior.evaluation.table import Cell, Figure, Table
 from genprior.evaluation.truth import draw, root
 from genprior.linalg import inner
@@ -219,7 +218,7 @@ def flow_suite(
         y = y + level * Noise(own, torch.arange(len(y)) + 1)(y)
         ones = [Measurement(y[k : k + 1], operator, level) for k in range(len(y))]
         referees = [_referee(prior, x, one, truth[None], effort, seed) for one, truth in zip(ones, truths)]
-        judged = {name: s for name, s in samplers.items() if supported(prior, s, operator) is None}
+        judged = {name: s for name, s in samplers.items() if s.lacks(prior, operator) is None}
         for name, sampler in judged.items():
             found = [
                 compare(draw(sampler, prior, one, effort.draws, seed), referee) for one, referee in zip(ones, referees)

@@ -14,7 +14,7 @@ from genprior.evaluation.mixture import mixture_suite, problem
 from genprior.evaluation.table import Figure, Table
 from genprior.noise import Noise
 from genprior.priors.base import supports
-from genprior.priors.store import load_prior
+from genprior.priors.store import bundled, load_prior
 from genprior.registry import lookup
 from genprior.samplers import SAMPLERS
 from genprior.samplers.base import Sampler
@@ -205,7 +205,7 @@ def _gaussian(samplers: Mapping[str, Sampler], options: Options) -> Table:
 def _mixture(samplers: Mapping[str, Sampler], options: Options) -> Table:
     few = {"steps": (20,), "cells": ((8, 1), (8, 4), (80, 4)), "seeds": 3, "draws": 500}
     prior, one = problem(8, 4, 0)
-    taken = {name: s for name, s in samplers.items() if supported.supported(prior, s, one.operator) is None}
+    taken = {name: s for name, s in samplers.items() if s.lacks(prior, one.operator) is None}
     return mixture_suite(taken, **(few if options.quick else {}))
 
 
@@ -225,14 +225,14 @@ def _calibration(samplers: Mapping[str, Sampler], options: Options) -> Table:
     rows = []
     for name, sampler in samplers.items():
         for prior_name, make in truth.PRIORS.items():
-            if supported.supported(make(), sampler, operator) is None:
+            if sampler.lacks(make(), operator) is None:
                 found = calibrate(make(), sampler, operator, 0.1, images, draws, options.seed)
                 rows.append({"sampler": name, "prior": prior_name, **found.figures})
     return Table(rows)
 
 
 def _goes_together(samplers: Mapping[str, Sampler], options: Options) -> Table:
-    return supported.table()
+    return supported.table({name: load_prior(name) for name in bundled()})
 
 
 # Without those that take as long as all others together.

@@ -25,7 +25,6 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from genprior.evaluation.supported import supported
 from genprior.evaluation.table import Figure, Table
 from genprior.noise import Noise
 from genprior.operators import (
@@ -183,7 +182,7 @@ def judge(
     """n draws from the posterior of one measurement, compared with it.
 
     Arguments:
-        sampler, prior, operator: see `supported` for what goes together.
+        sampler, prior, operator: that go together, see `Sampler.lacks`.
         n: of the draws.
         noise: of the measurement.
         seed: of the draws; the measurement is always the same.
@@ -316,7 +315,7 @@ def gaussian_suite(samplers: Mapping[str, Sampler], *, quick: bool = False, seed
             operator = operators()[kind]
             shape = operator.image_shape
             prior = make(shape)
-            if supported(prior, sampler, operator):
+            if sampler.lacks(prior, operator):
                 continue
             if shape not in blinds:
                 blinds[shape] = judge(sampler, prior, blind(shape), n, seed=seed)

@@ -19,6 +19,7 @@ from genprior.operators.colour import Colorize
 from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.registry import lookup
 from genprior.restoration import as_prior, state_of
+from genprior.samplers.base import misfit
 from genprior.samplers.particles import Twisted
 from genprior.samplers.tds import TDS
 
@@ -76,11 +77,8 @@ def evidence(
     measurement = _of_luma(measurement, prior)
     shape = measurement.operator.image_shape
     prior = prior.sized(*shape[1:])
-    if any(a is not None and a != b for a, b in zip(prior.image_shape, shape)):
-        raise ValueError(
-            f"The operator acts on images of shape {tuple(shape)}, the prior is one of {prior.image_shape} "
-            "(None: any). Resize or convert the image, or choose another prior."
-        )
+    if wrong := misfit(prior, measurement.operator):
+        raise ValueError(wrong)
     method = find_method(method, prior)
     state = state_of(prior)
     noise = measurement.noise

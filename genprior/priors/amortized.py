@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.ddpm import DDPM
 
 
@@ -71,12 +71,14 @@ class LearnedPosterior(Prior):
         The second is A^T A 1, for inpainting the pixels that are kept. All are in multiples of the spread.
 
         Raises:
-            ValueError: the measurement is not one it was trained for.
+            UnsupportedError: the operator is not the one it was trained for.
+            ValueError: the noise is not.
         """
         A, y = measurement.operator, measurement.y
-        self._check(A, measurement.noise)
+        self.check_operator(A)
+        self._check_noise(measurement.noise)
         ones = y.new_ones(len(y), *A.image_shape)
-        level = torch.as_tensor(measurement.noise).to(y).expand(len(y), 1, 1, 1)
+        level = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).expand(len(y), 1, 1, 1)
         seen = [(A.pinv(y) - self.centre) / self.spread, A.adjoint(A(ones)), level / self.spread * ones[:, :1]]
         return torch.cat(seen, dim=1)
 
@@ -92,12 +94,15 @@ class LearnedPosterior(Prior):
         """The operator, described as its own is."""
         return {name: type(A).__name__ if name == "name" else getattr(A, name, None) for name in self.operator}
 
-    def _check(self, A, noise: float | Tensor) -> None:
+    def check_operator(self, A) -> None:
+        """Refuse an operator that it was not trained for, by an UnsupportedError."""
         if not self.knows(A):
-            raise ValueError(
+            raise UnsupportedError(
                 f"This posterior was learned for {_described(self.operator)}, not for {_described(self._like_own(A))}: "
                 "train one for that (see recipes/train_amortized_mnist.py), or restore with a prior, which takes any."
             )
+
+    def _check_noise(self, noise: float | Tensor) -> None:
         least, largest = self.noise
         levels = torch.as_tensor(noise)
         if float(levels.min()) < least or float(levels.max()) > largest:

@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.base import LinearOperator, Measurement
+from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import ancestral, geometric
@@ -28,6 +29,10 @@ class Amortized(Sampler):
 
     needs: ClassVar[str] = "denoise_given"
     steps: int = 50
+
+    def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
+        if isinstance(prior, LearnedPosterior):
+            prior.check_operator(operator)
 
     @property
     def evaluations(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_integer
+from genprior.operators.base import LinearOperator, Measurement, as_integer
 from genprior.priors.base import Prior, UnsupportedError, supports
 
 Denoiser = Callable[[Tensor, float], Tensor]
@@ -26,8 +26,8 @@ class Sampler(ABC):
 
     Attributes:
         needs: the method of `Prior` that the sampler calls.
-        needs_operator: what the sampler needs of the operator: None for nothing but what every operator has, "svd",
-            "projection" (an SVD whose singular values are 0 and 1) or "few values" (of y).
+        needs_operator: what the sampler needs of the operator, in a word; None for nothing but what every one has. For
+            "svd" the base class looks, for others the sampler's `check_operator` does.
         everywhere: whether it needs an energy that is finite everywhere, see `Prior.bounded`.
         clouds: whether the draws of an image come from one cloud, so that all its rows have to be asked for at once.
         steps: of the method, one after the other; 0 for none.
@@ -64,6 +64,29 @@ class Sampler(ABC):
         """How many images the method works on at once for n draws of one."""
         return n
 
+    def lacks(self, prior: Prior, operator: LinearOperator) -> str | None:
+        """What is missing for draws from p(x | y) of that prior and operator, and what to do; None if nothing is."""
+        prior = prior.sized(*operator.image_shape[1:])
+        name, family = type(self).__name__, type(prior).__name__
+        if not supports(prior, self.needs):
+            has = ", ".join(sorted(prior.capabilities))
+            return f"{name} needs a prior that has {self.needs}; {family} has {has}. Choose another sampler or prior."
+        if self.everywhere and prior.bounded:
+            return (
+                f"{name} needs an energy that is finite everywhere; that of {family} is infinite beyond some values of "
+                "x. Choose another sampler or prior."
+            )
+        try:
+            self.check_operator(prior, operator)
+        except UnsupportedError as error:
+            return str(error)
+        return misfit(prior, operator)
+
+    def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
+        """Raise UnsupportedError, and say what to do, if the operator lacks what the sampler needs of it."""
+        if self.needs_operator == "svd":
+            operator.svd()
+
     @property
     def calls(self) -> int:
         """How often the method of the prior that the sampler needs is called, for the progress bar."""
@@ -88,32 +111,32 @@ class Sampler(ABC):
             UnsupportedError: the prior or the operator lacks what the sampler needs.
             ValueError: the prior's images do not fit the operator's.
         """
-        shape = measurement.operator.image_shape
-        prior = prior.sized(*shape[1:])
-        if not supports(prior, self.needs):
-            raise UnsupportedError(
-                f"{type(self).__name__} needs a prior that has {self.needs}; {type(prior).__name__} has "
-                f"{', '.join(sorted(prior.capabilities))}. Choose another sampler or prior."
-            )
-        if self.everywhere and prior.bounded:
-            raise UnsupportedError(
-                f"{type(self).__name__} needs an energy that is finite everywhere; that of {type(prior).__name__} is "
-                "infinite beyond some values of x. Choose another sampler or prior."
-            )
-        if any(a is not None and a != b for a, b in zip(prior.image_shape, shape)):
-            last = prior.image_shape[0] == shape[-1]
-            raise ValueError(
-                f"The operator acts on images of shape {tuple(shape)}, the prior is one of {prior.image_shape} "
-                "(None: any). Resize or convert the image, or choose another prior."
-                + " If its channels come last, put them first: x.movedim(-1, -3)."
-                * last
-            )
+        operator = measurement.operator
+        prior = prior.sized(*operator.image_shape[1:])
+        if wrong := misfit(prior, operator):
+            raise ValueError(wrong)
+        if lack := self.lacks(prior, operator):
+            raise UnsupportedError(lack)
         if self.needs == "denoise":
             least, given = prior.sigma_min / 5, measurement.noise
             floored = given.clamp_min(least) if isinstance(given, Tensor) else max(given, least)
             measurement = replace(measurement, noise=floored)
         drawn = self.sample(prior, measurement, noise)
         return drawn if isinstance(drawn, tuple) else (drawn, {})
+
+
+def misfit(prior: Prior, operator: LinearOperator) -> str | None:
+    """How the operator's images are not of the prior's shape, and what to do; None if they are."""
+    shape = tuple(operator.image_shape)
+    if all(a in (None, b) for a, b in zip(prior.image_shape, shape)):
+        return None
+    last = prior.image_shape[0] == shape[-1]
+    return (
+        f"The operator acts on images of shape {shape}, the prior is one of {prior.image_shape} (None: any). Resize or "
+        "convert the image, or choose another prior."
+        + " If its channels come last, put them first: x.movedim(-1, -3)."
+        * last
+    )
 
 
 def first_level(prior: Prior, start: float | None) -> float:

@@ -67,7 +67,9 @@ class MCGDiff(Clouds):
         sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
 
         def run(one: Measurement, cloud: Noise) -> tuple[Tensor, Tensor, Tensor]:
-            centre = torch.as_tensor(prior.centre).to(one.y).expand(1, *one.operator.image_shape)
+            centre = torch.as_tensor(prior.centre, dtype=one.y.dtype, device=one.y.device).expand(
+                1, *one.operator.image_shape
+            )
             return self.filter(prior.denoise, one, centre, math.hypot(sigmas[0], prior.spread), sigmas, cloud)
 
         return draw_from_clouds(run, measurement, noise, self.particles)

@@ -94,7 +94,8 @@ class Twisted(Clouds):
 
 def begin_free(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
     """x_t at sigma_max, where images hardly matter: centre + sqrt(spread^2 + sigma^2) n, one for each particle."""
-    centre = torch.as_tensor(prior.centre).to(measurement.y)
+    y = measurement.y
+    centre = torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device)
     centre = centre.expand(len(noise.image), *measurement.operator.image_shape)
     return centre + math.hypot(prior.spread, sigma) * noise(centre)
 

@@ -52,6 +52,9 @@ class RePaint(Sampler):
         as_integer("jump", self.jump, 1, math.inf)
         as_integer("resamplings", self.resamplings, 1, math.inf)
 
+    def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
+        projection(operator)
+
     @property
     def calls(self) -> int:
         last = self.steps % self.jump or min(self.jump, self.steps)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genprior.linalg import inner
-from genprior.operators.base import Measurement
+from genprior.operators.base import LinearOperator, Measurement
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.samplers.base import Denoiser, differentiable, white_variance
 from genprior.samplers.particles import Twist, Twisted
@@ -75,13 +75,16 @@ class TDSMoments(Twisted):
     def cost(self, measurement: Measurement, n: int) -> int:
         return math.ceil((1 + measurement.y[0].numel()) * self.steps * self.chains(n) / n)
 
-    def twist(self, prior: Prior, measurement: Measurement) -> Twist:
-        m = measurement.y[0].numel()
+    def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
+        m = math.prod(operator.measurement_shape)
         if m > LARGEST:
             raise UnsupportedError(
                 f"TDSMoments makes a covariance of the values of y for every particle: it takes {LARGEST} values at "
                 f"most, and y has {m}. TDS takes any number."
             )
+
+    def twist(self, prior: Prior, measurement: Measurement) -> Twist:
+        self.check_operator(prior, measurement.operator)
         return moment_matched(prior.denoise, measurement)
 
 
