@@ -135,6 +135,9 @@ class Prior(nn.Module):
         """What `denoise_given` wants to know of a measurement, made once."""
         raise self._unsupported("denoise_given")
 
+    def check_operator(self, operator) -> None:
+        """Refuse, by an UnsupportedError, an operator that `denoise_given` was not learned for: by default, none."""
+
     def denoise_given(self, x_t: Tensor, sigma: float | Tensor, observed: Tensor) -> Tensor:
         """E[x | x_t, y], of what was learned for one kind of measurement; `observed` is what `observe` made of y."""
         raise self._unsupported("denoise_given")

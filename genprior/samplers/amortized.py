@@ -7,7 +7,6 @@ from torch import Tensor
 
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator, Measurement
-from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import ancestral, geometric
@@ -31,8 +30,7 @@ class Amortized(Sampler):
     steps: int = 50
 
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
-        if isinstance(prior, LearnedPosterior):
-            prior.check_operator(operator)
+        prior.check_operator(operator)
 
     @property
     def evaluations(self) -> int:
