@@ -9,7 +9,7 @@ from genprior.noise import Noise
 from genprior.priors.base import UnsupportedError, supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gaussian import Gaussian
-from genprior.priors.probability_flow import flow_log_prob
+from genprior.priors.probability_flow import flow_estimates, flow_log_prob
 
 SD, LOW, HIGH = 0.2, 0.01, 50.0
 
@@ -62,6 +62,29 @@ def test_step_error_is_three_times_the_true_one():
     ratios = found.step_error / off
     assert 2.5 < float(ratios.min()) <= float(ratios.max()) < 3.5
     torch.testing.assert_close(white(x, 400)[0] / off, torch.full_like(off, 0.25), rtol=0.15, atol=0)
+
+
+def test_law_of_noisy_images_has_the_spread_of_the_images_too():
+    """Of white images it is N(0.5, (SD^2 + sigma^2) I) at every level, so that one may stop at sigma = SD as well.
+
+    A spread 10 % off would change ln p by up to 16 / 2 ln 1.1 = 0.8 nats.
+    """
+    variances = torch.full((1, 4, 4), SD**2).double()
+    truth = Gaussian(torch.full((1, 4, 4), 0.5).double(), variances)
+    noisy, x = Gaussian(truth.mean, variances + LOW**2), images(5)
+    found = flow_log_prob(truth.denoise, x, (LOW, SD), 0.5, SD, steps=100, probes=2)
+    assert float(found.step_error.max()) < 2e-2
+    assert ((found.value - noisy.log_prob(x)).abs() < found.step_error).all()
+
+
+def test_probe_error_is_the_standard_error_of_the_mean_over_the_probes():
+    x = images(3)
+    for probes in (2, 5):
+        each = flow_estimates(correlated().denoise, x, (LOW, HIGH), 0.5, SD, 0, 10, probes)
+        found = density(x, steps=10, probes=probes)
+        torch.testing.assert_close(found.value, each.mean(0))
+        square = (each - each.mean(0)).square().sum(0) / (probes - 1) / probes
+        torch.testing.assert_close(found.probe_error, square.sqrt())
 
 
 def test_estimate_of_an_image_owes_nothing_to_its_company():
