@@ -12,25 +12,13 @@ import argparse
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from genprior.evaluation.coverage import class_shares, classifier_score, density_coverage, precision_recall
 from genprior.nets.classifier import Classifier, classify
 from genprior.priors.store import load_prior
-from genprior.training.data import Arrays, first, item_numbers
-
-
-def trained(classifier: Classifier, data: Arrays, steps: int, batch: int = 100, lr: float = 2e-3) -> None:
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr)
-    for step, items in enumerate(item_numbers(0, steps, batch, 1, 0, 1)):
-        examples = [data[item] for item in items]
-        x = torch.stack([example["x"] for example in examples])
-        label = torch.tensor([int(example["label"]) for example in examples])
-        optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
-        F.cross_entropy(classifier(x), label).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+from genprior.training.classification import train_classifier
+from genprior.training.data import Arrays, first
 
 
 def main() -> None:
@@ -50,7 +38,7 @@ def main() -> None:
         classifier.load_state_dict(load_file(file))
     else:
         seen = Arrays(options.data, "train_images", "train_labels", keep=slice(0, 55000), seed=options.seed)
-        trained(classifier, seen, options.steps)
+        train_classifier(classifier, seen, options.steps)
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(classifier.state_dict(), file)
 

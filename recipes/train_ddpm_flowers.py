@@ -9,6 +9,7 @@ the network memorises. Kill it when you like and call it again: it goes on where
 
 import argparse
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from genprior.training.data import first, open_parts
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import Denoising
-from genprior.training.quality import denoising_psnr
+from genprior.training.quality import denoising_psnr, held_out_and_seen
 
 DEFAULTS = Settings(steps=20000, batch=32, lr=1e-3, ema=0.9995)
 
@@ -30,12 +31,8 @@ def preview(prior: Prior) -> torch.Tensor:
     return torch.cat([prior.sample(5, seed=0, label=k, steps=50) for k in range(prior.classes)])
 
 
-def measured(prior: Prior, held_out: torch.Tensor, seen: torch.Tensor) -> dict[str, float]:
-    found = {}
-    for sigma in (0.1, 0.5):
-        for name, x in (("held out", held_out), ("trained on", seen)):
-            found[f"denoising PSNR at {sigma}, {name}"] = denoising_psnr(prior, x, sigma)["denoising PSNR"]
-    return found
+def measure(prior: Prior, x: torch.Tensor) -> dict[str, float]:
+    return {f"{name} at {s}": value for s in (0.1, 0.5) for name, value in denoising_psnr(prior, x, s).items()}
 
 
 def main() -> None:
@@ -66,7 +63,7 @@ def main() -> None:
         options.out,
         validation=held_out,
         preview=preview,
-        measure=lambda prior: measured(prior, first(held_out, 128), first(data, 128)),
+        measure=lambda prior: held_out_and_seen(partial(measure, prior), first(held_out, 128), first(data, 128)),
         finish=lambda prior: prior.fit_decoder(first(held_out, 128)),
         card={
             "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see sources.csv",

@@ -1,11 +1,14 @@
 """The recipes of flowers run and do what they say, at toy size: coloured discs in the place of flowers."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import torch
 
 from genprior.priors.store import read_card, read_prior
+from genprior.training.quality import held_out_and_seen
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
@@ -57,3 +60,38 @@ def test_diffusion_of_flowers_goes_on_from_another(run, flowers, tmp_path):
     first, second = (read_prior(tmp_path / name / "prior").state_dict() for name in ("first", "second"))
     assert all(bool((first[key] == second[key]).all()) for key in first if key.startswith("net."))
     assert read_card(tmp_path / "second" / "prior")["started from"] == str(tmp_path / "first" / "prior")
+
+
+@pytest.mark.parametrize(
+    ("family", "figure"), [("vae", "bits per value"), ("nf", "bits per value"), ("gan", "reconstruction PSNR")]
+)
+def test_flower_prior_is_trained(run, flowers, tmp_path, family, figure):
+    run(f"train_{family}_flowers", *quick(flowers, tmp_path))
+    prior, card = read_prior(tmp_path / "prior"), read_card(tmp_path / "prior")
+    assert prior.image_shape == (3, 16, 16)
+    assert json.loads((tmp_path / "prior" / "config.json").read_text())["family"] == family
+    assert card["steps"] == 2
+    assert {f"{figure}, held out", f"{figure}, trained on"} <= set(measured(tmp_path))
+
+
+def test_latent_diffusion_of_flowers_is_trained_in_two_stages(run, flowers, tmp_path):
+    """The autoencoder of the second is that of the first."""
+    run("train_ldm_flowers", *quick(flowers, tmp_path, "--vae-steps", 2))
+    prior, vae = read_prior(tmp_path / "ldm" / "prior"), read_prior(tmp_path / "vae" / "prior")
+    assert all(bool((t == vae.state_dict()[key]).all()) for key, t in prior.vae.state_dict().items())
+    assert "reconstruction PSNR, held out" in measured(tmp_path / "vae")
+    assert "bits per value, trained on" in measured(tmp_path / "ldm")
+
+
+def test_gaussian_of_flowers_spends_fewer_bits_than_independent_pixels(run, flowers, tmp_path):
+    bits = {}
+    for form in ("stationary", "diagonal"):
+        given = ["--data", flowers, "--validation-share", 0.2, "--out", tmp_path / form, "--covariance", form]
+        bits[form] = float(re.search(r"bits per value, held out: ([\d.]+)", run("fit_gaussian_flowers", *given))[1])
+        assert read_prior(tmp_path / form / "prior").image_shape == (3, 16, 16)
+    assert bits["stationary"] < bits["diagonal"] < 9
+
+
+def test_memorising_is_told_by_what_is_trained_on():
+    found = held_out_and_seen(lambda x: {"sum": float(x.sum())}, torch.ones(2), torch.ones(5))
+    assert found == {"sum, held out": 2.0, "sum, trained on": 5.0}

@@ -34,6 +34,7 @@ from genprior.evaluation.summary import LEGEND, each_image, summary
 from genprior.evaluation.table import Table
 from genprior.memory import forget_peak, peak_memory
 from genprior.operators.base import Measurement, as_integer
+from genprior.operators.inpaint import Inpaint
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.processes import processes
 from genprior.restoration import MEASURED, degrade
@@ -289,7 +290,9 @@ class _Job:
         except (RuntimeError, MemoryError) as error:  # the memory may do another time
             record |= {"note": str(error) or type(error).__name__, "retry": True}
         else:
-            record |= figures(outcome, target, settings["lpips"]) | {"peak_memory": peak_memory(method.device)}
+            A = measurement.operator
+            holes = A.mask[0] if isinstance(A, Inpaint) else None
+            record |= figures(outcome, target, settings["lpips"], holes) | {"peak_memory": peak_memory(method.device)}
             if truth.number < SHOWN:
                 path = items / stem(truth.number, method.name)
                 pictures.save(outcome.mean, f"{path}-mean.png")

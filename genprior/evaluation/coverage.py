@@ -67,6 +67,15 @@ def neighbour_distance(points: Tensor, k: int) -> Tensor:
     return radius
 
 
+def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """The distance of every point from the nearest of the others, and which one that is, (N, d), (M, d) -> (N,) each.
+
+    Draws that lie nearer to training images than unseen images of the same law do are learnt by heart.
+    """
+    found = [distance.min(1) for _, distance in _distances(points, others)]
+    return torch.cat([least.values for least in found]), torch.cat([least.indices for least in found])
+
+
 def class_shares(labels: Tensor, classes: int) -> Tensor:
     """The fraction of the labels (n,), integers from 0, that each of the classes has, (classes,).
 

@@ -86,8 +86,12 @@ def find_methods(
     return list(found.values())
 
 
-def figures(outcome: Outcome, truth: Tensor, lpips: bool) -> dict[str, Any]:
-    """What is measured of one image; coverage and CRPS need two samples at least."""
+def figures(outcome: Outcome, truth: Tensor, lpips: bool, holes: Tensor | None = None) -> dict[str, Any]:
+    """What is measured of one image; coverage and CRPS need two samples at least.
+
+    Arguments:
+        holes: where nothing was known of it, (1 or C, H, W), or None: what is there is measured by itself too.
+    """
     samples = outcome.samples
     found: dict[str, Any] = {}
     for kind, x in {"sample": None if samples is None else samples[0], "mean": outcome.mean}.items():
@@ -95,12 +99,19 @@ def figures(outcome: Outcome, truth: Tensor, lpips: bool) -> dict[str, Any]:
             continue
         found[f"psnr_{kind}"] = float(psnr(x, truth))
         found[f"ssim_{kind}"] = float(ssim(x, truth))
+        if holes is not None and holes.any():
+            found[f"psnr_holes_{kind}"] = float(psnr(_inside(x, holes), _inside(truth, holes)))
         if lpips:
             found[f"lpips_{kind}"] = perceptual.lpips(x, truth)
     if samples is not None and len(samples) > 1:
         found["coverage"] = float(coverage(samples[None], truth[None], LEVEL))
         found["crps"] = float(crps(samples[None], truth[None]))
     return found | {"evaluations": outcome.evaluations, "seconds": outcome.seconds}
+
+
+def _inside(x: Tensor, holes: Tensor) -> Tensor:
+    """The values of x in the holes, as an image (1, 1, N)."""
+    return x[holes.expand_as(x)][None, None]
 
 
 def _name(given: str | Sampler, chosen: Sampler) -> str:

@@ -16,6 +16,8 @@ COLUMNS = {
     "psnr_mean": "PSNR of the mean, dB",
     "ssim_mean": "SSIM of the mean",
     "lpips_mean": "LPIPS of the mean",
+    "psnr_holes_sample": "PSNR of a sample in the holes, dB",
+    "psnr_holes_mean": "PSNR of the mean in the holes, dB",
     "coverage": f"coverage at {LEVEL:.0%}",
     "crps": "CRPS",
     "evaluations": "evaluations",

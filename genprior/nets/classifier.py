@@ -1,11 +1,15 @@
-"""A small classifier of small images, whose last hidden layer serves as features for judging generated ones.
+"""Small classifiers, of digits and of photographs, whose last hidden layer gives features for judging generated ones.
 
-Shapes: B batch, C channels, H x W pixels (multiples of 4).
+Shapes: B batch, C channels, H x W pixels.
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from genprior.nets.vae import Block
 
 
 class Classifier(nn.Module):
@@ -40,8 +44,36 @@ class Classifier(nn.Module):
         return self.tail(self.features(x))
 
 
+class PhotoClassifier(nn.Module):
+    """The same of photographs: residual convolutions, whose mean over all places is the features.
+
+    So what is seen counts and where it is does not, and a few thousand images are enough.
+
+    Arguments:
+        channels: C; H and W are multiples of 2 ** len(widths).
+        classes: number of labels.
+        widths: channels of each level, finest first; the finest has half the resolution of the image, and each further
+            level half of that. The last is the number of features.
+    """
+
+    def __init__(self, channels: int = 3, classes: int = 5, widths: tuple[int, ...] = (32, 64, 96, 128)):
+        super().__init__()
+        layers = [nn.PixelUnshuffle(2), nn.Conv2d(4 * channels, widths[0], 3, padding=1), Block(widths[0])]
+        for fine, coarse in pairwise(widths):
+            layers += [nn.Conv2d(fine, coarse, 2, stride=2), Block(coarse)]
+        self.convs = nn.Sequential(*layers, nn.SiLU())
+        self.tail = nn.Linear(widths[-1], classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer sees, (B, widths[-1])."""
+        return self.convs(2 * x - 1).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tail(self.features(x))
+
+
 @torch.no_grad()
-def classify(classifier: Classifier, x: Tensor, chunk: int = 500) -> tuple[Tensor, Tensor]:
+def classify(classifier: Classifier | PhotoClassifier, x: Tensor, chunk: int = 500) -> tuple[Tensor, Tensor]:
     """Features (n, width) and the most probable labels (n,) of images (n, C, H, W), some at a time."""
     features = torch.cat([classifier.features(part) for part in x.split(chunk)])
     return features, classifier.tail(features).argmax(1)

@@ -1,8 +1,8 @@
 """The two networks of an adversarial prior: from a latent to an image, and from an image to one logit.
 
-Shapes: B batch, C channels, H x W pixels (multiples of 4), d latent values. Both networks compute on two levels, a
-quarter and half of the image's resolution; blocks of 2 x 2 pixels are folded into channels. Neither normalises over the
-batch.
+Shapes: B batch, C channels, H x W pixels, d latent values. Both networks compute on L levels, from 1 / 2^L to half of
+the image's resolution, by default a quarter and half; H and W are multiples of 2^L. Blocks of 2 x 2 pixels are folded
+into channels. Neither normalises over the batch.
 """
 
 import math
@@ -32,9 +32,9 @@ class Generator(nn.Module):
     """Map z (B, d) to x (B, C, H, W) in (0, 1); each row by itself.
 
     Arguments:
-        image_shape: (C, H, W), H and W multiples of 4.
+        image_shape: (C, H, W), H and W multiples of 2^L.
         latent: d.
-        widths: channels at a quarter and at half of the resolution.
+        widths: channels of the L levels, coarsest first.
         blocks: residual blocks of each.
         hidden: width of the fully connected layer between z and the coarse level.
     """
@@ -43,25 +43,24 @@ class Generator(nn.Module):
         self,
         image_shape: tuple[int, int, int],
         latent: int = 64,
-        widths: tuple[int, int] = (96, 32),
+        widths: tuple[int, ...] = (96, 32),
         blocks: int = 1,
         hidden: int = 128,
     ):
         super().__init__()
         channels, height, width = image_shape
-        coarse, fine = widths
-        self.coarse_shape = (coarse, height // 4, width // 4)
+        cell = 2 ** len(widths)
+        self.coarse_shape = (widths[0], height // cell, width // cell)
         self.spread_out = nn.Sequential(
             _he(nn.Linear(latent, hidden)), nn.LeakyReLU(SLOPE), _he(nn.Linear(hidden, math.prod(self.coarse_shape)))
         )
-        self.coarse = nn.Sequential(*(Block(coarse) for _ in range(blocks)))
-        self.grow = _he(nn.Conv2d(coarse, fine, 3, padding=1))
-        self.fine = nn.Sequential(*(Block(fine) for _ in range(blocks)))
-        self.tail = nn.Conv2d(fine, 4 * channels, 3, padding=1)
+        self.levels = _levels(widths, blocks)
+        self.tail = nn.Conv2d(widths[-1], 4 * channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.coarse(self.spread_out(z).unflatten(1, self.coarse_shape))
-        h = self.fine(F.interpolate(self.grow(_leaky(h)), scale_factor=2, mode="nearest"))
+        h = self.levels[0](self.spread_out(z).unflatten(1, self.coarse_shape))
+        for grow, level in zip(self.levels[1::2], self.levels[2::2]):
+            h = level(F.interpolate(grow(_leaky(h)), scale_factor=2, mode="nearest"))
         return F.pixel_shuffle(self.tail(_leaky(h)), 2).sigmoid()
 
 
@@ -73,8 +72,8 @@ class Discriminator(nn.Module):
     one micro-batch), harmless in a discriminator: it exists in training only, and no sampler calls it.
 
     Arguments:
-        image_shape: (C, H, W), H and W multiples of 4.
-        widths: channels at half and at a quarter of the resolution.
+        image_shape: (C, H, W), H and W multiples of 2^L.
+        widths: channels of the L levels, finest first.
         blocks: residual blocks of each.
         hidden: width of the last fully connected layer.
         compare: whether to show the network how much the batch varies.
@@ -90,7 +89,7 @@ class Discriminator(nn.Module):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        widths: tuple[int, int] = (32, 96),
+        widths: tuple[int, ...] = (32, 96),
         blocks: int = 1,
         hidden: int = 128,
         compare: bool = True,
@@ -98,20 +97,19 @@ class Discriminator(nn.Module):
     ):
         super().__init__()
         channels, height, width = image_shape
-        fine, coarse = widths
+        cell = 2 ** len(widths)
         self.compare = compare
         self.embed = nn.Embedding(classes, hidden) if classes else None
-        self.head = _he(nn.Conv2d(4 * channels, fine, 3, padding=1))
-        self.fine = nn.Sequential(*(Block(fine) for _ in range(blocks)))
-        self.shrink = _he(nn.Conv2d(fine, coarse, 3, padding=1))
-        self.coarse = nn.Sequential(*(Block(coarse) for _ in range(blocks)))
-        self.gather = _he(nn.Conv2d(coarse + compare, fine, 3, padding=1))
-        self.hidden = _he(nn.Linear(fine * (height // 4) * (width // 4), hidden))
+        self.head = _he(nn.Conv2d(4 * channels, widths[0], 3, padding=1))
+        self.levels = _levels(widths, blocks)
+        self.gather = _he(nn.Conv2d(widths[-1] + compare, widths[0], 3, padding=1))
+        self.hidden = _he(nn.Linear(widths[0] * (height // cell) * (width // cell), hidden))
         self.tail = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        h = self.fine(self.head(F.pixel_unshuffle(2 * x - 1, 2)))
-        h = self.coarse(self.shrink(F.avg_pool2d(_leaky(h), 2)))
+        h = self.levels[0](self.head(F.pixel_unshuffle(2 * x - 1, 2)))
+        for shrink, level in zip(self.levels[1::2], self.levels[2::2]):
+            h = level(shrink(F.avg_pool2d(_leaky(h), 2)))
         if self.compare:
             h = torch.cat([h, variation(h).to(h.dtype).expand(len(h), 1, *h.shape[2:])], dim=1)
         h = _leaky(self.gather(_leaky(h))).flatten(1)
@@ -125,6 +123,16 @@ class Discriminator(nn.Module):
 def variation(h: Tensor) -> Tensor:
     """The standard deviation over the batch of every value of h, averaged over the values: a single number."""
     return (h.float().var(0, correction=0) + 1e-8).sqrt().mean()
+
+
+def _levels(widths: tuple[int, ...], blocks: int) -> nn.ModuleList:
+    """The blocks of each level and, between every two, the convolution from the one to the other."""
+    layers: list[nn.Module] = []
+    for before, width in zip((None, *widths), widths):
+        if before is not None:
+            layers.append(_he(nn.Conv2d(before, width, 3, padding=1)))
+        layers.append(nn.Sequential(*(Block(width) for _ in range(blocks))))
+    return nn.ModuleList(layers)
 
 
 def _leaky(h: Tensor) -> Tensor:

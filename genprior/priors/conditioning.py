@@ -96,6 +96,11 @@ def posterior_of_each(
     return [found[i] for i in sorted(found)]
 
 
+def with_posterior_of(image_shape: tuple[int, ...], capabilities: frozenset[str]) -> frozenset[str]:
+    """These, of images of that shape: without "posterior" where they have too many values for their dense matrix."""
+    return capabilities - {"posterior"} if math.prod(image_shape) > LARGEST_DENSE else capabilities
+
+
 def select_row(measurement, row: int):
     """The measurement of one image of the batch.
 

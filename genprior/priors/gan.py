@@ -26,7 +26,7 @@ class GAN(Prior):
     """Generative adversarial prior: `sample`, `decode`.
 
     Arguments:
-        image_shape: (C, H, W), H and W multiples of 4.
+        image_shape: (C, H, W), H and W multiples of 2 to the number of widths.
         latent: d, the length of z.
         spread: root mean square deviation of a value of x from 0.5, in the units of x (0.48 for MNIST).
         widths, blocks, hidden: see `Generator`.
@@ -47,7 +47,7 @@ class GAN(Prior):
         *,
         latent: int = 64,
         spread: float = 0.5,
-        widths: tuple[int, int] = (96, 32),
+        widths: tuple[int, ...] = (96, 32),
         blocks: int = 1,
         hidden: int = 128,
         classes: int = 0,
@@ -112,12 +112,18 @@ def _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classe
         return all(isinstance(a, int) and a >= least for a in numbers)
 
     sides = tuple(image_shape)[1:]
+    cell = 2 ** len(widths)
     for name, value, right, wanted in (
         ("image_shape", image_shape, whole(1, *image_shape) and len(sides) == 2, "(C, H, W), whole numbers"),
-        ("image_shape", image_shape, whole(1, *sides) and all(a % 4 == 0 for a in sides), "H and W multiples of 4"),
         ("latent", latent, whole(1, latent), "a whole number, at least 1"),
         ("spread", spread, isinstance(spread, (int, float)) and 0 < spread < math.inf, "a positive number"),
-        ("widths", widths, whole(1, *widths) and len(widths) == 2, "two whole numbers, at least 1"),
+        ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
+        (
+            "image_shape",
+            image_shape,
+            all(isinstance(a, int) and a % cell == 0 for a in sides),
+            f"H and W multiples of {cell}",
+        ),
         ("blocks", blocks, whole(0, blocks), "a whole number"),
         ("hidden", hidden, whole(1, hidden), "a whole number, at least 1"),
         ("classes", classes, whole(0, classes), "a whole number, 0 for none"),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genprior.noise import Noise
 from genprior.priors.base import Prior, as_level
-from genprior.priors.conditioning import posterior_of_each, select_row
+from genprior.priors.conditioning import posterior_of_each, select_row, with_posterior_of
 from genprior.priors.covariance import Covariance, Stationary, as_covariance, as_spectrum, find_form, fit_moments
 from genprior.priors.normal import check_means, checked, noise_of_samples, noise_range, wiener
 
@@ -19,8 +19,9 @@ from genprior.priors.normal import check_means, checked, noise_of_samples, noise
 class Gaussian(Prior):
     """The Gaussian p(x) = N(x; m, S).
 
-    With every method in closed form: sample and decode x = m + S^(1/2) z, encode z = S^(-1/2) (x - m) (symmetric root;
-    the pseudo-inverse where S is singular), denoise m + S (S + sigma^2 I)^(-1) (x_t - m).
+    With every method in closed form, `posterior` of at most 4096 values: sample and decode x = m + S^(1/2) z, encode
+    z = S^(-1/2) (x - m) (symmetric root; the pseudo-inverse where S is singular), denoise
+    m + S (S + sigma^2 I)^(-1) (x_t - m).
 
     sigma_max is 10 times the largest standard deviation of x (along any direction), sigma_min a hundredth of the
     smallest that is not 0 (of a point mass, both are taken as 1). Starting a sampler at centre + sigma_max n instead of
@@ -102,6 +103,10 @@ class Gaussian(Prior):
     def config(self) -> dict:
         """The arguments of `blank` for a prior of this shape and form."""
         return {"image_shape": list(self.image_shape), "covariance": self.covariance.form}
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return with_posterior_of(self.image_shape, super().capabilities)
 
     @property
     def centre(self) -> Tensor:

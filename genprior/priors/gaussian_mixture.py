@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genprior.noise import Noise
 from genprior.priors.base import Prior
-from genprior.priors.conditioning import posterior_of_each, select_row
+from genprior.priors.conditioning import posterior_of_each, select_row, with_posterior_of
 from genprior.priors.covariance import Covariance, as_covariance
 from genprior.priors.normal import check_means, checked, noise_of_samples, noise_range, wiener
 
@@ -47,6 +47,10 @@ class GaussianMixture(Prior):
         self.register_buffer("centre", torch.tensordot(weights, means.detach().double(), 1).to(means))
         self.covariance = as_covariance(covariance, means[0])
         self.image_shape = tuple(means.shape[1:])
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return with_posterior_of(self.image_shape, super().capabilities)
 
     @property
     def spread(self) -> float:

@@ -12,6 +12,8 @@ training methods for GANs do actually converge?, 2018 (the penalty R1). T. Karra
 image quality of StyleGAN, 2020 (R1 at some of the steps only).
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +22,13 @@ from genprior.noise import Noise
 from genprior.priors.base import Prior
 
 DISCRIMINATOR, GENERATOR = 0, 1  # whose latents: the `sample` number of their noise
+REAL, FAKE, JUDGED = 2, 3, 4  # the same of what images are varied with: the discriminator's two, the generator's
+
+Augment = Callable[[Tensor, Noise], Tensor]
+
+
+def as_they_are(x: Tensor, noise: Noise) -> Tensor:
+    return x
 
 
 class DiscriminatorLoss(nn.Module):
@@ -35,13 +44,23 @@ class DiscriminatorLoss(nn.Module):
         gamma: weight of the penalty; the gradient is with respect to x in its own units, so a gamma of images in
             [-1, 1] is a quarter of it here.
         every: steps from one penalty to the next.
+        augment: what the discriminator is shown in the place of images, see `augmentation`; as they are by default.
     """
 
-    def __init__(self, prior: Prior, discriminator: nn.Module, *, seed: int = 0, gamma: float = 0.25, every: int = 4):
+    def __init__(
+        self,
+        prior: Prior,
+        discriminator: nn.Module,
+        *,
+        seed: int = 0,
+        gamma: float = 0.25,
+        every: int = 4,
+        augment: Augment = as_they_are,
+    ):
         super().__init__()
         self.discriminator = discriminator
         self.unregistered = (prior,)
-        self.seed, self.gamma, self.every = seed, gamma, every
+        self.seed, self.gamma, self.every, self.augment = seed, gamma, every, augment
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         (prior,) = self.unregistered
@@ -49,7 +68,9 @@ class DiscriminatorLoss(nn.Module):
         x = batch["x"].detach().requires_grad_(penalised)  # detached: the batch's own tensor stays as it is
         with torch.no_grad():
             fake = prior.decode(latents(prior, batch, self.seed, DISCRIMINATOR), *labels(batch))
-        logit = self.discriminator(x, *labels(batch)).float()
+        shown = self.augment(x, keyed(batch, self.seed, REAL))
+        fake = self.augment(fake, keyed(batch, self.seed, FAKE))
+        logit = self.discriminator(shown, *labels(batch)).float()
         loss = F.softplus(self.discriminator(fake, *labels(batch)).float()).mean() + F.softplus(-logit).mean()
         logs = {"discriminator": loss.detach()}
         if penalised:
@@ -66,17 +87,19 @@ class GeneratorLoss(nn.Module):
         prior: one with `decode`, to train.
         discriminator: images (B, C, H, W) -> logits (B,); the one that `DiscriminatorLoss` trains.
         seed: keys the latents, with the items; they are others than the discriminator's.
+        augment: that of `DiscriminatorLoss`.
     """
 
-    def __init__(self, prior: Prior, discriminator: nn.Module, *, seed: int = 0):
+    def __init__(self, prior: Prior, discriminator: nn.Module, *, seed: int = 0, augment: Augment = as_they_are):
         super().__init__()
         self.prior = prior
         self.unregistered = (discriminator,)
-        self.seed = seed
+        self.seed, self.augment = seed, augment
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         (discriminator,) = self.unregistered
         fake = self.prior.decode(latents(self.prior, batch, self.seed, GENERATOR), *labels(batch))
+        fake = self.augment(fake, keyed(batch, self.seed, JUDGED))
         frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
         logit = torch.func.functional_call(discriminator, frozen, (fake, *labels(batch))).float()
         loss = F.softplus(-logit).mean()
@@ -85,8 +108,13 @@ class GeneratorLoss(nn.Module):
 
 def latents(prior: Prior, batch: dict[str, Tensor], seed: int, whose: int) -> Tensor:
     """z ~ N(0, I), one per item of the batch and a function of (seed, item, whose), (B, d)."""
-    x, items = batch["x"], batch["item"]
-    return Noise(seed, items, torch.full_like(items, whose))(x.new_empty(len(x), *prior.latent_shape))
+    x = batch["x"]
+    return keyed(batch, seed, whose)(x.new_empty(len(x), *prior.latent_shape))
+
+
+def keyed(batch: dict[str, Tensor], seed: int, whose: int) -> Noise:
+    """Noise that is a function of (seed, item, whose)."""
+    return Noise(seed, batch["item"], torch.full_like(batch["item"], whose))
 
 
 def labels(batch: dict[str, Tensor]) -> tuple[Tensor, ...]:

@@ -2,16 +2,18 @@
 
 PSNR = -10 log10 MSE of values clamped to [0, 1], at most 100, the mean over images; the noise is the same every time.
 Images may be on any device. For flows, whose restorations would cost as much as many steps of training, it is their
-bits per value.
+bits per value. `held_out_and_seen` measures on images trained on too.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
+from genprior.priors.base import Prior, supports
 from genprior.priors.ddpm import DDPM
-from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
 from genprior.priors.vae import VAE
 
@@ -46,11 +48,20 @@ def search_psnr(prior: GAN, x: Tensor, *, steps: int = 100) -> dict[str, float]:
 
 
 @torch.no_grad()
-def held_out_bits(prior: Flow, x: Tensor) -> dict[str, float]:
-    """Bits per value of 8-bit images x, for flows whose losses say something else besides."""
-    x = x.to(next(prior.parameters()))
+def held_out_bits(prior: Prior, x: Tensor) -> dict[str, float]:
+    """Bits per value of 8-bit images x, at most where the prior has no density but a bound of it."""
+    x = x.to(next(iter(prior.state_dict().values())).device)
     x = dequantize(x, Noise(0, torch.arange(len(x), device=x.device)))
-    return {"bits per value": float(bits_per_dim(prior.log_prob(x), x[0].numel()).mean())}
+    density = prior.log_prob if supports(prior, "log_prob") else prior.elbo
+    return {"bits per value": float(bits_per_dim(density(x), x[0].numel()).mean())}
+
+
+def held_out_and_seen(
+    measure: Callable[[Tensor], dict[str, float]], held_out: Tensor, seen: Tensor
+) -> dict[str, float]:
+    """What `measure` finds on images held out and on images trained on: where the two part, a prior memorises."""
+    parts = {"held out": held_out, "trained on": seen}
+    return {f"{name}, {part}": value for part, x in parts.items() for name, value in measure(x).items()}
 
 
 def mean_psnr(x_hat: Tensor, x: Tensor) -> float:

@@ -10,6 +10,7 @@ from genprior.evaluation.coverage import (
     class_shares,
     classifier_score,
     density_coverage,
+    nearest,
     neighbour_distance,
     precision_recall,
 )
@@ -177,3 +178,10 @@ def test_classifier_score_counts_the_classes_of_sure_images_and_is_its_definitio
     mean = p.mean(0)
     expected = math.exp(sum(float(row @ (row / mean).log()) for row in p) / 6)
     assert classifier_score(p.log() + 7) == pytest.approx(expected, rel=1e-12)
+
+
+def test_nearest_tells_which_and_how_far():
+    points, others = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[3.0, 3.0], [0.0, 1.0], [9.0, 9.0]])
+    distance, index = nearest(points, others)
+    assert distance.tolist() == [1.0, 1.0]
+    assert index.tolist() == [1, 0]

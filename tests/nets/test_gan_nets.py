@@ -51,6 +51,20 @@ def test_every_latent_value_reaches_every_pixel():
     assert (J.abs() > 1e-12).all()
 
 
+@pytest.mark.parametrize("widths", [(8,), (8, 6, 4)])
+def test_networks_have_a_level_for_each_width(widths):
+    """The coarsest has 1 / 2^L of the pixels of a side, and what it makes reaches the image, and back, the logit."""
+    shape = (2, 16, 24)
+    net = random(lambda: Generator(shape, latent=5, widths=widths))
+    assert net.coarse_shape == (8, 16 // 2 ** len(widths), 24 // 2 ** len(widths))
+    J = torch.autograd.functional.jacobian(lambda z: net(z[None])[0], normal(5))
+    assert J.shape == (*shape, 5)
+    assert (J.abs() > 1e-12).all()
+    judge = random(lambda: Discriminator(shape, widths=widths[::-1], compare=False))
+    gradient = torch.autograd.functional.jacobian(lambda x: judge(x[None])[0], normal(*shape))
+    assert (gradient.abs() > 1e-12).all()
+
+
 def test_generator_keeps_its_images_between_0_and_1():
     x = random(lambda: Generator(SHAPE, latent=5, widths=(8, 4)))(10 * normal(50, 5))
     assert ((x >= 0) & (x <= 1)).all()

@@ -9,11 +9,14 @@ import math
 import pytest
 import torch
 
+import genprior
 from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
 from genprior.priors import covariance
+from genprior.priors.base import UnsupportedError, supports
 from genprior.priors.covariance import DEQUANTISATION, FORMS, Stationary, reflected
 from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian_mixture import GaussianMixture
 
 SHAPE = (3, 4, 5)
 D = math.prod(SHAPE)
@@ -187,3 +190,18 @@ def test_images_that_cannot_be_fitted_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             Gaussian.blank(shape, form)
+
+
+def test_posterior_is_offered_as_far_as_its_matrix_goes():
+    """Beyond 4096 values the automatic sampler is one that needs the denoiser only, and restoring still works."""
+    small, large = (Gaussian(torch.full((1, h, 64), 0.5), torch.full((1, h, 64), 0.01)) for h in (64, 65))
+    assert supports(small, "posterior")
+    assert not supports(large, "posterior")
+    mixture = GaussianMixture(torch.ones(1), large.mean[None], large.covariance)
+    for prior in (large, mixture):
+        assert not supports(prior, "posterior")
+        y = genprior.degrade(torch.full((1, 65, 64), 0.5), "inpaint", mask="random", fraction=0.5, noise=0.1, seed=0)
+        found = genprior.restore(y, prior=prior, steps=3, seed=0, progress=False)
+        assert type(found.sampler).__name__ == "DiffPIR"
+        with pytest.raises(UnsupportedError, match="Exact needs a prior that has posterior"):
+            genprior.restore(y, prior=prior, sampler="exact", progress=False)

@@ -1,0 +1,64 @@
+"""What a discriminator of few images is shown in their place, real and generated alike: shifted, recoloured, cut out.
+
+Without it, a discriminator knows a few thousand images by heart before the generator is any good; since both kinds are
+changed alike, the generator still learns the law of the images themselves.
+
+Reference: S. Zhao, Z. Liu, J. Lin, J.-Y. Zhu, S. Han, Differentiable augmentation for data-efficient GAN training,
+2020.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genprior.noise import Noise
+
+GREY = 0.5  # of what comes into the frame, and of what is cut out
+SHIFT = 1 / 8  # the largest, of the side of an image
+CUT = 1 / 2  # side of what is cut out, of the side of an image
+
+
+def varied(x: Tensor, noise: Noise) -> Tensor:
+    """Every image (B, C, H, W) with a brightness, saturation, contrast, shift and hole of its own; differentiable.
+
+    Brightness is added, uniform on ±1/2; saturation is multiplied, uniform on (0, 2), contrast on (1/2, 3/2).
+    """
+    return cut_out(shifted(recoloured(x, noise), noise), noise)
+
+
+def recoloured(x: Tensor, noise: Noise) -> Tensor:
+    brightness, saturation, contrast = noise.uniform(x.new_empty(len(x), 3)).reshape(-1, 3, 1, 1, 1).unbind(1)
+    x = x + brightness - 0.5
+    grey = x.mean(1, keepdim=True)
+    x = grey + 2 * saturation * (x - grey)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return mean + (0.5 + contrast) * (x - mean)
+
+
+def shifted(x: Tensor, noise: Noise) -> Tensor:
+    """By whole pixels, up to an eighth of each side."""
+    height, width = x.shape[-2:]
+    down, right = int(SHIFT * height), int(SHIFT * width)
+    u = noise.uniform(x.new_empty(len(x), 2))
+    rows = _whole(u[:, :1], 2 * down + 1) + torch.arange(height, device=x.device)
+    columns = _whole(u[:, 1:], 2 * right + 1) + torch.arange(width, device=x.device)
+    wide = F.pad(x, (right, right, down, down), value=GREY)
+    each = torch.arange(len(x), device=x.device)[:, None, None]
+    return wide[each, :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+def cut_out(x: Tensor, noise: Noise) -> Tensor:
+    """A box of half of each side, with its middle anywhere in the image, becomes grey."""
+    u = noise.uniform(x.new_empty(len(x), 2))
+    inside = True
+    for axis, side in zip((-2, -1), x.shape[-2:]):
+        place = torch.arange(side, device=x.device)
+        middle = _whole(u[:, axis], side).reshape(-1, 1)
+        within = (place - middle).abs() < CUT * side / 2
+        inside = inside & within[:, None].unsqueeze(-1 if axis == -2 else -2)
+    return torch.where(inside, GREY, x)
+
+
+def _whole(u: Tensor, n: int) -> Tensor:
+    """0 … n - 1, alike in probability, of u in (0, 1)."""
+    return (u * n).long().clamp_max(n - 1)

@@ -1,0 +1,77 @@
+"""The same measurements of the same flowers, restored with every family and by classical methods: a table, figures.
+
+    python recipes/evaluate_flowers.py --data flowers_64.npz --out families-flowers
+
+`flowers_64.npz` holds `test_images`, uint8 (N, 64, 64, 3), of which the first are measured; "auto" picks the samplers.
+Where that is a Markov chain, images and samples are fewer. TV is tuned on the truth. What is done is kept in OUT: call
+again to go on. `table.md` and `table.csv` have a line per task and method, each task a sheet of four flowers.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from torch.nn.functional import interpolate
+
+import genprior
+from genprior import images
+from genprior.evaluation.benchmark import image_seed
+from genprior.evaluation.contact import sheet
+from genprior.evaluation.items import stem
+from genprior.evaluation.summary import COLUMNS
+from genprior.evaluation.table import Table
+from genprior.samplers import find_sampler
+from genprior.samplers.fisher_hmc import FisherHMC
+from genprior.training.data import Arrays, first
+
+NOISE = 0.025
+TASKS = {
+    "24 x 24 box": ("inpaint", {"mask": "box", "size": 24}, ["tv-oracle", "biharmonic"]),
+    "92 % missing": ("inpaint", {"mask": "random", "fraction": 0.92}, ["tv-oracle", "biharmonic"]),
+    "70 % missing": ("inpaint", {"mask": "random", "fraction": 0.7}, ["tv-oracle", "biharmonic"]),
+    "super-resolution x4": ("super-resolution", {"scale": 4}, ["tv-oracle", "bicubic"]),
+    "super-resolution x8": ("super-resolution", {"scale": 8}, ["tv-oracle", "bicubic"]),
+    "Gaussian blur, width 1.5": ("gaussian-deblur", {"width": 1.5}, ["tv-oracle", "wiener-oracle"]),
+    "motion blur, length 9": ("motion-deblur", {"length": 9, "angle": 30}, ["tv-oracle", "wiener-oracle"]),
+    "colourisation": ("colorize", {}, ["tv-oracle"]),
+}
+PRIORS = [f"{family}-flowers" for family in ("ddpm", "nf", "vae", "gan", "ldm", "gaussian")] + ["ddpm-photo"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help=".npz with test_images")
+    parser.add_argument("--priors", nargs="+", default=PRIORS)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--images", type=int, nargs=2, default=[64, 16], help="how many; how many for Markov chains")
+    parser.add_argument("--n", type=int, nargs=2, default=[16, 4], help="samples of each; and of Markov chains")
+    parser.add_argument("--chain-steps", type=int, help="of Markov chains (default: the sampler's own)")
+    parser.add_argument("--out", type=Path, default=Path("families-flowers"))
+    options = parser.parse_args()
+
+    x, rows = first(Arrays(options.data, "test_images", seed=None), 4), []
+    for task in options.tasks:
+        op, parameters, baselines = TASKS[task]
+        y = [genprior.degrade(x[k], op, noise=NOISE, seed=image_seed(0, k), **parameters).y for k in range(len(x))]
+        shown = {"truth": list(x), task: [interpolate(one.expand(-1, 3, -1, -1), x.shape[2:])[0] for one in y]}
+        for name in options.priors:
+            out = options.out / re.sub(r"\W+", "-", f"{task} {name}")
+            chain = isinstance(find_sampler("auto", genprior.load_prior(name)), FisherHMC)
+            given = {"limit": options.images[chain], "n": options.n[chain], "noise": NOISE, "out": out, **parameters}
+            given |= {"steps": options.chain_steps} if chain else {"baselines": baselines}
+            baselines = baselines if chain else []
+            found = genprior.evaluate(options.data, op, name, progress=False, **given).table.rows
+            for k, row in enumerate(found):
+                figures = {key: row.get(key) for key in ("method", "images", *COLUMNS.values(), "note")}
+                rows.append({"task": task, "prior": "classical" if k else name, **figures})
+            files = [out / "items" / f"{stem(k, found[0]['method'])}-sample.png" for k in range(len(x))]
+            shown[name] = [images.read(file).x[0] if file.exists() else None for file in files]
+            print(Table(rows[-len(found) :]).markdown(), flush=True)
+        sheet(shown).save(options.out / f"{task.replace(' ', '-')}.png")
+
+    (options.out / "table.md").write_text(Table(rows).markdown())
+    (options.out / "table.csv").write_text(Table(rows).csv())
+
+
+if __name__ == "__main__":
+    main()
