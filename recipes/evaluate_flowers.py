@@ -62,7 +62,8 @@ def main() -> None:
             baselines = baselines if chain else []
             found = genprior.evaluate(options.data, op, name, progress=False, **given).table.rows
             for k, row in enumerate(found):
-                figures = {key: row.get(key) for key in ("method", "images", *COLUMNS.values(), "note")}
+                columns = (column for column in COLUMNS.values() if "LPIPS" not in column)
+                figures = {key: row.get(key) for key in ("method", "images", *columns, "note")}
                 rows.append({"task": task, "prior": "classical" if k else name, **figures})
             files = [out / "items" / f"{stem(k, found[0]['method'])}-sample.png" for k in range(len(x))]
             shown[name] = [images.read(file).x[0] if file.exists() else None for file in files]

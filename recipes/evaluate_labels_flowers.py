@@ -28,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help=".npz with test_images, test_labels and classes")
     parser.add_argument("--prior", default="ddpm-flowers")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--each", type=int, default=12, help="images of each class")
     parser.add_argument("--n", type=int, default=16, help="samples of each image")
     parser.add_argument("--guidance", type=float, default=2.0)
@@ -36,7 +37,8 @@ def main() -> None:
 
     test = Arrays(options.data, "test_images", "test_labels", seed=None)
     prior, rows = genprior.load_prior(options.prior), []
-    for task, (op, parameters) in TASKS.items():
+    for task in options.tasks:
+        op, parameters = TASKS[task]
         found: dict[str, dict[str, list[float]]] = {}
         for k, name in enumerate(np.load(options.data)["classes"].tolist()):
             of_class = np.flatnonzero(test.labels == k)[: options.each]

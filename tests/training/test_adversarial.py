@@ -328,7 +328,7 @@ def run(out, data=None, **settings):
         "ema": 0.9, "log_every": 1, "save_every": 3, "keep": 9,
     } | settings  # fmt: skip
     objectives = [DiscriminatorLoss(prior, discriminator), GeneratorLoss(prior, discriminator)]
-    return train(prior, objectives, data or Squares(), Settings(**settings), out, progress=False)
+    return train(prior, objectives, data or Squares(), Settings(**{"precision": "no", **settings}), out, progress=False)
 
 
 def state_of(folder):
