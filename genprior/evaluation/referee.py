@@ -35,9 +35,8 @@ from genprior.noise import Noise
 from genprior.operators import Inpaint, LinearOperator, Measurement, SuperResolution, random_mask
 from genprior.operators.base import Shape
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler
-from genprior.samplers.fisher_hmc import information_metric
-from genprior.samplers.floor import floored
+from genprior.samplers.base import Sampler, floored
+from genprior.samplers.fisher_hmc import FisherHMC, information_metric
 from genprior.samplers.latent import decoder_variance, image_given, posterior
 from genprior.samplers.mcmc import DualAveraging, Point, Trace, adapt, target_acceptance, transition
 
@@ -121,7 +120,7 @@ def chains(prior: Prior, one: Measurement, z: Tensor, effort: Effort, seed: int 
     K, T = effort.chains, effort.steps
     rows = torch.zeros(K, dtype=torch.long)
     noise = Noise(seed, rows, torch.arange(K))
-    measurement, v = floored(one.select(rows), prior), decoder_variance(prior)
+    measurement, v = floored(one.select(rows), FisherHMC().floor(prior)), decoder_variance(prior)
     potential = posterior(prior, v, measurement, measurement.noise)
     z = z.expand(K, *z.shape[1:])
     metric = information_metric(prior, v, measurement, z, noise, probes=16)

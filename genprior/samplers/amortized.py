@@ -32,6 +32,9 @@ class Amortized(Sampler):
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
         prior.check_operator(operator)
 
+    def floor(self, prior: Prior) -> float:
+        return 0.0  # it divides by no noise
+
     @property
     def evaluations(self) -> int:
         return self.steps

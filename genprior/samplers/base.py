@@ -87,6 +87,15 @@ class Sampler(ABC):
         if self.needs_operator == "svd":
             operator.svd()
 
+    def floor(self, prior: Prior) -> float:
+        """The least noise that y is taken to have, by methods that weigh it by 1 / noise^2.
+
+        A fifth of the prior's sigma_min, below which noise no longer matters; without one, 1/150 of its spread, for
+        images in [0, 1] half a grey level. Without noise, p(x | y) of x = G(z) lies on a set of measure 0 that no
+        Markov chain moves on, and that an imperfect prior most often misses altogether.
+        """
+        return prior.sigma_min / 5 if self.needs == "denoise" else prior.spread / 150
+
     @property
     def calls(self) -> int:
         """How often the method of the prior that the sampler needs is called, for the progress bar."""
@@ -104,8 +113,7 @@ class Sampler(ABC):
             measurement: y (B, *measurement_shape) with its operator and noise level.
             noise: the noise of the B chains; rows of one image number have one measurement.
 
-        Methods that weigh y by 1 / noise^2 take it to be no less noisy than a fifth of the prior's sigma_min, below
-        which noise no longer matters; `Exact` takes it as it is.
+        y is taken to be no less noisy than `floor` says.
 
         Raises:
             UnsupportedError: the prior or the operator lacks what the sampler needs.
@@ -117,12 +125,14 @@ class Sampler(ABC):
             raise ValueError(wrong)
         if lack := self.lacks(prior, operator):
             raise UnsupportedError(lack)
-        if self.needs == "denoise":
-            least, given = prior.sigma_min / 5, measurement.noise
-            floored = given.clamp_min(least) if isinstance(given, Tensor) else max(given, least)
-            measurement = replace(measurement, noise=floored)
-        drawn = self.sample(prior, measurement, noise)
+        drawn = self.sample(prior, floored(measurement, self.floor(prior)), noise)
         return drawn if isinstance(drawn, tuple) else (drawn, {})
+
+
+def floored(measurement: Measurement, least: float) -> Measurement:
+    """The measurement with a noise of at least that."""
+    noise = measurement.noise
+    return replace(measurement, noise=noise.clamp_min(least) if isinstance(noise, Tensor) else max(noise, least))
 
 
 def misfit(prior: Prior, operator: LinearOperator) -> str | None:

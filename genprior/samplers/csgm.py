@@ -13,7 +13,6 @@ from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler
-from genprior.samplers.floor import floored
 from genprior.samplers.latent import decoder_variance
 
 
@@ -37,7 +36,7 @@ class CSGM(Sampler):
         restarts: published: 10 and 2. They are run side by side: memory grows with them.
         lr: learning rate of Adam; published: 0.01 and 0.1.
         penalty: of |z|^2, in squared units of x; published: 0.1 and 0.001. None for noise^2 + v, the posterior's own
-            where A A^T = I (the noise taken to be at least 1/150 of the prior's spread, see `floored`): the better
+            where A A^T = I: the better
             choice where few values are measured, against which a penalty of 0.1 outweighs the data.
     """
 
@@ -86,7 +85,7 @@ class CSGM(Sampler):
     def _penalty(self, prior: Prior, measurement: Measurement) -> float | Tensor:
         if self.penalty is not None:
             return self.penalty
-        return (floored(measurement, prior).noise ** 2 + decoder_variance(prior)).flatten()
+        return torch.as_tensor(measurement.noise**2 + decoder_variance(prior)).to(measurement.y).flatten()
 
 
 def _objective(prior: Prior, measurement: Measurement, z: Tensor, penalty: float | Tensor) -> tuple[Tensor, Tensor]:

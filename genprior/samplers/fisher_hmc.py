@@ -11,8 +11,7 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
-from genprior.samplers.base import Sampler
-from genprior.samplers.floor import floored
+from genprior.samplers.base import Sampler, floored
 from genprior.samplers.latent import decoder_variance, image_given, posterior, weigher
 from genprior.samplers.mcmc import FEWEST, DualAveraging, Metric, Point, adapt, run, target_acceptance
 
@@ -29,7 +28,7 @@ class FisherHMC(Sampler):
     finds the measurement, and with one step size for all latents those that y fixes hold back those that it does not.
     The transitions keep p(z | y), so draws are exact as burn-in grows; at these lengths they lie around one mode, and
     "rhat" tells so. M is estimated by probes, (J^T w)^2 for w of covariance (v A A^T + c I)^-1, anew `refreshes` times
-    in burn-in, and is fixed after it. The noise is taken to be at least 1/150 of the prior's spread (see `floored`).
+    in burn-in, and is fixed after it.
 
     Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (`mcmc`).
 
@@ -81,7 +80,7 @@ class FisherHMC(Sampler):
         return self.burn_in // self.refreshes * self.refreshes
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        measurement, v = floored(measurement, prior), decoder_variance(prior)
+        v = decoder_variance(prior)
         z = self._mode(prior, v, measurement)
         potential = posterior(prior, v, measurement, measurement.noise)
         # A white Gaussian in D dimensions takes steps of about D^(-1/4).
@@ -100,10 +99,10 @@ class FisherHMC(Sampler):
         y = measurement.y
         z = y.new_zeros(len(y), *prior.latent_shape)
         adam = Adam(self.lr)
-        first = 4 * prior.spread
+        first = floored(measurement, 4 * prior.spread).noise
         for k in range(self.descend):
             share = (k + 1) / self.descend
-            level = torch.maximum(first ** (1 - share) * measurement.noise**share, measurement.noise)
+            level = first ** (1 - share) * measurement.noise**share
             _, gradient = posterior(prior, v, measurement, level)(z)
             z = z - adam(gradient)
         return z

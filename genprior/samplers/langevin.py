@@ -6,8 +6,7 @@ M is the posterior's precision were the prior white, of the prior's spread: what
 precisely, is then as well conditioned as the prior alone. With n, n' ~ N(0, I), n / spread + A^T n' / noise ~ N(0, M),
 and M^-1 u = argmin_x |A x|^2 / noise^2 + |x - spread^2 u|^2 / spread^2 is a proximal step of the operator.
 
-Chains start at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2. The noise is taken to be at least 1/150 of
-the prior's spread (see `floored`).
+Chains start at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2.
 """
 
 import math
@@ -22,7 +21,6 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, start
-from genprior.samplers.floor import floored
 from genprior.samplers.mcmc import FEWEST, DualAveraging, Metric, Point, Potential, Trace, adapt, run, target_acceptance
 
 
@@ -60,7 +58,6 @@ class ULA(Sampler):
         return 2 * self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        measurement = floored(measurement, prior)
         potential = posterior(prior, measurement)
         metric = white_metric(prior, measurement)
         x = start(prior, measurement)
@@ -155,7 +152,6 @@ class MALA(Sampler):
 def _chain(
     prior: Prior, measurement: Measurement, noise: Noise, steps: int, burn_in: int, leapfrog: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    measurement = floored(measurement, prior)
     potential = posterior(prior, measurement)
     metric = white_metric(prior, measurement)
     x = start(prior, measurement)

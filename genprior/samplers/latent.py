@@ -13,7 +13,6 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
-from genprior.samplers.floor import floored
 from genprior.samplers.gibbs import gaussian_draw
 from genprior.samplers.mcmc import FEWEST, DualAveraging, Point, Potential, adapt, run, target_acceptance
 
@@ -30,8 +29,8 @@ class LatentHMC(Sampler):
     and the last of `steps` further ones is the draw. Exact as `steps` grows; at finite lengths the share of draws in
     each of several modes is decided while annealing, and is approximate. For v = 0, x = G(z).
 
-    Gradients are taken through the decoder in every leapfrog step. The noise is taken to be at least 1/150 of the
-    prior's spread (see `floored`). `LatentHMC(leapfrog=1)` is the Metropolis-adjusted Langevin algorithm.
+    Gradients are taken through the decoder in every leapfrog step. `LatentHMC(leapfrog=1)` is the
+    Metropolis-adjusted Langevin algorithm.
 
     Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (see
     `mcmc`).
@@ -73,7 +72,6 @@ class LatentHMC(Sampler):
         return 2 * self.calls - 1
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        measurement = floored(measurement, prior)
         y, v = measurement.y, decoder_variance(prior)
         z = noise(y.new_empty(len(y), *prior.latent_shape))
         first = self.start * prior.spread * math.sqrt(y[0].numel() / z[0].numel())

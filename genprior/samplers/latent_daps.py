@@ -14,7 +14,6 @@ from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, first_level
 from genprior.samplers.daps import moments
 from genprior.samplers.fisher_hmc import information_metric
-from genprior.samplers.floor import floored
 from genprior.samplers.integrate import geometric
 from genprior.samplers.latent import decoder_variance, image_given, posterior
 from genprior.samplers.mcmc import DualAveraging, Point, target_acceptance, transition
@@ -36,8 +35,6 @@ class LatentDAPS(Sampler):
     the law p(w | w_t, y) already if it had p(w | y), so that two transitions do where 15 to 80 steps were taken. Its
     gradients are those of |A G(w) - y|^2 / (2 0.01^2) whatever the noise, clipped, without the decoder's variance and
     without a Metropolis test. For r, sigma was taken; see `DAPS`. The levels run evenly in ln sigma.
-
-    The noise is taken to be at least 1/150 of the prior's spread (see `floored`).
 
     Diagnostics: "acceptance", the mean over all transitions.
 
@@ -75,7 +72,7 @@ class LatentDAPS(Sampler):
         return 2 * self.calls - 1 + self.steps * (2 + self.probes - 1)
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        measurement, v, latents = floored(measurement, prior), decoder_variance(prior), prior.latents
+        v, latents = decoder_variance(prior), prior.latents
         spread = latents.spread
         sigmas = geometric(first_level(latents, self.start), latents.sigma_min, self.steps)
         n = noise(measurement.y.new_empty(len(measurement.y), *latents.image_shape))

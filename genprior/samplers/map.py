@@ -12,7 +12,6 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, start
-from genprior.samplers.floor import floored
 from genprior.samplers.langevin import prior_energy
 
 
@@ -26,8 +25,7 @@ class MAP(Sampler):
 
     A step that does not lower U is not taken, and t is divided by 4. A point estimate: all samples are the same, so one
     is enough. It starts at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, and where the energy has several
-    minima it finds the one that is downhill from there. The noise is taken to be at least 1/150 of the prior's spread
-    (see `floored`).
+    minima it finds the one that is downhill from there.
 
     References: Sparse reconstruction by separable approximation. S. J. Wright, R. D. Nowak, M. A. T. Figueiredo, 2009.
     Two-point step size gradient methods. J. Barzilai, J. M. Borwein, 1988.
@@ -51,7 +49,6 @@ class MAP(Sampler):
         return 2 * self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        measurement = floored(measurement, prior)
         y, A = measurement.y, measurement.operator
         c = measurement.noise**2
 

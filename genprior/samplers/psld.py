@@ -13,7 +13,6 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
-from genprior.samplers.floor import floored
 from genprior.samplers.integrate import ancestral_step, variance_preserving
 from genprior.samplers.seen import seen
 
@@ -30,8 +29,7 @@ class PSLD(Sampler):
     A A^T = I and y has no noise, and ours then is the same. With gamma = 0 this is DPS through the decoder, which has
     many w for each image, most of them no latents of an image at all.
 
-    The noise of y hardly enters, and the decoder's variance not at all: the method is not calibrated. The noise is
-    taken to be at least 1/150 of the prior's spread (see `floored`).
+    The noise of y hardly enters, and the decoder's variance not at all: the method is not calibrated.
 
     References: L. Rout, N. Raoof, G. Daras, C. Caramanis, A. G. Dimakis, S. Shakkottai, Solving linear inverse problems
     provably via posterior sampling with latent diffusion models, 2023.
@@ -65,7 +63,7 @@ class PSLD(Sampler):
         return 6 * self.steps + 1
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        measurement, latents = floored(measurement, prior), prior.latents
+        latents = prior.latents
         y, A, known = measurement.y, measurement.operator, seen(measurement)
         trust = (prior.spread / measurement.noise) ** 2
         spread = latents.spread

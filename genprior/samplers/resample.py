@@ -14,7 +14,6 @@ from genprior.operators.base import Measurement, as_integer, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler
-from genprior.samplers.floor import floored
 from genprior.samplers.integrate import euler, variance_preserving
 from genprior.samplers.psld import length
 from genprior.samplers.seen import seen
@@ -38,7 +37,7 @@ class ReSample(Sampler):
     square of 1e-6 whatever the noise.
 
     Nothing that has the prior's law holds w_y near w_0 but how far Adam gets, and the decoder's variance does not
-    enter: the method is not calibrated. The noise is taken to be at least 1/150 of the prior's spread (see `floored`).
+    enter: the method is not calibrated.
 
     References: B. Song, S. M. Kwon, Z. Zhang, X. Hu, Q. Qu, L. Shen, Solving inverse problems with latent diffusion
     models via hard data consistency, 2024.
@@ -86,7 +85,7 @@ class ReSample(Sampler):
         return 4 * self.steps + ahead + 2 * in_pixels + 2 * in_latents * self.iterations + 1
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        measurement, latents = floored(measurement, prior), prior.latents
+        latents = prior.latents
         y, A, known = measurement.y, measurement.operator, seen(measurement)
         spread, trust = latents.spread, (prior.spread / measurement.noise) ** 2
         sigmas = variance_preserving(latents.sigma_max, latents.sigma_min, self.steps, spread)

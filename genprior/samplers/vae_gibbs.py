@@ -12,7 +12,6 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, start
-from genprior.samplers.floor import floored
 from genprior.samplers.latent import decoder_variance, image_given
 from genprior.samplers.mcmc import FEWEST, Trace
 
@@ -33,7 +32,6 @@ class VAEGibbs(Sampler):
     moves.
 
     With v small, x and z hold each other and the chain moves slowly: see the diagnostics. `LatentHMC` integrates x out.
-    The noise is taken to be at least 1/150 of the prior's spread (see `floored`).
 
     Diagnostics: "acceptance" of the proposals of q, "local acceptance" of the random walk, "ess" and "rhat" over
     `steps`, of all draws of an image (see `mcmc`).
@@ -66,7 +64,6 @@ class VAEGibbs(Sampler):
         return 2 * self.burn_in + 3 * self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
-        measurement = floored(measurement, prior)
         v = decoder_variance(prior)
         if not v > 0:
             raise ValueError(

@@ -54,7 +54,7 @@ def test_stiff_posterior_is_met_where_scales_differ_a_thousandfold():
     sampler = FisherHMC(burn_in=40)
     draws, told = sampler.draw(prior, Measurement(y, operator, noise), Noise(0, rows, torch.arange(n)))
     s = torch.tensor(scale, dtype=torch.float64)
-    floor = max(noise, 1 / 150)  # see `floored`
+    floor = max(noise, 1 / 150)  # see `Sampler.floor`
     variance = 1 / (1 / s**2 + 1 / floor**2)
     mean = variance * y[0].flatten() / floor**2
     z = (draws.flatten(1) - mean) / variance.sqrt()

@@ -5,8 +5,9 @@ import torch
 from linear import SHAPE, LinearDecoder
 
 from genprior.operators import Denoise, Measurement
-from genprior.samplers.base import start
-from genprior.samplers.floor import LEAST, floored
+from genprior.priors.gaussian import Gaussian
+from genprior.samplers import DPS, Exact, LatentHMC
+from genprior.samplers.base import floored, start
 from genprior.samplers.latent import decoder_variance
 
 
@@ -17,15 +18,22 @@ def measured(noise):
 @pytest.mark.parametrize("noise", [0.1, torch.tensor([0.1, 0.3], dtype=torch.float64).reshape(-1, 1, 1, 1)])
 def test_noise_above_the_floor_is_kept_to_the_last_bit(noise):
     """0.1 in float32 is 0.10000000149."""
-    kept = floored(measured(noise), LinearDecoder()).noise
-    assert kept.dtype == torch.float64
-    assert torch.equal(kept, torch.as_tensor(noise, dtype=torch.float64).reshape(-1, 1, 1, 1))
+    kept = floored(measured(noise), 0.01).noise
+    assert type(kept) is type(noise)
+    assert torch.equal(torch.as_tensor(kept), torch.as_tensor(noise))
 
 
-def test_noise_below_the_floor_is_raised_to_it():
-    prior = LinearDecoder()
-    noise = torch.tensor([0.0, 2 * LEAST * prior.spread], dtype=torch.float64).reshape(-1, 1, 1, 1)
-    assert floored(measured(noise), prior).noise.flatten().tolist() == [LEAST * prior.spread, 2 * LEAST * prior.spread]
+def test_noise_below_the_floor_is_raised_to_it_image_by_image():
+    noise = torch.tensor([0.0, 0.2], dtype=torch.float64).reshape(-1, 1, 1, 1)
+    assert floored(measured(noise), 0.1).noise.flatten().tolist() == [0.1, 0.2]
+    assert floored(measured(0.0), 0.1).noise == 0.1
+
+
+def test_floor_is_of_what_the_method_needs_of_the_prior():
+    decoder, gaussian = LinearDecoder(), Gaussian(torch.zeros(SHAPE), torch.ones(SHAPE))
+    assert LatentHMC().floor(decoder) == decoder.spread / 150
+    assert DPS().floor(gaussian) == gaussian.sigma_min / 5
+    assert Exact().floor(gaussian) == 0
 
 
 @pytest.mark.parametrize("v", [0.1, torch.tensor(0.1, dtype=torch.float64), torch.nn.Parameter(torch.tensor(0.5))])
