@@ -25,6 +25,11 @@ def divide(a: Tensor | float, b: Tensor) -> Tensor:
     return torch.where(nonzero, a / torch.where(nonzero, b, 1), 0)
 
 
+def wide(x: Tensor) -> Tensor:
+    """x in float64, for differences of large numbers; as it is on Apple's GPUs, which have no float64."""
+    return x if x.device.type == "mps" else x.double()
+
+
 def reciprocal(a: Tensor, floor: Tensor) -> Tensor:
     """1 / a, and 0 where a is not above the floor."""
     present = a > floor

@@ -30,12 +30,14 @@ class LinearOperator(ABC):
         measurement_shape: (C', H', W') of y.
         batch: 1, or the number B of images where each image has its own mask, kernel or matrix.
         iterations: of the conjugate gradients that stand in where there is no closed form.
+        precision: in which A x is computed, at best, whatever the dtype of x.
     """
 
     image_shape: Shape
     measurement_shape: Shape
     batch: int = 1
     iterations: int = 100
+    precision: torch.dtype = torch.float64
 
     def __call__(self, x: Tensor) -> Tensor:
         """A x, (B, *image_shape) -> (B, *measurement_shape)."""
@@ -279,6 +281,7 @@ class Composition(LinearOperator):
         self.outer, self.inner, self.iterations = outer, inner, iterations
         self.image_shape, self.measurement_shape = inner.image_shape, outer.measurement_shape
         self.batch = max(outer.batch, inner.batch)
+        self.precision = max(outer.precision, inner.precision, key=lambda dtype: torch.finfo(dtype).eps)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.outer(self.inner(x))

@@ -26,7 +26,7 @@ class Channelwise(LinearOperator):
         self.image_shape = (channels, *operator.image_shape[1:])
         measured, *size = operator.measurement_shape
         self.measurement_shape = (channels * measured, *size)
-        self.batch = operator.batch
+        self.batch, self.precision = operator.batch, operator.precision
         # With masks or kernels of their own, image i becomes the rows i K … (i + 1) K - 1.
         rows = torch.arange(operator.batch).repeat_interleave(channels)
         self._each = operator.select(rows)

@@ -89,6 +89,7 @@ class PhysicsOperator(LinearOperator):
         state = states[0] if states else torch.zeros(())
         self._physics = {state.device: physics}
         self._dtype = state.dtype if states else None
+        self.precision = state.dtype if states else torch.float64
         try:
             y = physics.A(torch.zeros(1, *self.image_shape, dtype=state.dtype, device=state.device))
         except RuntimeError as error:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genprior.linalg import divide
 from genprior.priors.base import Prior, UnsupportedError
-from genprior.priors.covariance import LARGEST_DENSE, Covariance, as_covariance
+from genprior.priors.covariance import LARGEST_DENSE, Covariance, Dense
 
 
 class Conditioning:
@@ -20,13 +21,16 @@ class Conditioning:
     covariance F F^T, F = R V diag(noise / sqrt(s^2 + noise^2)): no difference is taken, so small noise loses no digits.
     In float64 throughout.
 
+    s counts as 0, its direction as not seen, only where it is rounding: that of A and of the decomposition, relative to
+    the largest s; or that of U^T y in the dtype of y, where the noise is even less.
+
     Arguments:
         covariance: S.
         means: m_k, (K, C, H, W).
         measurement: whose first image's operator and noise are taken.
 
     Attributes:
-        covariance: of x given y, (D, D), the same for all k.
+        covariance: of x given y, the same for all k.
 
     Raises:
         UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
@@ -41,34 +45,58 @@ class Conditioning:
         self.A = A[self.seen]
         self.shape = means.shape[1:]
         self.means = means.double().flatten(1)
-        self.eps = max(torch.finfo(a.dtype).eps for a in (means, measurement.y))
+        M, D = self.A.shape
 
-        D = self.means.shape[1]
         eye = torch.eye(D, dtype=torch.float64, device=means.device).unflatten(1, self.shape)
         self.R = covariance.filter(eye, covariance.eigenvalues.double().sqrt()).flatten(1)
         self.U, s, self.Vt = torch.linalg.svd(self.A @ self.R)
-        rank = int((s > max(self.A.shape) * torch.finfo(means.dtype).eps * s[:1]).sum())
-        self.s = s[:rank]
+        self.eps = torch.finfo(measurement.y.dtype).eps
+        expected = (self.means @ self.A.T).square().amin(0) + (self.U[:, : len(s)] * s).square().sum(1)
+        rounding = self._rounding(expected)[: len(s)]
+        least = rounding_of_rank(s, (M, D), measurement.operator.precision)
+        self.s = torch.where((s > least) & ((s > rounding) | (self.noise > rounding)), s, 0)
         self.v = self.s**2 + self.noise**2
+
         gain = torch.ones_like(self.means[0])
-        gain[:rank] = self.noise / self.v.sqrt()
-        F = self.R @ self.Vt.T * gain
-        self.covariance = F @ F.T
+        gain[: len(s)] = torch.where(self.s > 0, self.noise / self.v.sqrt(), 1)
+        # Of F itself and not of F F^T, whose eigenvalues would lose half of their digits.
+        P, f, _ = torch.linalg.svd(self.R @ self.Vt.T * gain)
+        f = torch.where(f > rounding_of_rank(f, (D, D)), f, 0)
+        self.covariance = Dense((f**2).unflatten(0, self.shape), P)
 
     @torch.no_grad()
     def given(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The means given one y, (K, C, H, W), and ln N(y; A m_k, A S A^T + noise^2 I) + const, (K,)."""
-        rank = len(self.s)
         r = y.to(self.A).flatten()[self.seen] - self.means @ self.A.T
-        a = r @ self.U[:, :rank]
-        means = self.means + (self.s / self.v * a) @ self.Vt[:rank] @ self.R
+        a = r @ self.U
+        along = a[:, : len(self.s)]
+        means = self.means + (divide(self.s, self.v) * along) @ self.Vt[: len(self.s)] @ self.R
 
-        # What no x can explain (outside the range of A R) differs between components only if S is singular. Rounding,
-        # of relative size eps, is no evidence: noise is taken to be at least 100 times that.
-        rest = r @ self.U[:, rank:]
-        floor = 100 * self.eps * torch.linalg.vector_norm(r).clamp_min(1e-100)
-        log_evidence = -(a**2 / self.v).sum(1) / 2 - (rest / floor.clamp_min(self.noise)).square().sum(1) / 2
-        return means.unflatten(1, self.shape), log_evidence
+        # What no x can explain (outside the range of A R) differs between components only if S is singular; rounding
+        # is no evidence for one of them.
+        variance = self._rounding(y.to(self.A).flatten()[self.seen] ** 2).clamp_min(self.noise) ** 2
+        variance[: len(self.s)] = torch.where(self.s > 0, self.v, variance[: len(self.s)])
+        return means.unflatten(1, self.shape), -(a**2 / variance.clamp_min(1e-200)).sum(1) / 2
+
+    def _rounding(self, size: Tensor) -> Tensor:
+        """How far rounding of a y of those squared values moves U^T y, (M',).
+
+        A value that is stored is off by eps / 2 of it at most, one that is computed by a few times that.
+        """
+        return 4 * self.eps * (self.U.T.square() @ size).sqrt()
+
+
+def rounding_of_rank(s: Tensor, shape: tuple[int, int], precision: torch.dtype = torch.float64) -> Tensor:
+    """How far singular values s, decreasing, of a matrix of that shape are uncertain, (): eps of the largest in all.
+
+    The decomposition is in float64 and moves them by up to max(M, D) eps; entries computed in a coarser precision, of
+    errors that are independent, by sqrt(max(M, D)) eps.
+    """
+    side = max(shape)
+    eps = torch.finfo(torch.float64).eps * side
+    if precision != torch.float64:
+        eps = torch.finfo(precision).eps * math.sqrt(side)
+    return eps * s[:1].sum()
 
 
 def alike(measurement) -> list[Tensor]:
@@ -91,7 +119,7 @@ def posterior_of_each(
     for images in alike(measurement):
         group = measurement.select(images)
         conditioning = Conditioning(covariance, means, group)
-        shared = as_covariance(conditioning.covariance, means[0])
+        shared = conditioning.covariance.to(means)
         found |= {i: posterior(*conditioning.given(y), shared) for i, y in zip(images.tolist(), group.y)}
     return [found[i] for i in sorted(found)]
 

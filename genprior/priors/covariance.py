@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from genprior.linalg import wide
 from genprior.priors.base import UnsupportedError
 from genprior.registry import lookup
 
@@ -47,8 +48,8 @@ class Covariance(nn.Module, ABC):
         return bool((self.eigenvalues == 0).any())
 
     def log_normaliser(self) -> Tensor:
-        """-ln det(2 pi S) / 2."""
-        return -(2 * math.pi * self.eigenvalues).log().sum() / 2
+        """-ln det(2 pi S) / 2, in float64 but for Apple's GPUs."""
+        return -(2 * math.pi * wide(self.eigenvalues)).log().sum() / 2
 
     def check_invertible(self) -> None:
         if self.singular:

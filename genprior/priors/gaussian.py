@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genprior.linalg import wide
 from genprior.noise import Noise
 from genprior.priors.base import Prior, as_level
 from genprior.priors.conditioning import posterior_of_each, select_row, with_posterior_of
@@ -134,8 +135,8 @@ class Gaussian(Prior):
 
     def log_prob(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
-        r = checked(x, self) - self.mean
-        whitened = self.covariance.filter(r, self.covariance.eigenvalues.rsqrt())
+        r = wide(checked(x, self)) - self.mean
+        whitened = self.covariance.filter(r, wide(self.covariance.eigenvalues).rsqrt())
         return (self.covariance.log_normaliser() - whitened.square().sum((1, 2, 3)) / 2).to(x.dtype)
 
     def score(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genprior.linalg import wide
 from genprior.noise import Noise
 from genprior.priors.base import Prior
 from genprior.priors.conditioning import posterior_of_each, select_row, with_posterior_of
@@ -79,11 +80,8 @@ class GaussianMixture(Prior):
 
     def log_prob(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
-        l = self.covariance.eigenvalues
-        logits = self._logits(checked(x, self), l[None])
-        whitened = self.covariance.filter(x - self.centre, l.rsqrt())
-        log_density = logits.logsumexp(1) - whitened.square().sum((1, 2, 3)) / 2
-        return (self.covariance.log_normaliser() + log_density).to(x.dtype)
+        logits = self._logits(checked(x, self), self.covariance.eigenvalues[None])
+        return (self.covariance.log_normaliser() + logits.logsumexp(1)).to(x.dtype)
 
     def score(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
@@ -96,7 +94,7 @@ class GaussianMixture(Prior):
         return self.log_prob(x)
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
-        l = self.covariance.eigenvalues
+        l = wide(self.covariance.eigenvalues)
         sigma = torch.as_tensor(sigma, dtype=l.dtype, device=l.device).reshape(-1, 1, 1, 1)
         m_r = self._mean_given(checked(x_t, self), l + sigma**2)
         return (m_r + self.covariance.filter(x_t - m_r, wiener(l, sigma))).to(x_t.dtype)
@@ -127,18 +125,30 @@ class GaussianMixture(Prior):
         return posterior_of_each(self.covariance, self.means, measurement, posterior)
 
     def _logits(self, x: Tensor, variance: Tensor) -> Tensor:
-        """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2 up to a term without k, (B, K), V of eigenvectors of S and `variance`.
+        """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2, (B, K), V of the eigenvectors of S and `variance`; in float64.
 
-        With u and u_k the distances of x and m_k from the centre, this is ln w_k + <u, V^-1 u_k> - <u_k, V^-1 u_k> / 2:
-        no (B, K, C, H, W) is made where all rows share the variance, (1, C, H, W).
+        With m_j the mean nearest to x, r = V^(-1/2) (x - m_j) and d_k = V^(-1/2) (m_k - m_j), this is
+        ln w_k - |r|^2 / 2 + <r, d_k> - |d_k|^2 / 2: where means lie many standard deviations apart, large terms are
+        subtracted only in those k whose weight is 0. No (B, K, C, H, W) is made where all rows share the variance.
         """
-        u, u_k = x - self.centre, self.means - self.centre
-        linear = self.covariance.filter(u, 1 / variance).flatten(1) @ u_k.flatten(1).T.to(u)
-        quadratic = (u_k * self.covariance.filter(u_k, 1 / variance[:, None])).sum((2, 3, 4))
-        return self.weights.log() + linear - quadratic / 2
+        x, means, root = wide(x), wide(self.means), wide(variance).rsqrt()
+        centre = wide(self.centre)
+        W = self.covariance.filter(means - centre, root[:, None]).flatten(2)  # (1 or B, K, D)
+        u = self.covariance.filter(x - centre, root).flatten(1)
+        shared = len(W) == 1
+        along = u @ W[0].T if shared else torch.einsum("bd,bkd->bk", u, W)
+        j = (along - W.square().sum(2) / 2).argmax(1)
+        W_j = W[0, j] if shared else W[torch.arange(len(j), device=j.device), j]
+
+        r = self.covariance.filter(x - means[j], root).flatten(1)
+        along = r @ W[0].T if shared else torch.einsum("bd,bkd->bk", r, W)
+        along = along - (r * W_j).sum(1, keepdim=True)
+        differences = torch.cdist(W_j[None] if shared else W_j[:, None], W, compute_mode="donot_use_mm_for_euclid_dist")
+        apart = differences.reshape(along.shape).square()
+        return wide(self.weights).log() + along - (apart + r.square().sum(1, keepdim=True)) / 2
 
     def _mean_given(self, x: Tensor, variance: Tensor) -> Tensor:
-        """The expected mean of the component that x came from: m_r, (B, C, H, W)."""
+        """The expected mean of the component that x came from: m_r, (B, C, H, W), in float64."""
         r = self._logits(x, variance).softmax(1)
         return torch.tensordot(r, self.means.to(r.dtype), 1)
 

@@ -239,7 +239,7 @@ def test_images_of_one_operator_and_noise_share_one_factorisation(make, monkeypa
         many = Measurement(y, Matrix(operator, SHAPE), level)
         factorised.clear()
         together = prior.posteriors(many)
-        assert len(factorised) == times
+        assert len(factorised) == 2 * times  # of A S^(1/2), and of a root of the covariance given y
         for i, posterior in enumerate(together):
             alone = prior.posterior(many.select(torch.tensor([i])))
             assert_close(posterior.centre, alone.centre)
