@@ -143,5 +143,5 @@ def test_everything_promised_is_there():
     for name in genprior.__all__:
         assert getattr(genprior, name) is not None
     assert set(genprior.__all__) <= set(dir(genprior))
-    with pytest.raises(AttributeError, match="no attribute 'restoer'"):
+    with pytest.raises(AttributeError, match="restoer"):
         _ = genprior.restoer
