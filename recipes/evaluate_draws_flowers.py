@@ -11,7 +11,6 @@ prior nor classifier saw. In OUT: rows of draws, each above the training images 
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -22,7 +21,7 @@ from genprior.noise import Noise
 from genprior.priors.base import supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.store import load_prior
-from genprior.training.data import Arrays, first, open_parts
+from genprior.training.data import Arrays, first, open_parts, read_names
 
 
 def drawn(name: str, n: int, steps: int, size: tuple[int, int]) -> torch.Tensor:
@@ -51,7 +50,7 @@ def main() -> None:
     train, held_out = (first(part, len(part)) for part in open_parts(options.data, options.validation_share))
     train = torch.cat([train, train.flip(-1)])
     test = Arrays(options.data, "test_images", seed=None)
-    classes = np.load(options.data)["classes"].tolist()
+    classes = read_names(options.data, "classes")
     classifier = PhotoClassifier(classes=len(classes))
     classifier.load_state_dict(load_file(options.classifier))
     real, known = (classify(classifier, x)[0] for x in (first(test, len(test)), train))

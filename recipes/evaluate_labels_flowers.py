@@ -13,7 +13,7 @@ import numpy as np
 
 import genprior
 from genprior.evaluation.table import Figure, Table
-from genprior.training.data import Arrays
+from genprior.training.data import Arrays, read_names
 
 NOISE = 0.025
 TASKS = {
@@ -40,7 +40,7 @@ def main() -> None:
     for task in options.tasks:
         op, parameters = TASKS[task]
         found: dict[str, dict[str, list[float]]] = {}
-        for k, name in enumerate(np.load(options.data)["classes"].tolist()):
+        for k, name in enumerate(read_names(options.data, "classes")):
             of_class = np.flatnonzero(test.labels == k)[: options.each]
             x = [test[int(number)]["x"] for number in of_class]
             priors = {

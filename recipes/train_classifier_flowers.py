@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from genprior.nets.classifier import PhotoClassifier, classify
 from genprior.training.augmentation import shifted
 from genprior.training.classification import train_classifier
-from genprior.training.data import Arrays, first, open_parts
+from genprior.training.data import Arrays, first, open_parts, read_names
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     data, held_out = open_parts(options.data, options.validation_share, labels="train_labels", orientations=2)
     test = Arrays(options.data, "test_images", "test_labels", seed=None)
     torch.manual_seed(0)
-    classifier = PhotoClassifier(classes=len(np.load(options.data)["classes"]))
+    classifier = PhotoClassifier(classes=len(read_names(options.data, "classes")))
     train_classifier(classifier, data, options.steps, batch=64, weight_decay=0.05, augment=shifted)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(classifier.state_dict(), options.out)

@@ -11,13 +11,12 @@ import argparse
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
 
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.store import find_prior, read_prior
-from genprior.training.data import first, open_parts
+from genprior.training.data import first, open_parts, read_names
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import Denoising
@@ -47,7 +46,7 @@ def main() -> None:
 
     given = {"labels": "train_labels", "orientations": 2, "seed": settings.seed}
     data, held_out = open_parts(options.data, options.validation_share, **given)
-    names = tuple(np.load(options.data)["classes"].tolist())
+    names = read_names(options.data, "classes")
 
     torch.manual_seed(settings.seed)
     if options.start:

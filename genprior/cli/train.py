@@ -36,6 +36,7 @@ def add(commands) -> None:
     validation.add_argument("--validation-share", type=float, metavar="SHARE", help="fraction of the data held out")
     data.add_argument("--images", help="array of the .npz file (default: train_images), or column of the table")
     data.add_argument("--labels", help="array or column of class labels; of torchvision: targets")
+    data.add_argument("--class-names", metavar="ARRAY", help="array of the .npz file with the names of the classes")
     data.add_argument(
         "--size", "--resolution", type=int, default=64, help="side of the crops of a folder's images (default: 64)"
     )
@@ -123,6 +124,7 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """The data, the held-out data (else the same, as they are), the plan of the family, and the settings."""
     import torch
 
+    from genprior.priors.labels import check_names
     from genprior.priors.store import find_prior, read_prior
     from genprior.training.data import Arrays, first, open_data, open_parts
     from genprior.training.families import plan
@@ -140,12 +142,25 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
         data, held_out = open_parts(options.data, options.validation_share, **given)
     examples = first(data, 256)
     shape = tuple(examples.shape[1:]) if isinstance(data, Arrays) else (options.channels, None, None)
-    classes = 0 if data.labels is None else int(data.labels.max()) + 1
+    names = _names(options)
+    classes = 0 if data.labels is None else max(int(data.labels.max()) + 1, len(names))
     vae = read_prior(find_prior(options.vae)) if options.vae else None
     chosen = plan(options.family, shape, classes, examples, seed, vae, options.weight)
     if classes:
         chosen.prior.fit_classes(torch.as_tensor(data.labels))
+        chosen.prior.class_names = check_names(names, classes)
     return data, held_out, chosen, Settings(**{"steps": 20000, **chosen.settings, **own})
+
+
+def _names(options: argparse.Namespace) -> tuple[str, ...]:
+    """Of the classes, where they have some."""
+    from genprior.training.data import read_names
+
+    if options.class_names is None:
+        return ()
+    if options.labels is None or Path(options.data).suffix != ".npz":
+        raise ValueError(f"--class-names {options.class_names} goes with --labels and an .npz file: leave it out.")
+    return read_names(options.data, options.class_names)
 
 
 def _validates(options: argparse.Namespace) -> bool:

@@ -113,6 +113,25 @@ def test_figures_are_those_computed_by_hand():
         assert figure.error == pytest.approx(np.std(values, ddof=1) / math.sqrt(3), rel=1e-3)
 
 
+def test_holes_are_measured_by_themselves():
+    """Of the mean and a sample, known pixels left out; of operators without holes there is no such figure."""
+    prior = smooth()
+    x = draws(prior, 2)
+    found = genprior.evaluate(
+        x, "inpaint", prior, "exact", n=3, noise=NOISE, seed=7, mask="box", size=5, progress=False
+    )
+    for i, row in enumerate(rows_of(found)):
+        m = genprior.degrade(x[i], "inpaint", noise=NOISE, seed=int(row["seed"]), mask="box", size=5)
+        samples = genprior.restore(m, prior=prior, sampler="exact", n=3, seed=int(row["seed"])).samples.double()
+        holes = m.operator.mask[0].expand_as(x[i])
+        assert holes.sum() == 25
+        for kind, estimate in {"sample": samples[0], "mean": samples.mean(0)}.items():
+            error = float((estimate[holes].clamp(0, 1) - x[i].double()[holes].clamp(0, 1)).square().mean())
+            assert float(row[f"psnr_holes_{kind}"]) == pytest.approx(-10 * math.log10(error), rel=1e-5)
+            assert float(row[f"psnr_holes_{kind}"]) < float(row[f"psnr_{kind}"])
+    assert "psnr_holes_mean" not in rows_of(evaluate(x, prior))[0]
+
+
 def test_exact_samples_of_the_right_prior_have_the_errors_scores_and_coverage_of_theory():
     prior, N = independent(), 24
     found = rows_of(evaluate(draws(prior, N), prior))

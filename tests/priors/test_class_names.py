@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -121,3 +122,37 @@ def test_command_line_takes_names_and_numbers(tmp_path, capsys):
         assert main([*map(str, [*restore, "--steps", 4, "--label", label, "-o", out])]) == found
         assert out.exists() == (not found)
     assert "There is no label 'tulips': this prior has 3 classes" in capsys.readouterr().err
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8), np.uint8)
+    names = {"classes": np.array(NAMES), "numbers": np.arange(3), "few": np.array(NAMES[:2])}
+    np.savez(tmp_path / "flowers.npz", train_images=images, train_labels=np.arange(12) % 3, **names)
+    return tmp_path / "flowers.npz"
+
+
+def training(flowers, out, *more):
+    given = ["train", "gan", "--data", flowers, "--out", out, "--steps", 1, "--batch", 2, *more]
+    return main([*map(str, given)])
+
+
+def test_training_keeps_the_names(flowers, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert training(flowers, tmp_path / "run", "--labels", "train_labels", "--class-names", "classes") == 0
+    assert read_prior(tmp_path / "run" / "prior").class_names == NAMES
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--class-names", "classes"], "--class-names classes goes with --labels and an .npz file"),
+        (["--labels", "train_labels", "--class-names", "numbers"], "'numbers' must be texts of shape (K,), not int64"),
+        (["--labels", "train_labels", "--class-names", "none"], "it has no array none"),
+        (["--labels", "train_labels", "--class-names", "few"], "give one for each of 3, or none"),
+    ],
+)
+def test_names_that_training_cannot_keep_are_refused(flowers, tmp_path, capsys, more, message):
+    assert training(flowers, tmp_path / "run", *more)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ shuffled by (seed, epoch), and its augmentation is drawn from (seed, i). `open_d
 given; `Photos` crops images that are read one at a time, `Arrays` holds images of one size in memory.
 """
 
-from genprior.training.data.arrays import Arrays
+from genprior.training.data.arrays import Arrays, read_names
 from genprior.training.data.folder import Folder
 from genprior.training.data.order import first, item_numbers, shuffled
 from genprior.training.data.photos import Photos
@@ -21,5 +21,6 @@ __all__ = [
     "item_numbers",
     "open_data",
     "open_parts",
+    "read_names",
     "shuffled",
 ]

@@ -123,3 +123,15 @@ def read_npz(path: str | Path, images: str, labels: str | None = None) -> dict[s
             return {name: file[name] for name in names}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{str(path)!r} is not an .npz file with arrays {', '.join(names)}: {error}.") from error
+
+
+def read_names(path: str | Path, array: str) -> tuple[str, ...]:
+    """The names of classes, in the order of their labels, of an array of texts (K,) of an `.npz` file.
+
+    Raises:
+        ValueError: it is not an `.npz` file, is damaged, or has no such array of texts.
+    """
+    names = read_npz(path, array)[array]
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise ValueError(f"{array!r} must be texts of shape (K,), not {names.dtype} {names.shape}.")
+    return tuple(names.tolist())
