@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument("--metrics", nargs="*", default=[], metavar="NAME=VALUE", help="measured figures")
     parser.add_argument("--sources", type=Path, help="table of authors and licences of the training images, kept along")
     parser.add_argument("--shape", type=int, nargs=3, help="(C, H, W) of the images it knows, where it takes any size")
+    parser.add_argument(
+        "--by-name-only", action="store_true", help="of one kind of images: no family's choice by shape"
+    )
     parser.add_argument("--float32", action="store_true", help="keep all digits, as the Gaussians need")
     options = parser.parse_args()
 
@@ -38,10 +41,11 @@ def main() -> None:
 
     def write(folder: Path) -> None:
         write_prior(read_prior(options.prior), folder, card, half=not options.float32)
-        if options.shape:
-            # Where a family has several priors, this is what they are chosen by.
-            config = json.loads((folder / "config.json").read_text()) | {"image_shape": options.shape}
-            (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        # Where a family has several priors, this is what they are chosen by.
+        chosen_by = {"image_shape": options.shape} if options.shape else {}
+        chosen_by |= {"by_name_only": True} if options.by_name_only else {}
+        config = json.loads((folder / "config.json").read_text()) | chosen_by
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if options.sources:
             shutil.copy(options.sources, folder / "sources.csv")
 

@@ -154,7 +154,8 @@ def load_prior(
             `save_prior` or diffusers (see `from_diffusers`); or the "owner/name" of such a one on the Hugging Face
             Hub, where `owner` is no folder. Only then is anything downloaded. A family means its bundled prior of
             images of just this shape if there is one (a 28 x 28 grey digit has "-mnist"), else the one of images of
-            any size ("-photo"), which takes grey ones as colour.
+            any size ("-photo"), which takes grey ones as colour; those of one kind of images ("-flowers") go by their
+            name only.
         device: where to put it.
         image_shape: (C, H, W) of the images that a family is asked for; None for its prior of images of any size, or
             if it has none, the first by name.
@@ -181,7 +182,7 @@ def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None
     """The folder of a prior by name, family, path or repository, see `load_prior`."""
     names = bundled()
     if isinstance(name, str):
-        family = [other for other in names if other.startswith(f"{name}-")]
+        family = [other for other in names if other.startswith(f"{name}-") and not _by_name_only(other)]
         if name in names or family:
             return BUNDLED / (name if name in names else _fitting(name, family, image_shape))
     if Path(name).is_dir():
@@ -204,6 +205,11 @@ def _fitting(family: str, names: list[str], image_shape: tuple[int, int, int] | 
             f"another family, {ELSE}."
         )
     return min(fitting, key=lambda name: shapes[name] != tuple(image_shape))
+
+
+def _by_name_only(name: str) -> bool:
+    """Whether a bundled prior knows one kind of images, such as flowers, which their shape alone does not tell."""
+    return bool(_read_config(BUNDLED / name).get("by_name_only"))
 
 
 def _takes(own: tuple[int | None, ...], wanted: tuple[int, int, int]) -> bool:

@@ -286,6 +286,15 @@ def shelf(tmp_path, monkeypatch):
     return tmp_path / "bundled"
 
 
+def test_prior_of_one_kind_of_images_goes_by_its_name_only(shelf):
+    """An image of 28 x 28 need not be a digit, and this one says so."""
+    config = shelf / "ddpm-mnist" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"by_name_only": True}))
+    assert find_prior("ddpm", (1, 28, 28)) == shelf / "ddpm-photo"
+    assert find_prior("ddpm-mnist", (1, 28, 28)) == shelf / "ddpm-mnist"
+    assert read_prior(shelf / "ddpm-mnist").image_shape == (1, 28, 28)
+
+
 @pytest.mark.parametrize(
     ("name", "image_shape", "found"),
     [
