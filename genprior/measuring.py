@@ -18,7 +18,10 @@ from genprior import images
 from genprior.estimate import noise_level
 from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
+from genprior.operators.colour import Colorize
 from genprior.operators.deepinv import from_physics, physics_noise
+
+NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was scanned or compressed as colour
 
 
 def as_noise(noise: Any) -> float | Tensor:
@@ -165,13 +168,29 @@ def _measure_picture(
         y = torch.where(holes, 0.0, y)
         if picture.alpha is not None:
             picture = replace(picture, alpha=torch.where(holes, 1.0, picture.alpha))
-    if op == "colorize" and y.shape[1] == 3 and bool((y == y[:, :1]).all()):
-        y = y[:, :1]
+    if op == "colorize" and y.shape[1] == 3:
+        y = _as_grey(y)
     operator = for_measurement(op, tuple(y.shape[1:]), **_with_kernels(parameters, len(y)))
     if noise is None:
         # Where nothing was measured there is no noise to estimate.
         noise = 0.0 if holes is not None and holes.all() else noise_level(y, holes)
     return Measurement(y, operator, noise), picture.like
+
+
+def _as_grey(y: Tensor) -> Tensor:
+    """The luma (B, 1, H, W) of colour images that are grey but for `NEARLY`, as scans and JPEG files of grey ones are.
+
+    Raises:
+        ValueError: they have colours.
+    """
+    colour = float((y.amax(1) - y.amin(1)).max())
+    if not colour <= NEARLY:
+        raise ValueError(
+            f"colorize takes grey images, and this one has colours: its channels differ by up to {colour:.3g}. If it "
+            "is a toned one, or its colours are to be replaced, convert it to grey: Image.open(file).convert('L')."
+        )
+    first = y[:, :1]  # of equal channels, the luma to the last bit
+    return first + Colorize(tuple(y.shape[1:]))(y - first)
 
 
 def _holes(picture: images.Picture, parameters: dict[str, Any]) -> Tensor:

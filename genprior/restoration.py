@@ -9,7 +9,7 @@ import math
 import secrets
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from genprior.priors.denoiser import from_denoiser
 from genprior.priors.diffusers import from_diffusers, is_of_diffusers
 from genprior.priors.store import find_prior, load_prior
 from genprior.priors.tiled import Tiled
+from genprior.priors.weights import ADVICE
 from genprior.result import Restoration
-from genprior.samplers import find_sampler
+from genprior.samplers import SAMPLERS, find_sampler, refuse_parameters
 from genprior.samplers.base import Sampler
 
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
@@ -127,6 +128,7 @@ def restore(
         ValueError, TypeError: one of the arguments is not as above; the message says what to do.
         UnsupportedError: prior, operator and sampler do not go together.
     """
+    refuse_parameters(operator_parameters, sampler, SAMPLERS)
     n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)
     seed = secrets.randbits(32) if seed is None else seed
     noise = stated_noise(img, op, noise)
@@ -181,20 +183,23 @@ def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int
     if isinstance(prior, Prior):
         return prior if device == "auto" else prior.to(pick_device(device))
     if not isinstance(prior, str | Path):
-        return as_prior(_foreign(prior, image_shape[0]), device, image_shape)
+        return as_prior(_foreign(prior, image_shape), device, image_shape)
     folder = find_prior(prior, image_shape).resolve()
     # A folder that is trained again is replaced as a whole; diffusers writes into the one that is there.
     written = max(path.stat().st_mtime_ns for path in (folder, *folder.glob("unet/*")))
     return _loaded(folder, written, pick_device(device))
 
 
-def _foreign(given: Any, channels: int) -> Prior:
+def _foreign(given: Any, image_shape: tuple[int, int, int]) -> Prior:
     """The prior of a pipeline of diffusers, or of a denoiser of images of so many channels."""
     if is_of_diffusers(given):
         return from_diffusers(given)
     if callable(given) and not isinstance(given, type):
-        return from_denoiser(given, (channels, None, None))
-    raise TypeError(f"prior is a name, a folder, a Prior or a denoiser, not {images.kind_of(given)}.")
+        denoiser = from_denoiser(given, (image_shape[0], None, None))
+        denoiser.check(*image_shape[1:])  # of a network that takes images of one size only
+        return denoiser
+    advice = f" {ADVICE}" if isinstance(given, Mapping) else ""
+    raise TypeError(f"prior is a name, a folder, a Prior or a denoiser, not {images.kind_of(given)}.{advice}")
 
 
 @functools.lru_cache(maxsize=2)

@@ -504,3 +504,10 @@ class Sampled(Prior):
 
     def sample(self, n, *, seed=0):
         return torch.zeros(n, *SHAPE)
+
+
+def test_parameters_of_methods_say_where_they_belong():
+    x = torch.rand(1, 4, 4)
+    for method, wanted in (("smc", "TDS"), ("importance", "AnnealedImportance")):
+        with pytest.raises(TypeError, match=rf"give method={wanted}\(particles=9\), by `from genprior"):
+            genprior.evidence(x, "denoise", "gaussian", noise=0.1, method=method, particles=9)

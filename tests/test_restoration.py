@@ -1,5 +1,7 @@
 """`degrade` and `restore`, judged by Gaussian priors, whose posteriors are known in closed form."""
 
+import dataclasses
+import inspect
 import io
 import math
 import sys
@@ -13,6 +15,7 @@ from PIL import Image
 import genprior
 from genprior import images, memory, restoration
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measurement, gaussian_kernel, random_mask
+from genprior.operators.build import FOR_IMAGE, FOR_MEASUREMENT, MASKS
 from genprior.priors import store
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.ddpm import DDPM
@@ -20,6 +23,8 @@ from genprior.priors.field import GaussianField
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.given import Given
 from genprior.priors.store import write_prior
+from genprior.samplers import SAMPLERS
+from genprior.samplers.diffpir import DiffPIR
 from genprior.training.checkpoint import write_folder
 
 H, W = 6, 5
@@ -674,7 +679,7 @@ WRONG = {
     "no file": (FileNotFoundError, r"nothing\.png", ("nothing.png", "denoise"), {}),
     "size of the prior": (ValueError, r"\(1, 3, 3\).*is one of \(1, 6, 5\)", (torch.ones(1, 3, 3), "denoise"), {}),
     "colour for grey": (ValueError, "Resize or convert", (photo(3), "denoise"), {}),
-    "colourful": (ValueError, "Colorize measures one grey", (photo(3), "colorize", RGB), {}),
+    "colourful": (ValueError, "takes grey images.* convert it to grey", (photo(3), "colorize", RGB), {}),
     "NaN": (ValueError, "not finite", (Y.clone().fill_(math.nan), "denoise"), {}),
     "infinity": (ValueError, "not finite", (Y.clone().fill_(math.inf),), {"mask": MASK}),
     "empty": (ValueError, "is empty", (torch.ones(1, 0, 5), "denoise"), {}),
@@ -775,3 +780,66 @@ def test_files_are_read_as_operators_take_them(tmp_path):
     weights = np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(m.y[0, 0], array @ weights / 255, atol=1e-6)
     assert images.read(array).x.shape == (1, 3, H, W)
+
+
+# ---- colour that is grey but for a little, and parameters in the wrong place ----
+
+
+@pytest.mark.parametrize("level", [1, 4])
+def test_grey_image_stored_as_colour_is_colourised_by_its_luma(level):
+    """As a scan or a JPEG file holds one: channels that differ by a few grey levels."""
+    y = np.random.default_rng(0).integers(40, 200, (H, W, 1), dtype=np.uint8).repeat(3, 2)
+    y[::2, :, 0] += level
+    luma = (y / 255) @ [0.299, 0.587, 0.114]
+    found = genprior.restore(y, "colorize", RGB, noise=0.05, seed=0)
+    wanted = genprior.restore(luma, "colorize", RGB, noise=0.05, seed=0)
+    torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=ROUNDING)
+    equal = np.repeat(y[..., 1:2], 3, 2)
+    found = genprior.restore(equal, "colorize", RGB, noise=0.05, seed=0).samples
+    assert torch.equal(found, genprior.restore(equal[..., 0], "colorize", RGB, noise=0.05, seed=0).samples)
+
+
+@pytest.mark.parametrize("toned", [5, 40])
+def test_image_with_colours_is_not_colourised(toned):
+    y = np.full((H, W, 3), 100, dtype=np.uint8)
+    y[0, 0, 2] += toned
+    with pytest.raises(ValueError, match=rf"channels differ by up to {toned / 255:.3g}\. .*convert it to grey: Image"):
+        genprior.restore(y, "colorize", RGB, noise=0.05)
+
+
+MISPLACED = {
+    "by its name": ({"sampler": "diffpir", "zeta": 0.2}, r"give sampler=DiffPIR\(zeta=0\.2\)"),
+    "of an object": ({"sampler": DiffPIR(), "zeta": 0.2}, r"give sampler=DiffPIR\(zeta=0\.2\)"),
+    "of another": ({"sampler": "mmps", "particles": 9}, r"sampler=TDS\(particles=9\).*Those that have it: TDS, "),
+    "automatic": ({"zeta": 0.2}, r"sampler=\w+\(zeta=0\.2\).*Those that have it: .*DPS.*DiffPIR"),
+    "misspelt": ({"sampler": "difpir", "zeta": 0.2}, r"Those that have it: "),
+}
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+@pytest.mark.parametrize("op", ["denoise", Denoise((1, H, W))])
+def test_parameters_of_samplers_say_where_they_belong(name, op):
+    arguments, message = MISPLACED[name]
+    with pytest.raises(TypeError, match=rf"is a parameter of samplers, not of the operator: .*{message}"):
+        genprior.restore(torch.rand(1, H, W), op, GREY, noise=0.1, **arguments)
+
+
+def test_advice_on_misplaced_parameters_can_be_followed():
+    with pytest.raises(TypeError) as caught:
+        genprior.restore(torch.rand(1, H, W), "denoise", GREY, noise=0.1, sampler="diffpir", zeta=0.2)
+    scope = {}
+    exec(str(caught.value).split("`")[1], scope)
+    assert scope["DiffPIR"](zeta=0.2) == DiffPIR(zeta=0.2)
+
+
+def test_sampler_and_operator_parameters_have_no_name_in_common():
+    made = (*FOR_MEASUREMENT.values(), *FOR_IMAGE.values(), *MASKS.values())
+    of_operators = {name for make in made for name in list(inspect.signature(make).parameters)[1:]}
+    of_samplers = {field.name for kind in SAMPLERS.values() for field in dataclasses.fields(kind)}
+    assert len(of_operators) > 8
+    assert not of_operators & of_samplers
+
+
+def test_class_of_a_sampler_says_to_make_an_object():
+    with pytest.raises(ValueError, match=r"DiffPIR is a class: give an object of it, sampler=DiffPIR\(\)"):
+        genprior.restore(torch.rand(1, H, W), "denoise", GREY, noise=0.1, sampler=DiffPIR)

@@ -38,6 +38,7 @@ from genprior.operators.inpaint import Inpaint
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.processes import processes
 from genprior.restoration import MEASURED, degrade
+from genprior.samplers import SAMPLERS, refuse_parameters
 from genprior.samplers.base import Sampler
 
 SHOWN = 4  # images on the contact sheet
@@ -106,6 +107,7 @@ def evaluate(
     if ranks.num_processes > 1 and out is None:
         raise ValueError("Several processes share their results through a folder: give out=.")
     truths = find_truths(data, images, limit, crop)
+    refuse_parameters(operator_parameters, sampler if isinstance(sampler, str | Sampler) else "auto", SAMPLERS)
     op, noise, parameters = task.find_task(op, noise, operator_parameters, truths)
     if lpips:
         perceptual.network()

@@ -19,12 +19,14 @@ from genprior.operators.colour import Colorize
 from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.registry import lookup
 from genprior.restoration import as_prior, state_of
+from genprior.samplers import refuse_parameters
 from genprior.samplers.base import misfit
 from genprior.samplers.particles import Twisted
 from genprior.samplers.tds import TDS
 
 # method -> what it needs of the prior; "auto" takes the first of them.
 NEEDS = {"exact": "posterior", "smc": "denoise", "importance": "decode"}
+METHODS = {"smc": TDS, "importance": AnnealedImportance}
 
 
 def evidence(
@@ -70,6 +72,7 @@ def evidence(
         ValueError, TypeError: one of the arguments is not as above; the message says what to do.
         UnsupportedError: the prior does not have what the method takes, or y is too large.
     """
+    refuse_parameters(operator_parameters, method, METHODS, "method")
     clouds = as_integer("clouds", clouds, 1, math.inf)
     noise = stated_noise(img, op, noise)
     measurement, _ = measure(img, op, noise, operator_parameters)
@@ -108,7 +111,7 @@ def log_mean_figure(log_p: Tensor) -> Figure:
 
 def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twisted | AnnealedImportance | None:
     """The particles or the importance sampling meant, None for the closed form; the prior has what it takes."""
-    defaults = {"exact": None, "smc": TDS(), "importance": AnnealedImportance()}
+    defaults = {"exact": None, **{name: kind() for name, kind in METHODS.items()}}
     has = ", ".join(sorted(prior.capabilities))
     if isinstance(method, Twisted):
         kind, chosen = "smc", method

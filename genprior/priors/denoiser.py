@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from genprior.nets.wrapped import unwrapped
 from genprior.priors.base import Prior
+from genprior.priors.prediction import check_denoises
 
 # The levels that deepinv's DRUNet was trained for, and with it most denoisers of plug-and-play methods.
 SIGMA_MIN = 0.5 / 255
 SIGMA_MAX = 50 / 255
+SIDE = 64  # of the image that is tried, along axes of any size
 
 
 class DenoiserPrior(Prior):
@@ -40,6 +42,7 @@ class DenoiserPrior(Prior):
         self.image_shape = tuple(image_shape)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.centre, self.spread = centre, spread
+        self._seen = False
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         if isinstance(sigma, Tensor) and _is_deepinv(unwrapped(self.denoiser)):
@@ -57,6 +60,20 @@ class DenoiserPrior(Prior):
             wanted = self._advice(x_t, sigma) or "It has to give a tensor of the same shape."
             raise ValueError(f"The denoiser made {given} of images {tuple(x_t.shape)}. {wanted}")
         return x_hat.to(x_t.dtype)
+
+    def check(self, height: int, width: int) -> None:
+        """See by one evaluation that it denoises, unless that was seen before; axes of any size are taken as that.
+
+        Raises:
+            ValueError: D(x, sigma_min) is not near x.
+        """
+        if self._seen:
+            return
+        own = next((t for t in self.parameters() if t.is_floating_point()), torch.empty(0))
+        like = torch.empty(0, dtype=torch.promote_types(own.dtype, torch.float32), device=own.device)
+        shape = tuple(a or b for a, b in zip(self.image_shape, (3, height, width)))
+        levels = (self.sigma_min, self.sigma_max)
+        self._seen = check_denoises(self.denoise, shape, levels, self.centre, self.spread, like)
 
     def _call(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         """The denoiser's answer; a network of half precision is given that."""
@@ -105,9 +122,12 @@ def from_denoiser(
 
     Raises:
         TypeError: the denoiser cannot be called.
-        ValueError: a level, the spread or the shape is not as said.
+        ValueError: a level, the spread or the shape is not as said; or D(x, sigma_min) is not near x, which is tried
+            once: the function predicts something else, such as the noise or the score.
     """
-    return DenoiserPrior(denoiser, image_shape, sigma_min, sigma_max, centre, spread)
+    prior = DenoiserPrior(denoiser, image_shape, sigma_min, sigma_max, centre, spread)
+    prior.check(SIDE, SIDE)
+    return prior
 
 
 def _is_deepinv(denoiser: Callable) -> bool:

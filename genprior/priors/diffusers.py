@@ -31,6 +31,7 @@ from genprior.priors.chain import (
 )
 from genprior.priors.diffusers_levels import AS_A_FUNCTION, levels_of
 from genprior.priors.probability_flow import FlowDensity, flow_log_prob
+from genprior.priors.weights import refuse_weights
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, UNet2DModel
@@ -235,6 +236,7 @@ def weights_of(folder: Path) -> tuple[Path, str | None]:
 
 def _read(folder: Path, with_scheduler: bool) -> tuple[UNet2DModel, SchedulerMixin | None]:
     diffusers = _package()
+    refuse_weights(folder)
     check_folder(folder)
     scheduler = _scheduler(_home(folder, "scheduler")) if with_scheduler else None
     home = _home(folder, "unet")

@@ -28,6 +28,7 @@ from genprior.priors.labels import check_names
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.vae import VAE
+from genprior.priors.weights import ADVICE, is_weights, refuse_weights
 from genprior.registry import lookup
 
 FORMAT = 1
@@ -187,6 +188,7 @@ def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None
             return BUNDLED / (name if name in names else _fitting(name, family, image_shape))
     if Path(name).is_dir():
         return Path(name)
+    refuse_weights(Path(name))
     if isinstance(name, str) and is_hub_name(name) and not Path(name).parent.is_dir():
         return fetch(name)
     return lookup("prior", str(name), {other: BUNDLED / other for other in names}, hint=ELSE)
@@ -230,4 +232,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        found = [other for other in sorted(path.parent.glob("*")) if is_weights(other)]
+        if found and not path.exists():
+            raise ValueError(f"{path.parent} has {found[0].name}, but no {path.name}. {ADVICE}") from None
         raise ValueError(f"{path.parent} is not a prior: {path.name} cannot be read ({error}).") from error

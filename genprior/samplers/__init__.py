@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from genprior.operators.base import as_integer
 from genprior.priors.base import Prior, UnsupportedError, supports
@@ -78,6 +80,8 @@ def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None)
     """
     if isinstance(sampler, str):
         sampler = lookup("sampler", sampler, {"auto": lambda: automatic(prior), **SAMPLERS})()
+    if isinstance(sampler, type) and issubclass(sampler, Sampler):
+        raise ValueError(f"{sampler.__name__} is a class: give an object of it, sampler={sampler.__name__}().")
     if not isinstance(sampler, Sampler):
         raise ValueError(f"A sampler is a name or an object such as DPS(zeta=0.5), not {sampler!r}.")
     if steps is None:
@@ -85,6 +89,33 @@ def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None)
     if not sampler.steps:
         raise ValueError(f"{type(sampler).__name__} has no steps; leave steps={steps!r} out.")
     return dataclasses.replace(sampler, steps=as_integer("steps", steps, 1, math.inf))
+
+
+def refuse_parameters(
+    parameters: Mapping[str, Any], given: Any, kinds: Mapping[str, type], argument: str = "sampler"
+) -> None:
+    """Refuse parameters of samplers among those of an operator, with where they belong.
+
+    Arguments:
+        parameters: by name, of which operators have none in common with samplers.
+        given: the name of the sampler, or itself.
+        kinds: the samplers that there are, by name.
+        argument: which takes samplers.
+
+    Raises:
+        TypeError: one of them is a sampler's.
+    """
+    own = kinds.get(given, type(given)) if isinstance(given, str) else type(given)
+    for name, value in parameters.items():
+        having = [kind for kind in kinds.values() if name in {field.name for field in dataclasses.fields(kind)}]
+        if not having:
+            continue
+        chosen = own if own in having else having[0]
+        others = f" Those that have it: {', '.join(kind.__name__ for kind in having)}." if own not in having else ""
+        raise TypeError(
+            f"{name} is a parameter of samplers, not of the operator: give {argument}={chosen.__name__}"
+            f"({name}={value!r}), by `from {chosen.__module__} import {chosen.__name__}`.{others}"
+        )
 
 
 def automatic(prior: Prior) -> Sampler:

@@ -230,12 +230,21 @@ def _resumable(folder: Path, settings: Settings, content: Any, data_changed: boo
     state = checkpoint.read_state(folder)
     settings.check_resumable(state["step"], state["settings"], folder.parent)
     if state["data"] != content and not data_changed:
+        changed = _differences(content, state["data"])
         raise ValueError(
-            f"The data are not those that the run in {folder.parent} was trained on: {content}, not {state['data']}. "
+            f"The data are not those that the run in {folder.parent} was trained on: {changed}. "
             "Put them back, train in another folder, or go on with the data as they are by data_changed "
             "(--data-changed)."
         )
     return state
+
+
+def _differences(now: Any, then: Any) -> str:
+    """In what data are not as they were; all of what tells them apart, where it has no names."""
+    if not (isinstance(now, dict) and isinstance(then, dict)):
+        return f"{now}, not {then}"
+    changed = [name for name in now | then if now.get(name) != then.get(name)]
+    return "; ".join(f"{name} is {now.get(name)!r}, not {then.get(name)!r}" for name in changed)
 
 
 def _loader(data: Dataset, settings: Settings, start: int, accelerator: Accelerator) -> Iterator[dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 """Any denoiser as a prior, and folders of priors that were saved by hand."""
 
+from itertools import dropwhile
 from types import SimpleNamespace
 
 import deepinv
@@ -48,14 +49,78 @@ def test_denoiser_of_a_prior_restores_as_the_prior():
     assert wrapped.capabilities == {"denoise"}
 
 
+# ---- what is no denoiser ----
+
+
+def network_of(prior, what):
+    """What networks predict in the place of E[x | x_t], of Gaussian data."""
+    return {
+        "the noise n": lambda x_t, sigma: (x_t - prior.denoise(x_t, sigma)) / sigma,
+        "the noise sigma n": lambda x_t, sigma: x_t - prior.denoise(x_t, sigma),
+        "the score": lambda x_t, sigma: (prior.denoise(x_t, sigma) - x_t) / sigma**2,
+    }[what]
+
+
+def white(shape):
+    return Gaussian(torch.full(shape, 0.5), torch.full(shape, 0.25**2))
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (3, None, None)])
+@pytest.mark.parametrize("what", ["the noise n", "the noise sigma n", "the score"])
+def test_networks_that_predict_something_else_are_told_and_what_to_make_of_them(what, shape):
+    """The advice, taken as it is printed, gives the denoiser back, to the rounding of float32 over sigma_min^2."""
+    truth = white(tuple(a or 64 for a in shape))
+    f = network_of(truth, what)
+    with pytest.raises(ValueError, match=f"It seems to predict {what}:") as caught:
+        genprior.from_denoiser(f, shape)
+    advice = str(caught.value).split("genprior.from_denoiser(")[1].split("), with f")[0]
+    made = genprior.from_denoiser(eval(advice, {"f": f}), shape)
+    x = truth.sample(2, seed=1)
+    for sigma in (SIGMA_MIN, 0.1):
+        torch.testing.assert_close(made.denoise(x, sigma), truth.denoise(x, sigma), rtol=0, atol=1e-5)
+
+
+def test_restoring_by_a_network_that_predicts_the_noise_is_refused():
+    with pytest.raises(ValueError, match="It seems to predict the noise n"):
+        genprior.restore(masked(), prior=network_of(white(SHAPE), "the noise n"), **QUIET)
+
+
+@pytest.mark.parametrize(
+    "denoise",
+    [
+        lambda x_t, sigma: torch.zeros_like(x_t),
+        lambda x_t, sigma: 255 * x_t,
+        lambda x_t, sigma: torch.full_like(x_t, torch.nan),
+        lambda x_t, sigma: x_t.flip(-1),
+    ],
+    ids=["nothing", "other units", "not finite", "mirrored"],
+)
+def test_functions_that_move_an_image_without_noise_are_refused(denoise):
+    with pytest.raises(ValueError, match=r"D is none: D\(x, sigma\) should be near x .* Is it trained"):
+        genprior.from_denoiser(denoise)
+
+
+def test_denoisers_of_images_elsewhere_and_of_coarse_levels_are_taken():
+    """Wiener's gain moves x by sigma^2 / (v + sigma^2) of its distance from the centre."""
+    for centre, spread, low in ((0.0, 100.0, 1.0), (-3.0, 0.01, 0.004), (0.5, 0.25, 0.2)):
+
+        def wiener(x_t, sigma, centre=centre, v=spread**2):
+            return centre + v / (v + sigma**2) * (x_t - centre)
+
+        levels = {"sigma_min": low, "sigma_max": 10 * spread, "centre": centre, "spread": spread}
+        assert genprior.from_denoiser(wiener, **levels).spread == spread
+
+
 def test_restoring_takes_a_function_at_the_levels_of_common_denoisers():
     prior, asked = gaussian(), []
 
-    def denoise(x_t, sigma):
+    def denoise(x_t, sigma, asked=asked):
         asked.append(sigma)
         return prior.denoise(x_t, sigma)
 
     found = genprior.restore(masked(), prior=denoise, **QUIET)
+    assert asked[0] == SIGMA_MIN  # to see that it is a denoiser, before anything else
+    asked = list(dropwhile(lambda sigma: sigma == SIGMA_MIN, asked))
     assert type(found.sampler).__name__ == "DiffPIR"
     assert (SIGMA_MIN, SIGMA_MAX) == (0.5 / 255, 50 / 255)
     assert asked[0] == pytest.approx(SIGMA_MAX)
@@ -67,6 +132,18 @@ def test_restoring_takes_a_function_at_the_levels_of_common_denoisers():
     mean = prior.posterior(masked()).mean
     hidden = masked().operator.mask[0]
     assert (found.mean - mean)[~hidden].abs().mean() < 0.05
+
+
+class Near(deepinv.models.DRUNet):
+    """An untrained network, but for what a denoiser does without noise: x, and a hundredth of anything."""
+
+    def __init__(self, channels):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            super().__init__(channels, channels, nc=[4, 4, 4, 4], nb=1, pretrained=None)
+
+    def forward(self, x, sigma):
+        return x + 0.01 * super().forward(x, sigma)
 
 
 class Recording(deepinv.models.Denoiser):
@@ -85,10 +162,10 @@ def test_denoisers_of_deepinv_get_sigma_as_they_know_it():
     levels = torch.tensor([0.1, 0.3]).reshape(2, 1, 1, 1)
     torch.testing.assert_close(prior.denoise(x, levels), x / (1 + levels))
     torch.testing.assert_close(prior.denoise(x, 0.3)[1], prior.denoise(x, levels)[1])
-    assert denoiser.shapes == [(2,), None, (2,)]
+    assert denoiser.shapes == [None, (2,), None, (2,)]  # the first to see that it is a denoiser
     seen = []
-    genprior.from_denoiser(lambda x_t, sigma: seen.append(sigma.shape) or x_t, SHAPE).denoise(x, levels)
-    assert seen == [(2, 1, 1, 1)]
+    genprior.from_denoiser(lambda x_t, sigma: seen.append(sigma) or x_t, SHAPE).denoise(x, levels)
+    assert [torch.as_tensor(sigma).shape for sigma in seen] == [(), (2, 1, 1, 1)]
 
 
 def test_wrapped_denoisers_of_deepinv_get_sigma_as_they_know_it():
@@ -101,35 +178,33 @@ def test_wrapped_denoisers_of_deepinv_get_sigma_as_they_know_it():
 
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 11), (torch.bfloat16, 8), (torch.float64, 24)])
 def test_denoiser_computes_in_its_own_precision(dtype, digits):
-    """Of numbers below 1, each of 3 roundings to so many binary digits is at most 2^-digits."""
+    """Of numbers below 1, each of 5 roundings to so many binary digits is at most 2^-digits."""
 
     class Half(nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight = nn.Parameter(torch.tensor([0.7], dtype=dtype))
+            self.weight = nn.Parameter(torch.tensor([0.9], dtype=dtype))
 
         def forward(self, x_t, sigma):
-            return nn.functional.conv2d(x_t, self.weight.reshape(1, 1, 1, 1))
+            return 0.3 + nn.functional.conv2d(x_t - 0.3, self.weight.reshape(1, 1, 1, 1))
 
     x, levels = torch.rand(2, *SHAPE), torch.full((2, 1, 1, 1), 0.1)
     prior = genprior.from_denoiser(Half(), SHAPE)
     for sigma in (0.1, levels):
         found = prior.denoise(x, sigma)
         assert found.dtype == torch.float32
-        torch.testing.assert_close(found, 0.7 * x, rtol=0, atol=3 * 2.0**-digits)
+        torch.testing.assert_close(found, 0.3 + 0.9 * (x - 0.3), rtol=0, atol=5 * 2.0**-digits)
     assert prior.denoiser.weight.dtype == dtype
 
 
 def test_restoring_takes_a_network_of_deepinv():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        denoiser = deepinv.models.DRUNet(1, 1, nc=[4, 4, 4, 4], nb=1, pretrained=None)
+    denoiser = Near(1)
     y = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
     options = {"noise": 0.1, "steps": 2, **QUIET}
     found = genprior.restore(y, "denoise", prior=denoiser, **options)
     wanted = genprior.restore(y, "denoise", prior=lambda x_t, sigma: denoiser(x_t, sigma), **options)
     torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=0)
-    assert denoiser.training == deepinv.models.DRUNet(1, 1, nc=[4] * 4, nb=1, pretrained=None).training
+    assert denoiser.training == Near(1).training
 
 
 def test_grey_images_go_through_a_denoiser_of_colour_that_says_so():
@@ -141,9 +216,7 @@ def test_grey_images_go_through_a_denoiser_of_colour_that_says_so():
 
 @pytest.mark.parametrize(("takes", "given"), [(3, 1), (1, 3)])
 def test_images_of_other_channels_than_a_bare_network_takes_are_one_clear_error(takes, given):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = deepinv.models.DRUNet(takes, takes, nc=[4, 4, 4, 4], nb=1, pretrained=None)
+    network = Near(takes)
     y, options = torch.full((given, 16, 16), 0.5), {"noise": 0.1, "steps": 2, **QUIET}
     says = rf"failed on images \(1, {given}, 16, 16\).*from_denoiser\(denoiser, \({takes}, None, None\)\)"
     with pytest.raises(ValueError, match=says) as caught:

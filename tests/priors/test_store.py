@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import genprior
 from genprior.priors import store
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.ddpm import DDPM
+from genprior.priors.diffusers import from_diffusers
 from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
@@ -356,3 +358,45 @@ def test_autocast_of_a_loaded_prior_follows_the_device(shelf, monkeypatch):
     for has, dtype in ((True, torch.bfloat16), (False, None)):
         monkeypatch.setattr(store, "has_bfloat16", lambda device, has=has: has)
         assert load_prior("ddpm").autocast is dtype
+
+
+# ---- files of weights ----
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors", ".PT"])
+def test_file_of_weights_says_what_can_be_read_and_how_to_convert_it(suffix, tmp_path):
+    def restore(file):
+        return genprior.restore(torch.rand(1, 8, 8), "denoise", prior=file, noise=0.1)
+
+    file = tmp_path / f"ema{suffix}"
+    for there in ("would be a file of weights, which is not there", "is a file of weights"):
+        for take in (genprior.load_prior, from_diffusers, restore):
+            if take is from_diffusers and "not there" in there:
+                continue
+            with pytest.raises(ValueError, match=f"{there}.*To convert: .*from_diffusers.*from_denoiser"):
+                take(file if take is not genprior.load_prior else str(file))
+        file.write_bytes(b"never read")
+
+
+def test_name_of_a_file_of_weights_is_not_looked_for_on_the_hub(monkeypatch):
+    monkeypatch.setattr(store, "fetch", lambda name: pytest.fail("asked the Hub"))
+    with pytest.raises(ValueError, match="To convert"):
+        genprior.load_prior("runs/model.ckpt")
+
+
+def test_weights_inside_a_prior_say_to_give_its_folder(tmp_path):
+    genprior.save_prior(genprior.Gaussian(torch.zeros(1, 4, 4), torch.ones(1, 4, 4)), tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"are the weights of a prior: give its folder, .*mine"):
+        genprior.load_prior(tmp_path / "mine" / "model.safetensors")
+
+
+def test_folder_of_weights_alone_says_how_to_convert_them(tmp_path):
+    (tmp_path / "model.ckpt").write_bytes(b"never read")
+    with pytest.raises(ValueError, match=r"has model\.ckpt, but no config\.json.*To convert"):
+        genprior.load_prior(tmp_path)
+
+
+def test_weights_themselves_say_how_to_make_a_prior_of_them():
+    state = torch.nn.Linear(2, 2).state_dict()
+    with pytest.raises(TypeError, match=r"not collections\.OrderedDict\..*To convert"):
+        genprior.restore(torch.rand(1, 8, 8), "denoise", prior=state, noise=0.1)

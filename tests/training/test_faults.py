@@ -323,6 +323,16 @@ def test_run_does_not_go_on_with_other_data_unless_told_to(tmp_path, monkeypatch
     run(tmp_path, steps=6, decay=0.0)  # from here on these are the data of the run
 
 
+def test_resuming_at_another_size_says_what_is_other(tmp_path, monkeypatch):
+    """And no more than that, however much is told of the data."""
+    then = {"images": 12, "sha256": "ab", "size": 16, "seed": 0}
+    monkeypatch.setattr(loop, "fingerprint", lambda data: then)
+    run(tmp_path, steps=2, decay=0.0)
+    monkeypatch.setattr(loop, "fingerprint", lambda data: {**then, "size": 32})
+    with pytest.raises(ValueError, match=r"was trained on: size is 32, not 16\. Put them back"):
+        run(tmp_path, steps=4, decay=0.0)
+
+
 def test_data_are_told_apart_by_what_they_say_or_by_their_number():
     data = Noises()
     assert loop.fingerprint(data) == "12 images"

@@ -1,0 +1,88 @@
+"""Whether a function that is given as a denoiser denoises: one evaluation at low noise tells.
+
+D(x, sigma) is near x where sigma is small. A network that predicts the noise, or the score, is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genprior.noise import Noise
+
+# What else networks predict of x_t = x + sigma n: its slope in n, and the denoiser that it makes.
+OTHERS = {
+    "the noise n": (lambda sigma: 1.0, "x_t - sigma * f(x_t, sigma)"),
+    "the noise sigma n": (lambda sigma: sigma, "x_t - f(x_t, sigma)"),
+    "the score": (lambda sigma: -1 / sigma, "x_t + sigma**2 * f(x_t, sigma)"),
+}
+# Of the slope: of images as noisy as they vary, a denoiser finds between a third of the noise and all of it.
+FOUND = 0.6
+
+
+@torch.no_grad()
+def check_denoises(
+    denoise: Callable[[Tensor, float], Tensor],
+    image_shape: tuple[int, int, int],
+    sigmas: tuple[float, float],
+    centre: float | Tensor,
+    spread: float,
+    like: Tensor,
+) -> bool:
+    """Refuse a function whose D(x, sigma_min) is not near x, for a smooth x.
+
+    Near is within a quarter of the spread, root mean square: a denoiser moves x by about sigma_min at most.
+
+    Arguments:
+        denoise: (x_t, sigma) -> x_hat.
+        image_shape: (C, H, W) of x.
+        sigmas: sigma_min and sigma_max, in the units of x.
+        centre, spread: about where images lie, and how far a value lies from there.
+        like: a tensor where the function computes.
+
+    Returns:
+        Whether it could be told: a function that fails here does not take such images, or will fail with the user's.
+
+    Raises:
+        ValueError: it is not near; the message says what the function seems to predict.
+    """
+    _, height, width = image_shape
+    # waves of a few periods, of the spread of images
+    waves = (torch.linspace(0, 9, height)[:, None] + torch.linspace(0, 14, width)).sin()
+    wave = (math.sqrt(2) * spread * waves).to(like).expand(1, *image_shape)
+    x = torch.as_tensor(centre).to(like) + wave
+    low, high = sigmas
+    try:
+        off = float((denoise(x, low) - x).square().mean().sqrt())
+    except Exception:
+        return False
+    if off <= spread / 4 + low:
+        return True
+    where = f"an image around {float(torch.as_tensor(centre).mean()):.3g} of spread {spread:.3g}"
+    raise ValueError(
+        f"The denoiser D is none: D(x, sigma) should be near x for small sigma, and D(x, {low:.3g}) is off by "
+        f"{off:.3g} for {where}. {_advice(denoise, x, min(spread, high))}"
+    )
+
+
+def _advice(denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigma: float) -> str:
+    """What to do, by what the function seems to predict: how its answer changes with the noise."""
+    n = Noise(0, torch.zeros(1, dtype=torch.long))(x)
+    change = (denoise(x + sigma * n, sigma) - denoise(x - sigma * n, sigma)) / 2
+    slope = float((change * n).mean() / n.square().mean())
+    alike = abs(slope) * float((n.square().mean() / change.square().mean()).sqrt())
+    off = {what: slope / (FOUND * own(sigma)) for what, (own, _) in OTHERS.items()}
+    near = {what: abs(math.log(ratio)) for what, ratio in off.items() if 0.25 < ratio < 4}
+    if alike > 0.5 and near:
+        what = min(near, key=near.get)
+        return (
+            f"It seems to predict {what}: give genprior.from_denoiser(lambda x_t, sigma: {OTHERS[what][1]}), with f "
+            "your function. (Of diffusers' networks and their schedulers, genprior.from_diffusers makes that.)"
+        )
+    return (
+        "Is it trained, is its image on [0, 1], and is it E[x | x_t] that it gives? Of a network that predicts the "
+        "noise n give lambda x_t, sigma: x_t - sigma * f(x_t, sigma); of a score, x_t + sigma**2 * f(x_t, sigma)."
+    )
