@@ -34,7 +34,8 @@ def check_denoises(
 ) -> bool:
     """Refuse a function whose D(x, sigma_min) is not near x, for a smooth x.
 
-    Near is within a quarter of the spread, root mean square: a denoiser moves x by about sigma_min at most.
+    A denoiser moves x by about sigma_min, and what predicts noise, about 0 of a smooth image, misses x by at least the
+    spread: near is within three quarters of that, root mean square.
 
     Arguments:
         denoise: (x_t, sigma) -> x_hat.
@@ -59,7 +60,7 @@ def check_denoises(
         off = float((denoise(x, low) - x).square().mean().sqrt())
     except Exception:
         return False
-    if off <= spread / 4 + low:
+    if off <= 0.75 * spread + low:
         return True
     where = f"an image around {float(torch.as_tensor(centre).mean()):.3g} of spread {spread:.3g}"
     raise ValueError(
