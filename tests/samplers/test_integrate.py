@@ -11,7 +11,16 @@ import torch
 
 from genprior.noise import Noise
 from genprior.priors.gaussian import Gaussian
-from genprior.samplers.integrate import ancestral, euler, geometric, heun, karras, thinned, variance_preserving
+from genprior.samplers.integrate import (
+    ancestral,
+    euler,
+    geometric,
+    heun,
+    karras,
+    multistep,
+    thinned,
+    variance_preserving,
+)
 
 M, V, HIGH, LOW = 0.5, 0.04, 5.0, 0.01
 PRIOR = Gaussian(torch.full((1, 1, 1), M, dtype=torch.float64), torch.full((1, 1, 1), V, dtype=torch.float64))
@@ -30,15 +39,17 @@ def ode_error(integrator, steps):
     return abs(float(x - M) / math.sqrt(V + LOW**2) - 1)
 
 
-def variance(integrator, sigmas):
-    """The exact variance of what `integrator` makes of its own noise and of a start of variance V + sigma_0^2.
+def variance(integrator, sigmas, v=V, begun=None):
+    """The exact variance of what `integrator` makes of N(M, v), its own noise, and a start of variance v + sigma_0^2.
 
     Every step is affine in x and in its noise: row k of a batch follows the k-th of all these independent standard
     normal numbers by itself, and the variance is the sum of squares of what becomes of them.
     """
+    prior = Gaussian(PRIOR.mean, torch.full((1, 1, 1), v, dtype=torch.float64))
+    begun = v + sigmas[0] ** 2 if begun is None else begun
     coordinates = torch.eye(len(sigmas), dtype=torch.float64).reshape(len(sigmas), -1, 1, 1, 1)
     drawn = iter(coordinates[1:])
-    x = integrator(PRIOR.denoise, M + math.sqrt(V + sigmas[0] ** 2) * coordinates[0], sigmas, lambda x: next(drawn))
+    x = integrator(prior.denoise, M + math.sqrt(begun) * coordinates[0], sigmas, lambda x: next(drawn))
     return float((x - M).square().sum())
 
 
@@ -85,7 +96,11 @@ def test_variance_preserving_levels_are_even_in_the_time_of_the_linear_betas():
         assert variance_preserving(expected[0], expected[-1], 10, unit)[:-1] == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize(("integrator", "factor"), [(euler, 2), (heun, 4)])
+def multistep_flow(denoise, x, sigmas):
+    return multistep(denoise, x, sigmas, None, eta=0.0)
+
+
+@pytest.mark.parametrize(("integrator", "factor"), [(euler, 2), (heun, 4), (multistep_flow, 4)])
 def test_order_of_integrators(integrator, factor):
     """Doubling the steps divides the error by 2^order, up to the next order of the step, a few per cent here."""
     coarse, middle, fine = (ode_error(integrator, steps) for steps in (100, 200, 400))
@@ -94,7 +109,7 @@ def test_order_of_integrators(integrator, factor):
     assert fine < 2e-2 / factor
 
 
-@pytest.mark.parametrize("integrator", [euler, heun])
+@pytest.mark.parametrize("integrator", [euler, heun, multistep_flow])
 def test_last_step_to_zero_returns_the_denoised_image(integrator):
     x = torch.full((1, 1, 1, 1), 1.7, dtype=torch.float64)
     torch.testing.assert_close(integrator(PRIOR.denoise, x, [0.3, 0.0]), PRIOR.denoise(x, 0.3), rtol=1e-14, atol=0)
@@ -106,6 +121,30 @@ def test_error_of_the_ancestral_variance_is_of_first_order():
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.1)
     assert errors[1] / errors[2] == pytest.approx(2, rel=0.05)
     assert 0 < abs(errors[2]) < 0.02
+
+
+def test_error_of_the_multistep_variance_is_of_second_order():
+    target = V**2 / (V + LOW**2)
+    errors = [variance(multistep, geometric(HIGH, LOW, steps)) / target - 1 for steps in (100, 200, 400)]
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)
+    assert errors[1] / errors[2] == pytest.approx(4, rel=0.08)
+    assert 0 < abs(errors[2]) < 0.002
+
+
+# The variance that comes out over the true one, for posteriors of sd tau under a prior of spread 0.25, from 4 spreads.
+@pytest.mark.parametrize(
+    ("integrator", "steps", "ratios"),
+    [
+        (ancestral, 20, (0.751, 0.765, 0.764)),
+        (ancestral, 40, (0.855, 0.874, 0.872)),
+        (multistep, 20, (0.989, 1.021, 1.020)),
+        (multistep, 40, (0.977, 1.003, 1.002)),
+    ],
+)
+def test_few_multistep_steps_keep_the_variance_and_ancestral_ones_do_not(integrator, steps, ratios):
+    for tau, ratio in zip((0.03, 0.1, 0.25), ratios):
+        found = variance(integrator, geometric(1.0, 0.005, steps), tau**2, begun=1.0)
+        assert found / tau**2 == pytest.approx(ratio, abs=0.002)
 
 
 def test_ancestral_without_fresh_noise_is_euler():
