@@ -401,6 +401,22 @@ def test_annealed_weights_are_unbiased():
     is_unbiased(log_p, torch.distributions.Normal(0, math.sqrt(2.01)).log_prob(y))
 
 
+def test_moves_of_annealing_keep_the_law_of_the_latents():
+    """Where the likelihood is flat every move is taken, and sixty of them leave N(0, I): the variance of 8000 numbers
+    is 1 within 3.3 sqrt(2 / 8000). Moves whose shares do not add up to 1 compound."""
+    seen = []
+
+    def flat(z):
+        seen.append(z)
+        return torch.zeros(len(z), dtype=torch.float64)
+
+    log_w = anneal(flat, torch.empty(4000, 2).double(), 60, Noise(0, torch.arange(4000)))
+    assert (log_w == 0).all()
+    assert len(seen) == 60
+    assert float(seen[-1].var()) == pytest.approx(1, abs=3.3 * math.sqrt(2 / 8000))
+    assert float((seen[-1] * seen[0]).mean()) < 0.5  # and move them they do
+
+
 @pytest.mark.parametrize("op", ["inpaint", "super-resolution", "gaussian-deblur"])
 @pytest.mark.parametrize("v", [0.0, 0.1])
 def test_importance_sampling_from_the_prior_is_the_mean_likelihood(op, v):

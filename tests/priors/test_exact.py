@@ -401,6 +401,16 @@ def test_ancestral_sampling_between_sigma_max_and_sigma_min_keeps_every_sd_withi
     assert ((v / l).sqrt() - 1).abs().max() < 0.01
 
 
+def test_spread_of_a_mixture_is_the_root_mean_square_deviation_from_its_centre():
+    """By the law of total variance, component by component; within components and between them count alike."""
+    weights, means = torch.tensor([0.2, 0.8]).double(), torch.tensor([[0.0, 1.0], [3.0, 0.5]]).double()
+    variances = torch.tensor([0.3, 0.7]).double()
+    prior = GaussianMixture(weights, means.reshape(2, 1, 1, 2), variances.reshape(1, 1, 2))
+    centre = 0.2 * means[0] + 0.8 * means[1]
+    each = [variances + (m - centre) ** 2 for m in means]
+    assert prior.spread == pytest.approx(math.sqrt(float((0.2 * each[0] + 0.8 * each[1]).mean())), rel=1e-12)
+
+
 def test_levels_cover_the_spread_of_the_means():
     means = torch.tensor([-300.0, 300.0]).reshape(2, 1, 1, 1)
     prior = GaussianMixture(torch.tensor([0.5, 0.5]), means, torch.ones(1, 1, 1))

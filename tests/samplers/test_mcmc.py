@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from genprior.noise import Noise
@@ -143,6 +144,17 @@ def test_rhat_is_one_for_mixed_chains():
     """
     rhat = split_rhat(rows(10, 1000), torch.zeros(10, dtype=torch.long))
     assert (rhat - 1).abs().max() < 3.3 * 0.33 / 1000
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_rhat_is_the_formula_of_gelman_and_others(number):
+    """With m = 2 rows halves of N states, W the mean of their variances and B / N the variance of their means, both
+    without bias: sqrt((N - 1) / N + B / (N W)). A few states, so that each term counts."""
+    x = rows(number, 10) + torch.arange(number)[:, None]
+    halves = x.reshape(2 * number, 5)
+    W, V = halves.var(1, correction=1).mean(), halves.mean(1).var(correction=1)
+    found = split_rhat(x, torch.zeros(number, dtype=torch.long))
+    torch.testing.assert_close(found, (4 / 5 + V / W).sqrt().expand(number))
 
 
 def test_rhat_sees_chains_that_have_not_mixed():
