@@ -137,6 +137,14 @@ def test_pairs_sums_over_distinct_draws(shared):
     assert pairs(h) == pytest.approx((float(two.mean()), math.sqrt(max(variance, 0))))
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_draws_that_never_vary_have_no_covariance(size):
+    """|0 - I|^2 / d = 1 and ratio 0, to rounding: E e e^T less the mean over pairs of groups is 0."""
+    e = torch.tensor([1.0, -2.0, 0.5]).double().expand(16, size, 3)
+    assert covariance_square(e).value == pytest.approx(1, abs=1e-12)
+    assert variance_ratio(e).value == pytest.approx(0, abs=1e-12)
+
+
 def test_root_of_a_square_near_zero_has_a_finite_error():
     assert root(Figure(4.0, 0.4)) == pytest.approx((2.0, 0.1))
     assert root(Figure(0.0, 0.04)) == pytest.approx((0.0, 0.1))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from genprior.noise import Noise
-from genprior.operators import Denoise, Inpaint, Measurement
+from genprior.operators import Denoise, Inpaint, Matrix, Measurement
 from genprior.priors.gaussian import Gaussian
 from genprior.samplers.daps import DAPSHMC, DAPSLangevin, moments
 from genprior.samplers.ddnm import DDNM
@@ -21,8 +21,10 @@ from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.dps import DPS
 from genprior.samplers.gibbs import SplitGibbs
 from genprior.samplers.integrate import geometric, karras, variance_preserving
+from genprior.samplers.langevin import posterior
 from genprior.samplers.mmps import MMPS
 from genprior.samplers.pigdm import PiGDM
+from genprior.samplers.reddiff import REDDiff
 from genprior.samplers.repaint import RePaint
 
 SHAPE = (1, 1, 2)
@@ -344,3 +346,30 @@ def test_begin_at_y_has_the_noise_of_the_level(noise):
     matrix = (x[:2] - x[-1]).T
     left = (0.7**2 - noise**2) * torch.eye(2, dtype=torch.float64)
     torch.testing.assert_close(matrix @ matrix.T, left, **EXACT)
+
+
+def test_reddiff():
+    """One value of two pixels: D / m = 2. By torch's Adam."""
+    a, y, weight, steps = torch.tensor([0.8, 0.6], dtype=torch.float64), 0.9, 0.3, 6
+    A, p = Matrix(a[None], SHAPE), prior()
+    sampler = REDDiff(steps=steps, rate=0.2, weight=weight)
+    found = sampler.sample(p, Measurement(torch.full((1, 1, 1, 1), y, dtype=torch.float64), A, LEVEL), Zeros(0))
+
+    unit = 2 * math.sqrt(V)
+    pull = V / (V * (a @ a) + LEVEL**2)
+    mu = torch.nn.Parameter(0.5 + pull * a * (y - 0.5 * a.sum()))
+    adam = torch.optim.Adam([mu], lr=0.2 * math.sqrt(V), betas=(0.9, 0.99), eps=1e-8)
+    for sigma in variance_preserving(p.sigma_max, p.sigma_min, steps, unit)[:-1]:
+        x_hat = 0.5 + V / (V + sigma**2) * (mu.detach() - 0.5)
+        mu.grad = (2 * a * (a @ mu.detach() - y) + weight * (mu.detach() - x_hat)) / unit
+        adam.step()
+    torch.testing.assert_close(found.flatten(), mu.detach(), **EXACT)
+
+
+def test_potential_of_a_posterior_and_its_gradient():
+    """U(x) = energy(x) + |y - A x|^2 / (2 noise^2); HMC would hide a wrong energy among its rejections."""
+    one, x = seen_and_unseen(3), torch.rand(3, *SHAPE, dtype=torch.float64).requires_grad_()
+    energy, gradient = posterior(prior(), one)(x.detach())
+    wanted = -prior().log_prob(x) + (x[:, 0, 0, 0] - 0.9) ** 2 / (2 * LEVEL**2)
+    torch.testing.assert_close(energy, wanted.detach(), **EXACT)
+    torch.testing.assert_close(gradient, torch.autograd.grad(wanted.sum(), x)[0], **EXACT)
