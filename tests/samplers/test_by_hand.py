@@ -279,7 +279,7 @@ def test_dps():
 @pytest.mark.parametrize("sigma", [0.05, 0.3, 2.0])
 def test_moments_of_daps(sigma):
     """r^2 = sigma^2 tr J / D, exact for white images, whose J is a multiple of I; between its bounds, by spread."""
-    p, x_t = prior(), torch.rand(3, *SHAPE, dtype=torch.float64)
+    p, x_t = prior(), prior().sample(3, seed=1)
     exact = sigma**2 * V / (sigma**2 + V)
 
     def r_square(denoise, spread):
@@ -368,7 +368,7 @@ def test_reddiff():
 
 def test_potential_of_a_posterior_and_its_gradient():
     """U(x) = energy(x) + |y - A x|^2 / (2 noise^2); HMC would hide a wrong energy among its rejections."""
-    one, x = seen_and_unseen(3), torch.rand(3, *SHAPE, dtype=torch.float64).requires_grad_()
+    one, x = seen_and_unseen(3), prior().sample(3, seed=1).requires_grad_()
     energy, gradient = posterior(prior(), one)(x.detach())
     wanted = -prior().log_prob(x) + (x[:, 0, 0, 0] - 0.9) ** 2 / (2 * LEVEL**2)
     torch.testing.assert_close(energy, wanted.detach(), **EXACT)
