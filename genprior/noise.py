@@ -114,12 +114,12 @@ class Noise:
         """
         return self._next(like, _uniform)
 
-    def cloud(self, row: Tensor, particles: int) -> Noise:
-        """The noise of samples 0 to `particles` - 1 of the image of one row, (1,), from the same step on."""
+    def cloud(self, row: Tensor, first: Tensor, particles: int) -> Noise:
+        """The noise of that many samples, from number `first` on, (1,), of the image of one row, (1,), from this step."""
         part = object.__new__(Noise)
         part.key, part.step = self.key, self.step
         part.image = self.image[row].expand(particles)
-        part.sample = torch.arange(particles, device=self.image.device)
+        part.sample = first.to(self.image.device) + torch.arange(particles, device=self.image.device)
         return part
 
     def select(self, rows: Tensor) -> Noise:

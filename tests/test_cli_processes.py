@@ -52,9 +52,9 @@ def test_processes_wait_before_they_write_and_before_one_ends_with_a_failure(pho
     """A launcher ends all processes when one has ended with a failure."""
     events = []
 
-    def run(path, target):
-        events.append(path.stem)
-        if path.stem == "a":
+    def run(item):
+        events.append(item.path.stem)
+        if item.path.stem == "a":
             raise ValueError("no image")
 
     ranks = argparse.Namespace(

@@ -104,7 +104,7 @@ def test_cloud_is_all_samples_of_the_image_of_a_row_from_the_same_step_on(draw):
     whole, samples = Noise(1, [4, 9, 4], [0, 1, 7]), Noise(1, [9] * 3, [0, 1, 2])
     draw(whole, image(3))
     draw(samples, image(3))
-    cloud = whole.cloud(torch.tensor([1]), 3)
+    cloud = whole.cloud(torch.tensor([1]), torch.tensor([0]), 3)
     for _ in range(3):
         assert torch.equal(draw(cloud, image(3)), draw(samples, image(3)))
     assert whole.step == 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel"
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, help="image files, .npy arrays, or folders of them")
-    seed = "of all randomness, with the file's name: a file's result is the same alone and in a folder (default: 0)"
+    seed = (
+        "of all randomness, with the file's name, or its path below the folder given: a file of a folder has the same "
+        "result alone, and files of one name in subfolders have noise and masks of their own (default: 0)"
+    )
     add_output(parser, "file for one input, or folder (made if needed)", seed)
 
 
@@ -28,7 +33,9 @@ def add_output(parser: argparse.ArgumentParser, text: str, seed: str = "of all r
 
 def add_operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--op", default="inpaint", help=f"{OPERATORS} (default: %(default)s)")
-    parser.add_argument("--mask", help="image whose white marks the holes, or a folder of NAME_mask.png")
+    parser.add_argument(
+        "--mask", help="image whose white marks the holes, or a folder of NAME_mask.png, in subfolders as the images"
+    )
     parser.add_argument("--scale", type=int, help="super-resolution: whole factor")
     parser.add_argument("--antialias", help="super-resolution: bicubic, gaussian or average")
     parser.add_argument("--width", type=float, help="gaussian-deblur: standard deviation of the blur in pixels")
@@ -43,39 +50,54 @@ def label_of(text: str) -> int | str:
     return int(text) if text.strip().lstrip("-").isdecimal() else text
 
 
-def each(options: argparse.Namespace, run: Callable[[Path, Path], None], ranks: Any) -> int:
+@dataclass(frozen=True)
+class Item:
+    """An image of those given.
+
+    Attributes:
+        path: where it is.
+        target: where what is made of it goes.
+        key: what tells it from the others: its path below the folder that was given, or else its name.
+    """
+
+    path: Path
+    target: Path
+    key: Path
+
+
+def each(options: argparse.Namespace, run: Callable[[Item], None], ranks: Any) -> int:
     """Run on every input, or this process's share of them; report the ones that fail, go on with the rest."""
-    pairs = _targets(options.inputs, options.out)
+    items = _items(options.inputs, options.out)
     ranks.wait_for_everyone()  # all have looked at the folders before any writes to them
-    pairs = pairs[ranks.process_index :: ranks.num_processes]
+    items = items[ranks.process_index :: ranks.num_processes]
     failures = 0
-    for path, target in pairs:
+    for item in items:
         try:
-            run(path, target)
+            run(item)
         # RuntimeError: torch is out of memory, which the next file may not need
         except (*expected_errors(), RuntimeError, MemoryError) as error:
             told = str(error) or type(error).__name__
-            print(f"genprior: {path}: {told}", file=sys.stderr)
+            print(f"genprior: {item.path}: {told}", file=sys.stderr)
             if getattr(options, "json", False):
-                print(json.dumps({"input": str(path), "error": told}), flush=True)
+                print(json.dumps({"input": str(item.path), "error": told}), flush=True)
             failures += 1
-    if failures and len(pairs) > 1:
-        print(f"genprior: {failures} of {len(pairs)} failed", file=sys.stderr)
+    if failures and len(items) > 1:
+        print(f"genprior: {failures} of {len(items)} failed", file=sys.stderr)
     ranks.wait_for_everyone()  # else the failure of one ends the others in the middle of their work
     return 1 if failures else 0
 
 
-def _targets(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
-    """Where each image goes: OUT itself for one file and an OUT with an image's suffix, else OUT/…/NAME.png."""
+def _items(inputs: list[Path], out: Path) -> list[Item]:
+    """The images, and where each goes: OUT itself for one file and an OUT with an image's suffix, else OUT/…/NAME.png."""
     from genprior.images import IMAGE_SUFFIXES, list_images
 
     if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy", ".npz"):
-        return [(inputs[0], out)]
+        return [Item(inputs[0], out, Path(inputs[0].name))]
     if out.is_file():
         raise ValueError(
             f"--out {out} is a file; give a folder, or for one image a name that ends in .png or the like."
         )
-    pairs = []
+    items = []
     for given in inputs:
         if given.is_dir():
             listed = list_images(given, (*IMAGE_SUFFIXES, ".npy"))
@@ -84,15 +106,18 @@ def _targets(inputs: list[Path], out: Path) -> list[tuple[Path, Path]]:
                 raise ValueError(f"There are no images in {given}.")
             if masks := len(listed) - len(found):
                 print(f"genprior: {given}: skipped {masks} masks, NAME_mask beside NAME", file=sys.stderr)
-            pairs += [(path, out / path.relative_to(given).with_suffix(".png")) for path in found]
+            below = [path.relative_to(given) for path in found]
+            items += [Item(path, out / key.with_suffix(".png"), key) for path, key in zip(found, below)]
         else:
-            pairs.append((given, out / f"{given.stem}.png"))
+            items.append(Item(given, out / f"{given.stem}.png", Path(given.name)))
     seen: dict[Path, Path] = {}
-    for path, target in pairs:
-        if target in seen:
-            raise ValueError(f"{seen[target]} and {path} would both be written to {target}; restore them separately.")
-        seen[target] = path
-    return pairs
+    for item in items:
+        if item.target in seen:
+            raise ValueError(
+                f"{seen[item.target]} and {item.path} would both be written to {item.target}; restore them separately."
+            )
+        seen[item.target] = item.path
+    return items
 
 
 def _without_masks(paths: list[Path]) -> list[Path]:
@@ -102,24 +127,26 @@ def _without_masks(paths: list[Path]) -> list[Path]:
     return [path for path in paths if path.with_suffix("") not in masks]
 
 
-def seed_of(options: argparse.Namespace, path: Path) -> int:
-    return zlib.crc32(f"{options.seed} {path.name}".encode())
+def seed_of(options: argparse.Namespace, key: Path) -> int:
+    return zlib.crc32(os.fsencode(f"{options.seed} {key.as_posix()}"))
 
 
-def parameters_of(options: argparse.Namespace, path: Path) -> dict[str, Any]:
+def parameters_of(options: argparse.Namespace, item: Item | None = None) -> dict[str, Any]:
     chosen = {name: getattr(options, name) for name in PARAMETERS if getattr(options, name) is not None}
-    if "mask" in chosen and Path(chosen["mask"]).is_dir():
-        chosen["mask"] = _mask_of(path, Path(chosen["mask"]))
+    if item and "mask" in chosen and Path(chosen["mask"]).is_dir():
+        chosen["mask"] = _mask_of(item, Path(chosen["mask"]))
     if "kernel" in chosen:
         chosen["kernel"] = _kernel(chosen["kernel"])
     return chosen
 
 
-def _mask_of(path: Path, folder: Path) -> Path:
+def _mask_of(item: Item, folder: Path) -> Path:
     from genprior.images import IMAGE_SUFFIXES
 
-    # A folder that holds the image too, as `degrade` writes one, has its mask beside it.
-    place = path.parent if folder in path.parents else folder
+    path = item.path
+    # A folder that holds the image too, as `degrade` writes one, has its mask beside it; another one, where the image
+    # is below the folder that was given.
+    place = path.parent if folder in path.parents else folder / item.key.parent
     for stem in (f"{path.stem}_mask", path.stem):
         for suffix in IMAGE_SUFFIXES:
             mask = place / f"{stem}{suffix}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from genprior.cli.common import (
+    Item,
     add_images,
     add_operator,
     each,
@@ -35,15 +35,16 @@ def run(options: argparse.Namespace) -> int:
     from genprior import images
     from genprior.processes import processes
 
-    def one(path: Path, target: Path) -> None:
+    def one(item: Item) -> None:
+        path, target = item.path, item.target
         mask = target.with_name(f"{target.stem}_mask.png") if options.op == "inpaint" else None
         refuse_existing([target] + [mask] * (mask is not None), options.overwrite)
-        parameters = parameters_of(options, path)
+        parameters = parameters_of(options, item)
         parameters |= {name: getattr(options, name) for name in SIMULATION if getattr(options, name) is not None}
         if "size" in parameters:
             size = parameters["size"]
             parameters["size"] = size[0] if len(size) == 1 else tuple(size)
-        seed = seed_of(options, path)
+        seed = seed_of(options, item.key)
         measurement = genprior.degrade(load(path), options.op, noise=options.noise, seed=seed, **parameters)
         y = measurement.y[0]
         if mask is not None:

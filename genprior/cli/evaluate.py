@@ -88,7 +88,7 @@ def _names(text: str) -> list[str]:
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     if options.mask is not None and Path(options.mask).is_dir():
         raise ValueError(f"--mask {options.mask} is a folder; give one mask for all images, or random, box or stroke.")
-    parameters = parameters_of(options, Path())
+    parameters = parameters_of(options)
     parameters |= {name: getattr(options, name) for name in SIMULATION if getattr(options, name) is not None}
     if "size" in parameters and len(parameters["size"]) == 1:
         (parameters["size"],) = parameters["size"]

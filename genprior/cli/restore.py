@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprior.cli.common import (
+    Item,
     add_images,
     add_operator,
     each,
@@ -77,7 +78,8 @@ def run(options: argparse.Namespace) -> int:
     ranks = processes(options.device)
     device = pick_device(options.device) if ranks.num_processes == 1 else ranks.device
 
-    def one(path: Path, target: Path) -> None:
+    def one(item: Item) -> None:
+        path, target = item.path, item.target
         extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(options.n if options.samples else 0)]
         deviation = [target.with_name(f"{target.stem}_std.png")] if options.std else []
         beside = [target.with_name(f"{target.stem}_concat.png")] if options.concat else []
@@ -93,10 +95,10 @@ def run(options: argparse.Namespace) -> int:
             label=options.label,
             steps=options.steps,
             tile=options.tile,
-            seed=seed_of(options, path),
+            seed=seed_of(options, item.key),
             device=device,
             progress=ranks.is_main_process,
-            **parameters_of(options, path),
+            **parameters_of(options, item),
         )
         if target.suffix == ".npy":
             save_array(result.mean, target)

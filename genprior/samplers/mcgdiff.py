@@ -39,7 +39,7 @@ class MCGDiff(Clouds):
 
     Attributes:
         steps: noise levels from sigma_max to sigma_min; published: 20 to 250.
-        particles: of the cloud of one image, or as many as samples are wanted if these are more; published: 64 to 1024.
+        particles: of a cloud, see `Clouds`; published: 64 to 1024.
         kappa: variance of g at a coordinate's own level, relative to that of x_t; published: 1e-4 for images.
         eta: share of fresh noise; published: 1 for images.
         unit: half the range of x, of 1 in the paper.

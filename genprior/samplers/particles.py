@@ -39,10 +39,10 @@ Filter = Callable[[Measurement, Noise], tuple[Tensor, Tensor, Tensor]]
 
 
 class Clouds(Sampler):
-    """A sampler with one cloud of weighted particles for each image, of which its draws are some.
+    """A sampler with clouds of weighted particles for each image, of which its draws are some.
 
     Attributes:
-        particles: of the cloud of one image, or as many as samples are wanted if these are more.
+        particles: of a cloud. More samples than that come from further clouds, each independent of the others.
     """
 
     clouds: ClassVar[bool] = True
@@ -53,11 +53,11 @@ class Clouds(Sampler):
         as_integer("particles", self.particles, 1, math.inf)
 
     def cost(self, measurement: Measurement, n: int) -> int:
-        """`evaluations` are those of one particle; these, of the whole cloud, shared by the draws."""
+        """`evaluations` are those of one particle; these, of whole clouds, shared by the draws."""
         return math.ceil(self.evaluations * self.chains(n) / n)
 
     def chains(self, n: int) -> int:
-        return max(self.particles, n)
+        return math.ceil(n / self.particles) * self.particles
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Twisted(Clouds):
 
     Attributes:
         steps: noise levels from sigma_max to sigma_min.
-        particles: of the cloud of one image, or as many as samples are wanted if these are more.
+        particles: of a cloud, see `Clouds`.
         threshold: effective sample size, as a share of the cloud, below which it is resampled.
     """
 
@@ -103,23 +103,24 @@ def begin_free(prior: Prior, measurement: Measurement, sigma: float, noise: Nois
 def draw_from_clouds(
     run: Filter, measurement: Measurement, noise: Noise, particles: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Equal-weight draws for the rows of every image, (B, C, H, W), each image's from a cloud of its own.
+    """Equal-weight draws for the rows of every image, (B, C, H, W), each image's from clouds of its own.
 
-    A cloud has `particles`, or as many as the samples that are numbered in the noise. Sample k is the same whatever
-    rows there are, as long as the cloud is.
+    Sample k is draw k mod P of the cloud number k // P of P particles, those of the noise numbered (k // P) P and on: it
+    is the same whatever other rows there are.
 
     Returns:
-        The draws, and "effective sample size": the smallest along the way, as a share of the particles, (B,).
+        The draws, and "effective sample size": the smallest along the way of the row's cloud, as a share of it, (B,).
     """
     drawn, shares = [], []
-    images, rows_of = noise.image.unique(return_inverse=True)
-    for i in range(len(images)):
+    number = noise.sample // particles
+    clouds, rows_of = torch.stack([noise.image, number]).unique(dim=1, return_inverse=True)
+    for i in range(clouds.shape[1]):
         rows = (rows_of == i).nonzero().flatten()
-        k = noise.sample[rows]
-        cloud = noise.cloud(rows[:1], max(particles, int(k.max()) + 1))
+        cloud = noise.cloud(rows[:1], number[rows[:1]] * particles, particles)
         x, log_w, smallest = run(measurement.select(rows[:1]), cloud)
         # A random order: neighbours in the cloud may be copies of each other.
         order = cloud.uniform(log_w).argsort()
+        k = noise.sample[rows] % particles
         chosen = systematic(log_w, cloud)[order[k.to(order.device)]]
         drawn.append(x[chosen])
         shares.append((smallest / len(x)).expand(len(rows)))

@@ -37,7 +37,7 @@ class TDS(Twisted):
 
     Attributes:
         steps: noise levels from sigma_max to sigma_min, with a backward pass each; published: 100 to 1000.
-        particles: of the cloud of one image, or as many as samples are wanted if these are more; published: 2 to 64.
+        particles: of a cloud, see `Clouds`; published: 2 to 64.
         threshold: effective sample size, as a share of the cloud, below which it is resampled; published: 0.5.
     """
 

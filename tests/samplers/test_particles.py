@@ -193,10 +193,22 @@ def test_draw_depends_on_its_image_and_sample_number_alone():
         assert again == [of[image[i], sample[i]] for i in order]
 
 
-def test_more_samples_than_particles_make_the_cloud_larger():
-    x, share = drawn(numbered(torch.zeros(9)), [0] * 9, range(9))
-    assert sorted(x) == list(range(9))
-    assert share == pytest.approx([2 / 9] * 9)
+def test_more_samples_than_particles_come_from_clouds_of_their_own():
+    """15 of clouds of 6: samples 6 to 11 and 12 to 14 have a cloud each, of other noise, and the first ones stay."""
+    clouds = []
+
+    def run(one, cloud):
+        clouds.append(cloud.sample.tolist())
+        return cloud.sample.double().reshape(-1, 1, 1, 1), torch.zeros(6).double(), torch.tensor(2.0).double()
+
+    x, share = drawn(run, [0] * 15, range(15))
+    assert clouds == [[*range(6)], [*range(6, 12)], [*range(12, 18)]]
+    assert sorted(x[:6]) == list(range(6))
+    assert sorted(x[6:12]) == list(range(6, 12))
+    assert set(x[12:]) < set(range(12, 18))
+    assert share == pytest.approx([2 / 6] * 15)
+    for few in ([0, 1], [14, 3], [7]):
+        assert drawn(run, [0] * len(few), few)[0] == [x[k] for k in few]
 
 
 def batch(prior, count=3):
@@ -301,10 +313,12 @@ def test_restore_tells_the_effective_sample_size_of_each_cloud(sampler):
 
 @every_sampler
 def test_restored_sample_does_not_depend_on_how_many_or_on_other_images(sampler):
-    """As many as there are particles: then they are a random order of all."""
-    whole = restored(sampler, images=2, n=5).samples
-    assert torch.equal(restored(sampler, images=2, n=2).samples, whole[:, :2])
-    assert torch.equal(restored(sampler, images=1, n=5).samples, whole[0])
+    """Up to as many as there are particles, 5, a random order of all of them, and beyond."""
+    whole = restored(sampler, images=2, n=12).samples
+    for n in (2, 5, 8):
+        assert torch.equal(restored(sampler, images=2, n=n).samples, whole[:, :n])
+    assert torch.equal(restored(sampler, images=1, n=12).samples, whole[0])
+    assert len(whole[0].flatten(1).unique(dim=0)) > 5
 
 
 @every_sampler
@@ -315,7 +329,8 @@ def test_one_particle_and_more_samples_than_particles_are_drawn(sampler):
     assert result.diagnostics[ESS].tolist() == [1.0]
     many = restored(one, images=1, n=3)
     assert many.samples.shape == (3, *SHAPE)
-    assert (many.diagnostics[ESS] > 1 / 3 - 1e-6).all()
+    assert many.diagnostics[ESS].tolist() == [1.0, 1.0, 1.0]
+    assert len(many.samples.flatten(1).unique(dim=0)) == 3
 
 
 def test_operators_by_conjugate_gradients_are_taken():
