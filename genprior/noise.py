@@ -115,7 +115,7 @@ class Noise:
         return self._next(like, _uniform)
 
     def cloud(self, row: Tensor, first: Tensor, particles: int) -> Noise:
-        """The noise of that many samples, from number `first` on, (1,), of the image of one row, (1,), from this step."""
+        """The noise of so many samples, from number `first`, (1,), of the image of one row, (1,), from this step on."""
         part = object.__new__(Noise)
         part.key, part.step = self.key, self.step
         part.image = self.image[row].expand(particles)

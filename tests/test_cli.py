@@ -114,6 +114,42 @@ def test_folder_of_masks_by_name(prior, tmp_path):
         assert not np.array_equal(x[~known], picture(k)[~known])
 
 
+def test_files_of_one_name_in_subfolders_have_noise_and_masks_of_their_own(prior, tmp_path):
+    """By the path below the folder that was given, wherever that is; a file of the folder itself by its name."""
+    for name in ("x.png", "a/x.png", "b/x.png"):
+        write(picture(), tmp_path / "in" / name)
+    degraded = ["--mask", "random", "--fraction", 0.4, "--noise", 0.1]
+    assert genprior("degrade", tmp_path / "in", "-o", tmp_path / "y", *degraded) == 0
+    assert genprior("degrade", tmp_path / "in" / "x.png", "-o", tmp_path / "alone", *degraded) == 0
+    (tmp_path / "in").rename(tmp_path / "moved")
+    assert genprior("degrade", tmp_path / "moved", "-o", tmp_path / "again", *degraded) == 0
+    for name in ("x.png", "x_mask.png"):
+        top, a, b = (read(tmp_path / "y" / place / name) for place in ("", "a", "b"))
+        assert len({each.tobytes() for each in (top, a, b)}) == 3
+        np.testing.assert_array_equal(read(tmp_path / "alone" / name), top)
+        np.testing.assert_array_equal(read(tmp_path / "again" / "a" / name), a)
+
+    options = ["--op", "denoise", "--noise", 0.5]
+    assert restore(prior, tmp_path / "moved", "-o", tmp_path / "x", *options) == 0
+    a, b = (read(tmp_path / "x" / place / "x.png") for place in "ab")
+    assert not np.array_equal(a, b)
+
+
+def test_folder_of_masks_has_the_subfolders_of_the_images(prior, tmp_path, capfd):
+    for place, holes in (("a", MASK), ("b", ~MASK)):
+        write(picture(), tmp_path / "in" / place / "x.png")
+        write(holes.astype(np.uint8) * 255, tmp_path / "masks" / place / "x_mask.png")
+    options = ["--mask", tmp_path / "masks", "--noise", 0]
+    assert restore(prior, tmp_path / "in", "-o", tmp_path / "x", *options) == 0
+    for place, holes in (("a", MASK), ("b", ~MASK)):
+        x = read(tmp_path / "x" / place / "x.png")
+        np.testing.assert_array_equal(x[~holes], picture()[~holes])
+        assert not np.array_equal(x[holes], picture()[holes])
+    (tmp_path / "masks" / "a" / "x_mask.png").rename(tmp_path / "masks" / "x_mask.png")
+    assert restore(prior, tmp_path / "in", "-o", tmp_path / "again", *options) == 1
+    assert f"{tmp_path / 'masks' / 'a'} has no mask for x.png" in capfd.readouterr().err
+
+
 def test_a_missing_mask_is_named(prior, photo, tmp_path, capfd):
     (tmp_path / "masks").mkdir()
     assert restore(prior, photo, "-o", tmp_path / "x.png", "--mask", tmp_path / "masks") == 1

@@ -33,9 +33,8 @@ def add_output(parser: argparse.ArgumentParser, text: str, seed: str = "of all r
 
 def add_operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--op", default="inpaint", help=f"{OPERATORS} (default: %(default)s)")
-    parser.add_argument(
-        "--mask", help="image whose white marks the holes, or a folder of NAME_mask.png, in subfolders as the images"
-    )
+    folder = "a folder of NAME_mask.png, in subfolders as the images are"
+    parser.add_argument("--mask", help=f"image whose white marks the holes, or {folder}")
     parser.add_argument("--scale", type=int, help="super-resolution: whole factor")
     parser.add_argument("--antialias", help="super-resolution: bicubic, gaussian or average")
     parser.add_argument("--width", type=float, help="gaussian-deblur: standard deviation of the blur in pixels")
@@ -88,7 +87,7 @@ def each(options: argparse.Namespace, run: Callable[[Item], None], ranks: Any) -
 
 
 def _items(inputs: list[Path], out: Path) -> list[Item]:
-    """The images, and where each goes: OUT itself for one file and an OUT with an image's suffix, else OUT/…/NAME.png."""
+    """The images and where each goes: OUT itself for one file and an OUT with its suffix, else OUT/…/NAME.png."""
     from genprior.images import IMAGE_SUFFIXES, list_images
 
     if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy", ".npz"):

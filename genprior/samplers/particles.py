@@ -105,8 +105,8 @@ def draw_from_clouds(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Equal-weight draws for the rows of every image, (B, C, H, W), each image's from clouds of its own.
 
-    Sample k is draw k mod P of the cloud number k // P of P particles, those of the noise numbered (k // P) P and on: it
-    is the same whatever other rows there are.
+    Sample k is draw k mod P of cloud k // P, whose P particles have the noise of samples (k // P) P and on: it is the
+    same whatever other rows there are.
 
     Returns:
         The draws, and "effective sample size": the smallest along the way of the row's cloud, as a share of it, (B,).
