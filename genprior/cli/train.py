@@ -66,7 +66,11 @@ def add(commands) -> None:
     run_folder.add_argument("--push-to-hub", metavar="OWNER/NAME", help="publish the result on the Hugging Face Hub")
     run_folder.add_argument("--dry-run", action="store_true", help="print what would be done as JSON, and do nothing")
 
-    add_flags(train.add_argument_group("settings", "What is not given is the family's own; 20,000 steps."))
+    add_flags(
+        train.add_argument_group(
+            "settings", "What is not given is the family's own; 20,000 steps, or as many as fit into --minutes."
+        )
+    )
     train.set_defaults(run=run)
 
 
@@ -149,7 +153,8 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     if classes:
         chosen.prior.fit_classes(torch.as_tensor(data.labels))
         chosen.prior.class_names = check_names(names, classes)
-    return data, held_out, chosen, Settings(**{"steps": 20000, **chosen.settings, **own})
+    steps = 20000 if own.get("minutes") is None else 10**7  # else as many as fit
+    return data, held_out, chosen, Settings(**{"steps": steps, **chosen.settings, **own})
 
 
 def _names(options: argparse.Namespace) -> tuple[str, ...]:

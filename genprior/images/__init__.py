@@ -10,12 +10,13 @@ from genprior.images.masks import read_mask
 from genprior.images.picture import Picture
 from genprior.images.pil import to_pil
 from genprior.images.reading import ImageLike, read
-from genprior.images.sheet import grid
+from genprior.images.sheet import drawn, grid
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "ImageLike",
     "Picture",
+    "drawn",
     "grid",
     "kind_of",
     "list_images",

@@ -6,6 +6,22 @@ from einops import rearrange
 from torch import Tensor
 
 
+def drawn(x: Tensor) -> Tensor:
+    """Images of any number of channels on one sheet, (1 or 3, H', W'): those that are neither grey nor RGB channel by
+    channel, grey, those of an image side by side.
+
+    Args:
+        x: (B, C, H, W).
+
+    Raises:
+        ValueError: x is not a batch of images.
+    """
+    if x.ndim != 4 or x.shape[1] in (1, 3) or x.numel() == 0:
+        return grid(x)
+    b, c = x.shape[:2]
+    return grid(x.flatten(0, 1)[:, None], columns=c * math.ceil(math.sqrt(b / c)))
+
+
 def grid(x: Tensor, columns: int | None = None, pad: int = 2) -> Tensor:
     """Images side by side on one white sheet, row by row, clipped to [0, 1]: (C, H', W').
 

@@ -151,8 +151,9 @@ def load_prior(
     """A prior by name, family or folder, its network in bfloat16 where the device computes faster in it.
 
     Arguments:
-        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`,
-            `save_prior` or diffusers (see `from_diffusers`); or the "owner/name" of such a one on the Hugging Face
+        name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`
+            (the run's, for the average of most steps, or one of its priors), by `save_prior` or by diffusers (see
+            `from_diffusers`); or the "owner/name" of such a one on the Hugging Face
             Hub, where `owner` is no folder. Only then is anything downloaded. A family means its bundled prior of
             images of just this shape if there is one (a 28 x 28 grey digit has "-mnist"), else the one of images of
             any size ("-photo"), which takes grey ones as colour; those of one kind of images ("-flowers") go by their
@@ -187,7 +188,7 @@ def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None
         if name in names or family:
             return BUNDLED / (name if name in names else _fitting(name, family, image_shape))
     if Path(name).is_dir():
-        return Path(name)
+        return _newest(Path(name))
     refuse_weights(Path(name))
     if isinstance(name, str) and is_hub_name(name) and not Path(name).parent.is_dir():
         return fetch(name)
@@ -212,6 +213,16 @@ def _fitting(family: str, names: list[str], image_shape: tuple[int, int, int] | 
 def _by_name_only(name: str) -> bool:
     """Whether a bundled prior knows one kind of images, such as flowers, which their shape alone does not tell."""
     return bool(_read_config(BUNDLED / name).get("by_name_only"))
+
+
+def _newest(folder: Path) -> Path:
+    """The prior in a folder: itself, or of a training run the average of most steps, ended or only saved so far."""
+    saved = [path.parent for path in folder.glob("step-*/complete.json")]
+    found = [path for path in (*saved, folder / "prior") if (path / "config.json").exists()]
+    if (folder / "config.json").exists() or not found:
+        return folder
+    # Of as many steps as a checkpoint, the result: it has been finished.
+    return max(found, key=lambda path: (read_card(path).get("steps", 0), path.name == "prior"))
 
 
 def _takes(own: tuple[int | None, ...], wanted: tuple[int, int, int]) -> bool:

@@ -25,12 +25,19 @@ def banner(
     rows = {
         "images": f"{images:,}, and {held_out:,} held out" if held_out else f"{images:,}",
         "batch": f"{settings.batch} = {processes} process(es) x {settings.accumulate} micro-batch(es) x {micro_batch}",
-        "steps": f"{start:,} to {settings.steps:,}, {settings.steps * settings.batch / images:.3g} epochs in all",
+        "steps": f"{start:,} to {steps(settings, images)}",
         "parameters": f"{parameter_count(objectives):,} trained",
         "device": f"{device_name(accelerator.device)}, {precision_name(dtype)}" + ", compiled" * settings.compile,
         "folder": f"{out}, saved every {settings.save_every} steps; call again to go on",
     }
     return "\n".join(f"{name:>10}  {text}" for name, text in rows.items())
+
+
+def steps(settings: Settings, images: int) -> str:
+    """How many, as far as that is known before they are timed."""
+    if settings.minutes is not None:
+        return f"what fits into {settings.minutes:g} minutes, at most {settings.steps:,}"
+    return f"{settings.steps:,}, {settings.steps * settings.batch / images:.3g} epochs in all"
 
 
 def parameter_count(objectives: list[nn.Module]) -> int:

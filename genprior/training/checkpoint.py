@@ -49,9 +49,13 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def save(
-    folder: Path, state: dict[str, Any], modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]
+    folder: Path,
+    state: dict[str, Any],
+    modules: dict[str, nn.Module],
+    optimizers: list[torch.optim.Optimizer],
+    beside: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Write modules, optimisers, and what else is known of the run, to `folder`."""
+    """Write modules, optimisers, what else is known of the run, and what `beside` writes, to `folder`."""
     tensors = _tensors(modules)
     for i, optimizer in enumerate(optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
@@ -62,6 +66,7 @@ def save(
             {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}, temporary / "state.safetensors"
         )
         (temporary / "state.json").write_text(json.dumps(state))
+        beside(temporary)
         mark_complete(temporary)
 
     write_folder(folder, write)

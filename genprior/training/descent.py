@@ -19,6 +19,7 @@ class Descent:
         optimizers: AdamW of each objective.
         accumulate: micro-batches per step, which grow in number where memory does not suffice and `auto_batch` is set.
         finite: whether all losses and gradients were.
+        whole: whether the weights are those of a whole step; who calls `step` says so, since an average belongs to it.
 
     Arguments:
         objectives: on their device, with the weights to begin with.
@@ -36,7 +37,7 @@ class Descent:
         ]
         names = [f"gradient {type(own).__name__}" for own in objectives] if len(objectives) > 1 else ["gradient"]
         self.names, self.finite = names, faults.Finite()
-        self.accumulate = settings.accumulate
+        self.accumulate, self.whole = settings.accumulate, True
         self.share = settings.batch // accelerator.num_processes
         if settings.compile:
             for objective in objectives:
@@ -52,6 +53,7 @@ class Descent:
             loss, own_logs = self._fitted_gradient(objective, optimizer, batch, step)
             norm = nn.utils.clip_grad_norm_(own, self.settings.clip)
             self.finite.note(step, loss, norm)
+            self.whole = False
             optimizer.step()
             optimizer.zero_grad()
             logs |= own_logs | {name: norm}

@@ -3,6 +3,7 @@
 The recipes do the same with figures chosen for their data.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,11 +87,13 @@ def _ddpm(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.training.objectives import Denoising
     from genprior.training.quality import denoising_psnr
 
-    prior = DDPM(shape, classes=classes)
+    sized = {} if None in shape else {"widths": _levels((48, 96, 160, 192), min(shape[1:]) / 2)}  # of patches of 2
+    prior = DDPM(shape, classes=classes, **sized)
     return Plan(
         prior,
         [Denoising(prior, seed=seed)],
         lambda prior, n, size: prior.sample(n, size=size, steps=50),
+        {"lr": 1e-3} if sized else {},
         finish=lambda prior, x: prior.fit_decoder(x),
         measure=denoising_psnr,
     )
@@ -101,7 +104,11 @@ def _vae(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.training.bound import EvidenceBound
     from genprior.training.quality import reconstruction_psnr
 
-    prior = VAE(shape, spread=_spread(examples), classes=classes)
+    sized = {}
+    if None not in shape:
+        widths = _levels((32, 64, 128, 128), min(shape[1:]) / 2)
+        sized = {"widths": widths, "blocks": (1,) * (len(widths) - 1) + (2,)}
+    prior = VAE(shape, spread=_spread(examples), classes=classes, **sized)
     return Plan(
         prior,
         [EvidenceBound(prior, seed=seed)],
@@ -197,7 +204,10 @@ def _ldm(shape: Shape, classes: int, examples: Tensor, seed: int, vae: Prior) ->
             f"An ldm of these images needs a vae of images ({shape[0]}, None, None), whose latents are maps; the prior "
             f"given is a {type(vae).__name__} of {vae.image_shape}."
         )
-    prior = LatentDiffusion(vae, DDPM(vae.latent_shape, data_std=1.0, widths=(64, 128, 192), patch=1))
+    widths = (64, 128, 192)
+    if None not in shape:
+        widths = _levels(widths, min(shape[1:]) / vae.stride)
+    prior = LatentDiffusion(vae, DDPM(vae.latent_shape, data_std=1.0, widths=widths, patch=1))
     prior.standardise(examples)
 
     def preview(prior: Prior, n: int, size: tuple[int, int]) -> Tensor:
@@ -221,6 +231,18 @@ FAMILIES: dict[str, Callable[..., Plan]] = {
     "gan": _gan,
     "flow-gan": _flow_gan,
 }
+
+
+def _levels(widths: tuple[int, ...], side: float) -> tuple[int, ...]:
+    """As many of the widths of a network as it takes for its coarsest level to be about 7 cells wide.
+
+    Images of any size have all of them. Of small ones more would be zeros about the image, and most of the weights.
+
+    Arguments:
+        widths: of the levels, finest first, each half as fine as the one before.
+        side: of the images in cells of the finest level.
+    """
+    return widths[: max(1, 1 + round(math.log2(side / 7)))]
 
 
 def _flow(shape: Shape, classes: int, examples: Tensor, seed: int) -> Prior:

@@ -5,6 +5,7 @@ import errno
 import gc
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -42,15 +43,20 @@ class Stop:
 
     def agreed(self, accelerator, step: int) -> bool:
         """Whether all processes stop after this step, since one of them was told to."""
-        if accelerator.num_processes == 1:
-            return self.wanted
-        if step % STOP_EVERY:
-            return False
-        return bool(accelerator.reduce(torch.tensor(float(self.wanted), device=accelerator.device)) > 0)
+        return agreed(self.wanted, accelerator, step)
 
     def _note(self, number: int, frame) -> None:
         self.wanted = True
         self.__exit__()
+
+
+def agreed(wanted: bool, accelerator, step: int) -> bool:
+    """Whether one of the processes wants something after this step; of several, at every tenth step only."""
+    if accelerator.num_processes == 1:
+        return wanted
+    if step % STOP_EVERY:
+        return False
+    return bool(accelerator.reduce(torch.tensor(float(wanted), device=accelerator.device)) > 0)
 
 
 def ignore_signals(worker: int) -> None:
@@ -89,6 +95,32 @@ class Finite:
                 f"another folder with a lower learning rate (lr), a lower norm of gradients (clip, {settings.clip:g}), "
                 'a longer warmup, or precision="no"; if it is step 1, look at the data.'
             )
+
+
+@contextlib.contextmanager
+def looking(what: str, step: int | None = None) -> Iterator[None]:
+    """Within `with`, what only looks at a training: it warns of its faults, and the training goes on."""
+    try:
+        yield
+    except Exception as error:  # whatever it is, it is worth less than the training
+        at = "" if step is None else f" at step {step}"
+        warnings.warn(f"{what} failed{at} ({type(error).__name__}: {error}); training goes on.", stacklevel=3)
+
+
+@contextlib.contextmanager
+def rescued(save: Callable[[], None]) -> Iterator[None]:
+    """Within `with`, an error is raised after `save()` had its try; that it fails too is not worth a word beside it.
+
+    Not where training diverged, of which there is nothing to save, nor on a second Ctrl-C, which does not wait.
+    """
+    try:
+        yield
+    except FloatingPointError:
+        raise
+    except Exception:
+        with contextlib.suppress(Exception):
+            save()
+        raise
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -6,13 +6,18 @@ from typing import Any
 from genprior.training.settings import PRECISIONS, Settings
 
 
-def _or_none(text: str) -> int | None:
+def count(text: str) -> int | None:
     return None if text == "none" else int(text)
+
+
+def minutes(text: str) -> float | None:
+    return None if text == "none" else float(text)
 
 
 # Of every field: its type, other names of its flag, and what it says.
 FLAGS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "steps": (int, ("--max-train-steps",), "optimiser steps in all"),
+    "minutes": (minutes, (), "of the clock in which to end: as many of the steps as fit"),
     "batch": (int, ("--train-batch-size",), "images per step, over all devices and micro-batches"),
     "accumulate": (int, ("--gradient-accumulation-steps",), "micro-batches per step: less memory, the same step"),
     "auto_batch": (bool, (), "make more micro-batches where memory does not suffice (on one process)"),
@@ -30,7 +35,7 @@ FLAGS: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "validate_every": (int, ("--validation-steps",), "steps from one validation and sheet of samples to the next"),
     "save_every": (int, ("--checkpointing-steps",), "steps from one checkpoint to the next"),
     "keep": (int, ("--checkpoints-total-limit",), "newest checkpoints kept, besides the best"),
-    "patience": (_or_none, (), "validations without improvement after which to stop, with the best weights; or none"),
+    "patience": (count, (), "validations without improvement after which to stop, with the best weights; or none"),
     "workers": (int, ("--dataloader-num-workers",), "processes that load data"),
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from genprior.training.faults import looking
 from genprior.training.settings import Settings
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}  # the package of each
@@ -34,16 +35,14 @@ class Log:
             temporary.replace(self.path)
 
     def write(self, step: int, **entry: float) -> None:
+        """Have an entry on disk, and with the trackers, which only look: their faults are told and end nothing."""
         if self.accelerator.is_main_process:
             with open(self.path, "a") as file:
                 file.write(json.dumps({"step": step, **entry}) + "\n")
-        self.accelerator.log(entry, step=step)
-
-    def flush(self) -> None:
-        """Have all lines on disk."""
-        if self.accelerator.is_main_process and self.path.exists():
-            with open(self.path, "rb") as file:
+                file.flush()
                 os.fsync(file.fileno())
+        with looking("log_with", step):
+            self.accelerator.log(entry, step=step)
 
     def _read(self) -> list[dict]:
         entries = []
@@ -75,4 +74,5 @@ def trackers_begun(accelerator, name: str, settings: Settings) -> Iterator[None]
         yield
     finally:
         for tracker in accelerator.trackers:
-            tracker.finish()
+            with looking("log_with"):
+                tracker.finish()

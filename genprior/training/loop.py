@@ -1,9 +1,11 @@
 """The training loop of every family: objectives, one optimiser each, on one device or many through Accelerate."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from genprior.training.data import item_numbers
 from genprior.training.descent import Descent
 from genprior.training.ema import EMA
 from genprior.training.log import Log, check_trackers, trackers_begun
+from genprior.training.pace import Pace
 from genprior.training.precision import autocast_dtype, precision_name
 from genprior.training.rate import Rate
 from genprior.training.settings import Settings
@@ -95,10 +98,12 @@ def train(
         )
     content = fingerprint(data)
     resumed = _newest(out, accelerator)
-    state = _resumable(resumed, settings, content, data_changed) if resumed else {"step": 0, "validations": []}
+    state = checkpoint.read_state(resumed) if resumed else {"step": 0, "validations": [], "paced": None}
+    paced = settings.minutes is not None and settings.minutes == state["paced"]
+    if resumed:
+        settings = settings.resumed(state["settings"], paced)
+        _check_resumable(state, settings, content, data_changed, out)
     start, validations = state["step"], state["validations"]  # validations: [step, error] of each
-    if resumed and settings.auto_batch:
-        settings = replace(settings, accumulate=state["settings"]["accumulate"])
 
     modules = nn.ModuleDict({"prior": prior, "objectives": nn.ModuleList(objectives)}).train()
     modules.to(device, memory_format=torch.channels_last)
@@ -109,32 +114,62 @@ def train(
     if resumed:
         checkpoint.load(resumed, parts, descent.optimizers)
 
+    def origin(step: int) -> dict[str, Any]:
+        """The card of the average after so many steps."""
+        return {
+            **(card or {}),
+            "settings": asdict(replace(settings, accumulate=descent.accumulate)),
+            "steps": step,
+            "seconds": round(time.perf_counter() - began),
+            "device": device_name(device),
+            "precision": precision_name(dtype),
+            "processes": accelerator.num_processes,
+            "peak memory in MiB": peak_memory(device),
+            "torch": torch.__version__,
+        }
+
+    def write(step: int) -> None:
+        now = {
+            "step": step,
+            "settings": asdict(replace(settings, accumulate=descent.accumulate)),
+            "validations": validations,
+            "paced": settings.minutes if pace.fixed else None,
+            "data": content,
+        }
+        beside = partial(write_prior, average, card=origin(step))
+        checkpoint.save(checkpoint.path_of(out, step), now, parts, descent.optimizers, beside)
+
     def save(step: int) -> None:
         accelerator.wait_for_everyone()
         if main:
-            log.flush()
-            now = {
-                "step": step,
-                "settings": asdict(replace(settings, accumulate=descent.accumulate)),
-                "validations": validations,
-                "data": content,
-            }
-            checkpoint.save(checkpoint.path_of(out, step), now, parts, descent.optimizers)
+            write(step)
             checkpoint.prune(out, settings.keep, _best(validations, settings))
         accelerator.wait_for_everyone()
 
+    def rescue() -> None:
+        """Save the last whole step, without the other processes: they have the same weights, and may have failed."""
+        if start < done and descent.whole and not checkpoint.path_of(out, done).exists():
+            descent.finite.check(settings, out)
+            write(done)
+            if progress:
+                print(f"genprior: step {done} is saved in {out}: call again to go on", file=sys.stderr)
+
+    def judge(step: int) -> None:
+        """Validate with the averaged weights, which may decide which of them are kept."""
+        judging = faults.looking("validation", step) if settings.patience is None else contextlib.nullcontext()
+        with judging, autocast(device, dtype):
+            rows = descent.share // descent.accumulate
+            validations.append([step, validate(ema.module["objectives"], validation, rows, accelerator)])
+            log.write(step, validation=validations[-1][1])
+
     def look(step: int) -> None:
-        """Validate, measure and draw with the averaged weights."""
-        with autocast(device, dtype):
-            if validation is not None:
-                rows = descent.share // descent.accumulate
-                error = validate(ema.module["objectives"], validation, rows, accelerator)
-                validations.append([step, error])
-                log.write(step, validation=error)
-            if measure is not None and main:
+        """Measure and draw with the averaged weights: nothing depends on it."""
+        if measure is not None and main:
+            with faults.looking("measure", step), autocast(device, dtype):
                 log.write(step, **measure(average))
         if preview is not None and main:
-            images.save(images.grid(preview(average)), out / f"samples-{step:07d}.png")
+            with faults.looking("preview", step):
+                images.save(images.drawn(preview(average)), out / f"samples-{step:07d}.png")
 
     loader = _loader(data, settings, start, accelerator)
     log = Log(out, start, accelerator)
@@ -144,39 +179,47 @@ def train(
     bar = tqdm(initial=start, total=settings.steps, desc="train", disable=None if progress and main else True)
     began = time.perf_counter() - log.seconds
     rate = Rate(start * settings.batch)
+    pace = Pace(settings, start, paced, began, accelerator)
 
     done = start
     told = trackers_begun(accelerator, out.name, settings)
     with faults.Stop() as stop, faults.full_disk_explained(out), told, bar:
-        for step in range(start, settings.steps):
-            if settings.patience is not None and _since_best(validations) >= settings.patience:
-                break
-            batch = {key: value.to(device, non_blocking=True) for key, value in next(loader).items()}
-            logs = descent.step(batch, step)
-            ema.update(step)
-            bar.update()
+        with faults.rescued(rescue):
+            for step in range(start, settings.steps):
+                if done == settings.steps:
+                    break
+                if settings.patience is not None and _since_best(validations) >= settings.patience:
+                    break
+                batch = {key: value.to(device, non_blocking=True) for key, value in next(loader).items()}
+                logs = descent.step(batch, step)
+                ema.update(step)
+                done, descent.whole = step + 1, True
+                bar.update()
+                settings = descent.settings = pace.paced(settings, done)
+                bar.total = settings.steps
 
-            done = step + 1
-            last, stopping = done == settings.steps, stop.agreed(accelerator, done)
-            logging, looking, saving = (
-                last or done % every == 0
-                for every in (settings.log_every, settings.validate_every, settings.save_every)
-            )
-            if logging or looking or saving or stopping:
-                descent.finite.check(settings, out)
-            if logging:
-                numbers = {key: float(value) for key, value in logs.items()} | {"lr": settings.learning_rate(step)}
-                numbers["items per second"] = rate.since(done * settings.batch)
-                log.write(done, seconds=round(time.perf_counter() - began, 1), **numbers)
-                bar.set_postfix({key: f"{value:.4g}" for key, value in numbers.items()}, refresh=False)
-            if looking:
-                look(done)
-            if saving or stopping or _best(validations, settings) == done:
-                save(done)
-            if looking or saving:
-                rate.restart(done * settings.batch)
-            if stopping and not last:
-                raise KeyboardInterrupt(f"stopped at step {done}, which is saved in {out}: call again to go on")
+                last, stopping = done == settings.steps, stop.agreed(accelerator, done)
+                logging, looking, saving = (
+                    last or done % every == 0
+                    for every in (settings.log_every, settings.validate_every, settings.save_every)
+                )
+                if logging or looking or saving or stopping:
+                    descent.finite.check(settings, out)
+                if logging:
+                    numbers = {key: float(value) for key, value in logs.items()} | {"lr": settings.learning_rate(step)}
+                    numbers["items per second"] = rate.since(done * settings.batch)
+                    log.write(done, seconds=round(time.perf_counter() - began, 1), **numbers)
+                    bar.set_postfix({key: f"{value:.4g}" for key, value in numbers.items()}, refresh=False)
+                if looking and validation is not None:
+                    judge(done)
+                if saving or stopping or _best(validations, settings) == done:
+                    save(done)
+                if looking:
+                    look(done)
+                if looking or saving:
+                    rate.restart(done * settings.batch)
+                if stopping and not last:
+                    raise KeyboardInterrupt(f"stopped at step {done}, which is saved in {out}: call again to go on")
 
         best = _best(validations, settings)
         if best is not None:
@@ -185,32 +228,31 @@ def train(
         if finish is not None:
             finish(result)
         if main:
-            origin = {
-                **(card or {}),
-                "settings": asdict(replace(settings, accumulate=descent.accumulate)),
-                "steps": done,
-                "seconds": round(time.perf_counter() - began),
-                "device": device_name(device),
-                "precision": precision_name(dtype),
-                "processes": accelerator.num_processes,
-                "peak memory in MiB": peak_memory(device),
-                "torch": torch.__version__,
-            }
-            checkpoint.write_folder(out / "prior", lambda folder: write_prior(result, folder, origin))
+            checkpoint.write_folder(out / "prior", partial(write_prior, result, card=origin(done)))
     accelerator.wait_for_everyone()
     return result
 
 
 @torch.no_grad()
 def validate(objectives: Iterable[nn.Module], data: Dataset, batch: int, accelerator: Accelerator) -> float:
-    """Mean over `data` of the summed losses of the objectives: the same items and noise every time."""
-    total, count = 0.0, 0
-    for start in range(accelerator.process_index * batch, len(data), accelerator.num_processes * batch):
-        items = [data[i] for i in range(start, min(start + batch, len(data)))]
-        examples = {key: value.to(accelerator.device) for key, value in default_collate(items).items()}
-        loss = sum(objective(examples, 0)[0] for objective in objectives)
-        total, count = total + float(loss) * len(items), count + len(items)
-    total, count = accelerator.reduce(torch.tensor([total, count], device=accelerator.device)).tolist()
+    """Mean over `data` of the summed losses of the objectives: the same items and noise every time.
+
+    Raises:
+        Exception: a process failed, this one by what is raised or another; all processes raise, so that none waits.
+    """
+    total, count, error = 0.0, 0, None
+    try:
+        for start in range(accelerator.process_index * batch, len(data), accelerator.num_processes * batch):
+            items = [data[i] for i in range(start, min(start + batch, len(data)))]
+            examples = {key: value.to(accelerator.device) for key, value in default_collate(items).items()}
+            loss = sum(objective(examples, 0)[0] for objective in objectives)
+            total, count = total + float(loss) * len(items), count + len(items)
+    except Exception as found:
+        error = found
+    sums = torch.tensor([total, count, error is not None], dtype=torch.float32, device=accelerator.device)
+    total, count, failed = accelerator.reduce(sums).tolist()
+    if failed:
+        raise error or RuntimeError(f"validation failed on {failed:.0f} other process(es)")
     return total / count
 
 
@@ -225,18 +267,16 @@ def _newest(out: Path, accelerator: Accelerator) -> Path | None:
     return broadcast_object_list(found)[0]
 
 
-def _resumable(folder: Path, settings: Settings, content: Any, data_changed: bool) -> dict[str, Any]:
-    """The state in a checkpoint, if these settings and data may go on from it."""
-    state = checkpoint.read_state(folder)
-    settings.check_resumable(state["step"], state["settings"], folder.parent)
+def _check_resumable(state: dict[str, Any], settings: Settings, content: Any, data_changed: bool, folder: Path) -> None:
+    """Refuse settings and data that may not go on from the state in a checkpoint."""
+    settings.check_resumable(state["step"], state["settings"], folder)
     if state["data"] != content and not data_changed:
         changed = _differences(content, state["data"])
         raise ValueError(
-            f"The data are not those that the run in {folder.parent} was trained on: {changed}. "
+            f"The data are not those that the run in {folder} was trained on: {changed}. "
             "Put them back, train in another folder, or go on with the data as they are by data_changed "
             "(--data-changed)."
         )
-    return state
 
 
 def _differences(now: Any, then: Any) -> str:

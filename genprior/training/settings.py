@@ -10,8 +10,8 @@ from typing import Any
 # Settings that may differ when a run is resumed: the weights are the same, or the same to rounding (accumulate,
 # precision, compile). `steps` has its own rule.
 FREE = (
-    "steps", "accumulate", "auto_batch", "precision", "compile", "log_every", "validate_every", "save_every", "keep",
-    "patience", "workers",
+    "steps", "minutes", "accumulate", "auto_batch", "precision", "compile", "log_every", "validate_every", "save_every",
+    "keep", "patience", "workers",
 )  # fmt: skip
 
 PRECISIONS = ("auto", "no", "bf16")
@@ -23,6 +23,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda n: isinstance(n, int) and n >= 1,
         "a whole number, at least 1",
     ),
+    (("minutes",), lambda n: n is None or 0 < n < math.inf, "a number above 0, or None"),
     (("patience",), lambda n: n is None or n >= 1, "a whole number, at least 1, or None"),
     (("lr", "warmup", "weight_decay", "workers", "seed"), lambda n: 0 <= n < math.inf, "a number, at least 0"),
     (("clip",), lambda n: n > 0, "a number above 0, inf for no limit"),
@@ -39,6 +40,9 @@ class Settings:
 
     Attributes:
         steps: optimiser steps in all.
+        minutes: of the clock in which the run is to end, or None: after the first steps, `steps` becomes the number
+            that fits, at most as it was, and the learning rate falls with it. Where steps become slower, it ends at the
+            minute all the same, with the averaged weights of that moment.
         batch: images per step, over all devices and micro-batches.
         lr: AdamW's learning rate at its height.
         warmup: steps over which it rises linearly.
@@ -62,6 +66,7 @@ class Settings:
     """
 
     steps: int
+    minutes: float | None = None
     batch: int = 16
     lr: float = 5e-4
     warmup: int = 300
@@ -101,6 +106,16 @@ class Settings:
                 "auto_batch is for one process, since processes cannot wait for one that tries again: find the number "
                 "of micro-batches that fits on one, then give it as accumulate."
             )
+
+    def resumed(self, old: dict[str, Any], paced: bool) -> "Settings":
+        """These settings with what the run found out by itself before it was resumed, its own settings being `old`.
+
+        Arguments:
+            paced: whether its steps had been made the number that fits into its minutes.
+        """
+        steps = old["steps"] if paced else self.steps
+        accumulate = old["accumulate"] if self.auto_batch else self.accumulate
+        return replace(self, steps=steps, accumulate=accumulate)
 
     def check_resumable(self, step: int, old: dict[str, Any], folder: Path) -> None:
         """Refuse to go on from `step` of a run whose settings, read from JSON, made other weights than these."""

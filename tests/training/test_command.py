@@ -48,8 +48,8 @@ def test_every_setting_has_a_flag():
 
 def test_every_setting_of_a_recipe_is_set_from_the_command_line_and_the_others_stay():
     before = Settings(
-        steps=9, batch=6, lr=0.1, warmup=1, decay=0.1, weight_decay=0.1, betas=(0.1, 0.2), clip=0.1, ema=0.1,
-        accumulate=3, auto_batch=True, precision="bf16", compile=True, seed=8, log_every=8, validate_every=8,
+        steps=9, minutes=0.5, batch=6, lr=0.1, warmup=1, decay=0.1, weight_decay=0.1, betas=(0.1, 0.2), clip=0.1,
+        ema=0.1, accumulate=3, auto_batch=True, precision="bf16", compile=True, seed=8, log_every=8, validate_every=8,
         save_every=8, keep=8, patience=8, workers=8,
     )  # fmt: skip
     parser = argparse.ArgumentParser()

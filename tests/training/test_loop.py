@@ -102,7 +102,7 @@ def straight(tmp_path_factory):
 def test_interrupted_run_resumes_to_the_same_weights_bit_for_bit(tmp_path, straight):
     with pytest.raises(InterruptedError):
         run(tmp_path, Squares(stop=9 * BATCH))
-    assert checkpoint.latest(tmp_path).name == "step-0000008"
+    assert checkpoint.latest(tmp_path).name == "step-0000009"  # the last whole one, though saved every four
     assert torch.equal(weights(run(tmp_path)), straight[1])
 
 
@@ -155,8 +155,8 @@ def test_resume_may_log_save_and_load_otherwise(tmp_path, straight):
 def test_steps_may_change_before_the_decay_only(tmp_path, straight):
     with pytest.raises(InterruptedError):
         run(tmp_path, Squares(stop=9 * BATCH), steps=30)
-    # At step 8 neither 30 steps nor 14, which decay from step 9.8 on, have begun to decay; 9 have.
-    with pytest.raises(ValueError, match=r"is at step 8, where the learning rates of 30 steps and of 9 differ"):
+    # At step 9 neither 30 steps nor 14, which decay from step 9.8 on, have begun to decay; 9 have, from step 6.3 on.
+    with pytest.raises(ValueError, match=r"is at step 9, where the learning rates of 30 steps and of 9 differ"):
         run(tmp_path, steps=9)
     assert torch.equal(weights(run(tmp_path)), straight[1])
     with pytest.raises(ValueError, match="resume with steps=14"):
