@@ -9,8 +9,6 @@ import time
 from dataclasses import replace
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from genprior.training.faults import agreed
 from genprior.training.settings import Settings
@@ -33,7 +31,7 @@ class Pace:
         accelerator: Accelerate's; the main process's clock counts.
     """
 
-    def __init__(self, settings: Settings, start: int, fixed: bool, began: float, accelerator: Accelerator):
+    def __init__(self, settings: Settings, start: int, fixed: bool, began: float, accelerator):
         self.accelerator, self.start, self.fixed = accelerator, start, fixed
         self.end = math.inf if settings.minutes is None else began + 60 * settings.minutes
         self._since = 0.0
@@ -49,6 +47,8 @@ class Pace:
         if since_start == WARM:
             self._since = now
         if not self.fixed and since_start == TIMED:
+            from accelerate.utils import broadcast_object_list
+
             seconds = (now - self._since) / (TIMED - WARM)
             more = max(1, int(SHARE * (self.end - now) / seconds))
             (steps,) = broadcast_object_list([min(settings.steps, done + more)])
