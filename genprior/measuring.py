@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genprior import images
 from genprior.estimate import noise_level
+from genprior.nets.wrapped import unwrapped
 from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
 from genprior.operators.colour import Colorize
@@ -88,6 +89,7 @@ def _is_simulated(mask: Any) -> bool:
 def as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ...] | None = None) -> LinearOperator:
     if parameters:
         raise ValueError(f"{sorted(parameters)} belong to named operators; an operator object has its own.")
+    op = unwrapped(op)
     if isinstance(op, LinearOperator):
         return op
     if _is_physics(op):
@@ -101,6 +103,7 @@ def stated_noise(img: Any, op: Any, noise: Any) -> float | Tensor | None:
         return as_noise(noise)
     if isinstance(img, Measurement):
         return img.noise
+    op = unwrapped(op)
     return physics_noise(op) if _is_physics(op) else None
 
 
@@ -115,6 +118,7 @@ def measure(
     if isinstance(op, str):
         return _measure_picture(img, canonical(op), noise, parameters)
 
+    op = unwrapped(op)
     operator = _physics_operator(op, img, **parameters) if _is_physics(op) else as_operator(op, parameters)
     y, give = _uninterpreted(img, operator)
     return Measurement(y, operator, noise_level(y) if noise is None else noise), give

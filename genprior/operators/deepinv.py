@@ -18,8 +18,8 @@ def from_physics(
 ) -> LinearOperator:
     """The operator A of a linear deepinv physics; its noise is left out, see `physics_noise`.
 
-    A and A^T are those of a copy of the physics made now, in its own precision; `solve`, `prox` and `pinv` are ours,
-    by conjugate gradients.
+    A and A^T are those of a copy of the physics made now, in its own precision, float32 at least; `solve`, `prox` and
+    `pinv` are ours, by conjugate gradients.
 
     Arguments:
         physics: any physics with A and A_adjoint on real (B, C, H, W) tensors, the same A for every image.
@@ -86,6 +86,9 @@ class PhysicsOperator(LinearOperator):
         # a copy: the user's may change, and moving it to another device would change it
         physics = physics.clone()
         states = [a for a in (*physics.parameters(), *physics.buffers()) if a.is_floating_point()]
+        if any(a.dtype in (torch.float16, torch.bfloat16) for a in states):
+            physics = physics.float()  # samplers want more digits, and torch has no FFT in half precision
+            states = [a.float() for a in states]
         state = states[0] if states else torch.zeros(())
         self._physics = {state.device: physics}
         self._dtype = state.dtype if states else None

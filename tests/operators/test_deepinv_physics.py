@@ -4,6 +4,7 @@ import deepinv
 import pytest
 import torch
 
+import genprior
 from genprior.linalg import norm
 from genprior.operators import (
     Blur,
@@ -124,3 +125,24 @@ def test_physics_that_cannot_be_wrapped_is_refused():
         from_physics(PHYSICS["blur-fft"](), measurement_shape=(1, 9, 9))
     with pytest.raises(ValueError, match=r"cannot measure images of .*give image_shape"):
         from_physics(PHYSICS["inpaint"](), (1, 9, 9))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_physics_of_half_precision_computes_in_float32(dtype):
+    """With the weights that it has; the user's own stays as it is."""
+    physics = deepinv.physics.Blur(filter=FILTER.to(dtype), padding="valid")
+    found = from_physics(physics, (1, 16, 12))
+    wanted = from_physics(deepinv.physics.Blur(filter=FILTER.to(dtype).float(), padding="valid"), (1, 16, 12))
+    x = draw(2, 1, 16, 12).float()
+    torch.testing.assert_close(found(x), wanted(x), rtol=0, atol=0)
+    assert physics.filter.dtype == dtype
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, lambda physics: torch.compile(physics, backend="eager")])
+def test_wrapped_physics_is_what_it_wraps(wrap):
+    physics = deepinv.physics.Blur(filter=FILTER, padding="valid", noise_model=deepinv.physics.GaussianNoise(0.1))
+    y = draw(1, 9, 8).float()
+    options = {"prior": lambda x_t, sigma: x_t, "steps": 2, "seed": 0, "progress": False, "image_shape": (1, 14, 14)}
+    found, wanted = (genprior.restore(y, op, **options) for op in (wrap(physics), physics))
+    torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=0)
+    assert found.measurement.noise == pytest.approx(0.1)
