@@ -30,7 +30,7 @@ from genprior.operators.inpaint import Inpaint
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.denoiser import from_denoiser
 from genprior.priors.diffusers import from_diffusers, is_of_diffusers
-from genprior.priors.store import find_prior, load_prior
+from genprior.priors.store import find_prior, load_prior, resolved_name
 from genprior.priors.tiled import Tiled
 from genprior.priors.weights import ADVICE
 from genprior.result import Restoration
@@ -133,7 +133,7 @@ def restore(
     seed = secrets.randbits(32) if seed is None else seed
     noise = stated_noise(img, op, noise)
     measurement, give = measure(img, op, noise, operator_parameters)
-    name = str(prior) if isinstance(prior, str | Path) else None
+    name = resolved_name(prior, measurement.operator.image_shape) if isinstance(prior, str | Path) else None
     prior = as_prior(prior, device, measurement.operator.image_shape)
     target = prior if label is None else prior.given(label)
     task, back = _fit_channels(measurement, target)

@@ -30,7 +30,8 @@ class Restoration:
         measurement: y, its operator and noise, as used.
         sampler: with its parameters, as used.
         prior: as used, without the label.
-        prior_name: the name or folder that was given for it, None where it was given itself.
+        prior_name: its name, that of a bundled prior where a family was asked for, or its folder; None where it was
+            given itself.
         label: the class that was given, its number or name, or None.
         tile: side in pixels of the tiles in which the network saw the image, None where it saw it whole; see `restore`.
         noise_was_estimated: whether `measurement.noise` was estimated from y.

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import genprior
 from genprior.bits import bits_per_dim, dequantize
@@ -54,7 +55,7 @@ def main() -> None:
             began = time.perf_counter()
             x = images if figure in ("log-density", "ELBO") else images[: options.n_slow]
             nats = []
-            for k in range(0, len(x), options.batch):
+            for k in tqdm(range(0, len(x), options.batch), f"{name}, {figure}", leave=False, disable=None):
                 part = x[k : k + options.batch]
                 rows = torch.arange(k, k + len(part))
                 with torch.no_grad():

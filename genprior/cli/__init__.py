@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 
+import genprior
 from genprior.cli import completion, degrade, demo, evaluate, info, priors, restore, sample, train, truth
 from genprior.cli.common import expected_errors
 
@@ -12,7 +15,23 @@ COMMANDS = (restore, degrade, sample, train, evaluate, truth, priors, info, comp
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 if something failed, 2 if the command line was wrong."""
+    """Run a command; the exit code is 0, 1 if something failed, 2 if the command line was wrong.
+
+    A reader that closes the pipe, such as `head`, ends it quietly, with the code that a shell gives for that.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would flush again at its end, and complain.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # SIGPIPE
+
+
+def _run(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:2] == ["evaluate", "truth"]:
         arguments = ["evaluate truth", *arguments[2:]]
@@ -22,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("genprior: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except expected_errors() as error:
         print(f"genprior: {error}", file=sys.stderr)
         return 1
@@ -29,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="genprior", description="Generative priors for imaging inverse problems.")
+    parser.add_argument("--version", action="version", version=f"genprior {genprior.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:
         command.add(commands)

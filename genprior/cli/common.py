@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+import tempfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 OPERATORS = "inpaint, super-resolution, gaussian-deblur, motion-deblur, deblur, colorize, denoise"
 PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel", "boundary")
+
+
+STDOUT = Path("-")
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +27,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "of all randomness, with the file's name, or its path below the folder given: a file of a folder has the same "
         "result alone, and files of one name in subfolders have noise and masks of their own (default: 0)"
     )
-    add_output(parser, "file for one input, or folder (made if needed)", seed)
+    add_output(parser, "file for one input, folder (made if needed), or - for one PNG to stdout", seed)
 
 
 def add_output(parser: argparse.ArgumentParser, text: str, seed: str = "of all randomness (default: 0)") -> None:
@@ -72,7 +77,10 @@ def each(options: argparse.Namespace, run: Callable[[Item], None], ranks: Any) -
     failures = 0
     for item in items:
         try:
-            run(item)
+            with written(item.target) as place:
+                run(replace(item, target=place))
+        except BrokenPipeError:
+            raise
         # RuntimeError: torch is out of memory, which the next file may not need
         except (*expected_errors(), RuntimeError, MemoryError) as error:
             told = str(error) or type(error).__name__
@@ -86,10 +94,38 @@ def each(options: argparse.Namespace, run: Callable[[Item], None], ranks: Any) -
     return 1 if failures else 0
 
 
+@contextlib.contextmanager
+def written(target: Path) -> Iterator[Path]:
+    """Where a file is written that is to go to `target`: there, or if that is -, where it is taken to stdout from.
+
+    What is printed meanwhile goes to stderr then.
+
+    Raises:
+        ValueError: more files than one were written for stdout.
+    """
+    if target != STDOUT:
+        yield target
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "stdout.png"
+        with contextlib.redirect_stdout(sys.stderr):
+            yield file
+        if others := sorted(path.name.removeprefix("stdout") for path in Path(folder).iterdir() if path != file):
+            raise ValueError(
+                f"-o - writes one image, and there are {', '.join(others)} besides: give a file or folder."
+            )
+        sys.stdout.buffer.write(file.read_bytes())
+        sys.stdout.flush()
+
+
 def _items(inputs: list[Path], out: Path) -> list[Item]:
     """The images and where each goes: OUT itself for one file and an OUT with its suffix, else OUT/…/NAME.png."""
     from genprior.images import IMAGE_SUFFIXES, list_images
 
+    if out == STDOUT and (len(inputs) > 1 or inputs[0].is_dir()):
+        raise ValueError("-o - writes one image: give one file, or a folder as --out.")
+    if out == STDOUT:
+        return [Item(inputs[0], out, Path(inputs[0].name))]
     if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy", ".npz"):
         return [Item(inputs[0], out, Path(inputs[0].name))]
     if out.is_file():

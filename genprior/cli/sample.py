@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import inspect
 
-from genprior.cli.common import add_output, label_of, refuse_existing
+from genprior.cli.common import STDOUT, add_output, label_of, refuse_existing, written
 
 
 def add(commands) -> None:
     """`genprior sample`."""
     sample = commands.add_parser("sample", help="draw images from a prior")
     sample.add_argument("--prior", default="ddpm", help="name, folder, or family (default: %(default)s)")
-    sample.add_argument("--n", type=int, default=16, help="how many (default: %(default)s)")
+    sample.add_argument("-n", "--n", type=int, default=16, help="how many (default: %(default)s)")
     sample.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="for priors of any size")
     sample.add_argument("--steps", type=int, help="of the prior's chain (default: all)")
     sample.add_argument("--label", type=label_of, help="class, a number or name, for priors with classes")
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from genprior.restoration import pick_device
 
     alone("genprior sample")
-    if options.out.suffix.lower() not in images.IMAGE_SUFFIXES:
+    if options.out != STDOUT and options.out.suffix.lower() not in images.IMAGE_SUFFIXES:
         raise ValueError(f"--out {options.out} is no image; end it with one of {' '.join(images.IMAGE_SUFFIXES)}.")
     refuse_existing([options.out], options.overwrite)
     prior = genprior.load_prior(options.prior, pick_device(options.device))
@@ -42,13 +42,17 @@ def run(options: argparse.Namespace) -> int:
     chosen = {name: value for name, value in choices.items() if value is not None}
     if not genprior.supports(prior, "sample"):
         prior.sample(options.n)  # says so, and what the prior has
-    if unknown := chosen.keys() - inspect.signature(prior.sample).parameters.keys():
+    takes = inspect.signature(prior.sample).parameters.keys()
+    if unknown := chosen.keys() - takes:
         raise ValueError(
             f"Samples of {options.prior}, a {type(prior).__name__}, take no {' or '.join(sorted(unknown))}; leave "
             f"{', '.join(f'--{name}' for name in sorted(unknown))} out."
         )
     if options.guidance is not None and options.label is None:
         raise ValueError("--guidance is towards a label; say which, as --label 5.")
-    images.save(images.grid(prior.sample(options.n, seed=options.seed, **chosen).cpu()), options.out)
-    print(f"{options.n} samples of {options.prior} -> {options.out}")
+    if "progress" in takes:
+        chosen["progress"] = True
+    with written(options.out) as target:
+        images.save(images.drawn(prior.sample(options.n, seed=options.seed, **chosen).cpu()), target)
+        print(f"{options.n} samples of {options.prior} -> {options.out}")
     return 0

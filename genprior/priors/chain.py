@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from genprior.noise import Noise
 from genprior.priors.base import as_level
@@ -97,14 +98,16 @@ def ancestral_chain(
     noise: Callable[[Tensor], Tensor],
     variance: Callable[[float, float, float], float],
     centre: float = 0.5,
+    progress: bool = False,
 ) -> Tensor:
-    """The reverse chain from z_T = z to x.
+    """The reverse chain from z_T = z to x, with a bar of its steps on a terminal if there is to be progress.
 
     With beta_t = 1 - alpha_bar_t / alpha_bar_{t-1} and alpha_bar_0 = 1,
         mu_t = (z_t - beta_t / sqrt(1 - alpha_bar_t) eps_hat(z_t)) / sqrt(1 - beta_t),
         z_{t-1} = mu_t + sqrt(variance(beta_t, alpha_bar_t, alpha_bar_{t-1})) n.
     """
-    for alpha_bar, alpha_bar_next in zip(reversed(alpha_bars), [*reversed(alpha_bars[:-1]), 1.0]):
+    pairs = list(zip(reversed(alpha_bars), [*reversed(alpha_bars[:-1]), 1.0]))
+    for alpha_bar, alpha_bar_next in tqdm(pairs, "sample", leave=False, disable=None if progress else True):
         beta = 1 - alpha_bar / alpha_bar_next
         s = relative_noise(alpha_bar)
         u_t = z / math.sqrt(alpha_bar)
@@ -125,6 +128,7 @@ def chain_elbo(
     *,
     seed: int = 0,
     terms: int = 64,
+    progress: bool = False,
 ) -> Tensor:
     """The evidence lower bound of the chain x_T -> … -> x_1 -> x, in nats, (B,).
 
@@ -153,7 +157,7 @@ def chain_elbo(
     steps = len(weight)
     terms = min(terms, steps)
     total = torch.zeros_like(kl)
-    for k in range(terms):
+    for k in tqdm(range(terms), "elbo", leave=False, disable=None if progress else True):
         low, high = k * steps // terms, (k + 1) * steps // terms
         t = low + (noise.uniform(x[:, :1, :1, :1]).flatten() * (high - low)).long().clamp(max=high - low - 1)
         sigma = level[t + 1].to(x.dtype).reshape(-1, 1, 1, 1)

@@ -159,6 +159,7 @@ class DDPM(Prior):
         variance: str = "posterior",
         label: int | str | None = None,
         guidance: float = 1.0,
+        progress: bool = False,
     ) -> Tensor:
         """n draws by the reverse chain z_T -> z_0, (n, C, H, W).
 
@@ -170,6 +171,7 @@ class DDPM(Prior):
                 that makes the bound's weights constant, and whose samples collapse: for teaching only.
             label: class label, 0 to classes - 1, or a name; None for images of any class.
             guidance: of the label, see `denoise`.
+            progress: show a bar.
 
         Raises:
             ValueError: a size, a label, a variance or a number of steps that this prior does not have.
@@ -189,10 +191,13 @@ class DDPM(Prior):
             noise,
             lookup("variance", variance, VARIANCES),
             self.centre,
+            progress,
         )
 
     @torch.no_grad()
-    def elbo(self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, terms: int = 64) -> Tensor:
+    def elbo(
+        self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, terms: int = 64, progress: bool = False
+    ) -> Tensor:
         """A lower bound of ln p(x), given labels (B,) of ln p(x | label), in nats, (B,): see `chain_elbo`.
 
         The density is on the units of x.
@@ -203,17 +208,17 @@ class DDPM(Prior):
         The decoder is N(x_hat(x_1), v I) with the learned variance v = `decoder_variance`. The T levels run evenly in
         ln sigma from sigma_min to sigma_max: with those of the linear betas, whose last steps are coarse, the bound
         stays 0.29 nats per value below ln p(x) however large T is. The sum over T is estimated without bias from
-        `terms` of its terms, stratified over the levels.
+        `terms` of its terms, stratified over the levels; with a bar of them if there is to be progress.
         """
-        return self._bound(x, gaussian_decoder(self.decoder_variance), seed, terms, label)
+        return self._bound(x, gaussian_decoder(self.decoder_variance), seed, terms, label, progress)
 
     @torch.no_grad()
-    def elbo_8bit(self, x: Tensor, *, seed: int = 0, terms: int = 64) -> Tensor:
+    def elbo_8bit(self, x: Tensor, *, seed: int = 0, terms: int = 64, progress: bool = False) -> Tensor:
         """A lower bound of ln P(x) + D ln 256 in nats, (B,), for x of 8 bits: `elbo` with its decoder discretised.
 
         This is the log-density of dequantised images, see `bits`, and so comparable with that of other priors.
         """
-        return self._bound(x, grey_level_decoder(self.decoder_variance), seed, terms)
+        return self._bound(x, grey_level_decoder(self.decoder_variance), seed, terms, None, progress)
 
     def flow_log_prob(
         self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, steps: int = 100, probes: int = 4
@@ -261,13 +266,15 @@ class DDPM(Prior):
         seed: int,
         terms: int,
         label: Tensor | None = None,
+        progress: bool = False,
     ) -> Tensor:
         T = len(self.alpha_bars)
         ratio = self.sigma_max / self.sigma_min
         sigmas = [self.sigma_min * ratio ** (t / (T - 1)) for t in range(T)]
         prior_variance = UNIT**2 / self.alpha_bars[-1]  # z_T ~ N(0, I), read in the units of x
         denoise = partial(self.denoise, label=label)
-        return chain_elbo(denoise, x, sigmas, self.centre, prior_variance, decoder, seed=seed, terms=terms)
+        given = {"seed": seed, "terms": terms, "progress": progress}
+        return chain_elbo(denoise, x, sigmas, self.centre, prior_variance, decoder, **given)
 
 
 def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch, features) -> None:

@@ -72,7 +72,15 @@ class LatentDiffusion(Prior):
         return self.vae.decoder_variance
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, steps: int | None = None) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        progress: bool = False,
+    ) -> Tensor:
         """n draws from p(x), x = G(w) + sqrt(v) eps with w drawn by the reverse chain, (n, C, H, W).
 
         `render(latents.sample(n))` is their mean given w, without the grain.
@@ -81,6 +89,7 @@ class LatentDiffusion(Prior):
             seed: keys the noise; draw k is the same whatever n is.
             size: (H, W), needed where the prior's images have any size.
             steps: of the chain, evenly spread; None for all.
+            progress: show a bar.
 
         Raises:
             ValueError: a size or a number of steps that this prior does not have.
@@ -91,7 +100,7 @@ class LatentDiffusion(Prior):
         if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
             raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
         prior = self.sized(*(size or own))
-        mean = prior.render(prior.latents.sample(n, seed=seed, steps=steps))
+        mean = prior.render(prior.latents.sample(n, seed=seed, steps=steps, progress=progress))
         # The chain has the noise of image 0.
         grain = Noise(seed, torch.ones(n, dtype=torch.long), torch.arange(n))
         return mean + self.decoder_variance.sqrt() * grain(mean)

@@ -195,6 +195,14 @@ def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None
     return lookup("prior", str(name), {other: BUNDLED / other for other in names}, hint=ELSE)
 
 
+def resolved_name(name: str | Path, image_shape: tuple[int, int, int] | None = None) -> str:
+    """What `find_prior` finds by that name, as one would ask for it again: name, folder, or owner/name of the Hub."""
+    if not Path(name).is_dir() and is_hub_name(str(name)):
+        return str(name)
+    folder = find_prior(name, image_shape)
+    return folder.name if folder.parent == BUNDLED else str(folder)
+
+
 def _fitting(family: str, names: list[str], image_shape: tuple[int, int, int] | None) -> str:
     """The one among bundled priors that fits the images best."""
     shapes = {name: tuple(_read_config(BUNDLED / name)["image_shape"]) for name in names}
