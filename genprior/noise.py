@@ -9,6 +9,8 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from genprior.ambient import own
+
 MASK = 0xFFFFFFFF
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -179,7 +181,7 @@ def _as_words(name: str, numbers: Tensor | Sequence[int]) -> Tensor:
     words = torch.as_tensor(numbers)
     if words.ndim != 1 or words.is_floating_point() or words.is_complex():
         raise ValueError(f"{name} is {numbers!r}: give a list of integers, one per row")
-    words = words.to(torch.int64)
+    words = own(words.to(torch.int64))
     # Other devices are not asked: their answer would have to be waited for.
     if words.device.type == "cpu" and ((words < 0) | (words > MASK)).any():
         raise ValueError(f"{name} numbers {words.tolist()} are out of range: give integers in [0, 2**32)")

@@ -13,6 +13,7 @@ PACKAGE = Path(genprior.__file__).parent
 HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate", "matplotlib", "skimage"}
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
+    ["ambient"],
     ["registry", "linalg", "memory", "noise", "processes", "images", "estimate", "bits", "nets"],
     ["priors.base"],
     ["priors"],
@@ -26,10 +27,10 @@ LAYERS = [
 ]
 # Of what stands above them, these may import only some.
 NARROWER = {
-    "operators": {"priors.base", "linalg", "registry"},
-    "samplers": {"priors.base", "operators.base", "linalg", "memory", "noise", "registry"},
-    "priors.base": set(),
-    "training": {"priors", "nets", "images", "memory", "noise", "bits", "registry", "processes"},
+    "operators": {"ambient", "priors.base", "linalg", "registry"},
+    "samplers": {"ambient", "priors.base", "operators.base", "linalg", "memory", "noise", "registry"},
+    "priors.base": {"ambient"},
+    "training": {"ambient", "priors", "nets", "images", "memory", "noise", "bits", "registry", "processes"},
 }
 
 

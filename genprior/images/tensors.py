@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from genprior.ambient import own
 from genprior.images.checks import check_not_empty
 from genprior.images.picture import Picture
 
@@ -19,7 +20,7 @@ def from_torch(tensor: Tensor) -> Picture:
         hint = "; add the channel by x[None]" if tensor.ndim == 2 else ""
         raise ValueError(f"the tensor has shape {tuple(tensor.shape)}, wanted C x H x W or B x C x H x W{hint}.")
     batched = tensor.ndim == 4
-    x = tensor.detach().to(torch.float32)
+    x = own(tensor).to(torch.float32)
     give = partial(_give, dtype=tensor.dtype, device=tensor.device, batched=batched)
     return Picture(x if batched else x[None], None, give)
 

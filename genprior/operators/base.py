@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genprior.ambient import own, settle_methods, settled
 from genprior.linalg import cg, cgls, divide
 from genprior.priors.base import UnsupportedError
 
@@ -24,6 +25,9 @@ Shape = tuple[int, int, int]
 
 class LinearOperator(ABC):
     """A linear map A from images to measurements; immutable; works in the dtype and on the device of what it is given.
+
+    Kernels, masks and matrices are copied when they are given; operators can be pickled. A caller's autocast, inference
+    mode, default dtype or default device change nothing.
 
     Attributes:
         image_shape: (C, H, W) of x.
@@ -39,21 +43,29 @@ class LinearOperator(ABC):
     iterations: int = 100
     precision: torch.dtype = torch.float64
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        settle_methods(cls, ("__init__", "for_measurement"))
+
+    @settled
     def __call__(self, x: Tensor) -> Tensor:
         """A x, (B, *image_shape) -> (B, *measurement_shape)."""
         self._check("an image", x, self.image_shape)
         return self._forward(x)
 
+    @settled
     def adjoint(self, y: Tensor) -> Tensor:
         """A^T y, (B, *measurement_shape) -> (B, *image_shape)."""
         self._check("a measurement", y, self.measurement_shape)
         return self._adjoint(y)
 
+    @settled
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y: of all the x that minimise |A x - y|, the shortest."""
         self._check("a measurement", y, self.measurement_shape)
         return self._pinv(y)
 
+    @settled
     def solve(self, v: Tensor, c: float | Tensor) -> Tensor:
         """(A A^T + c I)^-1 v, (B, *measurement_shape) -> the same; with c = 0, (A A^T)^+ v.
 
@@ -64,6 +76,7 @@ class LinearOperator(ABC):
         self._check("a measurement", v, self.measurement_shape)
         return self._solve(v, _as_variance(c, v))
 
+    @settled
     def prox(self, z: Tensor, y: Tensor, gamma: float | Tensor) -> Tensor:
         """argmin_x gamma/2 |A x - y|^2 + 1/2 |x - z|^2 = z + A^T (A A^T + I/gamma)^-1 (y - A z).
 
@@ -151,10 +164,16 @@ class SVD:
     U: Callable[[Tensor], Tensor]
     Ut: Callable[[Tensor], Tensor]
 
+    def __post_init__(self):
+        for name in ("V", "Vt", "U", "Ut"):
+            object.__setattr__(self, name, settled(getattr(self, name)))
+
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """What was measured: y = A x + noise n, n ~ N(0, I).
+
+    It keeps copies of y and of the noise, and can be pickled.
 
     Attributes:
         y: (B, *operator.measurement_shape), finite, any range.
@@ -176,17 +195,41 @@ class Measurement:
                 f"y has {(~torch.isfinite(self.y)).sum()} values that are NaN or infinite. If they mark holes, put 0 "
                 "there and say so to the operator, Inpaint(mask, ...); otherwise repair them."
             )
-        noise = torch.as_tensor(self.noise)
-        if noise.ndim and noise.shape not in ((1, 1, 1, 1), (len(self.y), 1, 1, 1)):
-            raise ValueError(f"noise is one number or ({len(self.y)}, 1, 1, 1); got the shape {tuple(noise.shape)}.")
-        if not (torch.isfinite(noise) & (noise >= 0)).all():
-            raise ValueError(f"noise is a standard deviation, finite and >= 0; got {self.noise}.")
+        object.__setattr__(self, "y", own(self.y))
+        object.__setattr__(self, "noise", _own_noise(self.noise, len(self.y)))
+
+    def with_noise(self, noise: float | Tensor) -> Measurement:
+        """The same y, not copied, with another noise."""
+        return _sharing(self.y, self.operator, _own_noise(noise, len(self.y)))
 
     def select(self, index: Tensor) -> Measurement:
         """The measurement of the images of that `index` (1-D, long), which may repeat images."""
         per_image = isinstance(self.noise, Tensor) and self.noise.ndim and len(self.noise) > 1
         noise = self.noise[index.to(self.noise.device)] if per_image else self.noise
-        return Measurement(self.y[index.to(self.y.device)], self.operator.select(index), noise)
+        return _sharing(self.y[index.to(self.y.device)], self.operator.select(index), noise)
+
+    def to(self, like: Tensor) -> Measurement:
+        """The measurement with y in the dtype and on the device of a tensor."""
+        noise = self.noise.to(like.device) if isinstance(self.noise, Tensor) else self.noise
+        return _sharing(self.y.to(like), self.operator, noise)
+
+
+def _sharing(y: Tensor, operator: LinearOperator, noise: float | Tensor) -> Measurement:
+    """The measurement of a y that is the library's own and was checked, which is not copied again."""
+    measurement = object.__new__(Measurement)
+    for name, value in (("y", y), ("operator", operator), ("noise", noise)):
+        object.__setattr__(measurement, name, value)
+    return measurement
+
+
+@settled
+def _own_noise(given: float | Tensor, images: int) -> float | Tensor:
+    noise = torch.as_tensor(given)
+    if noise.ndim and noise.shape not in ((1, 1, 1, 1), (images, 1, 1, 1)):
+        raise ValueError(f"noise is one number or ({images}, 1, 1, 1); got the shape {tuple(noise.shape)}.")
+    if not (torch.isfinite(noise) & (noise >= 0)).all():
+        raise ValueError(f"noise is a standard deviation, finite and >= 0; got {given}.")
+    return own(noise) if isinstance(given, Tensor | np.ndarray) else given
 
 
 class Matrix(LinearOperator):
@@ -215,8 +258,11 @@ class Matrix(LinearOperator):
         self.M = M if M.ndim == 3 else M[None]
         self.batch, m = self.M.shape[:2]
         self.measurement_shape = (m, 1, 1)
-        self._M = Constant(lambda: (self.M,))
+        self._M = Constant(self._matrix)
         self._factors = Constant(self._decompose)
+
+    def _matrix(self) -> tuple[Tensor]:
+        return (self.M,)
 
     def _decompose(self) -> tuple[Tensor, Tensor, Tensor]:
         U, s, Vt = torch.linalg.svd(self.M.double(), full_matrices=True)
@@ -303,12 +349,16 @@ class Constant:
     """Tensors made when first needed and kept in every dtype and on every device they were asked in.
 
     Arguments:
-        make: () -> tuple of tensors; floats and complex numbers follow the precision of x, the rest keeps its dtype.
+        make: () -> tuple of tensors; floats and complex numbers follow the precision of x, the rest keeps its dtype. A
+            method, or a partial of a function of a module: it is what of the constant is pickled.
     """
 
     def __init__(self, make: Callable[[], tuple[Tensor, ...]]):
         self._make = make
         self._casts: dict[object, tuple[Tensor, ...]] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_make": self._make, "_casts": {}}
 
     @property
     def value(self) -> tuple[Tensor, ...]:
@@ -345,17 +395,17 @@ def as_shape(shape: tuple[int, ...]) -> Shape:
 
 
 def as_tensor(what: str, value: Tensor | np.ndarray) -> Tensor:
-    """A tensor or numpy array as a tensor; `what` is for the message.
+    """A copy of a tensor or numpy array, as a tensor; `what` is for the message.
 
     Raises:
         ValueError: it is neither.
     """
     if isinstance(value, np.ndarray):
         # a flipped array has negative strides, which torch refuses
-        return torch.from_numpy(np.ascontiguousarray(value))
+        return torch.from_numpy(value.copy(order="C"))
     if not isinstance(value, Tensor):
         raise ValueError(f"{what} is a tensor or a numpy array; got {type(value).__name__}.")
-    return value
+    return own(value)
 
 
 def as_number(what: str, value: float, low: float, high: float) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.linalg import cg, reciprocal
 from genprior.operators.base import SVD, Constant, LinearOperator, Shape, as_integer, as_number, as_shape, as_tensor
 from genprior.operators.separable import Separable
@@ -89,10 +90,7 @@ class Blur(LinearOperator):
         if self.boundary == "circular" or (lines := _lines(self.kernel)) is None:
             return None
 
-        def maps():
-            return tuple(_toeplitz(k, n) for k, n in zip(lines, self.image_shape[1:]))
-
-        return Separable(maps, self.image_shape, self.measurement_shape, self.batch)
+        return Separable(partial(_maps, lines, self.image_shape[1:]), self.image_shape, self.measurement_shape, self.batch)
 
     @classmethod
     def for_measurement(cls, kernel: Tensor, measurement_shape: Shape, boundary: str = "valid", **options) -> Blur:
@@ -198,6 +196,7 @@ class Blur(LinearOperator):
         return torch.nn.functional.pad(y, (left, right, top, bottom))
 
 
+@settled
 def gaussian_kernel(width: float, size: int | None = None) -> Tensor:
     """k[i, j] ~ exp(-(i^2 + j^2) / (2 width^2)), sum 1: Kornia's Gaussian kernel.
 
@@ -225,6 +224,7 @@ def gaussian_kernel(width: float, size: int | None = None) -> Tensor:
     return get_gaussian_kernel2d((size, size), (width, width), force_even=size % 2 == 0, dtype=torch.float64)[0]
 
 
+@settled
 def motion_kernel(length: int, angle: float) -> Tensor:
     """A straight uniform line of `length` pixels at `angle`, sum 1: Kornia's motion kernel, rotated bilinearly.
 
@@ -290,6 +290,10 @@ def _lines(kernels: Tensor) -> tuple[Tensor, Tensor] | None:
     if (s[:, 1:] > ROUNDING * s[:, :1]).any():
         return None
     return s[:, :1] * U[:, :, 0], Vt[:, 0]
+
+
+def _maps(lines: tuple[Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    return tuple(_toeplitz(k, n) for k, n in zip(lines, size))
 
 
 def _toeplitz(lines: Tensor, n: int) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.operators.base import LinearOperator, Shape
 from genprior.operators.blur import Blur, gaussian_kernel, motion_kernel
 from genprior.operators.colour import Colorize
@@ -41,6 +42,7 @@ def canonical(op: str) -> str:
     return op
 
 
+@settled
 def for_measurement(op: str, measurement_shape: Shape, **parameters) -> LinearOperator:
     """The operator of that name whose measurements have that (C, H, W), as when a measured image is to be restored.
 
@@ -57,6 +59,7 @@ def for_measurement(op: str, measurement_shape: Shape, **parameters) -> LinearOp
     return _build(op, FOR_MEASUREMENT, measurement_shape, parameters)
 
 
+@settled
 def for_image(op: str, image_shape: Shape, **parameters) -> LinearOperator:
     """The operator of that name for images of that (C, H, W), as when an image is to be degraded.
 

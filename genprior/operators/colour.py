@@ -27,8 +27,8 @@ class Colorize(LinearOperator):
         if C != 3:
             raise ValueError(f"Colorize takes colour images (3, {H}, {W}); got {self.image_shape}.")
         self.measurement_shape = (1, H, W)
-        self._w = Constant(lambda: (torch.tensor(WEIGHTS, dtype=torch.float64).reshape(3, 1, 1),))
-        self._rotation = Constant(lambda: (_reflection(torch.tensor(WEIGHTS, dtype=torch.float64)),))
+        self._w = Constant(_weights)
+        self._rotation = Constant(_rotation)
 
     @classmethod
     def for_measurement(cls, measurement_shape: Shape) -> Colorize:
@@ -72,6 +72,14 @@ class Colorize(LinearOperator):
 
     def _select(self, index: Tensor) -> Colorize:
         return self
+
+
+def _weights() -> tuple[Tensor]:
+    return (torch.tensor(WEIGHTS, dtype=torch.float64).reshape(3, 1, 1),)
+
+
+def _rotation() -> tuple[Tensor]:
+    return (_reflection(torch.tensor(WEIGHTS, dtype=torch.float64)),)
 
 
 def _reflection(w: Tensor) -> Tensor:

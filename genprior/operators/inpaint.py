@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.linalg import divide
 from genprior.operators.base import SVD, Constant, LinearOperator, Shape, as_integer, as_number, as_shape, as_tensor
 
@@ -34,7 +35,10 @@ class Inpaint(LinearOperator):
         self.image_shape = self.measurement_shape = as_shape(image_shape)
         self.mask = _as_mask(mask, self.image_shape)
         self.batch = len(self.mask)
-        self._masks = Constant(lambda: (self.mask, (~self.mask).double()))
+        self._masks = Constant(self._hole_and_keep)
+
+    def _hole_and_keep(self) -> tuple[Tensor, Tensor]:
+        return self.mask, (~self.mask).double()
 
     def _forward(self, x: Tensor) -> Tensor:
         # where, not a product: 0 * NaN is NaN, and a hole may hold anything
@@ -64,6 +68,7 @@ class Inpaint(LinearOperator):
         return Inpaint(self.mask[index.to(self.mask.device)], self.image_shape)
 
 
+@settled
 def random_mask(shape: tuple[int, ...], fraction: float, seed: int = 0) -> Tensor:
     """Pixels at random: exactly round(fraction H W) holes, (1, H, W) bool.
 
@@ -78,6 +83,7 @@ def random_mask(shape: tuple[int, ...], fraction: float, seed: int = 0) -> Tenso
     return (order < round(fraction * H * W)).reshape(1, H, W)
 
 
+@settled
 def box_mask(shape: tuple[int, ...], size: int | tuple[int, int], seed: int = 0) -> Tensor:
     """One rectangular hole, its place uniform among those that fit, (1, H, W) bool.
 
@@ -99,6 +105,7 @@ def box_mask(shape: tuple[int, ...], size: int | tuple[int, int], seed: int = 0)
     return mask
 
 
+@settled
 def stroke_mask(shape: tuple[int, ...], fraction: float, seed: int = 0) -> Tensor:
     """Thick broken lines, as of a brush, drawn until they cover the fraction, (1, H, W) bool.
 

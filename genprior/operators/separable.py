@@ -6,6 +6,7 @@ Notation: R_h (h, H) and R_w (w, W) the 1-D maps along the columns and rows of x
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Separable(LinearOperator):
 
     Arguments:
         maps: makes R_h and R_w when they are first needed, (h, H) and (w, W), or (B, 1, h, H) and (B, 1, w, W) for a
-            pair of each image; float64.
+            pair of each image; float64. See `Constant` for what can be pickled.
         image_shape: (C, H, W).
         measurement_shape: (C, h, w), h <= H and w <= W.
         batch: 1 or B.
@@ -33,7 +34,7 @@ class Separable(LinearOperator):
     def __init__(self, maps: Maps, image_shape: Shape, measurement_shape: Shape, batch: int = 1):
         self.image_shape, self.measurement_shape, self.batch = image_shape, measurement_shape, batch
         self._maps = Constant(maps)
-        self._factors = Constant(lambda: tuple(f for R in self._maps.value for f in _decompose(R)))
+        self._factors = Constant(self._decompose)
         self._bases = Constant(self._diagonalize)
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -87,10 +88,10 @@ class Separable(LinearOperator):
         return SVD(widen(_outer(s_h, s_w)).reshape(self.batch, 1, H, W), V, Vt, U, Ut)
 
     def _select(self, index: Tensor) -> Separable:
-        def maps():
-            return tuple(R[index.to(R.device)] for R in self._maps.value)
+        return Separable(partial(_selected, self._maps, index), self.image_shape, self.measurement_shape, len(index))
 
-        return Separable(maps, self.image_shape, self.measurement_shape, len(index))
+    def _decompose(self) -> tuple[Tensor, ...]:
+        return tuple(factor for R in self._maps.value for factor in torch.linalg.svd(R, full_matrices=True))
 
     def _diagonalize(self) -> tuple[Tensor, ...]:
         """The eigenvalues of A A^T and those that count as zero; U_h and U_w; R_h^T U_h and R_w^T U_w."""
@@ -102,8 +103,8 @@ class Separable(LinearOperator):
         return eigenvalues, floor, U_h, U_w, R_h.mT @ U_h, R_w.mT @ U_w
 
 
-def _decompose(R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(torch.linalg.svd(R, full_matrices=True))
+def _selected(maps: Constant, index: Tensor) -> tuple[Tensor, ...]:
+    return tuple(R[index.to(R.device)] for R in maps.value)
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:

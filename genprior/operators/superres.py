@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ class SuperResolution(Separable):
             raise ValueError(f"Scale {scale} does not divide an image of {H} x {W}; {nearest}.")
         if antialias == "gaussian" and scale > 1 and min(h, w) < 2:
             raise ValueError(f"antialias='gaussian' needs at least {2 * scale} x {2 * scale} pixels; got {H} x {W}.")
-        super().__init__(lambda: (reduction(H, scale), reduction(W, scale)), (C, H, W), (C, h, w))
+        super().__init__(partial(_maps, reduction, (H, W), scale), (C, H, W), (C, h, w))
 
     @classmethod
     def for_measurement(cls, scale: int, measurement_shape: Shape, antialias: str = "bicubic") -> SuperResolution:
@@ -51,6 +52,10 @@ class SuperResolution(Separable):
         C, h, w = as_shape(measurement_shape)
         scale = as_integer("scale", scale, 1, math.inf)
         return cls(scale, (C, h * scale, w * scale), antialias)
+
+
+def _maps(reduction: Callable[[int, int], Tensor], size: tuple[int, int], scale: int) -> tuple[Tensor, ...]:
+    return tuple(reduction(n, scale) for n in size)
 
 
 def _bicubic(n: int, scale: int) -> Tensor:

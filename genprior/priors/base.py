@@ -11,10 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from genprior.ambient import settle_methods
+
 METHODS = (
     "sample", "log_prob", "energy", "score", "elbo", "denoise", "denoise_given", "decode", "encode", "infer",
     "render", "posterior", "flow_log_prob",
 )  # fmt: skip
+# What of a prior runs in torch's plain state, whatever the caller's.
+SETTLED = (*METHODS, "__init__", "blank", "draw", "fit", "observe", "posteriors", "sized", "stationary")
 
 
 HALF = (torch.float16, torch.bfloat16)
@@ -26,6 +30,8 @@ class UnsupportedError(Exception):
 
 class Prior(nn.Module):
     """A distribution p(x) over images.
+
+    A caller's autocast, inference mode, default dtype or default device change nothing.
 
     Attributes:
         image_shape: (C, H, W) of x; None stands for an axis of any size, see `sized`.
@@ -64,6 +70,10 @@ class Prior(nn.Module):
     autocast: torch.dtype | None = None
     reach: int | None = None
     multiple: int = 1
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        settle_methods(cls, SETTLED)
 
     def _apply(self, fn, recurse=True):
         """What `to`, `half` and their like do to every tensor; half precision is left to autocast.

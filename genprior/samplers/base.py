@@ -6,12 +6,12 @@ Notation: y = A x + noise n the measurement; x_t = x + sigma n; x_hat = E[x | x_
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator, Measurement, as_integer
 from genprior.priors.base import Prior, UnsupportedError, supports
@@ -105,6 +105,7 @@ class Sampler(ABC):
         """One draw from p(x | y) per row, (B, *image_shape): `draw` without its diagnostics."""
         return self.draw(prior, measurement, noise)[0]
 
+    @settled
     def draw(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         """One draw from p(x | y) per row, (B, *image_shape), and diagnostics: name -> one number per row, (B,).
 
@@ -132,7 +133,7 @@ class Sampler(ABC):
 def floored(measurement: Measurement, least: float) -> Measurement:
     """The measurement with a noise of at least that."""
     noise = measurement.noise
-    return replace(measurement, noise=noise.clamp_min(least) if isinstance(noise, Tensor) else max(noise, least))
+    return measurement.with_noise(noise.clamp_min(least) if isinstance(noise, Tensor) else max(noise, least))
 
 
 def misfit(prior: Prior, operator: LinearOperator) -> str | None:

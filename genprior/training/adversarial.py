@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genprior.ambient import deliberate
 from genprior.noise import Noise
 from genprior.priors.base import Prior
 
@@ -62,6 +63,7 @@ class DiscriminatorLoss(nn.Module):
         self.unregistered = (prior,)
         self.seed, self.gamma, self.every, self.augment = seed, gamma, every, augment
 
+    @deliberate
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         (prior,) = self.unregistered
         penalised = self.training and (step + 1) % self.every == 0
@@ -96,6 +98,7 @@ class GeneratorLoss(nn.Module):
         self.unregistered = (discriminator,)
         self.seed, self.augment = seed, augment
 
+    @deliberate
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         (discriminator,) = self.unregistered
         fake = self.prior.decode(latents(self.prior, batch, self.seed, GENERATOR), *labels(batch))

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from genprior.ambient import deliberate
 from genprior.noise import Noise
 from genprior.priors.chain import UNIT
 from genprior.priors.ddpm import DDPM
@@ -80,6 +81,7 @@ class Denoising(nn.Module):
         return loss, {"loss": loss.detach()}
 
 
+@deliberate
 def _error(prior: DDPM, batch: dict[str, Tensor], sigma: Tensor, seed: int, drop_label: float) -> tuple[Tensor, Tensor]:
     """(u - u_hat)^2 on the network's [-1, 1], shaped like x, and s."""
     x, items = batch["x"], batch["item"]

@@ -1,0 +1,103 @@
+"""Torch's state around a call: what a caller has set for other work changes no result here, and raises no error.
+
+That state is: autocast, inference mode, the default dtype and device, deterministic algorithms. Grad mode is the
+caller's, where it says whether a result can be differentiated; what needs gradients inside turns them on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
+
+_thread = threading.local()
+
+
+def settled(function: Callable) -> Callable:
+    """The function, run in torch's plain state whatever the state around; tensors of inference mode come in as copies.
+
+    What runs inside a function that is `deliberate` is left as it is.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        # a compiled function guards on this state itself
+        if torch.compiler.is_compiling() or getattr(_thread, "deliberate", False):
+            return function(*arguments, **named)
+        with contextlib.ExitStack() as stack:
+            _settle(stack)
+            if any(isinstance(a, Tensor) and a.is_inference() for a in (*arguments, *named.values())):
+                arguments = tuple(map(_plain, arguments))
+                named = {name: _plain(value) for name, value in named.items()}
+            return function(*arguments, **named)
+
+    return call
+
+
+def settle_methods(cls: type, names: tuple[str, ...]) -> None:
+    """Make `settled` ones of the methods and class methods of those names that a class itself defines."""
+    for name in names:
+        method = vars(cls).get(name)
+        if isinstance(method, classmethod):
+            setattr(cls, name, classmethod(settled(method.__func__)))
+        elif callable(method):
+            setattr(cls, name, settled(method))
+
+
+def deliberate(function: Callable) -> Callable:
+    """The function, where the state around is meant for what it calls, as the autocast around a loss is."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*arguments, **named)
+        before, _thread.deliberate = getattr(_thread, "deliberate", False), True
+        try:
+            return function(*arguments, **named)
+        finally:
+            _thread.deliberate = before
+
+    return call
+
+
+def own(a: Tensor) -> Tensor:
+    """A copy that nobody else can change: no part of a graph, contiguous, free to be part of one."""
+    with torch.inference_mode(False):
+        return a.detach().clone(memory_format=torch.contiguous_format)
+
+
+def differentiable(module: nn.Module) -> nn.Module:
+    """The module, or a copy of it where its weights were made in inference mode, which no gradient can pass."""
+    weights = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module) if any(weight.is_inference() for weight in weights) else module
+
+
+def _plain(a: Any) -> Any:
+    return a.clone() if isinstance(a, Tensor) and a.is_inference() else a
+
+
+def _settle(stack: contextlib.ExitStack) -> None:
+    """Enter what makes torch's state plain; nothing where it is."""
+    if torch.is_inference_mode_enabled():
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+    for kind in DEVICE_TYPES:
+        if torch.is_autocast_enabled(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+    if torch.get_default_dtype() != torch.float32:
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+    if torch.get_default_device().type != "cpu":
+        stack.enter_context(torch.device("cpu"))
+    if torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled():
+        # Determinism stays, and what has no deterministic algorithm warns: draws are keyed by the seed either way.
+        stack.callback(torch.use_deterministic_algorithms, True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
