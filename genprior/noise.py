@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from genprior.ambient import own
+from genprior.ambient import own, settled
 
 MASK = 0xFFFFFFFF
 ROUNDS = 10
@@ -80,6 +80,7 @@ class Noise:
     _steps: range = range(0)
     _made: Tensor
 
+    @settled
     def __init__(self, seed: int, image: Tensor | Sequence[int], sample: Tensor | Sequence[int] | None = None):
         if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
             raise ValueError(f"seed is {seed!r}: give an integer in [0, 2**64)")

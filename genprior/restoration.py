@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from genprior import images
+from genprior.ambient import differentiable, settled
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
 from genprior.memory import rows_at_once, tile_side
 from genprior.nets.wrapped import unwrapped
@@ -41,6 +42,7 @@ from genprior.samplers.base import Sampler
 MEASURED = 2**32 - 1
 
 
+@settled
 def degrade(
     img: Any, op: Any, *, noise: float = 0.0, seed: int | None = None, **operator_parameters: Any
 ) -> Measurement:
@@ -74,6 +76,7 @@ def degrade(
     return replace(measurement, y=y + _to(noise, y.device) * n)
 
 
+@settled
 def restore(
     img: Any,
     op: Any = "inpaint",
@@ -181,7 +184,7 @@ def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int
     if isinstance(unwrapped(prior), Prior):
         prior = unwrapped(prior)
     if isinstance(prior, Prior):
-        return prior if device == "auto" else prior.to(pick_device(device))
+        return differentiable(prior if device == "auto" else prior.to(pick_device(device)))
     if not isinstance(prior, str | Path):
         return as_prior(_foreign(prior, image_shape), device, image_shape)
     folder = find_prior(prior, image_shape).resolve()
@@ -287,8 +290,7 @@ def _draw(
     total = len(measurement.y) * sampler.chains(n) * sampler.calls * tiles
     with torch.no_grad(), _watched(prior, sampler.needs, total, progress) as prior:
         for rows in chunks:
-            part = measurement.select(image[rows])
-            part = Measurement(part.y.to(state), part.operator, _to(part.noise, device))
+            part = measurement.select(image[rows]).to(state)
             # Image 0 is left to `prior.sample`, whose draws of the same seed are then no relatives of these.
             x, diagnostics = sampler.draw(prior, part, Noise(seed, image[rows] + 1, sample[rows]))
             if not torch.isfinite(x).all():

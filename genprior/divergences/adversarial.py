@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genprior.ambient import settled
 from genprior.evaluation.table import Figure
 from genprior.memory import rows_at_once
 from genprior.noise import Noise
@@ -22,6 +23,7 @@ WIDTH = 128
 CHECKS = 20  # times that training looks at the validation images
 
 
+@settled
 def adversarial_bound(
     x_p: Tensor,
     x_q: Tensor,

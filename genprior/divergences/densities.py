@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.evaluation.table import Figure
 from genprior.memory import rows_at_once
 from genprior.operators.base import as_integer
 from genprior.priors.base import Prior
 
 
+@settled
 def monte_carlo_kl(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Figure:
     """KL(p || q) = E_p[ln p(x) - ln q(x)], in nats, by the mean over n draws from p, and its standard error.
 
@@ -35,6 +37,7 @@ def monte_carlo_kl(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Figur
     return Figure(math.inf) if log_ratio.isposinf().any() else Figure.mean(log_ratio)
 
 
+@settled
 def jensen_shannon(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Figure:
     """JS(p, q) = KL(p || (p + q) / 2) / 2 + KL(q || (p + q) / 2) / 2, in nats, and its standard error.
 

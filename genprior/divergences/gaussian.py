@@ -8,11 +8,13 @@ import math
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.memory import rows_at_once
 from genprior.priors.covariance import Covariance, Diagonal, Stationary
 from genprior.priors.gaussian import Gaussian
 
 
+@settled
 def gaussian_kl(p: Gaussian, q: Gaussian) -> float:
     """KL(p || q) = 1/2 { tr(S1^-1 S0) + (m1 - m0)^T S1^-1 (m1 - m0) - k + ln(|S1| / |S0|) }, in nats.
 

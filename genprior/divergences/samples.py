@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.evaluation.table import Figure
 from genprior.memory import pixels_at_once
 from genprior.noise import Noise
@@ -14,6 +15,7 @@ PROJECTIONS = 100
 FOR_THE_MEDIAN = 1000  # points of each set, of whose distances the median is taken
 
 
+@settled
 def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = PROJECTIONS, seed: int = 0) -> float:
     """Mean over random directions of the Wasserstein-1 distance between the projections of two sets of n points each.
 
@@ -32,6 +34,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = PROJECTIONS, see
     return float(((x @ directions.T).sort(0).values - (y @ directions.T).sort(0).values).abs().mean())
 
 
+@settled
 def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> Figure:
     """The squared maximum mean discrepancy |E k(x, .) - E k(y, .)|^2 of two laws, and its standard error.
 

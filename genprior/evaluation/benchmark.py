@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from genprior import images as pictures
+from genprior.ambient import settled
 from genprior.evaluation import perceptual, task
 from genprior.evaluation.contact import sheet
 from genprior.evaluation.dataset import Truth, described, find_truths, hashes
@@ -46,6 +47,7 @@ FILES = ("table.md", "table.csv", "images.csv", "run.json", "contact.png")
 NOISE_UNIT = "standard deviation in the units of x, images in [0, 1]; half of what papers on [-1, 1] state"
 
 
+@settled
 def evaluate(
     data: Any,
     op: Any,

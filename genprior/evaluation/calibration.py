@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.evaluation.ranks import FEWEST, ExpectedCoverage, Quantity, distance_from, expected_coverage, ranks, sbc
 from genprior.evaluation.scores import coverage, crps, energy_score, spread_error_correlation
 from genprior.evaluation.table import Figure
@@ -34,6 +35,7 @@ REFERENCED = "distance from the reference"
 TESTING = MEASURED - 1  # the sample number of noise for tests; no draw has it, as none has MEASURED
 
 
+@settled
 def standard_quantities(prior: Prior, measurement: Measurement, seed: int) -> dict[str, Quantity]:
     """Numbers by which to rank images: each is blind to errors that another sees.
 
@@ -97,6 +99,7 @@ class Calibration:
 
 
 @torch.no_grad()  # samplers that want gradients ask for them
+@settled
 def calibrate(
     prior: Prior,
     sampler: Sampler,

@@ -14,9 +14,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
+
 CHUNK = 512  # rows of the matrix of distances that are held at once
 
 
+@settled
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
     """The shares of generated points among real ones, and of real points among generated ones.
 
@@ -36,6 +39,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     return _share_within(fake, real, k), _share_within(real, fake, k)
 
 
+@settled
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
     """How many balls of real points hold a generated one, on average, and the share of them that hold any.
 

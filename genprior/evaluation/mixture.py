@@ -17,6 +17,7 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.divergences import sliced_wasserstein
 from genprior.evaluation.table import Figure, Table
 from genprior.noise import Noise
@@ -79,6 +80,7 @@ PUBLISHED = {
 Method = Callable[[GaussianMixture, Measurement, Noise], Tensor]
 
 
+@settled
 def mixture_suite(
     samplers: dict[str, Sampler],
     *,

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.evaluation.scores import check_samples
 from genprior.noise import Noise
 
@@ -24,6 +25,7 @@ GROUPS = 20  # of places, at most, for chi^2: more would blunt it against a hist
 FEWEST = 10  # images with which two groups have five expected ranks each
 
 
+@settled
 def ranks(samples: Tensor, truth: Tensor, quantities: Mapping[str, Quantity], noise: Noise) -> dict[str, Tensor]:
     """The rank of f(x*) among f(x_1) … f(x_n), for each f and each image: name -> (B,) whole numbers from 0 to n.
 
@@ -61,6 +63,7 @@ class Uniformity(NamedTuple):
     ks_p: float
 
 
+@settled
 def sbc(ranks: Tensor, n: int) -> Uniformity:
     """Tests of simulation-based calibration: are the ranks of independent images uniform on 0, …, n?
 
@@ -96,6 +99,7 @@ class ExpectedCoverage(NamedTuple):
     ks_p: float
 
 
+@settled
 def expected_coverage(ranks: Tensor, n: int) -> ExpectedCoverage:
     """How often the region {x: f(x) < its quantile of level k / (n + 1) among the samples} holds the truth.
 
@@ -112,6 +116,7 @@ def distance_from(references: Tensor) -> Quantity:
     return lambda x: (x - references[:, None]).flatten(2).norm(dim=2)
 
 
+@settled
 def tarp(samples: Tensor, truth: Tensor, references: Tensor, noise: Noise) -> ExpectedCoverage:
     """Tests of accuracy with random points: coverage of the balls around r that hold a share `level` of the samples.
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.divergences import sliced_wasserstein
 from genprior.evaluation.table import Cell, Figure, Table
 from genprior.evaluation.truth import draw, root
@@ -190,6 +191,7 @@ def _without(groups: Tensor, k: int) -> Tensor:
     return torch.cat([groups[:k], groups[k + 1 :]])
 
 
+@settled
 def flow_suite(
     samplers: Mapping[str, Sampler],
     prior: Prior,

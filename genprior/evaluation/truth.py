@@ -25,6 +25,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.evaluation.table import Figure, Table
 from genprior.noise import Noise
 from genprior.operators import (
@@ -293,6 +294,7 @@ def root(square: Figure) -> Figure:
     return Figure(math.sqrt(max(value, 0)), error / (2 * math.sqrt(max(value, error))) if error > 0 else 0.0)
 
 
+@settled
 def gaussian_suite(samplers: Mapping[str, Sampler], *, quick: bool = False, seed: int = 0) -> Table:
     """Every sampler on both priors, all operators that it takes and all noise levels, a row each; see the module.
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.images.checks import shape_of, size_of
 from genprior.images.picture import Picture
 from genprior.images.reading import ImageLike, read, same_size
@@ -12,6 +13,7 @@ from genprior.images.reading import ImageLike, read, same_size
 _GREY_TOLERANCE = 4 / 255
 
 
+@settled
 def read_mask(mask: ImageLike, size: tuple[int, int] | None = None) -> Tensor:
     """The holes that a mask marks, (B or 1, 1, H, W) bool: white, True or 1 is a hole (from 0.5 on).
 

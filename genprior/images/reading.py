@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.images.arrays import from_numpy
 from genprior.images.checks import check_finite, check_range, kind_of, shape_of
 from genprior.images.picture import Picture
@@ -20,6 +21,7 @@ from genprior.images.tensors import from_torch
 ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor | list | tuple"
 
 
+@settled
 def read(image: ImageLike, *, role: Literal["image", "measurement"] = "image", nan: bool = False) -> Picture:
     """The tensor of a path, PIL image, numpy array, torch tensor or list of them.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.evaluation.table import Figure
 from genprior.marginal.annealed import AnnealedImportance, by_annealing
 from genprior.marginal.exact import exact
@@ -29,6 +30,7 @@ NEEDS = {"exact": "posterior", "smc": "denoise", "importance": "decode"}
 METHODS = {"smc": TDS, "importance": AnnealedImportance}
 
 
+@settled
 def evidence(
     img: Any,
     op: Any = "inpaint",
@@ -84,9 +86,7 @@ def evidence(
         raise ValueError(wrong)
     method = find_method(method, prior)
     state = state_of(prior)
-    noise = measurement.noise
-    noise = noise.to(state.device) if isinstance(noise, Tensor) else noise
-    measurement = Measurement(measurement.y.to(state), measurement.operator, noise)
+    measurement = measurement.to(state)
     if method is None:
         figures = [Figure(log_p) for log_p in exact(prior, measurement)]
     else:

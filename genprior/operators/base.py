@@ -45,7 +45,7 @@ class LinearOperator(ABC):
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
-        settle_methods(cls, ("__init__", "for_measurement"))
+        settle_methods(cls, ("__init__", "for_measurement", "svd"))
 
     @settled
     def __call__(self, x: Tensor) -> Tensor:

@@ -90,7 +90,9 @@ class Blur(LinearOperator):
         if self.boundary == "circular" or (lines := _lines(self.kernel)) is None:
             return None
 
-        return Separable(partial(_maps, lines, self.image_shape[1:]), self.image_shape, self.measurement_shape, self.batch)
+        return Separable(
+            partial(_maps, lines, self.image_shape[1:]), self.image_shape, self.measurement_shape, self.batch
+        )
 
     @classmethod
     def for_measurement(cls, kernel: Tensor, measurement_shape: Shape, boundary: str = "valid", **options) -> Blur:

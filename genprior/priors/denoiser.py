@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from genprior.ambient import settled
 from genprior.nets.wrapped import unwrapped
 from genprior.priors.base import Prior
 from genprior.priors.prediction import check_denoises
@@ -94,6 +95,7 @@ class DenoiserPrior(Prior):
         return f"It is one of images with {channels}: say so, with {said}."
 
 
+@settled
 def from_denoiser(
     denoiser: Callable[[Tensor, float | Tensor], Tensor],
     image_shape: tuple[int | None, int | None, int | None] = (3, None, None),

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from genprior.ambient import settled
 from genprior.nets.padding import mirrored
 from genprior.nets.wrapped import on_one_device, unwrapped
 from genprior.noise import Noise
@@ -131,6 +132,7 @@ class DiffusersPrior(Prior):
         return answer[:, : z.shape[1], :height, :width].to(z.dtype)
 
 
+@settled
 def from_diffusers(
     source: str | Path | DiffusionPipeline | UNet2DModel | EMAModel,
     scheduler: SchedulerMixin | None = None,

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from genprior.ambient import settled
 from genprior.nets.wrapped import plain_state, unwrapped
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, supports
@@ -81,6 +82,7 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 
+@settled
 def save_prior(prior: Prior, folder: str | Path, card: dict[str, Any] | None = None) -> None:
     """Write `prior` to a new folder, which `load_prior` and `restore` take.
 
@@ -143,6 +145,7 @@ def bundled_with_classes() -> list[str]:
     return [name for name in bundled() if _read_config(BUNDLED / name)["arguments"].get("classes")]
 
 
+@settled
 def load_prior(
     name: str | Path,
     device: str | torch.device = "cpu",

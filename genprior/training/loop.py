@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
 from genprior import images
+from genprior.ambient import settled
 from genprior.memory import peak_memory
 from genprior.priors.base import Prior, autocast
 from genprior.priors.store import write_prior
@@ -33,6 +34,7 @@ from genprior.training.rate import Rate
 from genprior.training.settings import Settings
 
 
+@settled
 def train(
     prior: Prior,
     objectives: list[nn.Module],
