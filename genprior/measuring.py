@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from genprior.nets.wrapped import unwrapped
 from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
 from genprior.operators.colour import Colorize
+from genprior.operators.check import check_foreign
 from genprior.operators.deepinv import from_physics, physics_noise
 
 NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was scanned or compressed as colour
@@ -114,30 +116,28 @@ def measure(
     if isinstance(img, Measurement):
         if parameters or op != "inpaint":
             raise ValueError("A Measurement brings its own operator: leave op and its parameters out.")
-        return replace(img, noise=noise), lambda x: x if len(img.y) > 1 else x[0]
+        check_foreign(img.operator, img.y)
+        return Measurement(img.y, img.operator, noise), _all if len(img.y) > 1 else _first
     if isinstance(op, str):
         return _measure_picture(img, canonical(op), noise, parameters)
 
     op = unwrapped(op)
     operator = _physics_operator(op, img, **parameters) if _is_physics(op) else as_operator(op, parameters)
     y, give = _uninterpreted(img, operator)
+    check_foreign(operator, y)
     return Measurement(y, operator, noise_level(y) if noise is None else noise), give
 
 
 def _physics_operator(physics: Any, img: Any, image_shape: tuple[int, ...] | None = None, **others) -> LinearOperator:
-    """The operator of a physics; where nothing says the size of its images, they are taken to have that of y."""
+    """The operator of a physics; where nothing says the size of its images, its adjoint of y does."""
     if others:
         raise ValueError(f"{sorted(others)} belong to named operators; a deepinv physics takes image_shape only.")
-    known = image_shape is not None or getattr(physics, "img_size", None) is not None
-    if known or not isinstance(img, Tensor | np.ndarray):
-        return from_physics(physics, image_shape)
-    shape = tuple(img.shape[-3:])
-    return from_physics(physics, shape, shape)
+    return from_physics(physics, image_shape, y=img if isinstance(img, Tensor | np.ndarray) else None)
 
 
 def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """y for an operator object, (B, *measurement_shape), and the way back to a tensor or array like the one given."""
-    name, shape = type(operator).__name__, operator.measurement_shape
+    name, shape = operator.name, operator.measurement_shape
     if not isinstance(img, Tensor | np.ndarray):
         raise TypeError(
             f"With {name} as op, img is its measurement y, a tensor or an array of shape {shape}; got "
@@ -149,14 +149,24 @@ def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable
     if y.is_complex():
         raise TypeError(f"{name} takes real values; y is {y.dtype}.")
     batched = img.ndim == 4
-
-    def give(x: Tensor) -> Any:
-        x = x if batched else x[0]
-        x = x.to(y.device, y.dtype if y.is_floating_point() else torch.float32)
-        return x.numpy() if isinstance(img, np.ndarray) else x
-
-    y_in_floats = y.detach().to(torch.promote_types(y.dtype, torch.float32))
+    dtype = y.dtype if y.is_floating_point() else torch.float32
+    give = partial(_like, batched=batched, device=y.device, dtype=dtype, array=isinstance(img, np.ndarray))
+    y_in_floats = y.to(torch.promote_types(y.dtype, torch.float32))
     return y_in_floats if batched else y_in_floats[None], give
+
+
+# Ways back to the kind that was given, functions of a module so that results can be pickled.
+def _all(x: Tensor) -> Tensor:
+    return x
+
+
+def _first(x: Tensor) -> Tensor:
+    return x[0]
+
+
+def _like(x: Tensor, *, batched: bool, device: torch.device, dtype: torch.dtype, array: bool) -> Tensor | np.ndarray:
+    x = (x if batched else x[0]).to(device, dtype)
+    return x.numpy() if array else x
 
 
 def _measure_picture(
@@ -178,7 +188,7 @@ def _measure_picture(
     if noise is None:
         # Where nothing was measured there is no noise to estimate.
         noise = 0.0 if holes is not None and holes.all() else noise_level(y, holes)
-    return Measurement(y, operator, noise), picture.like
+    return Measurement(y, operator, noise), picture.emptied().like
 
 
 def _as_grey(y: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer
 from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import Channelwise
+from genprior.operators.check import check_foreign
 from genprior.operators.inpaint import Inpaint
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.denoiser import from_denoiser
@@ -70,6 +71,7 @@ def degrade(
         operator = for_image(op, shape, **simulation(canonical(op), x, operator_parameters, seed))
     else:
         operator = as_operator(op, operator_parameters, shape)
+    check_foreign(operator, x)
     y = operator(x)
     n = Noise(seed, torch.arange(len(y)), torch.full((len(y),), MEASURED))(y)
     measurement = Measurement(y, operator, noise)

@@ -25,11 +25,14 @@ from genprior.samplers.base import Sampler
 class Restoration:
     """Draws from p(x | y), float32 on the CPU, never clipped; `image` is what to look at.
 
+    A result can be pickled, copied and sent between processes. Its networks stay behind: `prior` is then None, but
+    `save` still writes what they were.
+
     Attributes:
         samples: (n, C, H, W); (B, n, C, H, W) for B > 1 images.
         measurement: y, its operator and noise, as used.
         sampler: with its parameters, as used.
-        prior: as used, without the label.
+        prior: as used, without the label; None in a copy of the result, or one that was pickled.
         prior_name: its name, that of a bundled prior where a family was asked for, or its folder; None where it was
             given itself.
         label: the class that was given, its number or name, or None.
@@ -45,7 +48,7 @@ class Restoration:
     samples: Tensor
     measurement: Measurement
     sampler: Sampler
-    prior: Prior
+    prior: Prior | None
     prior_name: str | None
     label: int | str | None
     tile: int | None
@@ -55,6 +58,13 @@ class Restoration:
     diagnostics: dict[str, Tensor]
     seconds: float
     _give: Callable[[Tensor], Any] = field(repr=False)
+    _prior_record: dict[str, Any] | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "prior": None, "_prior_record": self._record_of_prior()}
+
+    def _record_of_prior(self) -> dict[str, Any]:
+        return self._prior_record if self.prior is None else record.of_prior(self.prior)
 
     @property
     def mean(self) -> Tensor:
@@ -142,7 +152,7 @@ class Restoration:
         operator, arrays = record.of_operator(self.measurement.operator)
         run = {
             "versions": record.versions(),
-            "prior": {"name": self.prior_name, "label": self.label, **record.of_prior(self.prior)},
+            "prior": {"name": self.prior_name, "label": self.label, **self._record_of_prior()},
             "operator": operator,
             "sampler": record.of_sampler(self.sampler),
             "n": self.samples.shape[-4],

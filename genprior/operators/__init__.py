@@ -3,6 +3,7 @@
 from genprior.operators.base import SVD, Composition, LinearOperator, Matrix, Measurement
 from genprior.operators.blur import Blur, gaussian_kernel, motion_kernel
 from genprior.operators.build import for_image, for_measurement
+from genprior.operators.check import check
 from genprior.operators.colour import Colorize
 from genprior.operators.deepinv import as_physics, from_physics, physics_noise
 from genprior.operators.denoise import Denoise
@@ -22,6 +23,7 @@ __all__ = [
     "SuperResolution",
     "as_physics",
     "box_mask",
+    "check",
     "for_image",
     "for_measurement",
     "from_physics",

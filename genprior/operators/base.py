@@ -47,6 +47,11 @@ class LinearOperator(ABC):
         super().__init_subclass__(**options)
         settle_methods(cls, ("__init__", "for_measurement", "svd"))
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
     @settled
     def __call__(self, x: Tensor) -> Tensor:
         """A x, (B, *image_shape) -> (B, *measurement_shape)."""
@@ -132,14 +137,14 @@ class LinearOperator(ABC):
         return z + self._adjoint(self._solve(y - self._forward(z), c))
 
     def _check(self, what: str, a: Tensor, shape: Shape) -> None:
-        name = type(self).__name__
         if a.ndim != 4 or tuple(a.shape[1:]) != tuple(shape):
-            raise ValueError(f"{name} takes {what} of shape (B, {', '.join(map(str, shape))}), not {tuple(a.shape)}.")
+            wanted = f"(B, {', '.join(map(str, shape))})"
+            raise ValueError(f"{self.name} takes {what} of shape {wanted}, not {tuple(a.shape)}.")
         if a.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"{name} works in float32 and float64, not in {a.dtype}; convert with .float().")
+            raise TypeError(f"{self.name} works in float32 and float64, not in {a.dtype}; convert with .float().")
         if self.batch not in (1, len(a)):
             raise ValueError(
-                f"{name} is for {self.batch} images, each with its own parameters, but got {len(a)}; "
+                f"{self.name} is for {self.batch} images, each with its own parameters, but got {len(a)}; "
                 "take those you need with operator.select(index)."
             )
 

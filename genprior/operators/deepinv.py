@@ -2,50 +2,75 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from genprior.operators.base import LinearOperator, Shape, as_shape
+from genprior.ambient import settled
+from genprior.operators.base import LinearOperator, Shape, as_shape, as_tensor
+from genprior.operators.check import check
 
 if TYPE_CHECKING:
     from deepinv.physics import LinearPhysics
 
 
+@settled
 def from_physics(
-    physics: LinearPhysics, image_shape: Shape | None = None, measurement_shape: Shape | None = None
+    physics: LinearPhysics,
+    image_shape: Shape | None = None,
+    measurement_shape: Shape | None = None,
+    *,
+    y: Tensor | np.ndarray | None = None,
 ) -> LinearOperator:
     """The operator A of a linear deepinv physics; its noise is left out, see `physics_noise`.
 
-    A and A^T are those of a copy of the physics made now, in its own precision, float32 at least; `solve`, `prox` and
-    `pinv` are ours, by conjugate gradients.
+    A and A^T are those of a copy of the physics made now, in its own precision; `solve`, `prox` and `pinv` are ours,
+    by conjugate gradients. They are checked on one draw, whatever the class of the physics; see `check`.
 
     Arguments:
         physics: any physics with A and A_adjoint on real (B, C, H, W) tensors, the same A for every image.
-        image_shape: (C, H, W) of x; None means physics.img_size.
+        image_shape: (C, H, W) of x; None means physics.img_size, or where it has none what A_adjoint makes of y.
         measurement_shape: (C', H', W') of y; None means what A gives.
+        y: a measurement, (C', H', W') or (B, C', H', W').
 
     Raises:
-        TypeError: the physics is not linear.
+        TypeError: the physics is not linear, its A_adjoint is not the adjoint of its A, or its sensor changes values.
         ValueError: the shape of x is not known, or y is not one real (C', H', W') tensor per image.
     """
-    return PhysicsOperator(physics, image_shape, measurement_shape)
+    A = PhysicsOperator(physics, _size_of_images(physics, y) if image_shape is None else image_shape, measurement_shape)
+    check(A)
+    return A
 
 
+@settled
 def physics_noise(physics: LinearPhysics) -> float | Tensor | None:
     """The standard deviation of a deepinv physics whose noise is Gaussian, float or (B, 1, 1, 1), else None.
 
     deepinv's default, ZeroNoise, gives None: it means that nothing was said as often as it means no noise.
-    """
-    from deepinv.physics import GaussianNoise
 
-    if not isinstance(physics.noise_model, GaussianNoise):
+    Raises:
+        TypeError: the noise is another than Gaussian, or of a level that is drawn each time.
+    """
+    from deepinv.physics import GaussianNoise, ZeroNoise
+
+    model = physics.noise_model
+    if isinstance(model, ZeroNoise):
         return None
-    sigma = torch.as_tensor(physics.noise_model.sigma).detach()
+    if not isinstance(model, GaussianNoise):
+        raise TypeError(
+            f"The noise of {type(physics).__name__} is {type(model).__name__}, and samplers take it to be Gaussian, of "
+            "one standard deviation for all values. Say which one to take in its place, as noise=0.02 in the units of "
+            "y: about the root of the mean variance of its noise."
+        )
+    sigma = torch.as_tensor(model.sigma).detach()
     return sigma.item() if sigma.numel() == 1 else sigma.reshape(-1, 1, 1, 1)
 
 
+@settled
 def as_physics(op: LinearOperator, noise: float = 0.0) -> LinearPhysics:
     """A deepinv LinearPhysics that is `op`, with Gaussian noise of that standard deviation, for deepinv's algorithms.
 
@@ -73,52 +98,112 @@ def as_physics(op: LinearOperator, noise: float = 0.0) -> LinearPhysics:
 
 
 class PhysicsOperator(LinearOperator):
-    """A deepinv physics as an operator; see `from_physics`."""
+    """A deepinv physics as an operator; see `from_physics`, which also checks it."""
 
-    def __init__(self, physics: LinearPhysics, image_shape: Shape | None, measurement_shape: Shape | None):
-        name = type(physics).__name__
+    def __init__(self, physics: LinearPhysics, image_shape: Shape, measurement_shape: Shape | None):
+        self._name = type(physics).__name__
         if not callable(getattr(physics, "A_adjoint", None)):
-            raise TypeError(f"{name} has no A_adjoint: it is not linear. Samplers need a linear physics.")
-        image_shape = image_shape or getattr(physics, "img_size", None)
-        if image_shape is None:
-            raise ValueError(f"{name} does not say the size of its images; give image_shape=(C, H, W).")
+            raise TypeError(f"{self.name} has no A_adjoint: it is not linear. Samplers need a linear physics.")
         self.image_shape = as_shape(image_shape)
-        # a copy: the user's may change, and moving it to another device would change it
-        physics = physics.clone()
-        states = [a for a in (*physics.parameters(), *physics.buffers()) if a.is_floating_point()]
-        if any(a.dtype in (torch.float16, torch.bfloat16) for a in states):
-            physics = physics.float()  # samplers want more digits, and torch has no FFT in half precision
-            states = [a.float() for a in states]
-        state = states[0] if states else torch.zeros(())
+        # the user's may change, and moving it to another device would change it
+        physics = _copy(physics)
+        state = _state_of(physics)
+        v = torch.linspace(-1, 2, 64, dtype=state.dtype, device=state.device).reshape(1, 1, 8, 8)
+        if not torch.equal(self._told(physics.sensor_model, v), v):
+            raise TypeError(
+                f"The sensor_model of {self.name} changes values, and samplers need y = A x + noise. Give a physics "
+                "without it, and y before the sensor."
+            )
+        physics.sensor_model, physics.noise_model = torch.nn.Identity(), torch.nn.Identity()
         self._physics = {state.device: physics}
-        self._dtype = state.dtype if states else None
-        self.precision = state.dtype if states else torch.float64
-        try:
-            y = physics.A(torch.zeros(1, *self.image_shape, dtype=state.dtype, device=state.device))
-        except RuntimeError as error:
-            raise ValueError(
-                f"{name} cannot measure images of {self.image_shape} ({error}); give image_shape=(C, H, W)."
-            ) from error
+        self._dtype = state.dtype
+        y = self._told(physics.A, torch.zeros(1, *self.image_shape, dtype=state.dtype, device=state.device))
         if not isinstance(y, Tensor) or y.is_complex() or y.ndim != 4 or len(y) != 1:
             given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(f"{name} must measure one real (1, C', H', W') tensor for one image; it gave {given}.")
+            kind = "complex " if isinstance(y, Tensor) and y.is_complex() else ""
+            raise ValueError(
+                f"{self.name} must measure one real (1, C', H', W') tensor for one image; it gave {kind}{given}."
+            )
         self.measurement_shape = tuple(y.shape[1:])
         if measurement_shape is not None and as_shape(measurement_shape) != self.measurement_shape:
             raise ValueError(
-                f"{name} measures {self.measurement_shape} of images of {self.image_shape}, "
+                f"{self.name} measures {self.measurement_shape} of images of {self.image_shape}, "
                 f"not {tuple(measurement_shape)}; give image_shape=(C, H, W)."
             )
 
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def __getstate__(self) -> dict[str, object]:
+        import cloudpickle  # since deepinv's physics hold functions without a name, which pickle refuses
+
+        return {**vars(self), "_physics": cloudpickle.dumps(_copy(next(iter(self._physics.values()))))}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        physics = pickle.loads(state["_physics"])
+        vars(self).update(state, _physics={_state_of(physics).device: physics})
+
     def _forward(self, x: Tensor) -> Tensor:
-        return self._on(x.device).A(x.to(dtype=self._dtype)).to(x)
+        return self._told(self._on(x.device).A, x.to(dtype=self._dtype)).to(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._on(y.device).A_adjoint(y.to(dtype=self._dtype)).to(y)
+        return self._told(self._on(y.device).A_adjoint, y.to(dtype=self._dtype)).to(y)
+
+    def _told(self, function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
+        """What deepinv makes of it; an error of its own, of whatever class, in our words."""
+        try:
+            return function(a)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            what = getattr(function, "__name__", "sensor_model")
+            raise ValueError(
+                f"{self.name} cannot measure images of {self.image_shape}: its {what} failed on {tuple(a.shape)} "
+                f"({type(error).__name__}: {error}); give image_shape=(C, H, W)."
+            ) from error
 
     def _select(self, index: Tensor) -> PhysicsOperator:
         return self
 
     def _on(self, device: torch.device) -> LinearPhysics:
         if device not in self._physics:
-            self._physics[device] = next(iter(self._physics.values())).clone().to(device)
+            self._physics[device] = _copy(next(iter(self._physics.values()))).to(device)
         return self._physics[device]
+
+
+def _copy(physics: LinearPhysics) -> LinearPhysics:
+    """A copy that shares nothing: an adjoint that deepinv made by autograd is still that of the A it was made from."""
+    physics = physics.clone()
+    for part in physics.modules():
+        if getattr(part, "_auto_grad_adjoint_fn", None) is not None:
+            part._auto_grad_adjoint_fn = None  # made anew when it is needed
+    return physics
+
+
+def _size_of_images(physics: LinearPhysics, y: Tensor | np.ndarray | None) -> Shape:
+    """(C, H, W) as the physics says it, or that of A_adjoint(y)."""
+    name = type(physics).__name__
+    if (size := getattr(physics, "img_size", None)) is not None:
+        return size
+    problem = ""
+    if y is not None and callable(getattr(physics, "A_adjoint", None)):
+        state = _state_of(physics)
+        one = as_tensor("y", y).to(state)
+        try:
+            x = physics.A_adjoint(one if one.ndim == 4 else one[None])
+            if isinstance(x, Tensor) and x.ndim == 4:
+                return tuple(x.shape[1:])
+            problem = f", and its A_adjoint gives {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__} of y"
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            problem = f", and its A_adjoint failed on y {tuple(y.shape)} ({type(error).__name__}: {error})"
+    raise ValueError(f"{name} does not say the size of its images{problem}; give image_shape=(C, H, W).")
+
+
+def _state_of(physics: LinearPhysics) -> Tensor:
+    """A tensor in the precision and on the device that the physics computes in; its noise has no say."""
+    named = [*physics.named_parameters(), *physics.named_buffers()]
+    own = (a for name, a in named if a.is_floating_point() and not name.startswith("noise_model."))
+    return next((a.new_empty(0) for a in own), torch.empty(0))
