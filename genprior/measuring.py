@@ -19,6 +19,7 @@ from genprior import images
 from genprior.estimate import noise_level
 from genprior.nets.wrapped import unwrapped
 from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor
+from genprior.operators.blur import weights
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
 from genprior.operators.colour import Colorize
 from genprior.operators.check import check_foreign
@@ -57,7 +58,7 @@ def _with_kernels(parameters: dict[str, Any], number: int) -> dict[str, Any]:
     """The parameters, a list of kernels made one tensor: those of different sizes are set amid zeros."""
     kernel = parameters.get("kernel")
     if isinstance(kernel, list | tuple):
-        kernel = _stacked([as_tensor("A kernel", each) for each in kernel])
+        kernel = _stacked([weights(each) for each in kernel])
     if not isinstance(kernel, Tensor | np.ndarray) or kernel.ndim != 3:
         return parameters
     return {**parameters, "kernel": _one_or_each("kernel", kernel, number)}

@@ -38,6 +38,7 @@ from genprior.priors.weights import ADVICE
 from genprior.result import Restoration
 from genprior.samplers import SAMPLERS, find_sampler, refuse_parameters
 from genprior.samplers.base import Sampler
+from genprior.scale import warn_of_scale
 
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
 MEASURED = 2**32 - 1
@@ -141,6 +142,7 @@ def restore(
     name = resolved_name(prior, measurement.operator.image_shape) if isinstance(prior, str | Path) else None
     prior = as_prior(prior, device, measurement.operator.image_shape)
     target = prior if label is None else prior.given(label)
+    warn_of_scale(measurement, target)
     task, back = _fit_channels(measurement, target)
     sampler = find_sampler(sampler, target, steps)
 

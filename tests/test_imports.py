@@ -19,7 +19,7 @@ LAYERS = [
     ["priors"],
     ["operators"],
     ["samplers"],
-    ["measuring", "record"],
+    ["measuring", "record", "scale"],
     ["result"],
     ["restoration", "training", "evaluation", "divergences", "marginal"],
     ["demo"],

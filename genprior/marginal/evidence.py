@@ -24,6 +24,7 @@ from genprior.samplers import refuse_parameters
 from genprior.samplers.base import misfit
 from genprior.samplers.particles import Twisted
 from genprior.samplers.tds import TDS
+from genprior.scale import warn_of_scale
 
 # method -> what it needs of the prior; "auto" takes the first of them.
 NEEDS = {"exact": "posterior", "smc": "denoise", "importance": "decode"}
@@ -79,6 +80,7 @@ def evidence(
     noise = stated_noise(img, op, noise)
     measurement, _ = measure(img, op, noise, operator_parameters)
     prior = as_prior(prior, device, measurement.operator.image_shape)
+    warn_of_scale(measurement, prior)
     measurement = _of_luma(measurement, prior)
     shape = measurement.operator.image_shape
     prior = prior.sized(*shape[1:])

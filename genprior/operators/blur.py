@@ -8,6 +8,7 @@ kernel is separable if k = k_h k_w^T, as that of a Gaussian or of a motion along
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import cached_property, partial
 
@@ -33,7 +34,7 @@ class Blur(LinearOperator):
     """y[p] = sum_j k[j] x[p - j + kh // 2], with the scene going on past the frame ("valid") or periodic ("circular").
 
     Convolution, as `kornia.filters.filter2d(x, k, behaviour="conv")`: a bright point draws the kernel. One kernel for
-    all channels; it need not sum to one.
+    all channels; it need not sum to one, but a kernel of integers, as an image of one is, is divided by its sum.
 
     "valid": x lives on (C, H + kh - 1, W + kw - 1) where y is (C, H, W): no assumption on what lies past the frame,
     that part of x is unknown too. `frame` crops x to the H x W aligned with y. If all kernels are separable, `solve`,
@@ -51,7 +52,8 @@ class Blur(LinearOperator):
             c = |A|^2 / 400 fewer will do, in proportion to c^(-1/3), and no more are made if c is a float.
 
     Raises:
-        ValueError: the kernel is empty, too large, not finite or zero, or larger than the image.
+        ValueError: the kernel is empty, too large, not finite or zero, larger than the image, or of integers whose sum
+            is not above 0.
 
     References:
         Conjugate gradient methods for Toeplitz systems (Chan and Ng, 1996), for the preconditioner.
@@ -98,7 +100,8 @@ class Blur(LinearOperator):
     def for_measurement(cls, kernel: Tensor, measurement_shape: Shape, boundary: str = "valid", **options) -> Blur:
         """The blur whose measurements have that (C, H, W); arguments as for the class."""
         C, H, W = as_shape(measurement_shape)
-        _, kh, kw = _as_kernel(kernel).shape
+        kernel = _as_kernel(kernel)
+        _, kh, kw = kernel.shape
         margin = (0, 0) if boundary == "circular" else (kh - 1, kw - 1)
         return cls(kernel, (C, H + margin[0], W + margin[1]), boundary, **options)
 
@@ -273,9 +276,30 @@ def _delta(size: int) -> Tensor:
     return kernel
 
 
+def weights(kernel: Tensor | np.ndarray) -> Tensor:
+    """A kernel, (..., kh, kw), as a tensor of floats; one of integers, whose unit nobody knows, divided by its sum.
+
+    Raises:
+        ValueError: it is neither a tensor nor an array, or of integers whose sum is not above 0.
+    """
+    kernel = as_tensor("A kernel", kernel)
+    if kernel.is_floating_point() or kernel.is_complex() or kernel.ndim < 2:
+        return kernel
+    sums = kernel.double().sum((-2, -1), keepdim=True)
+    if not (sums > 0).all():
+        raise ValueError("A kernel of integers is divided by its sum, which is not above 0: give it as floats.")
+    if (sums != 1).any():
+        warnings.warn(
+            f"The kernel holds integers, of sum {float(sums.max()):g}, and is divided by it. Give floats to have it "
+            "taken as it is.",
+            stacklevel=2,
+        )
+    return kernel / sums
+
+
 def _as_kernel(kernel: Tensor | np.ndarray) -> Tensor:
     """A kernel as (B or 1, kh, kw), checked."""
-    kernel = as_tensor("A kernel", kernel)
+    kernel = weights(kernel)
     kernel = kernel if kernel.ndim == 3 else kernel[None]
     if kernel.ndim != 3 or not kernel.numel() or max(kernel.shape[1:]) > LARGEST:
         raise ValueError(

@@ -1,0 +1,81 @@
+"""Mistakes of scale: a measurement or a noise level that is not of images in [0, 1], as those of 0..255 are not."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior
+
+# How far the values of y that lie outside do so, in the ranges of A x, and how many of them there are, before it is a
+# mistake; and how much further than noise takes them, of which there are only estimates.
+MARGIN = 0.05
+SHARE = 0.02
+FACTOR = 1.5
+
+
+def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
+    """Warn where y is not what the operator makes of images in [0, 1], or the noise is more than their whole range.
+
+    Of the values that noise takes outside, the root mean square is at most the noise, as where A x is 0. So -1..1 is
+    noticed too, unless hardly anything of the image is dark. Each image is judged on its own. A prior of images
+    elsewhere, as a Gaussian around 300, is asked nothing.
+    """
+    if not _is_of_unit_range(prior):
+        return
+    y, A = measurement.y, measurement.operator
+    low, high, usual = _range_of_values(measurement)
+    extent = float((high - low).max())
+    noise = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).reshape(-1, 1)
+    if (largest := float(noise.max())) > max(1.0, extent):
+        warnings.warn(
+            f"The noise is {largest:g}: a standard deviation in the units of the image, whose values are from 0 to 1, "
+            f"so that y says next to nothing. For a noise of {largest:g} on 0..255, give {largest / 255:.3g}.",
+            stacklevel=4,
+        )
+    seen = (high > low).expand_as(y).flatten(1)
+    outside = (torch.maximum(low - y, y - high) - usual).clamp_min(0).flatten(1).where(seen, 0)
+    number = (outside > 0).sum(1)
+    far = (outside.square().sum(1) / number.clamp_min(1)).sqrt() > FACTOR * noise.flatten() + MARGIN * extent
+    wrong = (far & (number > SHARE * seen.sum(1))).nonzero().flatten().tolist()
+    if not wrong:
+        return
+    i = wrong[0]
+    values = y[i].flatten()[seen[i]]
+    which = "y" if len(y) == 1 else f"y of image {', '.join(map(str, wrong))}"
+    warnings.warn(
+        f"{which} has values from {float(values.min()):.3g} to {float(values.max()):.3g}, far outside the "
+        f"{float(low.min()):.3g} to {float(high.max()):.3g} that {A.name} makes of images in [0, 1]. Divide 0..255 by "
+        "255, map -1..1 by (y + 1) / 2, and see whether the operator is the one that was at work.",
+        stacklevel=4,
+    )
+
+
+def _is_of_unit_range(prior: Prior) -> bool:
+    """Whether values in [0, 1] can have the prior's centre c and spread: their variance is at most c (1 - c)."""
+    centre = torch.as_tensor(prior.centre, dtype=torch.float64)
+    most = float((centre * (1 - centre)).mean())
+    return bool(((centre >= 0) & (centre <= 1)).all()) and prior.spread <= 1.05 * math.sqrt(max(most, 0))
+
+
+def _range_of_values(measurement: Measurement) -> tuple[Tensor, Tensor, Tensor]:
+    """The least and the largest of each value of A x for x in [0, 1], (1 or B, *measurement_shape), and a margin.
+
+    Of an operator without negative weights they are 0 and A 1. Of others, draws of x that are black or white pixel by
+    pixel say how far they go beyond; images are not white noise, and several times that is no surprise.
+    """
+    A, y = measurement.operator, measurement.y
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.rand(A.batch, *A.image_shape, generator=generator) < 0.5).to(y)
+    white, drawn = A(torch.ones_like(x)), A(x)
+    low, high = white.clamp_max(0), white.clamp_min(0)
+    inverse = white - drawn  # A (1 - x)
+    least, largest = torch.minimum(drawn, inverse), torch.maximum(drawn, inverse)
+    beyond = torch.maximum(low - least, largest - high).flatten(1)
+    beyond = beyond[:, :: math.ceil(beyond.shape[1] / 2**16)]
+    usual = 4 * beyond.quantile(0.95, dim=1).clamp_min(0).reshape(-1, 1, 1, 1)
+    return torch.minimum(low, least), torch.maximum(high, largest), usual
