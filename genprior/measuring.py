@@ -18,12 +18,13 @@ from torch import Tensor
 from genprior import images
 from genprior.estimate import noise_level
 from genprior.nets.wrapped import unwrapped
-from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor
+from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor, name_of
 from genprior.operators.blur import weights
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
 from genprior.operators.colour import Colorize
 from genprior.operators.check import check_foreign
 from genprior.operators.deepinv import from_physics, physics_noise
+from genprior.scale import warn_of_sum
 
 NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was scanned or compressed as colour
 
@@ -55,13 +56,15 @@ def simulation(op: str, x: Tensor, parameters: dict[str, Any], seed: int) -> dic
 
 
 def _with_kernels(parameters: dict[str, Any], number: int) -> dict[str, Any]:
-    """The parameters, a list of kernels made one tensor: those of different sizes are set amid zeros."""
+    """The parameters, kernels made one tensor of floats: those of different sizes are set amid zeros."""
     kernel = parameters.get("kernel")
     if isinstance(kernel, list | tuple):
         kernel = _stacked([weights(each) for each in kernel])
-    if not isinstance(kernel, Tensor | np.ndarray) or kernel.ndim != 3:
+    if not isinstance(kernel, Tensor | np.ndarray):
         return parameters
-    return {**parameters, "kernel": _one_or_each("kernel", kernel, number)}
+    kernel = weights(kernel)
+    warn_of_sum(kernel)
+    return {**parameters, "kernel": _one_or_each("kernel", kernel, number) if kernel.ndim == 3 else kernel}
 
 
 def _stacked(kernels: list[Tensor]) -> Tensor:
@@ -138,7 +141,7 @@ def _physics_operator(physics: Any, img: Any, image_shape: tuple[int, ...] | Non
 
 def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """y for an operator object, (B, *measurement_shape), and the way back to a tensor or array like the one given."""
-    name, shape = operator.name, operator.measurement_shape
+    name, shape = name_of(operator), operator.measurement_shape
     if not isinstance(img, Tensor | np.ndarray):
         raise TypeError(
             f"With {name} as op, img is its measurement y, a tensor or an array of shape {shape}; got "

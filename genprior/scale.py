@@ -1,4 +1,4 @@
-"""Mistakes of scale: a measurement or a noise level that is not of images in [0, 1], as those of 0..255 are not."""
+"""Mistakes of scale: a measurement, a noise level or a kernel that is not of images in [0, 1], as of 0..255."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from genprior.operators.base import Measurement
+from genprior.operators.base import Measurement, name_of
 from genprior.priors.base import Prior
 
 # How far the values of y that lie outside do so, in the ranges of A x, and how many of them there are, before it is a
@@ -47,16 +47,30 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
     i = wrong[0]
     values = y[i].flatten()[seen[i]]
     which = "y" if len(y) == 1 else f"y of image {', '.join(map(str, wrong))}"
+    given, made = (f"{float(a.min()):.3g} to {float(b.max()):.3g}" for a, b in ((values, values), (low, high)))
     warnings.warn(
-        f"{which} has values from {float(values.min()):.3g} to {float(values.max()):.3g}, far outside the "
-        f"{float(low.min()):.3g} to {float(high.max()):.3g} that {A.name} makes of images in [0, 1]. Divide 0..255 by "
-        "255, map -1..1 by (y + 1) / 2, and see whether the operator is the one that was at work.",
+        f"{which} has values from {given}, far outside the {made} that {name_of(A)} makes of images in [0, 1]. Divide "
+        "0..255 by 255, map -1..1 by (y + 1) / 2, and see whether the operator is the one that was at work.",
         stacklevel=4,
     )
 
 
+def warn_of_sum(kernel: Tensor) -> None:
+    """Warn where a kernel, (..., kh, kw), does not sum to 1, to 1 %."""
+    sums = kernel.detach().double().flatten(-2).sum(-1).flatten() if kernel.ndim > 1 else kernel.new_ones(1)
+    furthest = float(sums[(sums - 1).abs().argmax()])
+    if abs(furthest - 1) > 0.01:
+        warnings.warn(
+            f"The kernel sums to {furthest:.4g}, not to 1, so that the image it blurs is not as bright as y. Divide it "
+            "by its sum; if it is meant so, give an operator, Blur(kernel, image_shape).",
+            stacklevel=2,
+        )
+
+
 def _is_of_unit_range(prior: Prior) -> bool:
     """Whether values in [0, 1] can have the prior's centre c and spread: their variance is at most c (1 - c)."""
+    if getattr(prior, "centre", None) is None:  # priors without `denoise` need not say it
+        return False
     centre = torch.as_tensor(prior.centre, dtype=torch.float64)
     most = float((centre * (1 - centre)).mean())
     return bool(((centre >= 0) & (centre <= 1)).all()) and prior.spread <= 1.05 * math.sqrt(max(most, 0))

@@ -47,11 +47,6 @@ class LinearOperator(ABC):
         super().__init_subclass__(**options)
         settle_methods(cls, ("__init__", "for_measurement", "svd"))
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return type(self).__name__
-
     @settled
     def __call__(self, x: Tensor) -> Tensor:
         """A x, (B, *image_shape) -> (B, *measurement_shape)."""
@@ -139,12 +134,12 @@ class LinearOperator(ABC):
     def _check(self, what: str, a: Tensor, shape: Shape) -> None:
         if a.ndim != 4 or tuple(a.shape[1:]) != tuple(shape):
             wanted = f"(B, {', '.join(map(str, shape))})"
-            raise ValueError(f"{self.name} takes {what} of shape {wanted}, not {tuple(a.shape)}.")
+            raise ValueError(f"{name_of(self)} takes {what} of shape {wanted}, not {tuple(a.shape)}.")
         if a.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"{self.name} works in float32 and float64, not in {a.dtype}; convert with .float().")
+            raise TypeError(f"{name_of(self)} works in float32 and float64, not in {a.dtype}; convert with .float().")
         if self.batch not in (1, len(a)):
             raise ValueError(
-                f"{self.name} is for {self.batch} images, each with its own parameters, but got {len(a)}; "
+                f"{name_of(self)} is for {self.batch} images, each with its own parameters, but got {len(a)}; "
                 "take those you need with operator.select(index)."
             )
 
@@ -385,6 +380,11 @@ class Constant:
             with torch.inference_mode(False), torch.no_grad():
                 self._casts[key] = make()
         return self._casts[key]
+
+
+def name_of(operator: LinearOperator) -> str:
+    """What messages call an operator."""
+    return getattr(operator, "_name", type(operator).__name__)
 
 
 def as_shape(shape: tuple[int, ...]) -> Shape:

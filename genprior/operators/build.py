@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -29,8 +28,6 @@ ALIASES = {
 }
 
 
-# Of the sum of a kernel, which rounding does not explain.
-OFF = 0.01
 SIMULATED_MASKS = ("random", "box", "stroke")
 
 
@@ -116,15 +113,7 @@ def _motion_deblur(make: Callable[..., Blur], shape: Shape, *, length: int, angl
 
 
 def _deblur(make: Callable[..., Blur], shape: Shape, *, kernel: Tensor | np.ndarray, boundary: str = "valid"):
-    blur = make(kernel, shape, boundary)
-    sums = blur.kernel.double().sum((1, 2))
-    if ((sums - 1).abs() > OFF).any():
-        warnings.warn(
-            f"The kernel sums to {float(sums[(sums - 1).abs().argmax()]):.4g}, not to 1, so that the image it blurs is "
-            "not as bright as y. Divide it by its sum; if it is meant so, give an operator, Blur(kernel, image_shape).",
-            stacklevel=2,
-        )
-    return blur
+    return make(kernel, shape, boundary)
 
 
 MASKS = {"random": random_mask, "box": box_mask, "stroke": stroke_mask}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.linalg import inner, norm
-from genprior.operators.base import Composition, LinearOperator, Shape
+from genprior.operators.base import Composition, LinearOperator, Shape, name_of
 from genprior.operators.channelwise import Channelwise
 
 if TYPE_CHECKING:
@@ -43,18 +43,20 @@ def check(A: LinearOperator | Physics, image_shape: Shape | None = None, *, like
 
         from_physics(A, image_shape)  # which checks it
         return
-    _check(A, A.name, torch.empty(0) if like is None else like)
+    _check(A, name_of(A), torch.empty(0) if like is None else like)
 
 
 def check_foreign(A: LinearOperator, like: Tensor) -> None:
-    """`check` of what is not ours; our own operators are tested once and for all, a physics when it is wrapped."""
-    if not _is_ours(A):
-        check(A, like=like)
+    """`check` of what in A is not ours: our own operators are tested once and for all, a physics when it is wrapped."""
+    for part in _parts(A):
+        if not type(part).__module__.startswith("genprior."):
+            check(part, like=like)
 
 
-def _is_ours(A: Any) -> bool:
-    parts = [A.outer, A.inner] if isinstance(A, Composition) else [A.operator] if isinstance(A, Channelwise) else []
-    return type(A).__module__.startswith("genprior.") and all(map(_is_ours, parts))
+def _parts(A: LinearOperator) -> list[LinearOperator]:
+    if isinstance(A, Composition):
+        return _parts(A.outer) + _parts(A.inner)
+    return _parts(A.operator) if isinstance(A, Channelwise) else [A]
 
 
 @torch.no_grad()

@@ -103,7 +103,7 @@ class PhysicsOperator(LinearOperator):
     def __init__(self, physics: LinearPhysics, image_shape: Shape, measurement_shape: Shape | None):
         self._name = type(physics).__name__
         if not callable(getattr(physics, "A_adjoint", None)):
-            raise TypeError(f"{self.name} has no A_adjoint: it is not linear. Samplers need a linear physics.")
+            raise TypeError(f"{self._name} has no A_adjoint: it is not linear. Samplers need a linear physics.")
         self.image_shape = as_shape(image_shape)
         # the user's may change, and moving it to another device would change it
         physics = _copy(physics)
@@ -111,7 +111,7 @@ class PhysicsOperator(LinearOperator):
         v = torch.linspace(-1, 2, 64, dtype=state.dtype, device=state.device).reshape(1, 1, 8, 8)
         if not torch.equal(self._told(physics.sensor_model, v), v):
             raise TypeError(
-                f"The sensor_model of {self.name} changes values, and samplers need y = A x + noise. Give a physics "
+                f"The sensor_model of {self._name} changes values, and samplers need y = A x + noise. Give a physics "
                 "without it, and y before the sensor."
             )
         physics.sensor_model, physics.noise_model = torch.nn.Identity(), torch.nn.Identity()
@@ -122,18 +122,14 @@ class PhysicsOperator(LinearOperator):
             given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             kind = "complex " if isinstance(y, Tensor) and y.is_complex() else ""
             raise ValueError(
-                f"{self.name} must measure one real (1, C', H', W') tensor for one image; it gave {kind}{given}."
+                f"{self._name} must measure one real (1, C', H', W') tensor for one image; it gave {kind}{given}."
             )
         self.measurement_shape = tuple(y.shape[1:])
         if measurement_shape is not None and as_shape(measurement_shape) != self.measurement_shape:
             raise ValueError(
-                f"{self.name} measures {self.measurement_shape} of images of {self.image_shape}, "
+                f"{self._name} measures {self.measurement_shape} of images of {self.image_shape}, "
                 f"not {tuple(measurement_shape)}; give image_shape=(C, H, W)."
             )
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     def __getstate__(self) -> dict[str, object]:
         import cloudpickle  # since deepinv's physics hold functions without a name, which pickle refuses
@@ -159,7 +155,7 @@ class PhysicsOperator(LinearOperator):
         except Exception as error:
             what = getattr(function, "__name__", "sensor_model")
             raise ValueError(
-                f"{self.name} cannot measure images of {self.image_shape}: its {what} failed on {tuple(a.shape)} "
+                f"{self._name} cannot measure images of {self.image_shape}: its {what} failed on {tuple(a.shape)} "
                 f"({type(error).__name__}: {error}); give image_shape=(C, H, W)."
             ) from error
 

@@ -1,5 +1,8 @@
 """Operators as deepinv's physics, and the other way round."""
 
+import copy
+import pickle
+
 import deepinv
 import pytest
 import torch
@@ -12,6 +15,7 @@ from genprior.operators import (
     Inpaint,
     SuperResolution,
     as_physics,
+    check,
     from_physics,
     gaussian_kernel,
     physics_noise,
@@ -110,8 +114,136 @@ def test_noise_is_read_where_it_is_gaussian():
     assert physics_noise(physics) == 0.25
     physics.noise_model = noise(torch.tensor([0.1, 0.2]))
     assert torch.equal(physics_noise(physics), torch.tensor([0.1, 0.2]).reshape(2, 1, 1, 1))
-    physics.noise_model = deepinv.physics.PoissonNoise(0.1)
-    assert physics_noise(physics) is None
+
+
+OTHER_NOISE = {
+    "Poisson": lambda: deepinv.physics.PoissonNoise(0.1),
+    "Poisson and Gaussian": lambda: deepinv.physics.PoissonGaussianNoise(0.1, 0.1),
+    "Gaussian of a random level": lambda: deepinv.physics.UniformGaussianNoise(0.1, 0.2),
+    "salt and pepper": lambda: deepinv.physics.SaltPepperNoise(),
+    "a function": lambda: lambda x: x + 0.1 * torch.randn_like(x),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_NOISE)
+def test_other_noise_is_not_taken_for_gaussian_unless_it_is_said(name):
+    physics = deepinv.physics.LinearPhysics(A=double, A_adjoint=double, noise_model=OTHER_NOISE[name]())
+    y = torch.full((1, 8, 8), 0.5)
+    for call in (genprior.restore, genprior.evidence):
+        with pytest.raises(TypeError, match=r"to be Gaussian.*noise=0.02"):
+            call(y, physics, PRIOR)
+    with pytest.raises(TypeError, match="to be Gaussian"):
+        physics_noise(physics)
+    result = genprior.restore(y, physics, PRIOR, noise=0.1, seed=0, progress=False)
+    assert result.measurement.noise == 0.1
+
+
+def denoiser(x_t, sigma):
+    return 0.5 + 0.06 / (0.06 + sigma**2) * (x_t - 0.5)
+
+
+PRIOR = genprior.from_denoiser(denoiser, (1, None, None))
+SIZED = {
+    "tomography": lambda: deepinv.physics.Tomography(angles=6, img_width=16, normalize=True),
+    "tomography, fan": lambda: deepinv.physics.Tomography(angles=6, img_width=16, fan_beam=True, normalize=True),
+    "blur-valid": PHYSICS["blur-valid"],
+    "denoising": lambda: deepinv.physics.Denoising(),
+    "functions": lambda: deepinv.physics.LinearPhysics(A=double, A_adjoint=double),
+}
+
+
+def double(x, **_):
+    return 2 * x
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_the_size_of_the_images_is_found_by_the_adjoint(name):
+    physics = SIZED[name]()
+    assert physics.img_size is None
+    x = 0.5 + 0.1 * draw(1, 1, 16, 16).float()
+    y = physics.A(x)
+    for given in (y, y[0], y[0].numpy()):
+        found = genprior.restore(given, physics, PRIOR, noise=0.1, steps=3, seed=0, progress=False)
+        said = genprior.restore(given, physics, PRIOR, noise=0.1, steps=3, seed=0, image_shape=(1, 16, 16))
+        assert torch.equal(found.samples, said.samples)
+        assert found.measurement.operator.image_shape == (1, 16, 16)
+
+
+class Broken(deepinv.physics.LinearPhysics):
+    """Fails with whatever error."""
+
+    def __init__(self, error, where="A_adjoint", img_size=None):
+        super().__init__(img_size=img_size)
+        self.error, self.where = error, where
+
+    def A(self, x, **_):
+        return self.fail("A", x)
+
+    def A_adjoint(self, y, **_):
+        return self.fail("A_adjoint", y)
+
+    def fail(self, where, a):
+        if where == self.where:
+            raise self.error
+        return a
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("size"), AttributeError("a"), IndexError(3), AssertionError(), KeyError("x"), TypeError("t")],
+)
+def test_no_error_of_deepinv_reaches_the_user(error):
+    y = torch.full((1, 8, 8), 0.5)
+    with pytest.raises(ValueError, match="give image_shape"):
+        genprior.restore(y, Broken(error), PRIOR)
+    for where in ("A", "A_adjoint"):
+        for call in (genprior.restore, genprior.evidence):
+            with pytest.raises(ValueError, match=f"its {where} failed.*{type(error).__name__}"):
+                call(y, Broken(error, where), PRIOR, image_shape=(1, 8, 8), noise=0.1)
+        with pytest.raises(ValueError, match=f"its {where} failed"):
+            genprior.degrade(y, Broken(error, where, (1, 8, 8)))
+
+
+def test_physics_that_are_not_linear_are_refused_whatever_their_class_says():
+    P = deepinv.physics
+    y = torch.full((1, 1, 16, 16), 0.5)
+    wrong = [
+        P.LinearPhysics(A=lambda x, **_: x + 0.3, A_adjoint=lambda y, **_: y),
+        P.LinearPhysics(A=lambda x, **_: x.clamp(0, 1), A_adjoint=lambda y, **_: y),
+        P.LinearPhysics(A=lambda x, **_: x.flip(-1), A_adjoint=lambda y, **_: y),
+        P.PhaseRetrieval(P.Denoising(), img_size=(1, 16, 16)),
+        P.Denoising(sensor_model=lambda y: y.clamp(0, 1)),
+        P.Tomography(angles=6, img_width=16, adjoint_via_backprop=False, normalize=True),
+    ]
+    for physics in wrong:
+        with pytest.raises(TypeError, match=type(physics).__name__):
+            genprior.restore(y, physics, PRIOR, noise=0.1, image_shape=(1, 16, 16))
+        with pytest.raises(TypeError, match=type(physics).__name__):
+            check(physics, (1, 16, 16))
+    check(P.Denoising(), (1, 16, 16))
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_physics_as_operators_survive_pickle_and_copies(name):
+    physics = SIZED[name]()
+    x = draw(2, 1, 16, 16).float()
+    physics.A_adjoint(physics.A(x))  # of which Tomography keeps a function
+    A = from_physics(physics, (1, 16, 16))
+    y = A(x)
+    for same in (pickle.loads(pickle.dumps(A)), copy.deepcopy(A)):
+        assert torch.equal(same(x), y)
+        assert torch.equal(same.adjoint(y), A.adjoint(y))
+        assert torch.equal(same.solve(y, 1.0), A.solve(y, 1.0))
+
+
+def test_a_physics_that_was_used_may_change_afterwards():
+    physics = SIZED["tomography"]()
+    x = draw(1, 1, 16, 16).float()
+    y = physics.A(x)
+    before = physics.A_adjoint(y)
+    A = from_physics(physics, (1, 16, 16))
+    physics.radon.all_grids.zero_()
+    torch.testing.assert_close(A.adjoint(y), before)
 
 
 def test_physics_that_cannot_be_wrapped_is_refused():

@@ -5,15 +5,13 @@ import dataclasses
 
 import pytest
 import torch
+from examples import SHAPE, examples
 
 import genprior
-from genprior.evaluation.supported import examples, supported
 from genprior.noise import Noise
 from genprior.operators import Blur, Colorize, Composition, Inpaint, Matrix, SuperResolution, motion_kernel, random_mask
 from genprior.operators.base import Measurement
 from genprior.samplers import SAMPLERS
-
-SHAPE = (3, 8, 8)
 
 
 @contextlib.contextmanager
@@ -119,19 +117,11 @@ def test_methods_of_priors_give_what_they_always_give(family):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_draw_what_they_always_draw(name):
     steps = 3 if SAMPLERS[name].needs == "denoise" else 8
-    least = {
-        "steps": steps,
-        "iterations": 2,
-        "ode_steps": 2,
-        "prior_steps": 2,
-        "particles": 4,
-        "repeats": 2,
-        "warmup": 2,
-    }
+    least = {"steps": steps, "iterations": 2, "ode_steps": 2, "prior_steps": 2, "particles": 4, "restarts": 1}
     known = {field.name for field in dataclasses.fields(SAMPLERS[name])}
     sampler = SAMPLERS[name](**{key: value for key, value in least.items() if key in known})
-    A = next(A() for A in OPERATORS.values() if any(supported(p, sampler, A()) is None for p in PRIORS.values()))
-    prior = next(p for p in PRIORS.values() if supported(p, sampler, A) is None)
+    pairs = ((prior, A()) for A in OPERATORS.values() for prior in PRIORS.values())
+    prior, A = next((prior, A) for prior, A in pairs if sampler.lacks(prior, A) is None)
 
     def drawn():
         measurement = Measurement(A(image()), A, 0.1)
