@@ -107,7 +107,8 @@ class PhysicsOperator(LinearOperator):
         self.image_shape = as_shape(image_shape)
         # the user's may change, and moving it to another device would change it
         physics = _copy(physics)
-        state = _state_of(physics)
+        states = _states(physics)
+        state = states[0] if states else torch.empty(0)
         v = torch.linspace(-1, 2, 64, dtype=state.dtype, device=state.device).reshape(1, 1, 8, 8)
         if not torch.equal(self._told(physics.sensor_model, v), v):
             raise TypeError(
@@ -116,7 +117,9 @@ class PhysicsOperator(LinearOperator):
             )
         physics.sensor_model, physics.noise_model = torch.nn.Identity(), torch.nn.Identity()
         self._physics = {state.device: physics}
-        self._dtype = state.dtype
+        # one without tensors of its own computes in the precision of x
+        self._dtype = state.dtype if states else None
+        self.precision = state.dtype if states else torch.float64
         y = self._told(physics.A, torch.zeros(1, *self.image_shape, dtype=state.dtype, device=state.device))
         if not isinstance(y, Tensor) or y.is_complex() or y.ndim != 4 or len(y) != 1:
             given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
@@ -138,7 +141,8 @@ class PhysicsOperator(LinearOperator):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         physics = pickle.loads(state["_physics"])
-        vars(self).update(state, _physics={_state_of(physics).device: physics})
+        device = next((a.device for a in _states(physics)), torch.device("cpu"))
+        vars(self).update(state, _physics={device: physics})
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._told(self._on(x.device).A, x.to(dtype=self._dtype)).to(x)
@@ -184,8 +188,8 @@ def _size_of_images(physics: LinearPhysics, y: Tensor | np.ndarray | None) -> Sh
         return size
     problem = ""
     if y is not None and callable(getattr(physics, "A_adjoint", None)):
-        state = _state_of(physics)
-        one = as_tensor("y", y).to(state)
+        states = _states(physics)
+        one = as_tensor("y", y).to(states[0] if states else torch.empty(0))
         try:
             x = physics.A_adjoint(one if one.ndim == 4 else one[None])
             if isinstance(x, Tensor) and x.ndim == 4:
@@ -198,8 +202,7 @@ def _size_of_images(physics: LinearPhysics, y: Tensor | np.ndarray | None) -> Sh
     raise ValueError(f"{name} does not say the size of its images{problem}; give image_shape=(C, H, W).")
 
 
-def _state_of(physics: LinearPhysics) -> Tensor:
-    """A tensor in the precision and on the device that the physics computes in; its noise has no say."""
+def _states(physics: LinearPhysics) -> list[Tensor]:
+    """The tensors whose precision and device the physics computes in; its noise has no say."""
     named = [*physics.named_parameters(), *physics.named_buffers()]
-    own = (a for name, a in named if a.is_floating_point() and not name.startswith("noise_model."))
-    return next((a.new_empty(0) for a in own), torch.empty(0))
+    return [a for name, a in named if a.is_floating_point() and not name.startswith("noise_model.")]
