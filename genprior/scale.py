@@ -57,7 +57,7 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
 
 def warn_of_sum(kernel: Tensor) -> None:
     """Warn where a kernel, (..., kh, kw), does not sum to 1, to 1 %."""
-    sums = kernel.detach().double().flatten(-2).sum(-1).flatten() if kernel.ndim > 1 else kernel.new_ones(1)
+    sums = kernel.detach().cpu().double().flatten(-2).sum(-1).flatten() if kernel.ndim > 1 else kernel.new_ones(1)
     furthest = float(sums[(sums - 1).abs().argmax()])
     if abs(furthest - 1) > 0.01:
         warnings.warn(
@@ -71,7 +71,7 @@ def _is_of_unit_range(prior: Prior) -> bool:
     """Whether values in [0, 1] can have the prior's centre c and spread: their variance is at most c (1 - c)."""
     if getattr(prior, "centre", None) is None:  # priors without `denoise` need not say it
         return False
-    centre = torch.as_tensor(prior.centre, dtype=torch.float64)
+    centre = torch.as_tensor(prior.centre).cpu().double()
     most = float((centre * (1 - centre)).mean())
     return bool(((centre >= 0) & (centre <= 1)).all()) and prior.spread <= 1.05 * math.sqrt(max(most, 0))
 

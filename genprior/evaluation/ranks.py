@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genprior.ambient import settled
+from genprior.ambient import own, settled
 from genprior.evaluation.scores import check_samples
 from genprior.noise import Noise
 
@@ -113,6 +113,7 @@ def expected_coverage(ranks: Tensor, n: int) -> ExpectedCoverage:
 
 def distance_from(references: Tensor) -> Quantity:
     """f(x) = |x - r|, with one r for each image, (B, C, H, W)."""
+    references = own(references)
     return lambda x: (x - references[:, None]).flatten(2).norm(dim=2)
 
 

@@ -191,7 +191,7 @@ def _size_of_images(physics: LinearPhysics, y: Tensor | np.ndarray | None) -> Sh
         states = _states(physics)
         one = as_tensor("y", y).to(states[0] if states else torch.empty(0))
         try:
-            x = physics.A_adjoint(one if one.ndim == 4 else one[None])
+            x = physics.A_adjoint(one[:1] if one.ndim == 4 else one[None])
             if isinstance(x, Tensor) and x.ndim == 4:
                 return tuple(x.shape[1:])
             problem = f", and its A_adjoint gives {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__} of y"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from genprior.ambient import settled
+from genprior.ambient import own, settled
 from genprior.nets.wrapped import unwrapped
 from genprior.priors.base import Prior
 from genprior.priors.prediction import check_denoises
@@ -42,7 +42,7 @@ class DenoiserPrior(Prior):
         self.denoiser = denoiser
         self.image_shape = tuple(image_shape)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.centre, self.spread = centre, spread
+        self.centre, self.spread = own(centre) if isinstance(centre, Tensor) else centre, spread
         self._seen = False
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from genprior.ambient import own
 from genprior.priors.base import Prior
 from genprior.priors.covariance import DEQUANTISATION, Stationary, chunks, reflected, spectrum_along_axes
 from genprior.priors.gaussian import Gaussian
@@ -37,8 +38,8 @@ class GaussianField(Prior):
     def __init__(self, mean: Tensor, density: Tensor, axes: Tensor):
         super().__init__()
         self.register_buffer("mean", mean.detach().clone())
-        self.register_buffer("density", density.detach().to(mean))
-        self.register_buffer("axes", axes.detach().to(mean))
+        self.register_buffer("density", own(density).to(mean))
+        self.register_buffer("axes", own(axes).to(mean))
         self.image_shape = self.latent_shape = (len(mean), None, None)
 
     @classmethod

@@ -20,6 +20,10 @@ from genprior.operators import (
     random_mask,
 )
 from genprior.operators.channelwise import Channelwise
+from genprior.priors.denoiser import from_denoiser
+from genprior.priors.field import GaussianField
+from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian_mixture import GaussianMixture
 from genprior.samplers import SAMPLERS
 
 SHAPE = (3, 8, 8)
@@ -72,6 +76,31 @@ def test_y_and_noise_of_a_measurement_may_change_afterwards():
         assert torch.equal(one.y, y0)
         assert (one.noise == 0.1).all()
     assert not Measurement(draw(1, *SHAPE).requires_grad_(), A, 0.1).y.requires_grad
+
+
+@pytest.mark.parametrize("name", ["gaussian", "diagonal", "mixture", "stationary", "field", "denoiser"])
+def test_what_a_prior_was_made_of_may_change_afterwards(name):
+    mean, variances = torch.full((1, 8, 8), 0.5), torch.full((1, 8, 8), 0.04, dtype=torch.float64)
+    given = {
+        "gaussian": lambda: (Gaussian(mean, matrix), mean, matrix),
+        "diagonal": lambda: (Gaussian(mean, variances), mean, variances),
+        "mixture": lambda: (GaussianMixture(weights, mean[None], variances), mean, weights, variances),
+        "stationary": lambda: (Gaussian.stationary(mean, variances), mean, variances),
+        "field": lambda: (GaussianField(mean[:, :1, :1], variances.float(), axes), mean, variances, axes),
+        "denoiser": lambda: (from_denoiser(centred, (1, 8, 8), centre=mean), mean),
+    }
+    matrix, weights, axes = 0.04 * torch.eye(64, dtype=torch.float64), torch.ones(1, dtype=torch.float64), torch.eye(1)
+    prior, *kept = given[name]()
+    x, centre = draw(1, 1, 8, 8), torch.as_tensor(prior.centre).clone()
+    before = prior.sized(8, 8).denoise(x, 0.1).clone()
+    for tensor in kept:
+        tensor.mul_(0.5)
+    assert torch.equal(prior.sized(8, 8).denoise(x, 0.1), before)
+    assert torch.equal(torch.as_tensor(prior.centre), centre)
+
+
+def centred(x_t, sigma):
+    return x_t
 
 
 OPERATORS = {
