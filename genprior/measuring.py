@@ -21,8 +21,8 @@ from genprior.nets.wrapped import unwrapped
 from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor, name_of
 from genprior.operators.blur import weights
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
-from genprior.operators.colour import Colorize
 from genprior.operators.check import check_foreign
+from genprior.operators.colour import Colorize
 from genprior.operators.deepinv import from_physics, physics_noise
 from genprior.scale import warn_of_sum
 
