@@ -63,7 +63,6 @@ def _with_kernels(parameters: dict[str, Any], number: int) -> dict[str, Any]:
     if not isinstance(kernel, Tensor | np.ndarray):
         return parameters
     kernel = weights(kernel)
-    warn_of_sum(kernel)
     return {**parameters, "kernel": _one_or_each("kernel", kernel, number) if kernel.ndim == 3 else kernel}
 
 
@@ -188,7 +187,9 @@ def _measure_picture(
             picture = replace(picture, alpha=torch.where(holes, 1.0, picture.alpha))
     if op == "colorize" and y.shape[1] == 3:
         y = _as_grey(y)
-    operator = for_measurement(op, tuple(y.shape[1:]), **_with_kernels(parameters, len(y)))
+    parameters = _with_kernels(parameters, len(y))
+    operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
+    warn_of_sum(parameters.get("kernel"))
     if noise is None:
         # Where nothing was measured there is no noise to estimate.
         noise = 0.0 if holes is not None and holes.all() else noise_level(y, holes)

@@ -38,7 +38,7 @@ from genprior.priors.weights import ADVICE
 from genprior.result import Restoration
 from genprior.samplers import SAMPLERS, find_sampler, refuse_parameters
 from genprior.samplers.base import Sampler
-from genprior.scale import warn_of_scale
+from genprior.scale import warn_of_scale, warn_of_sum
 
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
 MEASURED = 2**32 - 1
@@ -69,7 +69,9 @@ def degrade(
     x = images.read(img, role="image").x
     shape = tuple(x.shape[1:])
     if isinstance(op, str):
-        operator = for_image(op, shape, **simulation(canonical(op), x, operator_parameters, seed))
+        parameters = simulation(canonical(op), x, operator_parameters, seed)
+        operator = for_image(op, shape, **parameters)
+        warn_of_sum(parameters.get("kernel"))
     else:
         operator = as_operator(op, operator_parameters, shape)
     check_foreign(operator, x)

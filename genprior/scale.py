@@ -55,9 +55,11 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
     )
 
 
-def warn_of_sum(kernel: Tensor) -> None:
-    """Warn where a kernel, (..., kh, kw), does not sum to 1, to 1 %."""
-    sums = kernel.detach().cpu().double().flatten(-2).sum(-1).flatten() if kernel.ndim > 1 else kernel.new_ones(1)
+def warn_of_sum(kernel: Tensor | None) -> None:
+    """Warn where a kernel, (kh, kw) or (B, kh, kw), does not sum to 1, to 1 %."""
+    if kernel is None:
+        return
+    sums = kernel.detach().cpu().double().flatten(-2).sum(-1).flatten()
     furthest = float(sums[(sums - 1).abs().argmax()])
     if abs(furthest - 1) > 0.01:
         warnings.warn(
