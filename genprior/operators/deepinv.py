@@ -28,8 +28,8 @@ def from_physics(
 ) -> LinearOperator:
     """The operator A of a linear deepinv physics; its noise is left out, see `physics_noise`.
 
-    A and A^T are those of a copy of the physics made now, in its own precision; `solve`, `prox` and `pinv` are ours,
-    by conjugate gradients. They are checked on one draw, whatever the class of the physics; see `check`.
+    A and A^T are those of a copy of the physics made now, in its own precision, float32 at least; `solve`, `prox` and
+    `pinv` are ours, by conjugate gradients. Whatever its class, it is checked on one draw; see `check`.
 
     Arguments:
         physics: any physics with A and A_adjoint on real (B, C, H, W) tensors, the same A for every image.
@@ -175,6 +175,8 @@ class PhysicsOperator(LinearOperator):
 def _copy(physics: LinearPhysics) -> LinearPhysics:
     """A copy that shares nothing: an adjoint that deepinv made by autograd is still that of the A it was made from."""
     physics = physics.clone()
+    if any(a.dtype in (torch.float16, torch.bfloat16) for a in _states(physics)):
+        physics = physics.float()  # samplers want more digits, and torch has no FFT in half precision
     for part in physics.modules():
         if getattr(part, "_auto_grad_adjoint_fn", None) is not None:
             part._auto_grad_adjoint_fn = None  # made anew when it is needed
@@ -188,6 +190,7 @@ def _size_of_images(physics: LinearPhysics, y: Tensor | np.ndarray | None) -> Sh
         return size
     problem = ""
     if y is not None and callable(getattr(physics, "A_adjoint", None)):
+        physics = _copy(physics)
         states = _states(physics)
         one = as_tensor("y", y).to(states[0] if states else torch.empty(0))
         try:
