@@ -121,6 +121,17 @@ def test_only_what_goes_together_is_offered():
     assert "diffpir" in work.samplers_for(ddpm, work.operator_of(digit, "denoise", {}, clean=True))  # as colour
 
 
+def test_what_cannot_work_says_why():
+    colour, grey = work.as_photo(picture()), work.as_photo(picture().convert("L"))
+    holed = work.as_photo(picture(), strokes((40, 30), (5, 5, 9, 9)))
+    assert work.obstacle(colour, "denoise", {}, clean=True) is None
+    assert "no holes to fill" in work.obstacle(colour, "inpaint", {}, clean=True)
+    assert work.obstacle(holed, "inpaint", {}, clean=True) is None
+    assert "colo" in work.obstacle(grey, "colorize", {}, clean=True)
+    assert work.obstacle(grey, "colorize", {}, clean=False) is None  # a grey photograph is what it restores
+    assert work.obstacle(colour, "gaussian-deblur", {"width": 9.5}, clean=True)  # larger than the photograph
+
+
 def test_listening_changes_nothing_and_can_end_it(prior):
     photo, heard = work.as_photo(picture()), []
     drawing = {"noise": 0.1, "seed": 1, "steps": 3}
@@ -211,14 +222,25 @@ def size_of(page, box):
 
 
 def test_a_visit(visit):
-    page, asked = visit
-    page.locator("#start").click()
-    page.get_by_text("There is no photograph yet").wait_for()
+    from playwright.sync_api import expect
 
-    choose(page, "sample", "chelsea")  # 256 x 170
-    assert size_of(page, "photo") == [[256, 170]]
-    page.locator("#start").click()
-    page.get_by_text("There are no holes to fill").wait_for()
+    page, asked = visit
+    start, stop, hint = (page.locator(f"#{name}") for name in ("start", "stop", "hint"))
+    assert size_of(page, "photo") == [[256, 170]]  # chelsea, with which it begins
+    expect(start).to_be_enabled()
+    expect(stop).to_be_disabled()
+
+    choose(page, "op", "fill holes")
+    expect(hint).to_contain_text("There are no holes to fill")
+    expect(start).to_be_disabled()
+    choose(page, "sample", "camera")  # 256 x 256, grey
+    page.wait_for_function("document.querySelector('#photo img').naturalHeight == 256")
+    choose(page, "op", "add colour")
+    expect(hint).to_contain_text("colour")
+    expect(start).to_be_disabled()
+    choose(page, "sample", "chelsea")
+    expect(start).to_be_enabled()
+    expect(hint).to_have_text("")
 
     choose(page, "op", "enlarge")
     page.locator("#scale").wait_for()
@@ -234,6 +256,9 @@ def test_a_visit(visit):
     page.locator("#steps textarea, #steps input").fill("400")
     page.locator("#start").click()
     page.get_by_text("/800 steps").first.wait_for()  # the bar: evaluations of both samples
-    page.locator("#stop").click()
+    expect(start).to_be_disabled()
+    stop.click()
     page.get_by_text("Nothing was finished").wait_for()
+    expect(start).to_be_enabled()
+    expect(stop).to_be_disabled()
     assert all(url.startswith(("http://127.0.0.1:", "data:", "blob:")) for url in asked)

@@ -26,6 +26,7 @@ CSS = """
 #samples .grid-container { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); }
 """
 SIMULATE, RESTORE = "simulate", "restore"
+FIRST = "chelsea"  # the photograph that the page begins with
 MODES = [
     ("Try on a clean photo: damage it, restore it, compare with the truth", SIMULATE),
     ("Restore a photo that is damaged already", RESTORE),
@@ -153,21 +154,33 @@ def page() -> Any:
         choices = [(f"auto ({best})", "auto"), *samplers]
         return gr.Dropdown(names, value=prior), gr.Dropdown(choices, value="auto")
 
-    def show(mode, op):
-        """The controls that mean something for this operator."""
+    def show(mode, op, estimate):
+        """The controls that mean something for this operator, and the noise where it is not estimated."""
         used = PARAMETERS.get(op, ())
         return [
             gr.Checkbox(visible=mode == RESTORE),
+            gr.Slider(interactive=not (estimate and mode == RESTORE)),
             *(gr.Slider(visible=name in used) for name in controls),
             gr.ImageEditor(visible=op == "inpaint"),
         ]
+
+    def ready(mode, image, drawn, op, *values):
+        """Restore, where it can work; else what it lacks."""
+        try:
+            lacking = work.obstacle(photo_of(image, drawn), op, parameters_of(op, *values), clean=mode == SIMULATE)
+        except EXPECTED as error:
+            lacking = str(error)
+        return gr.Button(interactive=lacking is None), gr.Markdown(html.escape(lacking or "", quote=False))
+
+    def busy(working):
+        return gr.Button(interactive=not working), gr.Button(interactive=working)
 
     with gr.Blocks(title="genprior", analytics_enabled=False) as blocks:
         gr.Markdown(ABOUT)
         with gr.Row():
             with gr.Column(scale=2, min_width=360):
                 mode = gr.Radio(MODES, value=SIMULATE, label="What to do", elem_id="mode")
-                sample = gr.Dropdown(list(work.SAMPLES), value=None, label="Pick a photograph …", elem_id="sample")
+                sample = gr.Dropdown(list(work.SAMPLES), value=FIRST, label="Pick a photograph …", elem_id="sample")
                 image = gr.Image(
                     label="… or drop your own",
                     type="filepath",
@@ -180,7 +193,7 @@ def page() -> Any:
                 )
                 op = gr.Dropdown(
                     OPERATORS,
-                    value="inpaint",
+                    value="super-resolution",
                     label="Task",
                     elem_id="op",
                 )
@@ -193,10 +206,11 @@ def page() -> Any:
                     layers=False,
                     transforms=[],
                     height=320,
+                    visible=False,
                     elem_id="holes",
                 )
                 controls = {
-                    "scale": gr.Slider(2, 8, 4, step=1, label="Times larger", visible=False, elem_id="scale"),
+                    "scale": gr.Slider(2, 8, 4, step=1, label="Times larger", elem_id="scale"),
                     "width": gr.Slider(0.5, 9.5, 2, step=0.1, label="Width of the blur in pixels", visible=False),
                     "length": gr.Slider(3, 61, 15, step=2, label="Length of the motion in pixels", visible=False),
                     "angle": gr.Slider(-90, 90, 30, step=1, label="Angle of the motion in degrees", visible=False),
@@ -210,9 +224,10 @@ def page() -> Any:
                 with gr.Row():
                     steps = gr.Textbox(label="Steps", placeholder="the sampler's own", min_width=120, elem_id="steps")
                     seed = gr.Textbox(label="Seed", placeholder="a fresh one", min_width=120, elem_id="seed")
+                hint = gr.Markdown(elem_id="hint")
                 with gr.Row():
-                    start = gr.Button("Restore", variant="primary", elem_id="start")
-                    halt = gr.Button("Stop", variant="stop", elem_id="stop")
+                    start = gr.Button("Restore", variant="primary", interactive=False, elem_id="start")
+                    halt = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
             with gr.Column(scale=3, min_width=360):
                 picture = functools.partial(
                     gr.Image,
@@ -244,18 +259,26 @@ def page() -> Any:
         results = [measured, mean, deviation, truth, gallery, facts]
         on = functools.partial(gr.on, api_visibility="private", show_progress="hidden")
         # `input` comes twice for one choice, and a file would be written while the browser reads it.
-        on(sample.select, work.sample_photo, sample, image)
+        on([blocks.load, sample.select], work.sample_photo, sample, image)
         on(image.change, to_paint, image, drawn)
-        on([mode.change, op.change], show, [mode, op], [estimate, *controls.values(), drawn])
+        shown = [estimate, noise, *controls.values(), drawn]
+        on([mode.change, op.change, estimate.change], show, [mode, op, estimate], shown)
+        on(
+            [image.change, drawn.change, mode.change, op.change, controls["scale"].release],
+            ready,
+            [mode, image, drawn, op, *controls.values()],
+            [start, hint],
+        )
         changes = [image.change, mode.change, op.change, prior.input, controls["scale"].release]
         on(changes, offer, [mode, image, op, prior, *controls.values()], [prior, sampler])
+        on(start.click, functools.partial(busy, True), None, [start, halt], queue=False)
         start.click(
             run,
             [mode, image, drawn, op, estimate, noise, prior, sampler, n, steps, seed, *controls.values()],
             results,
             concurrency_limit=1,
             api_visibility="private",
-        )
+        ).then(functools.partial(busy, False), None, [start, halt], show_progress="hidden", api_visibility="private")
         halt.click(stop.set, queue=False, api_visibility="private")
     return blocks
 

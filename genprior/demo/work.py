@@ -165,6 +165,16 @@ def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: boo
     return (for_image if clean else for_measurement)(op, (channels, height, width), **parameters)
 
 
+def obstacle(photo: Photo, op: str, parameters: dict[str, Any], *, clean: bool) -> str | None:
+    """Why `simulate` (clean) or `restore_photo` cannot work with these, in words; None if they can."""
+    try:
+        _with_holes(op, parameters, photo)
+        operator = operator_of(photo, op, parameters, clean=clean)
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return None if priors_for(operator) else f"There is no prior of images of shape {operator.image_shape}."
+
+
 def priors_for(operator: LinearOperator) -> list[str]:
     """The bundled priors of the operator's images, one of a family, the diffusion model first."""
     fitting = []

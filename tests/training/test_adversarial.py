@@ -350,7 +350,7 @@ def test_two_objectives_resume_bit_for_bit(tmp_path):
     """Both networks, their averages and both optimisers; step 6, where it stops, lies between two penalties."""
     expected = weights(run(tmp_path / "straight"))
     with pytest.raises(InterruptedError):
-        run(tmp_path / "stopped", Squares(stop=7 * BATCH))
+        run(tmp_path / "stopped", Squares(stop=6 * BATCH))
     assert checkpoint.latest(tmp_path / "stopped").name == "step-0000006"
     assert torch.equal(weights(run(tmp_path / "stopped")), expected)
     assert state_of(tmp_path / "stopped") == state_of(tmp_path / "straight")
