@@ -13,13 +13,13 @@ from .priors.denoiser import from_denoiser as from_denoiser
 from .priors.diffusers import from_diffusers as from_diffusers
 from .priors.field import GaussianField as GaussianField
 from .priors.flow import Flow as Flow
+from .priors.folder import save_prior as save_prior
 from .priors.gan import GAN as GAN
 from .priors.gaussian import Gaussian as Gaussian
 from .priors.gaussian_mixture import GaussianMixture as GaussianMixture
 from .priors.hub import push_to_hub as push_to_hub
 from .priors.patches import PatchFlow as PatchFlow
 from .priors.store import load_prior as load_prior
-from .priors.store import save_prior as save_prior
 from .priors.vae import VAE as VAE
 from .restoration import degrade as degrade
 from .restoration import restore as restore

@@ -9,7 +9,8 @@ import json
 import shutil
 from pathlib import Path
 
-from genprior.priors.store import BUNDLED, read_card, read_prior, write_prior
+from genprior.priors.folder import read_card, read_prior, write_prior
+from genprior.priors.store import BUNDLED
 from genprior.training.checkpoint import write_folder
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from genprior.priors.folder import write_prior
 from genprior.priors.gaussian import Gaussian
-from genprior.priors.store import write_prior
 from genprior.training.checkpoint import write_folder
 from genprior.training.data import first, open_parts
 from genprior.training.loop import device_name

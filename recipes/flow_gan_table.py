@@ -23,7 +23,7 @@ from genprior.evaluation.coverage import classifier_score, density_coverage, pre
 from genprior.nets.classifier import Classifier, classify
 from genprior.noise import Noise
 from genprior.priors.flow import Flow
-from genprior.priors.store import read_prior
+from genprior.priors.folder import read_prior
 from genprior.training.data import Arrays, first
 
 TRAININGS = ("likelihood", "hybrid", "adversarial")

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 from genprior import images
 from genprior.operators import Colorize
 from genprior.priors.amortized import LearnedPosterior
-from genprior.priors.store import find_prior, read_prior
+from genprior.priors.folder import read_prior
+from genprior.priors.store import find_prior
 from genprior.processes import processes
 from genprior.training.amortization import Amortization
 from genprior.training.data import Photos

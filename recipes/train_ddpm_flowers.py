@@ -15,7 +15,8 @@ import torch
 
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.store import find_prior, read_prior
+from genprior.priors.folder import read_prior
+from genprior.priors.store import find_prior
 from genprior.training.data import first, open_parts, read_names
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train

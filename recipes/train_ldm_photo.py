@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from genprior.priors.ddpm import DDPM
+from genprior.priors.folder import read_prior
 from genprior.priors.latent import LatentDiffusion
-from genprior.priors.store import find_prior, read_prior
+from genprior.priors.store import find_prior
 from genprior.training.bound import EvidenceBound
 from genprior.training.data import Photos, first
 from genprior.training.flags import add_flags, stated

@@ -16,8 +16,8 @@ from genprior.cli.train import FAMILIES
 from genprior.operators import random_mask
 from genprior.priors import ddpm, flow, gan, patches, store, vae
 from genprior.priors.ddpm import DDPM
+from genprior.priors.folder import read_prior, write_prior
 from genprior.priors.gaussian import Gaussian
-from genprior.priors.store import read_prior, write_prior
 from genprior.training import families
 from genprior.training.data import Arrays, Photos, first
 

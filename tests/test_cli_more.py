@@ -12,7 +12,8 @@ from PIL import Image
 
 from genprior.cli import COMMANDS, main
 from genprior.priors.ddpm import DDPM
-from genprior.priors.store import bundled, write_prior
+from genprior.priors.folder import write_prior
+from genprior.priors.store import bundled
 from genprior.samplers import SAMPLERS
 
 H, W = 12, 10

@@ -16,7 +16,8 @@ from genprior import images
 from genprior.cli import main
 from genprior.priors import chain
 from genprior.priors.ddpm import DDPM
-from genprior.priors.store import resolved_name, write_prior
+from genprior.priors.folder import write_prior
+from genprior.priors.store import resolved_name
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from genprior import images
 from genprior.cli import main
-from genprior.priors.store import read_prior
+from genprior.priors.folder import read_prior
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from genprior.nets.classifier import Classifier
 from genprior.priors.flow import Flow
-from genprior.priors.store import read_card, read_prior
+from genprior.priors.folder import read_card, read_prior
 
 TRAININGS = {"likelihood": ("--weight", "inf"), "hybrid": (), "adversarial": ("--adversarial",)}
 

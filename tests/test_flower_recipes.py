@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from genprior.priors.store import read_card, read_prior
+from genprior.priors.folder import read_card, read_prior
 from genprior.training.quality import held_out_and_seen
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")

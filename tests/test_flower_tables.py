@@ -8,8 +8,8 @@ import torch
 
 from genprior import images
 from genprior.priors.ddpm import DDPM
+from genprior.priors.folder import save_prior
 from genprior.priors.gan import GAN
-from genprior.priors.store import save_prior
 from genprior.priors.vae import VAE
 
 CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,21 @@ def test_imports_point_one_way(path):
         allowed = NARROWER.get(group_of(me))
         if allowed is not None and group_of(module) != group_of(me):
             assert any(within(module, a) for a in allowed), f"{me} imports {module}; it may import {sorted(allowed)}"
+
+
+def test_no_module_reaches_itself_by_its_imports():
+    """Those in functions count; those for type checkers do not."""
+    names = {name_of(path): path for path in MODULES}
+    reached = {}
+    for name, path in names.items():
+        tree = list(imports(path, top_level_only=False))
+        whole = {f"{module}.{one}" for module, ones in tree for one in ones} | {module for module, _ in tree}
+        reached[name] = {module.removeprefix("genprior.") for module in whole} & set(names) - {name}
+    order = TopologicalSorter(reached)
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
 
 
 def test_operators_take_nothing_but_the_error_from_priors():

@@ -14,7 +14,7 @@ import genprior
 from genprior.cli import main
 from genprior.operators import gaussian_kernel
 from genprior.priors.ddpm import DDPM
-from genprior.priors.store import write_prior
+from genprior.priors.folder import write_prior
 
 NET = DDPM((3, None, None), widths=(8, 8), blocks=1).eval()
 PACKAGE = Path(genprior.__file__).parent

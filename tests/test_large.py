@@ -13,8 +13,8 @@ from genprior.cli import main
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.ddpm import DDPM
 from genprior.priors.denoiser import from_denoiser
+from genprior.priors.folder import write_prior
 from genprior.priors.gaussian import Gaussian
-from genprior.priors.store import write_prior
 from genprior.priors.tiled import Tiled
 from genprior.samplers import MMPS, DiffPIR
 

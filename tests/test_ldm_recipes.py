@@ -10,8 +10,8 @@ from skimage import data
 
 from genprior import images
 from genprior.priors.ddpm import DDPM
+from genprior.priors.folder import read_prior, write_prior
 from genprior.priors.latent import LatentDiffusion
-from genprior.priors.store import read_prior, write_prior
 from genprior.priors.vae import VAE
 
 RECIPES = Path(__file__).parent.parent / "recipes"

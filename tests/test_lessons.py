@@ -11,7 +11,7 @@ from skimage import data
 from genprior import images
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.store import read_prior, write_prior
+from genprior.priors.folder import read_prior, write_prior
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 

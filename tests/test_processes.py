@@ -19,7 +19,7 @@ from PIL import Image
 
 from genprior import processes
 from genprior.cli import main
-from genprior.priors.store import read_card
+from genprior.priors.folder import read_card
 
 PAGE = (Path(__file__).parent.parent / "docs" / "training.md").read_text(encoding="utf-8")
 LINES = [line for line in PAGE.replace("\\\n", " ").splitlines() if line.startswith(("torchrun", "accelerate launch"))]

@@ -11,7 +11,7 @@ import torch
 from skimage import data
 
 from genprior import images
-from genprior.priors.store import read_prior
+from genprior.priors.folder import read_prior
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 

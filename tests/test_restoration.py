@@ -20,9 +20,9 @@ from genprior.priors import store
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.ddpm import DDPM
 from genprior.priors.field import GaussianField
+from genprior.priors.folder import write_prior
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.given import Given
-from genprior.priors.store import write_prior
 from genprior.samplers import SAMPLERS
 from genprior.samplers.diffpir import DiffPIR
 from genprior.training.checkpoint import write_folder

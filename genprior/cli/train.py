@@ -128,8 +128,9 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """The data, the held-out data (else the same, as they are), the plan of the family, and the settings."""
     import torch
 
+    from genprior.priors.folder import read_prior
     from genprior.priors.labels import check_names
-    from genprior.priors.store import find_prior, read_prior
+    from genprior.priors.store import find_prior
     from genprior.training.data import Arrays, first, open_data, open_parts
     from genprior.training.families import plan
     from genprior.training.settings import Settings

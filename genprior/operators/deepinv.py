@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.operators.base import LinearOperator, Shape, as_shape, as_tensor
-from genprior.operators.check import check
+from genprior.operators.linearity import check_linear
 
 if TYPE_CHECKING:
     from deepinv.physics import LinearPhysics
@@ -42,7 +42,7 @@ def from_physics(
         ValueError: the shape of x is not known, or y is not one real (C', H', W') tensor per image.
     """
     A = PhysicsOperator(physics, _size_of_images(physics, y) if image_shape is None else image_shape, measurement_shape)
-    check(A)
+    check_linear(A, torch.empty(0))
     return A
 
 

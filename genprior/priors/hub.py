@@ -1,4 +1,4 @@
-"""Priors on the Hugging Face Hub: a repository holds the files of a prior's folder, see `genprior.priors.store`."""
+"""Priors on the Hugging Face Hub: a repository holds the files of a prior's folder, see `genprior.priors.folder`."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from genprior.priors import diffusers
+from genprior.priors.folder import read_card, read_prior
 
 FILES = ("config.json", "model.safetensors", "card.json")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -26,8 +27,6 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
         OSError: the Hub cannot be reached, or does not let you in.
     """
     from huggingface_hub import HfApi
-
-    from genprior.priors.store import read_card, read_prior
 
     folder = Path(folder)
     check_hub_name(name)

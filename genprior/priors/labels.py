@@ -16,15 +16,13 @@ def number_of(prior: Prior, label: int | str) -> int:
     """The number of a label, given as that or by the name of its class, in any case.
 
     Raises:
-        ValueError: the prior has no such class, or none; the message names its classes, or the bundled priors that have
-            some.
+        ValueError: the prior has no such class, or none; the message names its classes.
     """
     if not prior.classes:
-        from genprior.priors.store import bundled_with_classes
-
         raise ValueError(
-            f"This {type(prior).__name__} was trained without labels, so there is no label {label!r}; bundled with "
-            f"labels: {', '.join(bundled_with_classes())}. Or train one: genprior train FAMILY --labels NAME."
+            f"This {type(prior).__name__} was trained without labels, so there is no label {label!r}: take one with "
+            "labels, such as ddpm-mnist (`genprior priors` lists them), or train one: genprior train FAMILY --labels "
+            "NAME."
         )
     names = prior.class_names
     told = f"{prior.classes} classes, counted from 0" + (f": {', '.join(names)}" if names else "")

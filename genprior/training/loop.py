@@ -20,7 +20,7 @@ from genprior import images
 from genprior.ambient import settled
 from genprior.memory import peak_memory
 from genprior.priors.base import Prior, autocast
-from genprior.priors.store import write_prior
+from genprior.priors.folder import write_prior
 from genprior.processes import processes
 from genprior.training import checkpoint, faults
 from genprior.training.banner import banner, device_name

@@ -14,7 +14,8 @@ import torch
 from common import machine
 from torch.utils.data import DataLoader
 
-from genprior.priors.store import find_prior, read_prior
+from genprior.priors.folder import read_prior
+from genprior.priors.store import find_prior
 from genprior.training.data import Photos, item_numbers, photos
 from genprior.training.objectives import Denoising
 

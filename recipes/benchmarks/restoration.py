@@ -31,7 +31,8 @@ from genprior.evaluation.metrics import psnr, ssim
 from genprior.evaluation.table import Figure, Table
 from genprior.operators import Inpaint, Measurement
 from genprior.priors.base import UnsupportedError
-from genprior.priors.store import find_prior, read_card
+from genprior.priors.folder import read_card
+from genprior.priors.store import find_prior
 
 NOISE = 0.025
 FIGURES = ("psnr_sample", "ssim_sample", "psnr_mean", "ssim_mean")

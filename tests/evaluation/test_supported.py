@@ -90,7 +90,7 @@ def test_table_says_the_same():
 
 def test_every_family_has_an_example():
     """Those that can be stored, and no prior of the table that none of them is."""
-    from genprior.priors.store import FAMILIES
+    from genprior.priors.folder import FAMILIES
 
     assert {type(prior) for prior in PRIORS.values()} >= set(FAMILIES.values())
     assert set(FAMILIES) <= set(PRIORS)

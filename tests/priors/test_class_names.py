@@ -11,8 +11,8 @@ from genprior import images
 from genprior.cli import main
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
+from genprior.priors.folder import read_card, read_prior, save_prior
 from genprior.priors.gan import GAN
-from genprior.priors.store import read_card, read_prior, save_prior
 from genprior.priors.tiled import Tiled
 
 NAMES = ("daisy", "dandelion", "roses")

@@ -33,8 +33,8 @@ from genprior.priors import hub
 from genprior.priors.base import UnsupportedError, supports
 from genprior.priors.diffusers import DiffusersPrior, from_diffusers
 from genprior.priors.diffusers_levels import HIGHEST
+from genprior.priors.folder import read_card
 from genprior.priors.gaussian import Gaussian
-from genprior.priors.store import read_card
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 CHAINS = {

@@ -8,8 +8,9 @@ import torch
 from huggingface_hub import constants
 
 from genprior.priors import hub, store
+from genprior.priors.folder import read_card, write_prior
 from genprior.priors.gaussian import Gaussian
-from genprior.priors.store import find_prior, load_prior, read_card, write_prior
+from genprior.priors.store import find_prior, load_prior
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from genprior.cli import main
 from genprior.noise import Noise
 from genprior.priors.base import UnsupportedError, supports
 from genprior.priors.ddpm import DDPM
+from genprior.priors.folder import read_prior, write_prior
 from genprior.priors.latent import LatentDiffusion
-from genprior.priors.store import find_prior, read_prior, write_prior
+from genprior.priors.store import find_prior
 from genprior.priors.vae import LIMIT, PACE, VAE
 from genprior.training.families import plan
 from genprior.training.latent import LatentDenoising, pruned

@@ -16,12 +16,13 @@ from genprior.priors.ddpm import DDPM
 from genprior.priors.diffusers import from_diffusers
 from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
+from genprior.priors.folder import FAMILIES, read_card, read_prior, write_prior
 from genprior.priors.gan import GAN
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.gaussian_mixture import GaussianMixture
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
-from genprior.priors.store import FAMILIES, bundled, find_prior, load_prior, read_card, read_prior, write_prior
+from genprior.priors.store import bundled, find_prior, load_prior
 from genprior.priors.vae import VAE
 
 

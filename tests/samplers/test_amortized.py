@@ -15,7 +15,7 @@ from genprior.operators import Colorize, Denoise, Inpaint, Measurement, SuperRes
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.priors.ddpm import DDPM
-from genprior.priors.store import read_prior, write_prior
+from genprior.priors.folder import read_prior, write_prior
 from genprior.samplers import automatic
 from genprior.samplers.amortized import Amortized
 from genprior.samplers.integrate import geometric

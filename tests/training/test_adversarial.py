@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from genprior.nets.gan import Discriminator
 from genprior.priors.base import Prior
+from genprior.priors.folder import read_prior
 from genprior.priors.gan import GAN
-from genprior.priors.store import read_prior
 from genprior.training import checkpoint
 from genprior.training.adversarial import DISCRIMINATOR, GENERATOR, DiscriminatorLoss, GeneratorLoss, latents
 from genprior.training.loop import Settings, train

@@ -17,7 +17,7 @@ from torch import nn
 
 from genprior.cli import main
 from genprior.priors import hub
-from genprior.priors.store import read_card
+from genprior.priors.folder import read_card
 from genprior.training.flags import FLAGS, add_flags, stated
 from genprior.training.settings import Settings
 

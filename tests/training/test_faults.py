@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
 from genprior.nets.gan import Discriminator
+from genprior.priors.folder import read_card
 from genprior.priors.gan import GAN
-from genprior.priors.store import read_card
 from genprior.training import checkpoint, faults, loop
 from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
 from genprior.training.loop import Settings, train

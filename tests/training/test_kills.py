@@ -24,8 +24,8 @@ from torch.utils.data import Dataset
 from genprior.nets.gan import Discriminator
 from genprior.priors.ddpm import DDPM
 from genprior.priors.flow import Flow
+from genprior.priors.folder import read_card
 from genprior.priors.gan import GAN
-from genprior.priors.store import read_card
 from genprior.priors.vae import VAE
 from genprior.training import checkpoint
 from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss

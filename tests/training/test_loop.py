@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 from genprior.priors.ddpm import DDPM
-from genprior.priors.store import read_card, read_prior
+from genprior.priors.folder import read_card, read_prior
 from genprior.training import checkpoint, loop
 from genprior.training.data import item_numbers
 from genprior.training.ema import EMA

@@ -8,7 +8,8 @@ import torch
 from torch.utils.data import Dataset
 
 from genprior.priors.ddpm import DDPM
-from genprior.priors.store import find_prior, read_card
+from genprior.priors.folder import read_card
+from genprior.priors.store import find_prior
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import NoisePrediction
 

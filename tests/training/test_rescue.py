@@ -17,8 +17,9 @@ from genprior import images
 from genprior.cli import main
 from genprior.nets.gan import Discriminator
 from genprior.priors.ddpm import DDPM
+from genprior.priors.folder import read_card, read_prior
 from genprior.priors.gan import GAN
-from genprior.priors.store import find_prior, read_card, read_prior
+from genprior.priors.store import find_prior
 from genprior.training import checkpoint
 from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
 from genprior.training.data import Photos
