@@ -178,4 +178,4 @@ class Network(torch.nn.Module):
         self.net = net
 
     def forward(self, x_t, sigma):
-        return 0.5 + 0.01 * self.net(x_t)
+        return x_t - 0.1 * sigma**2 * self.net(x_t)
