@@ -199,7 +199,7 @@ def home(tmp_path, monkeypatch):
     photo.resize((8, 8)).save("small.png")
     for name in ("photo.jpg", "damaged.png"):
         photo.save(name)
-    np.savez("mnist.npz", train_images=random.integers(0, 256, (4, 28, 28), dtype=np.uint8))
+    np.savez("mnist.npz", train_images=random.integers(0, 256, (200, 28, 28), dtype=np.uint8))
     return tmp_path
 
 
@@ -212,10 +212,10 @@ RUN = [
 
 
 def test_lines_of_readme_and_training_run(home, capsys):
-    assert len(RUN) == 7
+    assert len(RUN) == 9
     for words in RUN:
         words = [*words[1:], *LESS[words[1]].split()]
         code = main(words)
         assert code == 0, (words, capsys.readouterr().err)
     made = ("filled/a.png", "filled/a_std.png", "large.png", "fives.png", "runs/mine/prior", "results/table.md")
-    assert all((home / name).exists() for name in (*made, "restored.png"))
+    assert all((home / name).exists() for name in (*made, "restored.png", "digits.png"))
