@@ -9,6 +9,7 @@ its last row to its first, two kernels long, and likewise its columns.
 References: V. Morozov, On the solution of functional equations by the method of regularization, 1966.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genprior.evaluation.biharmonic import fill
 from genprior.evaluation.metrics import psnr
 from genprior.linalg import norm
 from genprior.noise import Noise
@@ -34,12 +36,14 @@ BALANCES = tuple(np.logspace(-4, 1, 11).tolist())
 
 
 def biharmonic(measurement: Measurement) -> Tensor:
-    """Holes filled by the solution of the biharmonic equation (scikit-image), (C, H, W); known pixels stay noisy."""
-    from skimage.restoration import inpaint_biharmonic
+    """Holes filled by the solution of the biharmonic equation, (C, H, W); known pixels stay noisy.
 
+    Raises:
+        ValueError: no pixel of a channel is known.
+    """
     y = measurement.y[0].double()
     holes = measurement.operator.mask[0].expand_as(y)
-    x = np.stack([inpaint_biharmonic(channel.numpy(), hole.numpy()) for channel, hole in zip(y, holes)])
+    x = np.stack([fill(channel.numpy(), hole.numpy()) for channel, hole in zip(y, holes)])
     return torch.from_numpy(x).float()
 
 
@@ -169,11 +173,20 @@ class Baseline:
 
         Raises:
             UnsupportedError: the operator is of another kind, or a package is missing.
+            ArithmeticError: the method failed on this measurement.
         """
         if not isinstance(measurement.operator, self.suits):
             kinds = ", ".join(kind.__name__ for kind in self.suits)
             raise UnsupportedError(f"suits {kinds}, not {type(measurement.operator).__name__}")
-        return self.restore(measurement, truth)
+        try:
+            x = self.restore(measurement, truth)
+        except (UnsupportedError, MemoryError):
+            raise
+        except Exception as error:  # of the packages that do the work: they raise almost anything
+            raise ArithmeticError(f"failed: {type(error).__name__}: {error}") from error
+        if not torch.isfinite(x).all():
+            raise ArithmeticError("failed: its image is not finite")
+        return x
 
 
 def _alone(method: Callable[[Measurement], Tensor]) -> Callable[[Measurement, Tensor], Tensor]:
@@ -202,14 +215,19 @@ BASELINES = {
 
 
 def classical(measurement: Measurement, truth: Tensor) -> dict[str, Tensor]:
-    """Every classical restoration that fits the operator, by name, its parameter tuned on the truth."""
+    """Every classical restoration that fits the operator, by name, its parameter tuned on the truth.
+
+    One that fails is left out, and a warning names it.
+    """
     names = {"TV": "tv-oracle", "biharmonic": "biharmonic", "bicubic": "bicubic", "Wiener": "wiener-oracle"}
-    fitting = {name: BASELINES[key] for name, key in names.items()}
-    return {
-        name: baseline(measurement, truth)
-        for name, baseline in fitting.items()
-        if isinstance(measurement.operator, baseline.suits)
-    }
+    found = {}
+    for name, key in names.items():
+        if isinstance(measurement.operator, BASELINES[key].suits):
+            try:
+                found[name] = BASELINES[key](measurement, truth)
+            except ArithmeticError as error:
+                warnings.warn(f"{name} is left out: it {error}.", stacklevel=2)
+    return found
 
 
 def _wiener(periodic: Measurement, balance: float) -> Tensor:

@@ -31,7 +31,7 @@ from genprior.evaluation.dataset import Truth, described, find_truths, hashes
 from genprior.evaluation.items import Record, differences, digest, read_record, stem, to_json, write_record, write_text
 from genprior.evaluation.machine import device_of, machine, versions
 from genprior.evaluation.methods import Method, figures, find_methods
-from genprior.evaluation.summary import LEGEND, each_image, summary
+from genprior.evaluation.summary import each_image, legend, summary
 from genprior.evaluation.table import Table
 from genprior.memory import forget_peak, peak_memory
 from genprior.operators.base import Measurement, as_integer
@@ -194,7 +194,7 @@ class Evaluation:
             f"{self.table.markdown()}\n"
             f"{len(self.run['images'])} images; {settings['op']}{task}; noise {settings['noise']:g} on [0, 1]; prior "
             f"{self.run['prior']['name']}; {settings['n']} samples of each image; seed {settings['seed']}; "
-            f"{self.run['machine']['name']}.\n\n{LEGEND}\n"
+            f"{self.run['machine']['name']}.\n\n{legend(settings['n'])}\n"
         )
 
 
@@ -306,7 +306,8 @@ class _Job:
 
     def _gather(self, items: Path) -> Evaluation:
         records = [read_record(items, truth.number, method.name) for truth, method in self._pairs()]
-        return Evaluation(summary(records), each_image(records), self._run(records), self._contact(items))
+        n = self.about["settings"]["n"]
+        return Evaluation(summary(records, n), each_image(records, n), self._run(records), self._contact(items))
 
     def _run(self, records: list[Record]) -> dict[str, Any]:
         """What it takes to run it again, of what is known by now."""

@@ -15,7 +15,7 @@ from genprior.evaluation import perceptual
 from genprior.evaluation.baselines import BASELINES, Baseline
 from genprior.evaluation.machine import device_of
 from genprior.evaluation.metrics import psnr, ssim
-from genprior.evaluation.scores import coverage, crps
+from genprior.evaluation.scores import coverage, crps, widest
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.registry import lookup
@@ -23,7 +23,10 @@ from genprior.restoration import restore
 from genprior.samplers import SAMPLERS, find_sampler
 from genprior.samplers.base import Sampler
 
-LEVEL = 0.9  # of coverage
+
+def coverage_level(n: int) -> float:
+    """Of the interval whose coverage is measured: 0.9, or of fewer than 19 samples the widest that they tell of."""
+    return min(0.9, widest(n))
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def figures(outcome: Outcome, truth: Tensor, lpips: bool, holes: Tensor | None =
         if lpips:
             found[f"lpips_{kind}"] = perceptual.lpips(x, truth)
     if samples is not None and len(samples) > 1:
-        found["coverage"] = float(coverage(samples[None], truth[None], LEVEL))
+        found["coverage"] = float(coverage(samples[None], truth[None], coverage_level(len(samples))))
         found["crps"] = float(crps(samples[None], truth[None]))
     return found | {"evaluations": outcome.evaluations, "seconds": outcome.seconds}
 

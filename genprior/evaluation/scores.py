@@ -15,8 +15,8 @@ def coverage(samples: Tensor, truth: Tensor, level: float) -> Tensor:
     With n + 1 places of width 1 / (n + 1) side by side in [0, 1], a truth of rank R lies in [R, R + 1] / (n + 1), and
     counts by the share of that place inside [(1 - level) / 2, (1 + level) / 2]; a truth that ties with samples counts
     by the share of all the places it may take. The expectation for an exact sampler is `level` itself, for every n and
-    for posteriors with atoms. Beyond the samples there is no knowing how far: where n < 2 / (1 - level) - 1, a truth
-    outside of them all still counts 1 - (n + 1) (1 - level) / 2, and no coverage is below that.
+    for posteriors with atoms. Beyond the samples there is no knowing how far: where `level` is above `widest(n)`, a
+    truth outside of them all still counts 1 - (n + 1) (1 - level) / 2, and no coverage is below that.
 
     Arguments:
         samples: (B, n, C, H, W).
@@ -33,6 +33,15 @@ def coverage(samples: Tensor, truth: Tensor, level: float) -> Tensor:
     last = (samples <= truth[:, None]).sum(1).to(truth) + 1
     inside = last.clamp_max(places * (1 + level) / 2) - first.clamp_min(places * (1 - level) / 2)
     return (inside.clamp_min(0) / (last - first)).flatten(1).mean(1)
+
+
+def widest(n: int) -> float:
+    """The largest level of `coverage` of which n samples tell all: that of the interval from the least to the largest.
+
+    (n - 1) / (n + 1), so that 0.9 takes 19 samples and 0.99 takes 199. The coverage at a higher level is above 0 for
+    samples that hold no truth at all, and says more of n than of the sampler.
+    """
+    return (n - 1) / (n + 1)
 
 
 def crps(samples: Tensor, truth: Tensor) -> Tensor:

@@ -5,53 +5,62 @@ from __future__ import annotations
 from typing import Any
 
 from genprior.evaluation.items import Record
-from genprior.evaluation.methods import LEVEL
+from genprior.evaluation.methods import coverage_level
 from genprior.evaluation.table import Figure, Table
 
-# What is measured of an image, and its column in the table of methods.
-COLUMNS = {
-    "psnr_sample": "PSNR of a sample, dB",
-    "ssim_sample": "SSIM of a sample",
-    "lpips_sample": "LPIPS of a sample",
-    "psnr_mean": "PSNR of the mean, dB",
-    "ssim_mean": "SSIM of the mean",
-    "lpips_mean": "LPIPS of the mean",
-    "psnr_holes_sample": "PSNR of a sample in the holes, dB",
-    "psnr_holes_mean": "PSNR of the mean in the holes, dB",
-    "coverage": f"coverage at {LEVEL:.0%}",
-    "crps": "CRPS",
-    "evaluations": "evaluations",
-    "seconds": "seconds",
-}
-LEGEND = (
-    "Mean ± standard error over images; differences are those of the same images. All methods know the noise. PSNR and "
-    f"SSIM of values clipped to [0, 1]. Coverage: of pixels, by the central {LEVEL:.0%} interval of the samples; an "
-    "exact sampler with the right prior expects just that for any number n of samples, and the wrongest one still gets "
-    f"1 - (n + 1) {(1 - LEVEL) / 2:.2g} where that is above 0. CRPS: in units of x, lower is better. Evaluations "
-    "(forward and backward passes of the network) and seconds: for all samples of one image; seconds without the first "
-    "image of each process, which warms up, where there are others. Peak memory: on cuda what torch held at most for "
-    "one image; on the CPU, and of classical methods, the largest resident set of the process so far, which never "
-    "falls: at least that of the methods before."
-)
+
+def columns(n: int) -> dict[str, str]:
+    """What is measured of an image of which n samples are drawn, and its column in the table of methods."""
+    return {
+        "psnr_sample": "PSNR of a sample, dB",
+        "ssim_sample": "SSIM of a sample",
+        "lpips_sample": "LPIPS of a sample",
+        "psnr_mean": "PSNR of the mean, dB",
+        "ssim_mean": "SSIM of the mean",
+        "lpips_mean": "LPIPS of the mean",
+        "psnr_holes_sample": "PSNR of a sample in the holes, dB",
+        "psnr_holes_mean": "PSNR of the mean in the holes, dB",
+        "coverage": f"coverage at {coverage_level(n):.0%}",
+        "crps": "CRPS",
+        "evaluations": "evaluations",
+        "seconds": "seconds",
+    }
 
 
-def summary(records: list[Record]) -> Table:
-    """A row for each method, in their order; differences are to the first of them."""
+def legend(n: int) -> str:
+    """What the figures of a table of n samples are."""
+    covered = (
+        f"Coverage: of pixels, by the central {coverage_level(n):.0%} interval of the samples, which an exact sampler "
+        "with the right prior expects to be just that; 90% takes 19 samples, of fewer it is the interval from the "
+        "least to the largest. CRPS: in units of x, lower is better. "
+    )
+    return (
+        "Mean ± standard error over images; differences are those of the same images. All methods know the noise. PSNR "
+        f"and SSIM of values clipped to [0, 1]. {covered if n > 1 else ''}Evaluations (forward and backward passes of "
+        "the network) and seconds: for all samples of one image; seconds without the first image of each process, "
+        "which warms up, where there are others. Peak memory: on cuda what torch held at most for one image; on the "
+        "CPU, and of classical methods, the largest resident set of the process so far, which never falls: at least "
+        "that of the methods before."
+    )
+
+
+def summary(records: list[Record], n: int) -> Table:
+    """A row for each method, in their order; differences are to the first of them; n samples were drawn."""
     methods = list(dict.fromkeys(record["method"] for record in records))
     by_method = {name: [record for record in records if record["method"] == name] for name in methods}
-    rows = [_row(of_method, by_method[methods[0]]) for of_method in by_method.values()]
+    rows = [_row(of_method, by_method[methods[0]], columns(n)) for of_method in by_method.values()]
     return Table(_filled(rows, list(rows[0])))
 
 
-def each_image(records: list[Record]) -> Table:
-    """A row for each image and method."""
-    return Table(_filled(records, ["image", "number", "method", "seed", *COLUMNS, "peak_memory", "note"]))
+def each_image(records: list[Record], n: int) -> Table:
+    """A row for each image and method, of n samples."""
+    return Table(_filled(records, ["image", "number", "method", "seed", *columns(n), "peak_memory", "note"]))
 
 
-def _row(records: list[Record], reference: list[Record]) -> dict[str, Any]:
+def _row(records: list[Record], reference: list[Record], columns: dict[str, str]) -> dict[str, Any]:
     done = [record for record in records if "note" not in record]
     row: dict[str, Any] = {"method": records[0]["method"], "images": len(done)}
-    for key, column in COLUMNS.items():
+    for key, column in columns.items():
         row[column] = _mean(done, key)
         if key == "psnr_mean":
             row[f"less that of {reference[0]['method']}, dB"] = None if records is reference else _gain(done, reference)

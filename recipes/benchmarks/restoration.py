@@ -115,6 +115,8 @@ def run(method: str, prior, measurement: Measurement, x: torch.Tensor, budget: i
         return {"note": str(error)}
     except UnsupportedError:
         return {"note": "–"}
+    except ArithmeticError as error:
+        return {"note": str(error)}
     found = {"evaluations": str(sum(passes.values()) // n), "seconds": f"{time.perf_counter() - began:.2f}"}
     if not torch.isfinite(samples).all():
         return found | {"note": "not finite"}

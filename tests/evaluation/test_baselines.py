@@ -6,11 +6,13 @@ import types
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from skimage import data
 
 import genprior
 from genprior.evaluation import baselines
-from genprior.evaluation.baselines import BASELINES
+from genprior.evaluation.baselines import BASELINES, Baseline
+from genprior.evaluation.biharmonic import fill
 from genprior.evaluation.metrics import psnr
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Measurement, SuperResolution, gaussian_kernel
 
@@ -124,6 +126,71 @@ def test_biharmonic_takes_each_channel_by_its_own_mask():
         holes[c, 10:15, left : left + 6] = True
     m = Measurement(torch.where(holes, 0, x)[None], Inpaint(holes[None], (3, SIDE, SIDE)), 0.0)
     torch.testing.assert_close(baselines.biharmonic(m), x, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mask", ["random", "stroke", "box"])
+@pytest.mark.parametrize("shape", [(24, 31), (1, 40), (40, 1), (2, 2)])
+def test_biharmonic_is_the_least_squared_laplacian(mask, shape):
+    """Against dense least squares, the Laplacian made of scipy.ndimage's; holes reach the border and the corners."""
+    generator = np.random.default_rng(0)
+    x = generator.random(shape)
+    holes = {
+        "random": generator.random(shape) < 0.6,
+        "stroke": (np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 7 < 2),  # long and thin
+        "box": np.pad(np.ones(shape, bool)[: shape[0] // 2, : shape[1] // 2], [(0, -(-s // 2)) for s in shape]),
+    }[mask]
+    holes.flat[-1], holes.flat[0] = False, True
+    each = np.eye(x.size).reshape(-1, *shape)
+    L = np.stack([ndimage.laplace(one, mode="nearest").ravel() for one in each], 1)
+    unknown = holes.ravel()
+    expected = x.copy()
+    least, *_ = np.linalg.lstsq(L[:, unknown], -L[:, ~unknown] @ x.ravel()[~unknown], rcond=None)
+    expected[holes] = least
+    filled = fill(np.where(holes, np.nan, x), holes)
+    # the condition of L^T L is at most that of a plate of 40 pixels, about 40^4: 2e6 roundings of 1e-16
+    np.testing.assert_allclose(filled, expected, atol=1e-8)
+    assert (filled[~holes] == x[~holes]).all()
+
+
+def test_biharmonic_fills_strokes_of_a_photograph():
+    x = torch.from_numpy(data.astronaut()[:128, 128:256].copy()).movedim(-1, 0).float() / 255
+    m = genprior.degrade(x, "inpaint", mask="stroke", fraction=0.2, noise=0.025, seed=0)
+    filled = BASELINES["biharmonic"](m, x)
+    holes = m.operator.mask[0, 0]
+    flat = m.y[0, :, ~holes].mean()
+    error = (filled - x)[:, holes].square().mean()
+    assert error < 0.1 * (flat - x)[:, holes].square().mean()
+
+
+def test_biharmonic_leaves_an_image_without_holes_and_refuses_one_of_nothing_else():
+    x = photo()
+    whole = Measurement(x[None], Inpaint(torch.zeros(SIDE, SIDE, dtype=torch.bool), (3, SIDE, SIDE)), 0.0)
+    assert torch.equal(baselines.biharmonic(whole), x)
+    nothing = Measurement(0 * x[None], Inpaint(torch.ones(SIDE, SIDE, dtype=torch.bool), (3, SIDE, SIDE)), 0.0)
+    with pytest.raises(ArithmeticError, match=r"failed: ValueError: No pixel is known"):
+        BASELINES["biharmonic"](nothing, x)
+
+
+@pytest.mark.parametrize("broken", ["raises", "is not finite"])
+def test_a_baseline_that_fails_is_left_out_by_name(monkeypatch, broken):
+    """Whatever the package that does the work raises; the others are there."""
+
+    def biharmonic(measurement, truth):
+        if broken == "raises":
+            raise IndexError("axis 0 index 4606 exceeds 33")
+        return truth * torch.nan
+
+    monkeypatch.setitem(BASELINES, "biharmonic", Baseline(biharmonic, (Inpaint,)))
+    x = photo()
+    m = genprior.degrade(x, "inpaint", mask="random", fraction=0.3, noise=0.02, seed=0)
+    why = "IndexError: axis 0 index 4606 exceeds 33" if broken == "raises" else "its image is not finite"
+    with pytest.warns(UserWarning, match=f"biharmonic is left out: it failed: {why}"):
+        assert set(baselines.classical(m, x)) == {"TV"}
+    options = {"mask": "random", "fraction": 0.3, "noise": 0.02, "n": 1, "steps": 2, "progress": False}
+    prior = genprior.from_denoiser(lambda x_t, sigma: x_t / (1 + sigma**2), (3, None, None))
+    found = genprior.evaluate(x[None], "inpaint", prior, "ddrm", baselines=["biharmonic", "tv"], **options)
+    notes = {row["method"]: row.get("note") for row in found.table.rows}
+    assert notes == {"ddrm": None, "biharmonic": f"failed: {why}", "tv": None}
 
 
 def test_bicubic_keeps_a_plane_and_its_place():

@@ -15,9 +15,10 @@ import pytest
 import torch
 from scipy import special, stats
 
-from genprior.evaluation.calibration import LEVELS, Calibration, calibrate, standard_quantities
+from genprior.evaluation import calibration as module
+from genprior.evaluation.calibration import Calibration, calibrate, standard_quantities
 from genprior.evaluation.ranks import expected_coverage, ranks, sbc, tarp
-from genprior.evaluation.scores import coverage, crps, energy_score, spread_error_correlation
+from genprior.evaluation.scores import coverage, crps, energy_score, spread_error_correlation, widest
 from genprior.evaluation.truth import PRIORS, SHAPE, independent, operators
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
@@ -30,6 +31,7 @@ from genprior.samplers.exact import Exact
 
 OPERATORS = operators()
 IMAGES, SAMPLES, NOISE = 200, 99, 0.1
+LEVELS = tuple(level for level in module.LEVELS if level <= widest(SAMPLES))
 
 
 def normal(*shape, seed=0):
@@ -68,6 +70,21 @@ def test_coverage_counts_the_truth_inside_and_not_outside():
 @pytest.mark.parametrize(("n", "least"), [(9, 0.95), (99, 0.5), (199, 0.0), (499, 0.0)])
 def test_coverage_of_a_truth_outside_of_all_samples_is_what_the_docstring_says(n, least):
     assert float(coverage(images([range(n)]), images([-1.0]), 0.99)) == pytest.approx(least, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 3, 18, 19, 198, 199])
+def test_coverage_at_the_widest_level_is_0_without_the_truth_and_above_it_is_not(n):
+    samples, truth = images([range(n)]), images([-1.0])
+    assert float(coverage(samples, truth, widest(n))) == pytest.approx(0, abs=1e-12)
+    assert float(coverage(samples, truth, widest(n) + 0.01)) > 0
+
+
+@pytest.mark.parametrize(
+    ("n", "levels"), [(2, ()), (3, (50,)), (18, (50,)), (19, (50, 90)), (198, (50, 90)), (199, (50, 90, 99))]
+)
+def test_coverage_is_left_out_where_there_are_too_few_samples_for_it(n, levels):
+    found = calibrate(independent(), Exact(), OPERATORS["inpaint"], NOISE, 10, n, 0).figures
+    assert [name for name in found if "coverage" in name] == [f"coverage {level}%" for level in levels]
 
 
 def test_coverage_is_that_of_each_image():

@@ -43,6 +43,18 @@ def test_gaussian_suite_is_printed_and_written(tmp_path, capsys):
     assert (tmp_path / "gaussian.png").stat().st_size > 10_000
 
 
+def test_a_row_says_where_its_sampler_is_not_at_its_defaults(monkeypatch):
+    """A quick form may give less than the defaults, but not in silence; what the table's own columns say counts."""
+    rows = [{"sampler": "a", "steps": 20}, {"sampler": "b", "ratio": 1.0}, {"sampler": "ddrm", "steps": 20}]
+    monkeypatch.setattr(report, "QUICK", {"a": {"steps": 3}, "b": {"steps": 3, "particles": 7}, "ddrm": {"steps": 2}})
+    monkeypatch.setattr(report.truth, "gaussian_suite", lambda samplers, **given: Table(rows))
+    quick = run("gaussian", ["ddrm"], Options(quick=True))
+    assert [row.get("settings") for row in quick.table.rows] == [None, "steps=3, particles=7", None]
+    assert list(quick.table.rows[1])[:2] == ["sampler", "settings"]
+    assert 'where the column "settings" says otherwise' in quick.markdown()
+    assert "settings" not in run("gaussian", ["ddrm"], Options()).table.columns
+
+
 def test_printed_command_makes_the_same_table_again(capsys):
     evaluate_truth("--suite", "gaussian", "--samplers", "diffpir", "--quick", "--seed", 3)
     first = capsys.readouterr().out
@@ -117,7 +129,8 @@ def test_quick_parameters_are_those_of_samplers_that_exist():
     for name in NAMED:
         report._sampler(name, quick=True)
     assert report._sampler("ddrm", quick=False) == DDRM()
-    assert report._sampler("gibbs", quick=True).steps < SAMPLERS["gibbs"]().steps
+    assert report._sampler("tds-moments", quick=True).steps < SAMPLERS["tds-moments"]().steps
+    assert report._sampler("gibbs", quick=True) == SAMPLERS["gibbs"]()
     for suite in SUITES.values():
         assert set(suite.samplers) | set(suite.quick) <= set(NAMED)
 
