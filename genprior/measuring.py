@@ -33,6 +33,8 @@ def as_noise(noise: Any) -> float | Tensor:
     """The noise as a float, or of each image as a tensor; `Measurement` checks range and shape."""
     if isinstance(noise, list | tuple):
         return torch.tensor([as_noise(each) for each in noise]).reshape(-1, 1, 1, 1)
+    if np.ma.is_masked(noise):
+        raise ValueError("noise is a masked array, and its masked values mean nothing; give all of its values.")
     if isinstance(noise, Tensor | np.ndarray) and noise.ndim:
         noise = torch.as_tensor(noise).float()
         return noise.reshape(-1, 1, 1, 1) if noise.ndim == 1 else noise
@@ -176,15 +178,20 @@ def _measure_picture(
     img: Any, op: str, noise: float | None, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
     picture = images.read(img, role="measurement", nan=op == "inpaint")
-    y, holes = picture.x, None
+    y, unknown, give = picture.seen, None, picture.emptied().like
+    if picture.alpha is not None:
+        unknown = picture.alpha == 0
     if op == "inpaint":
-        if unknown := parameters.keys() - {"mask"}:
-            raise TypeError(f"To restore, inpaint takes mask; got {', '.join(sorted(unknown))}.")
+        if others := parameters.keys() - {"mask"}:
+            raise TypeError(f"To restore, inpaint takes mask; got {', '.join(sorted(others))}.")
         holes = _holes(picture, parameters)
-        parameters = {**parameters, "mask": holes}
-        y = torch.where(holes, 0.0, y)
-        if picture.alpha is not None:
+        if unknown is not None:
             picture = replace(picture, alpha=torch.where(holes, 1.0, picture.alpha))
+            hidden = unknown & ~holes
+            give = partial(_give_with_hidden, picture, hidden) if hidden.any() else picture.emptied().like
+        unknown = holes if unknown is None else holes | unknown
+        parameters = {**parameters, "mask": unknown}
+        y = torch.where(unknown, 0.0, y)
     if op == "colorize" and y.shape[1] == 3:
         y = _as_grey(y)
     parameters = _with_kernels(parameters, len(y))
@@ -192,8 +199,13 @@ def _measure_picture(
     warn_of_sum(parameters.get("kernel"))
     if noise is None:
         # Where nothing was measured there is no noise to estimate.
-        noise = 0.0 if holes is not None and holes.all() else noise_level(y, holes)
-    return Measurement(y, operator, noise), picture.emptied().like
+        noise = 0.0 if op == "inpaint" and unknown.all() else noise_level(y, unknown)
+    return Measurement(y, operator, noise), give
+
+
+def _give_with_hidden(picture: images.Picture, hidden: Tensor, x: Tensor) -> Any:
+    """What was restored, in the kind that was given; colours that alpha 0 hides, and nobody asked for, as they were."""
+    return picture.like(torch.where(hidden.to(x.device), picture.x.to(x), x))
 
 
 def _as_grey(y: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def degrade(
     """
     seed = secrets.randbits(32) if seed is None else seed
     noise = as_noise(noise)
-    x = images.read(img, role="image").x
+    x = images.read(img, role="image").seen
     shape = tuple(x.shape[1:])
     if isinstance(op, str):
         parameters = simulation(canonical(op), x, operator_parameters, seed)

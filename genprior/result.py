@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from genprior import images, record
@@ -108,7 +107,11 @@ class Restoration:
     @property
     def image(self) -> Any:
         """The mean (for n = 1 the sample), clipped to [0, 1], in the kind and layout of the measurement given."""
-        return self._give(self._batch(self.mean).clamp(0, 1))
+        return self.like(self.mean)
+
+    def like(self, x: Tensor) -> Any:
+        """x, shaped like the mean, clipped to [0, 1], in the kind and layout of the measurement given."""
+        return self._give(self._batch(x).clamp(0, 1))
 
     def __array__(self, dtype=None, copy=None):
         """`image` as an array, in its layout; the items of a list are stacked."""
@@ -140,9 +143,10 @@ class Restoration:
                 np.savez(file, **self._arrays())
             return [path]
         image, means = self.image, self._batch(self.mean)
-        given = image if isinstance(image, list) else [image] * len(means)
+        each = isinstance(image, list) or (isinstance(image, np.ndarray) and len(means) > 1)
+        given = image if each else [image] * len(means)
         targets = [path] if len(means) == 1 else [path / f"{i}.png" for i in range(len(means))]
-        outputs = {target: _to_write(*each, target) for *each, target in zip(given, means, targets)}
+        outputs = {target: images.writable(*each) for *each, target in zip(given, means, targets)}
         _refuse(list(outputs), overwrite)
         for target, image in outputs.items():
             images.save(image, target)
@@ -223,10 +227,3 @@ def _as_array(image: Any) -> np.ndarray:
     if isinstance(image, list):
         return np.stack([_as_array(item) for item in image])
     return image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-
-
-def _to_write(image: Any, mean: Tensor, path: Path) -> Tensor | Image.Image:
-    """The mean, or for what has more than 8 bits of it, alpha or a colour profile, the PIL image that has them."""
-    if isinstance(image, np.ndarray) and image.dtype == np.uint16 and image.ndim == 2:
-        return Image.fromarray(image) if path.suffix.lower() in (".png", ".tif", ".tiff") else mean
-    return image if isinstance(image, Image.Image) else mean

@@ -32,7 +32,7 @@ def main() -> None:
     for level in options.sigma:
         sigma, began, values = level / 255, time.perf_counter(), []
         for i, path in enumerate(paths):
-            x = images.read(path).x.to(options.device)
+            x = images.read(path).seen.to(options.device)
             x_t = x + sigma * Noise(options.seed, [i])(x)
             values.append(float(psnr(prior.denoise(x_t, sigma), x)[0]))
         print(f"| {level:g} | {sum(values) / len(values):.2f} dB | {time.perf_counter() - began:.0f} |", flush=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from genprior import images
 from genprior.operators import Colorize
@@ -32,7 +32,7 @@ def small_copies(photos: Path, folder: Path, side: int) -> Path:
     for path in images.list_images(photos):
         target = folder / f"{path.stem}.png"
         if not target.exists():
-            photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+            photo = images.to_pil(images.read(path).seen[0]).convert("RGB")
             scale = side / min(photo.size)
             size = [round(scale * length) for length in photo.size]
             images.save(photo.resize(size, Image.Resampling.LANCZOS), target)

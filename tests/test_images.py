@@ -214,7 +214,9 @@ def test_transparent_grey_level_of_a_png_file_becomes_alpha(tmp_path, dtype):
     Image.fromarray(np.array([[0, 70, 200]], dtype)).save(tmp_path / "key.png", transparency=70)
     picture = read(str(tmp_path / "key.png"))
     assert picture.alpha.flatten().tolist() == [1, 0, 1]
-    assert picture.like(picture.x).mode == "LA"
+    back, white = picture.like(picture.x), np.iinfo(dtype).max
+    assert back.mode == "LA" if dtype == "uint8" else back.dtype == np.uint16  # PIL has no such mode of 16 bits
+    np.testing.assert_array_equal(np.asarray(back), [[[0, white], [70, 0], [200, white]]])
 
 
 def test_palette_png_file_with_transparency_is_read_as_rgba(tmp_path):

@@ -355,6 +355,8 @@ def test_a_folder_of_rubbish_is_restored_as_far_as_it_goes(rubbish, tmp_path, ca
     told = err.splitlines()
     assert all(sum(line.startswith(f"genprior: {path}: ") for line in told) == 1 for path in bad)
     assert told[-1] == f"genprior: {len(bad)} of {len(bad) + 2} failed"
-    assert len(told) == len(bad) + 1
+    skipped = "skipped 3 files whose suffix is of no image: Thumbs.db, no-suffix, notes.txt"
+    assert told[0] == f"genprior: {rubbish}: {skipped}"
+    assert len(told) == len(bad) + 2
     for wrong in ("nowhere", "notes.txt"):
         assert main(["restore", str(rubbish / wrong), "-o", str(tmp_path / "y"), "--op", "denoise"]) == 1

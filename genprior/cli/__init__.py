@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
+from collections.abc import Iterator
 
 import genprior
 from genprior.cli import completion, degrade, demo, evaluate, info, priors, restore, sample, train, truth
@@ -37,7 +39,8 @@ def _run(arguments: list[str] | None) -> int:
         arguments = ["evaluate truth", *arguments[2:]]
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
+        with _any_terminal():
+            return options.run(options)
     except KeyboardInterrupt:
         print("genprior: stopped", file=sys.stderr)
         return 130
@@ -46,6 +49,21 @@ def _run(arguments: list[str] | None) -> int:
     except expected_errors() as error:
         print(f"genprior: {error}", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def _any_terminal() -> Iterator[None]:
+    """What the encoding of stdout lacks is escaped there: the name of a file must not decide what becomes of it."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper):
+        yield
+        return
+    errors = stream.errors
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        stream.reconfigure(errors=errors)
 
 
 def _parser() -> argparse.ArgumentParser:

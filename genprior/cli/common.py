@@ -39,7 +39,7 @@ def add_output(parser: argparse.ArgumentParser, text: str, seed: str = "of all r
 def add_operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--op", default="inpaint", help=f"{OPERATORS} (default: %(default)s)")
     folder = "a folder of NAME_mask.png, in subfolders as the images are"
-    parser.add_argument("--mask", help=f"image whose white marks the holes, or {folder}")
+    parser.add_argument("--mask", help=f"image (or .npy) whose white marks the holes, or {folder}")
     parser.add_argument("--scale", type=int, help="super-resolution: whole factor")
     parser.add_argument("--antialias", help="super-resolution: bicubic, gaussian or average")
     parser.add_argument("--width", type=float, help="gaussian-deblur: standard deviation of the blur in pixels")
@@ -69,25 +69,31 @@ class Item:
     key: Path
 
 
-def each(options: argparse.Namespace, run: Callable[[Item], None], ranks: Any) -> int:
-    """Run on every input, or this process's share of them; report the ones that fail, go on with the rest."""
-    items = _items(options.inputs, options.out)
+def each(options: argparse.Namespace, run: Callable[[Item], str], ranks: Any) -> int:
+    """Run on every input, or this process's share of them, and print what it returns; report the ones that fail, go on
+    with the rest."""
+    items, skipped = _items(options.inputs, options.out)
+    if ranks.process_index == 0:
+        for text in skipped:
+            print(f"genprior: {text}", file=sys.stderr)
     ranks.wait_for_everyone()  # all have looked at the folders before any writes to them
     items = items[ranks.process_index :: ranks.num_processes]
     failures = 0
     for item in items:
         try:
             with written(item.target) as place:
-                run(replace(item, target=place))
+                told = run(replace(item, target=place))
         except BrokenPipeError:
             raise
         # RuntimeError: torch is out of memory, which the next file may not need
         except (*expected_errors(), RuntimeError, MemoryError) as error:
-            told = str(error) or type(error).__name__
-            print(f"genprior: {item.path}: {told}", file=sys.stderr)
+            why = str(error) or type(error).__name__
+            print(f"genprior: {item.path}: {why}", file=sys.stderr)
             if getattr(options, "json", False):
-                print(json.dumps({"input": str(item.path), "error": told}), flush=True)
+                print(json.dumps({"input": str(item.path), "error": why}), flush=True)
             failures += 1
+        else:  # out here, where what cannot be printed is no failure of the file
+            print(told, file=sys.stderr if item.target == STDOUT else sys.stdout)
     if failures and len(items) > 1:
         print(f"genprior: {failures} of {len(items)} failed", file=sys.stderr)
     ranks.wait_for_everyone()  # else the failure of one ends the others in the middle of their work
@@ -118,29 +124,36 @@ def written(target: Path) -> Iterator[Path]:
         sys.stdout.flush()
 
 
-def _items(inputs: list[Path], out: Path) -> list[Item]:
-    """The images and where each goes: OUT itself for one file and an OUT with its suffix, else OUT/…/NAME.png."""
-    from genprior.images import IMAGE_SUFFIXES, list_images
+def _items(inputs: list[Path], out: Path) -> tuple[list[Item], list[str]]:
+    """The images and where each goes: OUT itself for one file and an OUT with its suffix, else OUT/…/NAME.png; and what
+    to say of files that go nowhere."""
+    from genprior.images.files import IMAGE_SUFFIXES, named, part_files, readable_suffixes
 
     if out == STDOUT and (len(inputs) > 1 or inputs[0].is_dir()):
         raise ValueError("-o - writes one image: give one file, or a folder as --out.")
     if out == STDOUT:
-        return [Item(inputs[0], out, Path(inputs[0].name))]
-    if len(inputs) == 1 and not inputs[0].is_dir() and out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy", ".npz"):
-        return [Item(inputs[0], out, Path(inputs[0].name))]
+        return [Item(inputs[0], out, Path(inputs[0].name))], []
+    if len(inputs) == 1 and not inputs[0].is_dir():
+        if out.suffix.lower() in (*IMAGE_SUFFIXES, ".npy", ".npz"):
+            return [Item(inputs[0], out, Path(inputs[0].name))], []
+        if out.suffix.lower() in readable_suffixes() and not out.is_dir():
+            raise ValueError(f"--out {out}: such files are read only; end it with one of {' '.join(IMAGE_SUFFIXES)}.")
     if out.is_file():
         raise ValueError(
             f"--out {out} is a file; give a folder, or for one image a name that ends in .png or the like."
         )
-    items = []
+    items, skipped = [], []
     for given in inputs:
         if given.is_dir():
-            listed = list_images(given, (*IMAGE_SUFFIXES, ".npy"))
+            listed, others = part_files(given, readable_suffixes() | {".npy"})
             found = _without_masks(listed)
             if not found:
-                raise ValueError(f"There are no images in {given}.")
+                why = f": {named(others, given)}" if others else ""
+                raise ValueError(f"There are no images in {given}{why}.")
             if masks := len(listed) - len(found):
-                print(f"genprior: {given}: skipped {masks} masks, NAME_mask beside NAME", file=sys.stderr)
+                skipped.append(f"{given}: skipped {masks} masks, NAME_mask beside NAME")
+            if others:
+                skipped.append(f"{given}: {named(others, given)}")
             below = [path.relative_to(given) for path in found]
             items += [Item(path, out / key.with_suffix(".png"), key) for path, key in zip(found, below)]
         else:
@@ -152,7 +165,7 @@ def _items(inputs: list[Path], out: Path) -> list[Item]:
                 f"{seen[item.target]} and {item.path} would both be written to {item.target}; restore them separately."
             )
         seen[item.target] = item.path
-    return items
+    return items, skipped
 
 
 def _without_masks(paths: list[Path]) -> list[Path]:
@@ -170,22 +183,26 @@ def parameters_of(options: argparse.Namespace, item: Item | None = None) -> dict
     chosen = {name: getattr(options, name) for name in PARAMETERS if getattr(options, name) is not None}
     if item and "mask" in chosen and Path(chosen["mask"]).is_dir():
         chosen["mask"] = _mask_of(item, Path(chosen["mask"]))
+    if "mask" in chosen and Path(chosen["mask"]).suffix.lower() == ".npy":
+        chosen["mask"] = load_array(Path(chosen["mask"]))
     if "kernel" in chosen:
         chosen["kernel"] = _kernel(chosen["kernel"])
     return chosen
 
 
 def _mask_of(item: Item, folder: Path) -> Path:
-    from genprior.images import IMAGE_SUFFIXES
+    from genprior.images.files import readable_suffixes
 
     path = item.path
     # A folder that holds the image too, as `degrade` writes one, has its mask beside it; another one, where the image
     # is below the folder that was given.
     place = path.parent if folder in path.parents else folder / item.key.parent
+    suffixes = readable_suffixes() | {".npy"}
+    beside = sorted(place.iterdir()) if place.is_dir() else []
+    masks = [mask for mask in beside if mask.suffix.lower() in suffixes and mask != path]
     for stem in (f"{path.stem}_mask", path.stem):
-        for suffix in IMAGE_SUFFIXES:
-            mask = place / f"{stem}{suffix}"
-            if mask.exists() and mask != path:
+        for mask in masks:
+            if mask.stem == stem:
                 return mask
     raise ValueError(f"{place} has no mask for {path.name}; call it {path.stem}_mask.png or {path.stem}.png.")
 
@@ -193,16 +210,19 @@ def _mask_of(item: Item, folder: Path) -> Path:
 def _kernel(path: Path) -> Any:
     from genprior import images
 
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return load_array(path)
-    kernel = images.read(path).x[0].mean(0)
+    picture = images.read(path)
+    if picture.alpha is not None and picture.alpha.min() < 1:
+        raise ValueError(f"The kernel {path} is partly transparent; save it without alpha, black where it is 0.")
+    kernel = picture.x[0].mean(0)
     if not kernel.sum() > 0:
         raise ValueError(f"The kernel {path} is black; a kernel's brightness is its weight.")
     return kernel / kernel.sum()
 
 
 def load(path: Path) -> Any:
-    if path.suffix != ".npy":
+    if path.suffix.lower() != ".npy":
         return path
     array = load_array(path)
     if array.ndim == 4:
@@ -222,8 +242,10 @@ def load_array(path: Path) -> Any:
 def save_array(x: Any, path: Path) -> None:
     import numpy as np
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, x.movedim(0, -1).numpy())
+    from genprior.images.files import replacing
+
+    with replacing(path) as file:  # by its path, numpy would add .npy to a suffix in another case
+        np.save(file, x.movedim(0, -1).numpy())
 
 
 def refuse_existing(targets: list[Path], overwrite: bool) -> None:

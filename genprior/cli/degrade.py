@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from genprior import images
     from genprior.processes import processes
 
-    def one(item: Item) -> None:
+    def one(item: Item) -> str:
         path, target = item.path, item.target
         mask = target.with_name(f"{target.stem}_mask.png") if options.op == "inpaint" else None
         refuse_existing([target] + [mask] * (mask is not None), options.overwrite)
@@ -45,20 +45,22 @@ def run(options: argparse.Namespace) -> int:
             size = parameters["size"]
             parameters["size"] = size[0] if len(size) == 1 else tuple(size)
         seed = seed_of(options, item.key)
-        measurement = genprior.degrade(load(path), options.op, noise=options.noise, seed=seed, **parameters)
+        given = load(path)
+        measurement = genprior.degrade(given, options.op, noise=options.noise, seed=seed, **parameters)
         y = measurement.y[0]
         if mask is not None:
             # The noise under the holes means nothing; black says so.
             holes = measurement.operator.mask[0]
             y = y.masked_fill(holes, 0)
             images.save(holes[:1].float(), mask)
-        if target.suffix == ".npy":
+        told = f"{path} -> {target}" + (f", holes in {mask}" if mask else "")
+        if target.suffix.lower() == ".npy":
             save_array(y, target)
-        else:
-            clipped = float(((y < 0) | (y > 1)).float().mean())
-            images.save(y, target)
-            if clipped > 0:
-                print(f"{target}: {clipped:.1%} of the values were clipped to [0, 1]; a .npy file would keep them.")
-        print(f"{path} -> {target}" + (f", holes in {mask}" if mask else ""))
+            return told
+        images.save(images.writable(images.read(given).like(y[None], alpha=False), y), target)
+        clipped = float(((y < 0) | (y > 1)).float().mean())
+        if clipped > 0:
+            told = f"{target}: {clipped:.1%} of the values were clipped to [0, 1]; a .npy file would keep them.\n{told}"
+        return told
 
     return each(options, one, processes("cpu"))

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     ranks = processes(options.device)
     device = pick_device(options.device) if ranks.num_processes == 1 else ranks.device
 
-    def one(item: Item) -> None:
+    def one(item: Item) -> str:
         path, target = item.path, item.target
         extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(options.n if options.samples else 0)]
         deviation = [target.with_name(f"{target.stem}_std.png")] if options.std else []
@@ -100,17 +100,17 @@ def run(options: argparse.Namespace) -> int:
             progress=ranks.is_main_process,
             **parameters_of(options, item),
         )
-        if target.suffix == ".npy":
+        if target.suffix.lower() == ".npy":
             save_array(result.mean, target)
         else:
             result.save(target, overwrite=options.overwrite)
         for file, sample in zip(extra, result.samples):
-            images.save(sample, file)
+            images.save(images.writable(result.like(sample), sample), file)
         for file in deviation:
             images.save(result.std / result.std.max().clamp_min(1e-12), file)
         for file in beside:
             images.save(_side_by_side(result), file)
-        print(json.dumps(_described(path, outputs, result)) if options.json else f"{path} -> {target}: {result}")
+        return json.dumps(_described(path, outputs, result)) if options.json else f"{path} -> {target}: {result}"
 
     return each(options, one, ranks)
 

@@ -74,7 +74,7 @@ def as_photo(image: images.ImageLike, painted: Image.Image | None = None) -> Pho
         ValueError, TypeError, OSError: it cannot be read as one image, see `images.read`.
     """
     picture = images.read(image)
-    x, alpha = picture.x[0], picture.alpha
+    x, alpha = picture.seen[0], picture.alpha
     x = x[:1] if bool((x == x[:1]).all()) else x
     holes = torch.zeros_like(x[:1]) if alpha is None else (alpha[0] == 0).float()
     photo = Photo(images.to_pil(x), images.to_pil(holes))

@@ -90,20 +90,20 @@ def _named(data: Any, array: str) -> list[tuple[str, Callable[[], Tensor]]]:
         path = Path(data)
         if path.is_dir():
             return [(p.relative_to(path).as_posix(), partial(_one, p)) for p in images.list_images(path)]
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             stored = Arrays(path, array, seed=None)
             return [(str(i), lambda i=i: stored[i]["x"]) for i in range(len(stored))]
         return [(path.name, partial(_one, path))]
     if isinstance(data, list | tuple):
         return [(Path(d).name if isinstance(d, str | Path) else str(i), partial(_one, d)) for i, d in enumerate(data)]
     if isinstance(data, Tensor | np.ndarray):
-        batch = images.read(data).x.cpu()
+        batch = images.read(data).seen.cpu()
         return [(str(i), lambda i=i: batch[i]) for i in range(len(batch))]
     raise TypeError(f"data is a folder, a file, an .npz file, a batch or a list of images; got {images.kind_of(data)}.")
 
 
 def _one(image: images.ImageLike) -> Tensor:
-    x = images.read(image).x.cpu()
+    x = images.read(image).seen.cpu()
     if len(x) > 1:
         raise ValueError(f"an item of a list is one image; got a batch of {len(x)}.")
     return x[0]

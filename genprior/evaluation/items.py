@@ -28,10 +28,13 @@ def stem(number: int, method: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, all or nothing; an old one is replaced."""
+    """Write a file, all or nothing; an old one is replaced.
+
+    Bytes of a file's name that are no UTF-8 are escaped, in JSON just as JSON does.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
+        with open(temporary, "x", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

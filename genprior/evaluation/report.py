@@ -184,14 +184,14 @@ def plot(table: Table, label: str, panels: Sequence[Panel]) -> Plot:
 
 
 def _told(table: Table, label: str) -> Table:
-    """The table, in whose rows of samplers that a quick form gives less than their defaults it says how much."""
+    """The table, with a column "settings" that says where a sampler has less than its defaults, if one has."""
 
-    def row_told(row: dict[str, Any]) -> dict[str, Any]:
-        changed = {key: value for key, value in QUICK.get(row.get(label), {}).items() if key not in row}
-        settings = {"settings": ", ".join(f"{key}={value}" for key, value in changed.items())} if changed else {}
-        return {label: row[label], **settings, **row} if settings else row
+    def settings(row: dict[str, Any]) -> str | None:
+        changed = {key: value for key, value in QUICK.get(row[label], {}).items() if key not in row}
+        return ", ".join(f"{key}={value}" for key, value in changed.items()) or None
 
-    return Table([row_told(row) for row in table.rows])
+    rows = [{label: row[label], "settings": settings(row), **row} for row in table.rows]
+    return Table(rows) if any(row["settings"] for row in rows) else table
 
 
 def _sampler(name: str, quick: bool) -> Sampler:

@@ -5,7 +5,7 @@ Notation: x is a (B, C, H, W) float32 tensor, an image when its values lie in [0
 """
 
 from genprior.images.checks import kind_of
-from genprior.images.files import IMAGE_SUFFIXES, list_images, save
+from genprior.images.files import IMAGE_SUFFIXES, list_images, save, writable
 from genprior.images.masks import read_mask
 from genprior.images.picture import Picture
 from genprior.images.pil import to_pil
@@ -24,4 +24,5 @@ __all__ = [
     "read_mask",
     "save",
     "to_pil",
+    "writable",
 ]

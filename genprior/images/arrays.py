@@ -15,13 +15,26 @@ from genprior.images.picture import Picture
 def from_numpy(array: np.ndarray) -> Picture:
     check_not_empty(array.shape, "the array")
     layout = _layout(array.shape)
+    masked, array = np.ma.getmaskarray(array), np.ma.getdata(array)
     dtype = np.dtype(np.float32) if array.dtype.kind == "b" else array.dtype
     values = scaled(array)
+    if masked.any():
+        values = _with_holes(values, masked)
     if layout == "HW":
         values = values[..., None]
     if layout != "NHWC":
         values = values[None]
     return from_channels_last(values, partial(give_numpy, dtype=dtype, layout=layout))
+
+
+def _with_holes(values: np.ndarray, masked: np.ndarray) -> np.ndarray:
+    """NaN, the mark of a hole, where a masked array has no value; a pixel whose alpha it lacks is an opaque hole."""
+    values = np.where(masked, np.float32(np.nan), values)
+    if values.ndim > 2 and values.shape[-1] in (2, 4):
+        gone = masked[..., -1]
+        values[..., -1] = np.where(gone, 1, values[..., -1])
+        values[..., :-1][gone] = np.nan
+    return values
 
 
 def _layout(shape: tuple[int, ...]) -> Literal["HW", "HWC", "NHWC"]:
@@ -59,6 +72,15 @@ def scaled(array: np.ndarray) -> np.ndarray:
     return values / np.float32(np.iinfo(array.dtype).max) if kind == "u" else values
 
 
+def from_float(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values in [0, 1], of integers rounded, in which 1 is the largest integer there is."""
+    if dtype.kind == "u":
+        if np.isnan(values).any():
+            raise ValueError(f"the image holds NaN, which {dtype} cannot; fill the holes first.")
+        values = np.rint(values * np.float32(np.iinfo(dtype).max))
+    return values.astype(dtype, order="C")
+
+
 def from_channels_last(values: np.ndarray, give: Callable[[Tensor, Tensor | None], Any]) -> Picture:
     values = torch.from_numpy(values).permute(0, 3, 1, 2)
     if values.shape[1] in (2, 4):
@@ -68,12 +90,7 @@ def from_channels_last(values: np.ndarray, give: Callable[[Tensor, Tensor | None
 
 def give_numpy(x: Tensor, alpha: Tensor | None, *, dtype: np.dtype, layout: str) -> np.ndarray:
     x = x if alpha is None else torch.cat([x, alpha.to(x)], 1)
-    values = x.permute(0, 2, 3, 1).to("cpu", torch.float32).numpy()
-    if dtype.kind == "u":
-        if np.isnan(values).any():
-            raise ValueError(f"the image holds NaN, which {dtype} cannot; fill the holes first.")
-        values = np.rint(values * np.float32(np.iinfo(dtype).max))
-    values = values.astype(dtype, order="C")
+    values = from_float(x.permute(0, 2, 3, 1).to("cpu", torch.float32).numpy(), dtype)
     if layout == "NHWC":
         return values
     return values[0, ..., 0] if layout == "HW" and x.shape[1] == 1 else values[0]

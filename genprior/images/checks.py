@@ -2,16 +2,31 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 # How far rounding (a JPEG decoder, a resize, half precision) may carry an image out of [0, 1] before it is refused.
 _RANGE_TOLERANCE = 1e-3
 
 
+class OtherKindError(ValueError):
+    """A sound file, but of a kind of values that is not read; the message says which and what to do."""
+
+
 def check_not_empty(shape: tuple[int, ...], name: str) -> None:
     if 0 in shape:
         raise ValueError(f"{name} is empty: its shape is {tuple(shape)}; give at least one pixel.")
+
+
+def check_not_masked(values: Any, name: str, why: str) -> None:
+    """Refuse a numpy masked array that masks any of its values: what lies under a mask means nothing."""
+    if np.ma.is_masked(values):
+        masked = int(np.ma.getmaskarray(values).sum())
+        raise ValueError(
+            f"{name} masks {masked} of its values, and {why}: give all of them, as by array.filled(value)."
+        )
 
 
 def check_finite(x: Tensor, name: str, nan: bool) -> None:
@@ -31,6 +46,13 @@ def check_range(x: Tensor, name: str) -> None:
 
 
 def unreadable(name: str, error: Exception) -> ValueError:
+    if isinstance(error, UnidentifiedImageError):
+        return ValueError(
+            f"{name} cannot be read as an image: its format is none that is read here, such as PNG, JPEG or TIFF; "
+            "check that the file is whole, or convert it."
+        )
+    if isinstance(error, OtherKindError):
+        return ValueError(f"{name} is not read: {error}.")
     return ValueError(f"{name} cannot be read as an image: {error}; check that the file is whole.")
 
 

@@ -1,17 +1,22 @@
 """Image files: written all or nothing, and found in folders."""
 
 import contextlib
+import functools
 import os
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from genprior.images import png, tiff
 from genprior.images.checks import kind_of
-from genprior.images.pil import to_pil
+from genprior.images.pil import fitted, to_pil
+from genprior.images.pixels import Deep
 
 # How each kind of file is written: PIL's name of the format and options that do not degrade a restored photograph.
 _FORMATS = {
@@ -24,13 +29,19 @@ _FORMATS = {
     ".bmp": ("BMP", {}),
 }
 IMAGE_SUFFIXES = tuple(_FORMATS)
+# What PIL opens but cannot decode by itself: containers of other data, a video, drawings.
+_NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF"}
+NAMED = 3  # files that a message names; the others are counted
 
 
-def save(x: Tensor | Image.Image, path: str | os.PathLike) -> None:
+def save(x: Tensor | Image.Image | Deep, path: str | os.PathLike) -> None:
     """Write one image, in the format of the path's suffix, all or nothing; folders are made, an old file is replaced.
 
+    16 bits are kept by PNG and TIFF, floats by TIFF; PNG rounds floats to 16 bits, other formats round all to 8.
+
     Args:
-        x: (C, H, W) tensor with C = 1 or 3, clipped to [0, 1] and written with 8 bits, or a PIL image, kept as it is.
+        x: (C, H, W) tensor with C = 1 or 3, clipped to [0, 1] and written with 8 bits; or a PIL image or what `read`
+            made of a file of 16-bit colour, written as it is.
         path: ends with one of `IMAGE_SUFFIXES`.
 
     Raises:
@@ -42,13 +53,29 @@ def save(x: Tensor | Image.Image, path: str | os.PathLike) -> None:
         raise ValueError(f"{path} has no suffix of an image; choose one of {' '.join(IMAGE_SUFFIXES)}.")
     if isinstance(x, Tensor):
         x = to_pil(x)
-    if not isinstance(x, Image.Image):
+    if not isinstance(x, Image.Image | Deep):
         raise TypeError(f"save takes a torch tensor (C, H, W) or a PIL image; got {kind_of(x)}.")
     file_format, options = _FORMATS[path.suffix.lower()]
+    x = fitted(x, file_format)
+    if isinstance(x, Deep):
+        with replacing(path) as file:
+            {"PNG": png.write, "TIFF": tiff.write}[file_format](file, x)
+        return
     if x.info.get("icc_profile"):
         options = options | {"icc_profile": x.info["icc_profile"]}
     with replacing(path) as file:
         _write(x, file, file_format, options)
+
+
+def writable(image: Any, x: Tensor) -> Tensor | Image.Image | Deep:
+    """What to `save` of an image x in the kind that a user gave.
+
+    That itself, for it may have alpha, a colour profile or more than 8 bits: if it is a PIL image, or has 16 bits or
+    what `read` made of a file of them; else x, a (C, H, W) tensor.
+    """
+    if isinstance(image, np.ndarray) and image.dtype == np.uint16 and not isinstance(image, Deep):
+        return Deep(np.atleast_3d(image[0] if image.ndim == 4 else image))
+    return image if isinstance(image, Image.Image | Deep) else x
 
 
 @contextlib.contextmanager
@@ -65,8 +92,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def list_images(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
-    """The image files (by suffix) in a folder and its subfolders, sorted; hidden files are left out.
+def list_images(folder: str | os.PathLike) -> list[Path]:
+    """The image files in a folder and its subfolders, sorted: those whose suffix, in any case, is one of a format that
+    is read. Hidden files are left out; a warning names what else is.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
+    found, others = part_files(folder, readable_suffixes())
+    if others:
+        warnings.warn(f"{folder}: {named(others, folder)}.", stacklevel=2)
+    return found
+
+
+def part_files(folder: str | os.PathLike, suffixes: frozenset[str]) -> tuple[list[Path], list[Path]]:
+    """The files in a folder and its subfolders that have one of the suffixes, in any case, and the others, sorted.
 
     Raises:
         NotADirectoryError: there is no such folder.
@@ -74,10 +114,26 @@ def list_images(folder: str | os.PathLike, suffixes: tuple[str, ...] = IMAGE_SUF
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder; give a folder that holds images.")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    files = sorted(path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file())
+    found = [path for path in files if path.suffix.lower() in suffixes]
+    return found, [path for path in files if path.suffix.lower() not in suffixes]
+
+
+def named(skipped: list[Path], folder: str | os.PathLike) -> str:
+    """That they were skipped, the first few by name."""
+    names = ", ".join(str(path.relative_to(folder)) for path in skipped[:NAMED])
+    more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+    return f"skipped {len(skipped)} file{'s' * (len(skipped) > 1)} whose suffix is of no image: {names}{more}"
+
+
+@functools.cache
+def readable_suffixes() -> frozenset[str]:
+    """Of the formats that PIL opens, plugins' own too, but those that hold no pixels, or need another program."""
+    Image.init()
+    return frozenset(
+        suffix
+        for suffix, file_format in Image.registered_extensions().items()
+        if file_format in Image.OPEN and file_format not in _NO_PICTURES
     )
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.images.checks import shape_of, size_of
+from genprior.images.checks import check_not_masked, shape_of, size_of
 from genprior.images.picture import Picture
 from genprior.images.reading import ImageLike, read, same_size
 
@@ -24,9 +24,11 @@ def read_mask(mask: ImageLike, size: tuple[int, int] | None = None) -> Tensor:
 
     Raises:
         TypeError: the kind or dtype is none of the above.
-        ValueError: the mask is coloured, transparent, too dark to mark a hole, not in [0, 1], or of another size.
+        ValueError: the mask is a masked array, coloured, transparent, too dark to mark a hole, not in [0, 1], or of
+            another size.
         OSError: there is no such file, or it may not be opened.
     """
+    check_not_masked(mask, "The mask, a masked array,", "whether they are holes nobody knows")
     if isinstance(mask, np.ndarray | Tensor) and bool(((mask == 0) | (mask == 1)).all()):
         mask = mask != 0
     if isinstance(mask, Tensor):

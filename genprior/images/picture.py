@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +24,16 @@ class Picture:
     x: Tensor
     alpha: Tensor | None
     _give: Callable[[Tensor, Tensor | None], Any] = field(repr=False)
+
+    @property
+    def seen(self) -> Tensor:
+        """x with the colours that alpha 0 hides replaced by those of the nearest pixel that it does not, (B, C, H, W).
+
+        Nobody sees what a hidden colour is, often black; so no operator may carry it to where it would be seen.
+        """
+        if self.alpha is None or not (self.alpha == 0).any():
+            return self.x
+        return torch.stack([_unhidden(x, alpha[0] == 0) for x, alpha in zip(self.x, self.alpha)])
 
     def like(self, x: Tensor, alpha: bool = True) -> Any:
         """x clipped to [0, 1], as the kind, layout and dtype that the user gave (integers are rounded).
@@ -46,6 +57,21 @@ class Picture:
     def emptied(self) -> Picture:
         """Without the values of x: all that `like` needs, in less memory."""
         return replace(self, x=self.x.new_empty(len(self.x), 0, *self.x.shape[2:]))
+
+
+def _unhidden(x: Tensor, hidden: Tensor) -> Tensor:
+    """x (C, H, W), where it is hidden (H, W) that of the nearest pixel that is not; as it is where none is seen."""
+    if not hidden.any() or hidden.all():
+        return x
+    row, column = torch.from_numpy(nearest_seen(hidden.cpu().numpy()))
+    return x[:, row, column]
+
+
+def nearest_seen(hidden: np.ndarray) -> np.ndarray:
+    """The row and the column of the nearest pixel that is not hidden, for each pixel of (H, W): (2, H, W)."""
+    from scipy.ndimage import distance_transform_edt
+
+    return distance_transform_edt(hidden, return_distances=False, return_indices=True).astype(np.int64)
 
 
 def _resize_alpha(alpha: Tensor, size: torch.Size) -> Tensor:

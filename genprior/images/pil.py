@@ -2,18 +2,20 @@
 
 import difflib
 import warnings
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from genprior.images.arrays import from_channels_last, give_numpy, scaled
-from genprior.images.checks import check_not_empty, unreadable
+from genprior.images.arrays import from_channels_last, from_float, give_numpy, scaled
+from genprior.images.checks import OtherKindError, check_not_empty, unreadable
+from genprior.images.deep import bits_lost, open_image
 from genprior.images.picture import Picture
+from genprior.images.pixels import Deep
+
+BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
 
 
 def from_path(path: Path) -> Picture:
@@ -23,7 +25,7 @@ def from_path(path: Path) -> Picture:
             with warnings.catch_warnings():
                 # PIL only warns of the first of its two limits; filtering here leaves PIL's own settings alone.
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                image = Image.open(file)
+                image = open_image(file)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ValueError(
                 f"{path} claims more pixels than PIL's limit of {Image.MAX_IMAGE_PIXELS} and may be a decompression "
@@ -31,8 +33,20 @@ def from_path(path: Path) -> Picture:
             ) from error
         except Exception as error:  # decoders of broken files raise almost anything
             raise unreadable(str(path), error) from error
+        if isinstance(image, Deep):
+            return from_deep(image)
         with image:
             return from_pil(image, str(path))
+
+
+def from_deep(image: Deep) -> Picture:
+    """Values that are whole and upright; they come back as such, or grey ones without alpha as a PIL image."""
+    if image.shape[2] == 1:
+        grey = Image.fromarray(np.asarray(image)[..., 0])
+        grey.info["icc_profile"] = image.icc_profile
+        return from_pil(grey, "the image")
+    give = partial(give_deep, dtype=image.dtype, icc=image.icc_profile)
+    return from_channels_last(scaled(np.asarray(image))[None], give)
 
 
 def _check_there(path: Path) -> None:
@@ -47,32 +61,60 @@ def _check_there(path: Path) -> None:
 
 def from_pil(image: Image.Image, name: str) -> Picture:
     check_not_empty((image.height, image.width), name)
+    if bits := bits_lost(image):
+        warnings.warn(
+            f"{name} has {bits} bits for each value, of which PIL reads 8: to keep them, give the path of a PNG, TIFF "
+            "or PPM file.",
+            stacklevel=4,
+        )
     try:
-        plain = _plain(ImageOps.exif_transpose(image))
+        plain = upright(image)
     except Exception as error:  # files are decoded only here, and decoders of broken ones raise almost anything
         raise unreadable(name, error) from error
     # A profile describes the colours of its own mode, so it would be wrong on the RGB made of CMYK or Lab.
     icc = None if image.mode in ("CMYK", "YCbCr", "LAB", "HSV") else image.info.get("icc_profile")
     give = partial(give_pil, mode=plain.mode, icc=icc)
-    picture = from_channels_last(scaled(np.atleast_3d(np.asarray(plain)))[None], give)
+    values = np.atleast_3d(np.asarray(plain))
+    x = scaled(values)
     if plain.mode == "I;16" and image.has_transparency_data:
-        opaque = np.asarray(plain) != image.info["transparency"]
-        picture = replace(picture, alpha=torch.from_numpy(opaque).float()[None, None])
-    return picture
+        x = np.concatenate([x, values != image.info["transparency"]], -1)
+    return from_channels_last(x[None], give)
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The same picture in one of the modes L, LA, RGB, RGBA, I;16 and F."""
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned by its EXIF orientation, in one of the modes L, LA, RGB, RGBA, I;16 and F; black is 0.
+
+    Raises:
+        OtherKindError: its values are not of 16 bits.
+        Exception: almost any other, of files that are broken.
+    """
+    turned = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        return image
+        return Image.fromarray(1 - np.asarray(turned)) if _tag(image, PHOTOMETRIC) == 0 else turned
     if image.mode.startswith("I"):
-        # Not by convert, which clips 16-bit values to 255.
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"values from {values.min()} to {values.max()}, wanted 16 bits, 0 to 65535")
-        return Image.fromarray(values.astype(np.uint16))
+        return Image.fromarray(_of_16_bits(np.asarray(turned), image))
     colour = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    return image.convert(colour + "A" if image.has_transparency_data else colour)
+    return turned.convert(colour + "A" if image.has_transparency_data else colour)
+
+
+def _of_16_bits(values: np.ndarray, image: Image.Image) -> np.ndarray:
+    """uint16 whose white is 65535: convert would clip to 255, and PIL leaves 12 bits and white at zero as they are."""
+    if values.min() < 0 or values.max() > 65535:
+        raise OtherKindError(
+            f"its values go from {values.min()} to {values.max()}, wanted 16 bits, 0 to 65535; divide them by the "
+            "value of white"
+        )
+    bits = _tag(image, BITS)
+    if image.mode.startswith("I;16") and bits is not None and bits < 16:
+        values = np.rint(values * (65535 / (2**bits - 1)))
+    values = values.astype(np.uint16)
+    return 65535 - values if _tag(image, PHOTOMETRIC) == 0 else values
+
+
+def _tag(image: Image.Image, code: int) -> int | None:
+    """The (first) number of a TIFF file's tag."""
+    value = getattr(image, "tag_v2", {}).get(code)
+    return value[0] if isinstance(value, tuple) else value
 
 
 def to_pil(x: Tensor) -> Image.Image:
@@ -86,12 +128,35 @@ def to_pil(x: Tensor) -> Image.Image:
     return give_pil(x.detach().cpu().clamp(0, 1)[None], None, mode="RGB", icc=None)
 
 
-def give_pil(x: Tensor, alpha: Tensor | None, *, mode: str, icc: bytes | None) -> Image.Image:
+def give_pil(x: Tensor, alpha: Tensor | None, *, mode: str, icc: bytes | None) -> Image.Image | Deep:
     if x.shape[1] not in (1, 3):
         raise ValueError(f"a picture has 1 or 3 channels; got {x.shape[1]}.")
-    # PIL has 16 bits and floats for a single channel only; what gained colour or has alpha gets 8 bits.
+    # PIL has 16 bits and floats for a single channel only: grey of 16 bits that has alpha is no PIL image.
+    if mode == "I;16" and alpha is not None and x.shape[1] == 1:
+        return give_deep(x, alpha, dtype=np.dtype(np.uint16), icc=icc)
+    # What gained colour gets 8 bits.
     deep = {"I;16": np.uint16, "F": np.float32} if x.shape[1] == 1 and alpha is None else {}
     image = Image.fromarray(give_numpy(x, alpha, dtype=np.dtype(deep.get(mode, np.uint8)), layout="HW"))
     if icc and image.mode.startswith("RGB") == mode.startswith("RGB"):
         image.info["icc_profile"] = icc
     return image
+
+
+def give_deep(x: Tensor, alpha: Tensor | None, *, dtype: np.dtype, icc: bytes | None) -> Deep:
+    return Deep(give_numpy(x, alpha, dtype=dtype, layout="HWC"), icc)
+
+
+def fitted(image: Image.Image | Deep, file_format: str) -> Image.Image | Deep:
+    """The picture with as many bits of it as a format holds: a PIL image, or what PIL has no mode for."""
+    if isinstance(image, Image.Image) and not image.mode.startswith(("I", "F")):
+        return image
+    icc = image.icc_profile if isinstance(image, Deep) else image.info.get("icc_profile")
+    values = np.atleast_3d(np.asarray(image))
+    most = {"TIFF": np.float32, "PNG": np.uint16}.get(file_format, np.uint8)
+    if np.dtype(most).itemsize < values.dtype.itemsize:
+        values = from_float(scaled(values).clip(0, 1), np.dtype(most))
+    if values.dtype != np.uint8 and values.shape[2] > 1:
+        return Deep(values, icc)
+    made = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+    made.info["icc_profile"] = icc
+    return made

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.images.arrays import from_numpy
-from genprior.images.checks import check_finite, check_range, kind_of, shape_of
+from genprior.images.checks import check_finite, check_not_masked, check_range, kind_of, shape_of
 from genprior.images.picture import Picture
 from genprior.images.pil import from_path, from_pil
 from genprior.images.tensors import from_torch
@@ -27,7 +27,8 @@ def read(image: ImageLike, *, role: Literal["image", "measurement"] = "image", n
 
     Integers are divided by their largest value (8 bit: 255, 16 bit: 65535). Files and PIL images are turned by their
     EXIF orientation; of several frames the first is read. A numpy array is H x W, H x W x C or B x H x W x C with
-    C = 1, 2 (grey, alpha), 3, 4 (RGB, alpha); a floating-point tensor is C x H x W or B x C x H x W, never with alpha.
+    C = 1, 2 (grey, alpha), 3, 4 (RGB, alpha); what a masked array masks is NaN; a floating-point tensor is C x H x W or
+    B x C x H x W, never with alpha.
 
     Args:
         image: what the user gave; the items of a list are single images of one size and become one batch.
@@ -48,6 +49,8 @@ def read(image: ImageLike, *, role: Literal["image", "measurement"] = "image", n
     elif isinstance(image, Image.Image):
         name, picture = "the PIL image", from_pil(image, "the PIL image")
     elif isinstance(image, np.ndarray):
+        if not nan:
+            check_not_masked(image, "The array", "only inpaint takes them for holes")
         name, picture = "the array", from_numpy(image)
     elif isinstance(image, Tensor):
         name, picture = "the tensor", from_torch(image)

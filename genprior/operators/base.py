@@ -405,6 +405,8 @@ def as_tensor(what: str, value: Tensor | np.ndarray) -> Tensor:
     Raises:
         ValueError: it is neither.
     """
+    if np.ma.is_masked(value):
+        raise ValueError(f"{what} is a masked array, and its masked values mean nothing; give all of its values.")
     if isinstance(value, np.ndarray):
         # a flipped array has negative strides, which torch refuses
         return torch.from_numpy(value.copy(order="C"))

@@ -76,7 +76,8 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     card = {**card, "sha256": digest}
     if prior.class_names:
         card["classes"] = list(check_names(prior.class_names, prior.classes))
-    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    (folder / "card.json").write_text(text, encoding="utf-8", errors="backslashreplace")  # of names of other bytes
 
 
 @settled

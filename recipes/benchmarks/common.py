@@ -52,7 +52,7 @@ def crops(folders: list[Path], each: int, side: int) -> dict[str, Tensor]:
     """
     found: list[list[tuple[str, Tensor]]] = []
     for folder in folders:
-        pictures = [(f"{folder.name}/{path.stem}", images.read(path).x[0]) for path in images.list_images(folder)]
+        pictures = [(f"{folder.name}/{path.stem}", images.read(path).seen[0]) for path in images.list_images(folder)]
         fitting = [(name, x) for name, x in pictures if len(x) == 3 and min(x.shape[1:]) >= side]
         if len(fitting) < each:
             raise ValueError(

@@ -438,10 +438,10 @@ def test_data_are_folders_files_arrays_and_lists_and_crops_their_middle(tmp_path
     prior = independent()
     pixels = (np.arange(3 * 20 * 24).reshape(3, 20, 24) % 251).astype(np.uint8)
     for i, name in enumerate(["b.png", "a.png", "deep/c.png"]):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels[i]).save(tmp_path / name)
+        (tmp_path / "photos" / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(pixels[i]).save(tmp_path / "photos" / name)
     np.savez(tmp_path / "data.npz", test_images=pixels, others=pixels[:1])
-    as_list = [tmp_path / "b.png", Image.fromarray(pixels[1]), torch.from_numpy(pixels[2] / 255.0)[None]]
+    as_list = [tmp_path / "photos" / "b.png", Image.fromarray(pixels[1]), torch.from_numpy(pixels[2] / 255.0)[None]]
 
     def truths(data, **options):
         run = evaluate(data, prior, crop=16, **options).run
@@ -450,8 +450,8 @@ def test_data_are_folders_files_arrays_and_lists_and_crops_their_middle(tmp_path
     expected = [
         hashlib.sha256((each[2:18, 4:20].astype(np.float32) / np.float32(255)).tobytes()).hexdigest() for each in pixels
     ]
-    assert truths(tmp_path) == [("a.png", expected[1]), ("b.png", expected[0]), ("deep/c.png", expected[2])]
-    assert truths(tmp_path, limit=1) == [("a.png", expected[1])]
+    assert truths(tmp_path / "photos") == [("a.png", expected[1]), ("b.png", expected[0]), ("deep/c.png", expected[2])]
+    assert truths(tmp_path / "photos", limit=1) == [("a.png", expected[1])]
     assert truths(tmp_path / "data.npz") == [(str(i), expected[i]) for i in range(3)]
     assert truths(tmp_path / "data.npz", images="others") == [("0", expected[0])]
     assert [name for name, _ in truths(as_list)] == ["b.png", "1", "2"]

@@ -145,14 +145,15 @@ def test_small_and_broken_photos_are_left_out_with_one_warning_that_counts_them(
     (photos / "broken.png").write_bytes(b"no image")
     Image.fromarray(np.zeros((9, 9), np.float32)).save(photos / "reals.tif")
     save(photos / "tiny.png", np.zeros((1, 1, 3)))
-    (photos / "notes.txt").write_text("no image either, and not counted: its name does not say that it is one")
+    (photos / "notes.txt").write_text("no image either, and named apart: its name does not say that it is one")
     with pytest.warns(UserWarning, match="Left out") as told:
         data = Photos(photos, 11, augment=False)
     assert [data.images.name(number) for number in data.numbers] == ["2.png", "3.png", "4.png"]
     assert [source(data[k]) for k in range(3)] == [2, 3, 4]
     assert [str(one.message) for one in told] == [
+        f"{photos}: skipped 1 file whose suffix is of no image: notes.txt.",
         f"Left out are 5 of 8 images of {photos}: 0.png is 12 x 9, smaller than crops of 11 x 11; 1.png is 12 x 10, "
-        "smaller than crops of 11 x 11; broken.png cannot be read as an image (UnidentifiedImageError); and 2 more."
+        "smaller than crops of 11 x 11; broken.png cannot be read as an image (UnidentifiedImageError); and 2 more.",
     ]
 
 
@@ -298,7 +299,7 @@ def test_16_bit_values_are_rounded_to_8(tmp_path):
 def test_values_beyond_16_bits_are_left_out(photos):
     Image.fromarray(np.full((9, 9), 70000, np.int32)).save(photos / "0.tif")
     data = Photos(photos, 8, augment=False)
-    with pytest.warns(UserWarning, match=r"0\.tif .* has values from 70000 to 70000, which are not of 16 bits"):
+    with pytest.warns(UserWarning, match=r"0\.tif .* its values go from 70000 to 70000, wanted 16 bits"):
         assert source(data[1]) == 1
 
 

@@ -44,6 +44,8 @@ class Arrays(Dataset):
     ):
         arrays = source if isinstance(source, Mapping) else read_npz(source, images, labels)
         given = arrays[images]
+        if np.ma.is_masked(given) or (labels is not None and np.ma.is_masked(arrays[labels])):
+            raise ValueError(f"{images!r} or their labels are a masked array; leave out what is masked.")
         if given.dtype != np.uint8 or given.ndim not in (3, 4):
             raise ValueError(
                 f"{images!r} must be uint8 of shape (N, H, W) or (N, H, W, C), not {given.dtype} {given.shape}."

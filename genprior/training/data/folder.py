@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from genprior.images import list_images
+from genprior.images.deep import header
 from genprior.training.data.pixels import Images, decoded, fault
 
 
@@ -49,8 +50,8 @@ class Folder(Images):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for number in numbers:
                 try:
-                    with Image.open(self.paths[number]) as image:
-                        reason = fault(image, size)
+                    with self.paths[number].open("rb") as file:
+                        reason = fault(*header(file), size)
                 except Exception as error:
                     reason = f"cannot be read as an image ({type(error).__name__})"
                 if reason:

@@ -6,6 +6,14 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from genprior.images.checks import OtherKindError
+from genprior.images.deep import open_image
+from genprior.images.picture import nearest_seen
+from genprior.images.pil import upright
+from genprior.images.pixels import Deep
+
+FLOATS = "has floating-point values, whose range is not known"
+
 
 class UnusableError(Exception):
     """Why the content of an image cannot be trained on, now or ever: it is broken, too small, or not of 8 or 16 bits.
@@ -51,42 +59,47 @@ class Images(abc.ABC):
 def decoded(content: bytes | Image.Image, mode: str) -> Image.Image:
     """A file's content, upright, in mode "L" or "RGB".
 
-    Alpha is dropped, and the colours below it kept; 16-bit grey is rounded to 8 bits, v / 257; of several frames the
-    first is taken.
+    Alpha is dropped, and what it hides takes the colour of the nearest pixel that it does not; 16 bits are rounded to
+    8, v / 257; of several frames the first is taken.
 
     Raises:
         UnusableError: it cannot be decoded, or has values other than of 8 or 16 bits.
     """
     try:
-        image = content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
-        ImageOps.exif_transpose(image, in_place=True)
+        image = content if isinstance(content, Image.Image) else open_image(io.BytesIO(content))
         image = _eight_bits(image)
         image.load()
         return image if image.mode == mode else image.convert(mode)  # which would copy it
     except (UnusableError, MemoryError):
         raise
+    except OtherKindError as error:
+        raise UnusableError(f"is not read: {error}") from error
     except UnidentifiedImageError as error:
         raise UnusableError("is not an image of a known format") from error
     except Exception as error:  # decoders of broken files raise almost anything
         raise UnusableError(f"cannot be decoded ({error})") from error
 
 
-def fault(image: Image.Image, size: int) -> str | None:
-    """What is wrong with an image whose header alone was read, for crops of `size`; None if nothing is."""
-    if min(image.size) < size:
-        return f"is {image.width} x {image.height}, smaller than crops of {size} x {size}"
-    if image.mode == "F":
-        return "has floating-point values, whose range is not known"
-    return None
+def fault(size: tuple[int, int], floats: bool, least: int) -> str | None:
+    """What the header of an image (width, height) says is wrong with it for crops of that side; None if nothing is."""
+    if min(size) < least:
+        return f"is {size[0]} x {size[1]}, smaller than crops of {least} x {least}"
+    return FLOATS if floats else None
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise UnusableError("has floating-point values, whose range is not known")
-    if image.mode.startswith("I"):  # not by convert, which clips 16-bit values to 255
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise UnusableError(f"has values from {values.min()} to {values.max()}, which are not of 16 bits")
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    # Of palettes and of the other modes with transparency PIL keeps the colours on this way only.
-    return image.convert("RGBA") if image.has_transparency_data else image
+def _eight_bits(image: Image.Image | Deep) -> Image.Image:
+    if isinstance(image, Image.Image) and image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return ImageOps.exif_transpose(image)
+    if isinstance(image, Deep) and image.dtype.kind == "f":
+        raise UnusableError(FLOATS)
+    values = np.asarray(image if isinstance(image, Deep) else upright(image))
+    if values.dtype.kind == "f":
+        raise UnusableError(FLOATS)
+    if values.dtype == np.uint16:
+        values = np.rint(values / 257).astype(np.uint8)
+    if values.ndim == 3 and values.shape[2] in (2, 4):
+        hidden = values[..., -1] == 0
+        values = values[..., :-1]
+        if hidden.any() and not hidden.all():
+            values = values[tuple(nearest_seen(hidden))]
+    return Image.fromarray(values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values)

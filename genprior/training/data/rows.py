@@ -30,7 +30,7 @@ class Rows(Images):
         labels: np.ndarray | None = None,
     ):
         self.rows, self.content, self.title, self.labels = rows, content, title, labels
-        self._origin = hashlib.sha256(f"{title}\n{origin}".encode()).hexdigest()[:16]
+        self._origin = hashlib.sha256(f"{title}\n{origin}".encode(errors="surrogateescape")).hexdigest()[:16]
 
     def __str__(self) -> str:
         return self.title

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from genprior.images import list_images
+from genprior.images.files import part_files, readable_suffixes
 from genprior.training.data.arrays import Arrays, read_npz
 from genprior.training.data.folder import Folder
 from genprior.training.data.photos import Photos
@@ -104,15 +104,15 @@ def _found(
 
     path = Path(source)
     if path.is_dir():
-        if next(path.rglob("*.parquet"), None) and not list_images(path):
+        if part_files(path, frozenset({".parquet"}))[0] and not part_files(path, readable_suffixes())[0]:
             return photos(open_table(str(path), "train", images, labels))
         if labels is not None:
             raise ValueError(f"labels is {labels!r}, but the images of a folder have none: leave labels out.")
         return photos(Folder(path))
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         name = images or "train_images"
         return arrays(read_npz(path, name, labels), name)
-    if path.suffix == ".parquet" and path.is_file():
+    if path.suffix.lower() == ".parquet" and path.is_file():
         return photos(open_table(str(path), "train", images, labels))
     kind, name, split = _parsed(str(source))
     if kind == "hf":
