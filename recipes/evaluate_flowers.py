@@ -18,7 +18,7 @@ from genprior import images
 from genprior.evaluation.benchmark import image_seed
 from genprior.evaluation.contact import sheet
 from genprior.evaluation.items import stem
-from genprior.evaluation.summary import COLUMNS
+from genprior.evaluation.summary import columns
 from genprior.evaluation.table import Table
 from genprior.samplers import find_sampler
 from genprior.samplers.fisher_hmc import FisherHMC
@@ -62,8 +62,8 @@ def main() -> None:
             baselines = baselines if chain else []
             found = genprior.evaluate(options.data, op, name, progress=False, **given).table.rows
             for k, row in enumerate(found):
-                columns = (column for column in COLUMNS.values() if "LPIPS" not in column)
-                figures = {key: row.get(key) for key in ("method", "images", *columns, "note")}
+                measured = (column for column in columns(given["n"]).values() if "LPIPS" not in column)
+                figures = {key: row.get(key) for key in ("method", "images", *measured, "note")}
                 rows.append({"task": task, "prior": "classical" if k else name, **figures})
             files = [out / "items" / f"{stem(k, found[0]['method'])}-sample.png" for k in range(len(x))]
             shown[name] = [images.read(file).x[0] if file.exists() else None for file in files]
