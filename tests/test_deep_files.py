@@ -394,3 +394,23 @@ def test_training_data_of_floats_are_left_out_whatever_opens_them(tmp_path):
     tifffile.imwrite(tmp_path / "c.tif", values(4, 4, 2), photometric="minisblack", planarconfig="contig")
     with pytest.warns(UserWarning, match=r"2 of 3 images.*b\.tif has floating-point values.*c\.tif is 4 x 4, smaller"):
         assert len(Photos(tmp_path, 8)) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "content", "expected"),
+    [
+        ("P1\n4 1\n", b"0 1 1 0", [1, 0, 0, 1]),
+        ("P4\n4 1\n", b"\x60", [1, 0, 0, 1]),
+        ("P2\n4 1\n100\n", b"0 50 100 25", [0, 0.5, 1, 0.25]),
+        ("P2\n4 1\n1000\n", b"0 500 1000 250", [0, 0.5, 1, 0.25]),
+        ("P5\n4 1\n255\n", bytes([0, 51, 255, 102]), [0, 0.2, 1, 0.4]),
+        ("P5\n4 1\n65535\n", struct.pack(">4H", 0, 13107, 65535, 26214), [0, 0.2, 1, 0.4]),
+    ],
+)
+def test_every_netpbm_file_of_grey_is_read(tmp_path, header, content, expected):
+    (tmp_path / "a.pnm").write_bytes(header.encode() + content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = read(tmp_path / "a.pnm").x[0, 0, 0].numpy()
+    # of a white of 100, PIL makes the nearest of 8 bits
+    np.testing.assert_allclose(x, expected, rtol=0, atol=0.51 / 255 if header.endswith("100\n") else 1 / 65535)

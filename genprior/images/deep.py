@@ -71,7 +71,7 @@ def bits_lost(image: Image.Image) -> int:
         if codec == "SGI16" or any(isinstance(word, str) and ";16" in word for word in words):
             return 16
         if codec.startswith("ppm"):
-            return 16 if words[-1] > 255 else 0
+            return 16 if isinstance(words[-1], int) and words[-1] > 255 else 0
         if codec == "jpeg2k":
             return _bits_of_jpeg2000(image.fp)
     return 0
