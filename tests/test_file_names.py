@@ -15,7 +15,7 @@ from genprior.cli import main
 from genprior.images import list_images
 from genprior.images.files import readable_suffixes
 from genprior.priors.ddpm import DDPM
-from genprior.priors.store import read_card, write_prior
+from genprior.priors.folder import read_card, write_prior
 from genprior.training.data import Photos, open_data
 
 NAMES = {"Latin-1": b"caf\xe9.png", "Chinese": "\u732b.png".encode(), "line break": b"a\nb.png"}
