@@ -12,8 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from genprior.images import tiff
 from genprior.images.pixels import Deep
+from genprior.images.tiff import CodecError, is_tiff, read_tiff, tiff_header
 
 # The unpackers of PIL that take the other byte of each value than these, which take the higher; N is the machine's own.
 _OTHER_BYTE = {f"{mode};16{own}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for own, other in ("BL", "LB")}
@@ -34,9 +34,9 @@ def open_image(file: BinaryIO) -> Image.Image | Deep:
         image = Image.open(file)
     except UnidentifiedImageError:
         file.seek(0)
-        if not tiff.is_tiff(file):
+        if not is_tiff(file):
             raise
-        return _turned(*tiff.read(file))
+        return _turned(*read_tiff(file))
     if bits_lost(image) and image.format in _READERS:
         file.seek(0)
         return _turned(*_READERS[image.format](file, image))
@@ -54,9 +54,9 @@ def header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
             return image.size, image.mode == "F"
     except UnidentifiedImageError:
         file.seek(0)
-        if not tiff.is_tiff(file):
+        if not is_tiff(file):
             raise
-        return tiff.header(file)
+        return tiff_header(file)
 
 
 def bits_lost(image: Image.Image) -> int:
@@ -104,8 +104,8 @@ def _read_png(file: BinaryIO, image: Image.Image) -> tuple[Deep, int]:
 
 def _read_tiff(file: BinaryIO, image: Image.Image) -> tuple[Deep, int]:
     try:
-        return tiff.read(file)
-    except tiff.CodecError:
+        return read_tiff(file)
+    except CodecError:
         if _words(image.tile[0])[0] not in _OTHER_BYTE:
             raise
         return Deep(_both_bytes(file, image), image.info.get("icc_profile")), 1  # PIL turns TIFF files itself

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from genprior.images import png, tiff
 from genprior.images.checks import kind_of
 from genprior.images.pil import fitted, to_pil
 from genprior.images.pixels import Deep
+from genprior.images.png import write_png
+from genprior.images.tiff import write_tiff
 
 # How each kind of file is written: PIL's name of the format and options that do not degrade a restored photograph.
 _FORMATS = {
@@ -59,7 +60,7 @@ def save(x: Tensor | Image.Image | Deep, path: str | os.PathLike) -> None:
     x = fitted(x, file_format)
     if isinstance(x, Deep):
         with replacing(path) as file:
-            {"PNG": png.write, "TIFF": tiff.write}[file_format](file, x)
+            {"PNG": write_png, "TIFF": write_tiff}[file_format](file, x)
         return
     if x.info.get("icc_profile"):
         options = options | {"icc_profile": x.info["icc_profile"]}

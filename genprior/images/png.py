@@ -11,7 +11,7 @@ from genprior.images.pixels import Deep
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 
 
-def write(file: BinaryIO, x: Deep) -> None:
+def write_png(file: BinaryIO, x: Deep) -> None:
     """Write uint16 (H, W, C), C = 1, 2, 3 or 4, and its colour profile.
 
     References: Portable network graphics (PNG) specification, third edition, W3C, 2025.

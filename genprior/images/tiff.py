@@ -24,7 +24,7 @@ def is_tiff(file: BinaryIO) -> bool:
     return head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read(file: BinaryIO) -> tuple[Deep, int]:
+def read_tiff(file: BinaryIO) -> tuple[Deep, int]:
     """The first page, (H, W, C) of uint8, uint16 or float32, with black 0, and its orientation as in EXIF.
 
     Raises:
@@ -56,7 +56,7 @@ def read(file: BinaryIO) -> tuple[Deep, int]:
         return Deep(_alpha_last(values, page), tags.get(34675)), int(tags.get(274, 1))
 
 
-def header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
+def tiff_header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
     """(width, height) of the first page, and whether its values are floating-point."""
     import tifffile
 
@@ -65,7 +65,7 @@ def header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
         return (page.imagewidth, page.imagelength), page.dtype is not None and page.dtype.kind == "f"
 
 
-def write(file: BinaryIO, x: Deep) -> None:
+def write_tiff(file: BinaryIO, x: Deep) -> None:
     """Colours and, as the last of 2 or 4 channels, alpha; compressed without loss."""
     import tifffile
 
