@@ -69,11 +69,12 @@ class Decoupled(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         draw = self.inner_draw(measurement, noise)
-        sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
+        spread, sigma_min = prior.spread, prior.sigma_min
+        sigmas = geometric(prior.sigma_max, sigma_min, self.steps)
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
-            x_hat, r = moments(prior.denoise, x, sigma, prior.spread, noise)
-            levels = karras(sigma, prior.sigma_min, self.ode_steps)
+            x_hat, r = moments(prior.denoise, x, sigma, spread, noise)
+            levels = karras(sigma, sigma_min, self.ode_steps)
             x_hat = euler(prior.denoise, x_hat + levels[1] / sigma * (x - x_hat), levels[1:])
             x = draw(x_hat, r)
             x = x + sigma_next * noise(x) if sigma_next else x
