@@ -198,9 +198,18 @@ def _measure_picture(
     operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
     warn_of_sum(parameters.get("kernel"))
     if noise is None:
-        # Where nothing was measured there is no noise to estimate.
-        noise = 0.0 if op == "inpaint" and unknown.all() else noise_level(y, unknown)
+        noise = _estimated(y, unknown) if op == "inpaint" else noise_level(y, unknown)
     return Measurement(y, operator, noise), give
+
+
+def _estimated(y: Tensor, holes: Tensor) -> Tensor:
+    """`noise_level` of each image, (B, 1, 1, 1); 0 where nothing of an image was measured."""
+    holes = holes.expand(len(y), -1, -1, -1)
+    measured = ~holes.flatten(1).all(1)
+    noise = y.new_zeros(len(y), 1, 1, 1)
+    if measured.any():
+        noise[measured] = noise_level(y[measured], holes[measured])
+    return noise
 
 
 def _give_with_hidden(picture: images.Picture, hidden: Tensor, x: Tensor) -> Any:

@@ -311,12 +311,12 @@ def _draw(
 
 
 def _keep_known(samples: Tensor, measurement: Measurement) -> Tensor:
-    """Without noise, what inpainting was given comes back as it was."""
+    """Where an image has no noise, what inpainting was given of it comes back as it was."""
     A = measurement.operator
-    if not isinstance(A, Inpaint) or not bool((torch.as_tensor(measurement.noise) == 0).all()):
+    if not isinstance(A, Inpaint):
         return samples
     y = measurement.y.float().cpu()
-    keep = A(torch.ones_like(y)).bool()
+    keep = A(torch.ones_like(y)).bool() & (torch.as_tensor(measurement.noise).cpu() == 0)
     return torch.where(keep[:, None], y[:, None], samples)
 
 

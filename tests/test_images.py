@@ -512,6 +512,18 @@ def test_mask_without_and_with_holes_only_is_read_as_it_is(value):
     assert (read_mask(Image.new("L", (W, H), 255 * value)) == value).all()
 
 
+def test_each_mask_of_a_batch_has_a_white_of_its_own():
+    """0 and 1, 0 and 255, and holes only: in a batch as alone."""
+    masks = np.zeros((3, 4, 5, 1), np.uint8)
+    masks[0, :2], masks[1, 2:], masks[2] = 1, 255, 1
+    together = read_mask(masks)
+    assert torch.equal(together, torch.cat([read_mask(mask) for mask in masks]))
+    assert together.flatten(1).sum(1).tolist() == [10, 10, 20]
+    masks[1] = masks[1] // 255 * 3  # of which none is white
+    with pytest.raises(ValueError, match="marks no hole"):
+        read_mask(masks)
+
+
 def test_masks_of_a_batch_stay_in_order():
     both = np.stack([HOLES, ~HOLES])
     for masks in (list(both), both[..., None], torch.from_numpy(both)[:, None]):

@@ -261,6 +261,34 @@ def test_images_may_have_masks_of_their_own():
 # ---- noise ----
 
 
+def test_known_pixels_come_back_exactly_where_an_image_has_no_noise():
+    """Whatever noise the other images of the batch have."""
+    prior = genprior.Gaussian(torch.full((1, 6, 6), 0.5), torch.full((1, 6, 6), 0.06))
+    y = torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(1, 6, 6, dtype=torch.bool)
+    mask[:, 2:4, 1:5] = True
+    options = {"prior": prior, "mask": mask, "sampler": "mmps", "steps": 5, "n": 2, "seed": 1, "progress": False}
+    samples = genprior.restore(list(y), noise=[0.0, 0.1, 0.0], **options).samples
+    known = ~mask.expand(1, 6, 6)
+    for i in (0, 2):
+        assert torch.equal(samples[i][:, known], y[i][known].expand(2, -1))
+    assert (samples[1][:, known] - y[1][known]).abs().max() > 0.01
+    alone = genprior.restore(y[0], noise=0.0, **options).samples
+    torch.testing.assert_close(samples[0], alone, rtol=0, atol=1e-5)
+
+
+def test_noise_is_estimated_of_the_images_that_were_measured():
+    """An image that is all holes has none, and leaves the others theirs."""
+    prior = genprior.Gaussian(torch.full((1, 24, 24), 0.5), torch.full((1, 24, 24), 0.06))
+    y = 0.5 + 0.1 * torch.randn(2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 1, 24, 24, dtype=torch.bool)
+    masks[0, :, :4], masks[1] = True, True
+    options = {"prior": prior, "sampler": "exact", "progress": False}
+    noise = genprior.restore(y, mask=masks, **options).measurement.noise
+    alone = genprior.restore(y[0], mask=masks[0], **options).measurement.noise
+    assert noise.flatten().tolist() == [float(alone), 0.0]
+
+
 def test_without_noise_the_known_pixels_come_back_exactly():
     y = photo(3) * 3 - 1
     result = restore(y, prior=RGB, mask=MASK, noise=0, n=3)

@@ -29,8 +29,12 @@ def read_mask(mask: ImageLike, size: tuple[int, int] | None = None) -> Tensor:
         OSError: there is no such file, or it may not be opened.
     """
     check_not_masked(mask, "The mask, a masked array,", "whether they are holes nobody knows")
-    if isinstance(mask, np.ndarray | Tensor) and bool(((mask == 0) | (mask == 1)).all()):
-        mask = mask != 0
+    if isinstance(mask, np.ndarray | Tensor):
+        if mask.ndim == 4 and len(mask) > 1:
+            # one may hold 0 and 1, and another 0 and white
+            mask = list(mask)
+        elif bool(((mask == 0) | (mask == 1)).all()):
+            mask = mask != 0
     if isinstance(mask, Tensor):
         mask = mask.float() if mask.dtype == torch.bool else mask
         mask = mask[None] if mask.ndim == 2 else mask
