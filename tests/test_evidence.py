@@ -285,7 +285,32 @@ def test_particles_find_the_evidence_of_a_gaussian():
     exact = genprior.evidence(one, prior=prior).value
     falls_as_one_over_steps(lambda steps: of_the_chain(prior, one, steps, exact_moments), 40, exact)
     found = genprior.evidence(one, prior=prior, method=sampler, clouds=3, seed=0)
-    assert found == log_mean_figure(log_p[:3])
+    assert found.value == log_mean_figure(log_p[:3]).value
+
+
+def test_error_of_particles_covers_what_their_steps_miss():
+    """The spread of clouds alone is far too small: the evidence lies within 3 errors, and not of 3 spreads."""
+    prior = GaussianMixture(
+        torch.tensor([0.2, 0.5, 0.3]).double(),
+        torch.tensor([[0.1, 0.3], [0.5, 0.45], [0.6, 0.9]]).double().reshape(3, 1, 1, 2),
+        torch.tensor([[0.03, 0.012], [0.012, 0.02]]).double(),
+    )
+    A = Matrix(torch.tensor([[1, 0.4]]).double(), (1, 1, 2))
+    one = Measurement(torch.full((1, 1, 1, 1), 0.62).double(), A, 0.1)
+    exact = genprior.evidence(one, prior=prior).value
+    steps = 25
+    sampler = TDSMoments(steps, 200)
+    found = genprior.evidence(one, prior=prior, method=sampler, clouds=8)
+    whole, rough = (log_mean_figure(by_particles(prior, one, TDSMoments(n, 200), 8, 0)) for n in (steps, steps // 4))
+    assert abs(found.value - exact) > 3 * whole.error
+    assert abs(found.value - exact) < 3 * found.error
+    # a / M - a / N of the numbers of steps M and N, to be a / N
+    bias = (rough.value - whole.value) / (steps / (steps // 4) - 1)
+    assert found.value == whole.value
+    assert found.error == pytest.approx(math.hypot(whole.error, bias))
+    assert genprior.evidence(one, prior=prior, method=sampler, clouds=1).error is None
+    with pytest.raises(ValueError, match="TDSMoments has steps=1: give at least 2"):
+        genprior.evidence(one, prior=prior, method=TDSMoments(1, 8))
 
 
 def of_the_chain_of_a_pixel(prior, one, steps):

@@ -22,7 +22,7 @@ def by_particles(prior: Prior, one: Measurement, sampler: Twisted, clouds: int, 
 
     The estimate is the mean weight of the cloud (see `twisted_filter`), with the constant of psi. It is unbiased for
     the model that the particles follow: the ancestral chain from sigma_max in so many steps, with psi at the last level
-    for p(y | x). What the steps and that level get wrong of the prior stays, and falls as 1 / steps.
+    for p(y | x). What the steps and that level get wrong of the prior stays, of either sign, and falls as 1 / steps.
 
     As for all samplers, noise below a fifth of the prior's sigma_min is taken for that.
     """
