@@ -30,6 +30,11 @@ def wide(x: Tensor) -> Tensor:
     return x if x.device.type == "mps" else x.double()
 
 
+def rounding(dtype: torch.dtype) -> float:
+    """What a singular value is lost in, relative to the largest: that of transforms and products, 8 eps."""
+    return 8 * torch.finfo(dtype).eps
+
+
 def reciprocal(a: Tensor, floor: Tensor) -> Tensor:
     """1 / a, and 0 where a is not above the floor."""
     present = a > floor

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.linalg import cg, reciprocal
+from genprior.linalg import cg, reciprocal, rounding
 from genprior.operators.base import SVD, Constant, LinearOperator, Shape, as_integer, as_number, as_shape, as_tensor
 from genprior.operators.separable import Separable
 
@@ -41,7 +41,7 @@ class Blur(LinearOperator):
     `prox`, `svd` are closed forms; if not, `solve` and `prox` run conjugate gradients preconditioned by
     C (|k^|^2 + c)^-1 C^T. `pinv` is ill-posed, and is regularised by stopping after `iterations`.
     "circular": x and y are (C, H, W); `solve`, `prox`, `pinv`, `svd` are closed forms. There |k^|^2 + c up to
-    (1e-6 max |k^|)^2 counts as zero, and the frequency is left out.
+    (8 eps max |k^|)^2, eps of the dtype of x, counts as zero, and the frequency is left out.
 
     Arguments:
         kernel: (kh, kw) or (1, kh, kw), shared, or (B, kh, kw), one per image; sides 1 to 61, odd or even.
@@ -121,15 +121,15 @@ class Blur(LinearOperator):
     def _pinv(self, y: Tensor) -> Tensor:
         if self.boundary == "valid":
             return super()._pinv(y)
-        transfer, power, floor = self._transfer.like(y)
-        return self._filter(transfer.conj() * reciprocal(power, floor), y)
+        transfer, power, most = self._transfer.like(y)
+        return self._filter(transfer.conj() * reciprocal(power, rounding(y.dtype) ** 2 * most), y)
 
     def _solve(self, v: Tensor, c: float | Tensor) -> Tensor:
         if self._separable:
             return self._separable._solve(v, c)
-        _, power, floor = self._transfer.like(v)
+        _, power, most = self._transfer.like(v)
         shifted = power + c
-        inverse = reciprocal(shifted, floor)
+        inverse = reciprocal(shifted, rounding(v.dtype) ** 2 * most)
         if self.boundary == "circular":
             return self._filter(inverse, v)
 
@@ -150,9 +150,9 @@ class Blur(LinearOperator):
             return z + self._separable.wiener(y - self._forward(z), c)
         if self.boundary == "valid":
             return super()._prox(z, y, c)
-        transfer, power, floor = self._transfer.like(z)
+        transfer, power, most = self._transfer.like(z)
         residual = torch.fft.rfft2(y) - transfer * torch.fft.rfft2(z)
-        gain = transfer.conj() * reciprocal(power + c, floor)
+        gain = transfer.conj() * reciprocal(power + c, rounding(z.dtype) ** 2 * most)
         return z + torch.fft.irfft2(gain * residual, s=self._grid)
 
     def svd(self) -> SVD:
@@ -180,15 +180,15 @@ class Blur(LinearOperator):
     def _make_transfer(self) -> tuple[Tensor, Tensor, Tensor]:
         transfer = torch.fft.rfft2(_placed(self.kernel, self._grid))
         power = transfer.abs() ** 2
-        return transfer, power, 1e-12 * power.amax(dim=(-2, -1), keepdim=True)
+        return transfer, power, power.amax(dim=(-2, -1), keepdim=True)
 
     def _make_polar(self) -> tuple[Tensor, Tensor]:
         transfer = _hermitian_fft2(self.kernel, self._grid)
         modulus = transfer.abs()
         # a frequency that is lost has no phase; any will do, and 1 keeps U real
-        present = modulus > 1e-12 * modulus.amax(dim=(-2, -1), keepdim=True)
+        present = modulus > rounding(modulus.dtype) * modulus.amax(dim=(-2, -1), keepdim=True)
         phase = torch.where(present, transfer / torch.where(present, modulus, 1), 1)
-        return modulus, phase[..., : self._grid[1] // 2 + 1]
+        return torch.where(present, modulus, 0), phase[..., : self._grid[1] // 2 + 1]
 
     def _filter(self, transfer: Tensor, x: Tensor) -> Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(x, s=self._grid).mul_(transfer), s=self._grid)

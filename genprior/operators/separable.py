@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genprior.linalg import reciprocal
+from genprior.linalg import reciprocal, rounding
 from genprior.operators.base import SVD, Constant, LinearOperator, Shape
 
 Maps = Callable[[], tuple[Tensor, Tensor]]
@@ -21,7 +21,8 @@ Maps = Callable[[], tuple[Tensor, Tensor]]
 class Separable(LinearOperator):
     """A x = R_h x R_w^T for each channel, which is the Kronecker product of R_h and R_w.
 
-    Eigenvalues of A A^T + c I up to 1e-12 max |A|^2 count as zero, and their directions are left out.
+    Eigenvalues of A A^T + c I up to (8 eps |A|)^2, eps of the dtype of y, count as zero, and their directions are left
+    out; in float64 those that their own decomposition rounds, up to eps times |A|^2 and the side of y.
 
     Arguments:
         maps: makes R_h and R_w when they are first needed, (h, H) and (w, W), or (B, 1, h, H) and (B, 1, w, W) for a
@@ -49,16 +50,21 @@ class Separable(LinearOperator):
         return self.wiener(y, 0.0)
 
     def _solve(self, v: Tensor, c: float | Tensor) -> Tensor:
-        eigenvalues, floor, U_h, U_w, _, _ = self._bases.like(v)
-        return U_h @ (U_h.mT @ v @ U_w * reciprocal(eigenvalues + c, floor)) @ U_w.mT
+        eigenvalues, most, U_h, U_w, _, _ = self._bases.like(v)
+        return U_h @ (U_h.mT @ v @ U_w * reciprocal(eigenvalues + c, self._least(most))) @ U_w.mT
 
     def _prox(self, z: Tensor, y: Tensor, c: float | Tensor) -> Tensor:
         return z + self.wiener(y - self._forward(z), c)
 
     def wiener(self, v: Tensor, c: float | Tensor) -> Tensor:
         """A^T (A A^T + c I)^-1 v, by A^T U at once: after U alone, what was divided by a small c would be rounded."""
-        eigenvalues, floor, U_h, U_w, B_h, B_w = self._bases.like(v)
-        return B_h @ (U_h.mT @ v @ U_w * reciprocal(eigenvalues + c, floor)) @ B_w.mT
+        eigenvalues, most, U_h, U_w, B_h, B_w = self._bases.like(v)
+        return B_h @ (U_h.mT @ v @ U_w * reciprocal(eigenvalues + c, self._least(most))) @ B_w.mT
+
+    def _least(self, most: Tensor) -> Tensor:
+        """What eigenvalues of A A^T count as zero up to, of which `most` is the largest, in the dtype in use."""
+        decomposed = torch.finfo(torch.float64).eps * max(self.measurement_shape[1:])
+        return max(rounding(most.dtype) ** 2, decomposed) * most
 
     def svd(self) -> SVD:
         """The SVD of a Kronecker product is that of its factors; V is square, s is 0 beyond the first (h, w)."""
@@ -85,7 +91,9 @@ class Separable(LinearOperator):
             return widen(U_h.mT @ y @ U_w)
 
         _, s_h, _, _, s_w, _ = self._factors.value
-        return SVD(widen(_outer(s_h, s_w)).reshape(self.batch, 1, H, W), V, Vt, U, Ut)
+        s = widen(_outer(s_h, s_w)).reshape(self.batch, 1, H, W)
+        least = rounding(s.dtype) * s.amax(dim=(-2, -1), keepdim=True)
+        return SVD(torch.where(s > least, s, 0), V, Vt, U, Ut)
 
     def _select(self, index: Tensor) -> Separable:
         return Separable(partial(_selected, self._maps, index), self.image_shape, self.measurement_shape, len(index))
@@ -94,13 +102,12 @@ class Separable(LinearOperator):
         return tuple(factor for R in self._maps.value for factor in torch.linalg.svd(R, full_matrices=True))
 
     def _diagonalize(self) -> tuple[Tensor, ...]:
-        """The eigenvalues of A A^T and those that count as zero; U_h and U_w; R_h^T U_h and R_w^T U_w."""
+        """The eigenvalues of A A^T and the largest; U_h and U_w; R_h^T U_h and R_w^T U_w."""
         # of (h, h) and (w, w): for large images less work than the SVD
         R_h, R_w = self._maps.value
         (e_h, U_h), (e_w, U_w) = (torch.linalg.eigh(R @ R.mT) for R in (R_h, R_w))
         eigenvalues = _outer(e_h, e_w)
-        floor = 1e-12 * eigenvalues.amax(dim=(-2, -1), keepdim=True)
-        return eigenvalues, floor, U_h, U_w, R_h.mT @ U_h, R_w.mT @ U_w
+        return eigenvalues, eigenvalues.amax(dim=(-2, -1), keepdim=True), U_h, U_w, R_h.mT @ U_h, R_w.mT @ U_w
 
 
 def _selected(maps: Constant, index: Tensor) -> tuple[Tensor, ...]:
