@@ -29,9 +29,11 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
         return
     y, A = measurement.y, measurement.operator
     low, high, usual = _range_of_values(measurement)
-    extent = float((high - low).max())
-    noise = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).reshape(-1, 1)
-    if (largest := float(noise.max())) > max(1.0, extent):
+    extent = (high - low).flatten(1).amax(1)
+    noise = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).flatten()
+    loud = noise > extent.clamp_min(1)
+    if loud.any():
+        largest = float(torch.where(loud, noise, 0).max())
         warnings.warn(
             f"The noise is {largest:g}: a standard deviation in the units of the image, whose values are from 0 to 1, "
             f"so that y says next to nothing. For a noise of {largest:g} on 0..255, give {largest / 255:.3g}.",
@@ -40,7 +42,7 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
     seen = (high > low).expand_as(y).flatten(1)
     outside = (torch.maximum(low - y, y - high) - usual).clamp_min(0).flatten(1).where(seen, 0)
     number = (outside > 0).sum(1)
-    far = (outside.square().sum(1) / number.clamp_min(1)).sqrt() > FACTOR * noise.flatten() + MARGIN * extent
+    far = (outside.square().sum(1) / number.clamp_min(1)).sqrt() > FACTOR * noise + MARGIN * extent
     wrong = (far & (number > SHARE * seen.sum(1))).nonzero().flatten().tolist()
     if not wrong:
         return

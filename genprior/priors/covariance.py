@@ -180,9 +180,12 @@ def as_covariance(covariance: Tensor | Covariance, mean: Tensor) -> Covariance:
             f"covariance differs from its transpose by up to {asymmetry:.3g}: give a symmetric matrix, "
             "for example (S + S.T) / 2"
         )
-    l, V = torch.linalg.eigh((given + given.T) / 2)
+    given = (given + given.T) / 2
+    l, V = torch.linalg.eigh(given)
     l = _semidefinite("covariance", l, tolerance)
-    return Dense(torch.where(l > tolerance, l, 0).reshape(mean.shape), V).to(mean.dtype)
+    if not _is_regular(given, covariance.dtype):
+        l = torch.where(l > tolerance, l, 0)
+    return Dense(l.reshape(mean.shape), V).to(mean.dtype)
 
 
 def as_spectrum(spectrum: Tensor, mean: Tensor) -> Tensor:
@@ -213,6 +216,23 @@ def _semidefinite(name: str, l: Tensor, tolerance: float) -> Tensor:
     if least < -tolerance:
         raise ValueError(f"{name} has the eigenvalue {least:.3g}: give one with none below 0")
     return l.clamp_min(0)
+
+
+def _is_regular(S: Tensor, dtype: torch.dtype) -> bool:
+    """Whether no rounding in that dtype makes S singular, however far apart its variances are.
+
+    Rounding is relative to each entry, so the correlations, of variances 1, tell: they lack no direction if what is
+    left of them without the rounding of all has a Cholesky factor.
+    """
+    variances = S.diagonal()
+    if not bool((variances > 0).all()):
+        return False
+    C = S / (variances[:, None] * variances).sqrt()
+    eye = torch.eye(len(C), dtype=C.dtype, device=C.device)
+    # beside what eigenvalues of S lose in float64
+    apart = float(variances.min() / variances.max()) > 10 * len(C) * torch.finfo(torch.float64).eps
+    rounding = _rounding(C.to(dtype) if dtype.is_floating_point else C)
+    return apart and not int(torch.linalg.cholesky_ex(C - rounding * eye).info)
 
 
 def _rounding(given: Tensor) -> float:

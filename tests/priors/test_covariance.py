@@ -171,6 +171,18 @@ def test_single_precision_loses_no_small_variance():
     assert abs(single / double - 1) < 1e-3
 
 
+def test_matrix_in_single_precision_keeps_deviations_far_apart():
+    """Variances from 100 to 1e-6, correlated by half: rounding of the large ones is no rounding of the small ones."""
+    sd = torch.tensor([10, 1, 0.1, 0.001]).double()
+    S = (0.5 + 0.5 * torch.eye(4).double()) * sd.outer(sd)
+    prior = Gaussian(torch.zeros(1, 2, 2), S.float())
+    torch.testing.assert_close(
+        prior.covariance.eigenvalues.double().flatten().sort().values, torch.linalg.eigvalsh(S), rtol=1e-5, atol=0
+    )
+    singular = Gaussian(torch.zeros(1, 2, 2), (sd.outer(sd)).float())  # of rank 1, and rounded
+    assert int((singular.covariance.eigenvalues > 0).sum()) == 1
+
+
 def test_images_that_cannot_be_fitted_are_refused():
     for images, form, message in (
         (grey_levels(2), "fulll", "Unknown form of covariance 'fulll'.*Did you mean 'full'"),
