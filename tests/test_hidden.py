@@ -115,6 +115,10 @@ def test_inpainting_with_a_mask_takes_hidden_colours_for_unknown_and_leaves_them
         found = restored(array, "inpaint", mask=hole, noise=0)
         np.testing.assert_array_equal(found[~hole], array[~hole])
         assert (found[hole][:, 3] == 255).all()
+        unknown = genprior.restore(
+            array, "inpaint", PRIOR, mask=hole, noise=0, sampler="ddnm", steps=2, progress=False
+        ).measurement.operator.mask[0, 0]
+        np.testing.assert_array_equal(unknown.numpy(), hole | (array[..., 3] == 0))
         results.append(found[hole])
     np.testing.assert_array_equal(*results)
 
