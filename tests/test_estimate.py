@@ -22,47 +22,93 @@ def noisy(name, sd, seed=0):
     return x + sd * Noise(seed, [0])(x)
 
 
-@pytest.mark.parametrize(("sd", "factor"), [(0.01, 1.75), (0.02, 1.3), (0.05, 1.08), (0.1, 1.03), (0.2, 1.02)])
 @pytest.mark.parametrize("name", PHOTOS)
-def test_white_noise_on_photographs_is_estimated_from_above(name, sd, factor):
-    """Texture adds to noise, the less the more noise there is: measured, at most 71 %, 27 %, 7.2 %, 2.7 %, 1.1 %."""
-    assert 0.99 < float(noise_level(noisy(name, sd))) / sd < factor
+@pytest.mark.parametrize("sd", [0.01, 0.02, 0.05, 0.1, 0.2])
+def test_white_noise_on_photographs_is_estimated(name, sd):
+    """Measured on these crops, 0.95 to 1.06 of the truth; the texture that the finest details hold was up to 71 %."""
+    assert 0.9 < float(noise_level(noisy(name, sd))) / sd < 1.1
 
 
 @pytest.mark.parametrize("name", PHOTOS)
-def test_texture_of_a_photograph_without_noise_is_taken_for_a_little(name):
-    """Measured, 0.0019 to 0.0116: half a grey level of 8 bits to three."""
-    assert 0 < float(noise_level(noisy(name, 0))) < 0.012
+def test_a_photograph_without_noise_has_little(name):
+    """Halved in size, as film and sensors have noise of their own: less than a grey level of 8 bits."""
+    x = torch.nn.functional.avg_pool2d(noisy(name, 0), 2)
+    assert float(noise_level(x)) < 1 / 255
+
+
+@pytest.mark.parametrize("sd", [0.02, 0.05, 0.1])
+def test_texture_is_not_taken_for_noise(sd):
+    """Of grass, all of it texture, the median detail makes 0.09 of any noise up to there."""
+    x = torch.from_numpy(data.grass()[None, None]).float() / 255
+    assert 0.8 < float(noise_level(x.expand(-1, 3, -1, -1) + sd * Noise(0, [0])(torch.empty(1, 3, 512, 512)))) / sd < 1.3
 
 
 def test_the_documented_errors_are_those_of_whole_photographs(run):
     """A row of the table in docs/inputs.md, as its recipe prints it; other versions may round the last digit."""
-    row = next(line for line in DOCS.read_text().splitlines() if line.startswith("| 0.05 |"))
+    row = next(line for line in DOCS.read_text().splitlines() if line.startswith("| 0.05, five |"))
     printed = run("evaluate_noise", "--noise", 0.05).splitlines()[-1]
-    ours, theirs = (list(map(float, re.findall(r"0\.\d+", line))) for line in (row, printed))
-    assert len(ours) == 10
-    assert ours == pytest.approx(theirs, abs=1.5e-4)
+    ours, theirs = (list(map(float, re.findall(r"[01]\.\d\d", line))) for line in (row, printed))
+    assert len(ours) == 12
+    assert ours == pytest.approx(theirs, abs=0.015)
 
 
-@pytest.mark.parametrize(("sd", "factor"), [(0.02, 1.45), (0.05, 1.17), (0.1, 1.1)])
+@pytest.mark.parametrize(("sd", "factor"), [(0.02, 1.3), (0.05, 1.15), (0.1, 1.1)])
 @pytest.mark.parametrize("name", PHOTOS)
 def test_noise_is_seen_between_holes(name, sd, factor):
-    """With 70 % holes only 2 x 2 windows are left, where texture is stronger: measured, at most 38 %, 13 %, 6.7 %.
-
-    900 of them, not overlapping by much: the estimate has a relative deviation of 1.17 / sqrt(900) = 4 %.
-    """
+    """With 70 % holes some 300 windows of 2 x 2 are left, of 12 values each: a deviation of about 6 %."""
     y, holes = noisy(name, sd), random_mask((192, 192), 0.7, seed=1)[None]
     estimate = float(noise_level(y, holes))
-    assert 0.92 < estimate / sd < factor
+    assert 0.85 < estimate / sd < factor
     trash = torch.where(holes, torch.nan, y)
     assert float(noise_level(trash, holes)) == estimate
 
 
 def test_white_noise_alone_is_estimated_without_bias():
-    """Details overlap in 3 x 3 windows: 9 pixels count for one, and a median has 1.17 the deviation of a deviation."""
+    """20 000 windows share 90 000 pixels, each of which tells the level to 1 / sqrt(2 N), and half the values vote."""
     n = 0.05 * Noise(0, [0])(torch.empty(1, 1, 300, 300))
-    assert abs(float(noise_level(n)) / 0.05 - 1) < 4 * 1.17 / math.sqrt(300**2 / 9)
-    assert float(noise_level(3 * n)) == pytest.approx(3 * float(noise_level(n)), rel=1e-6)
+    assert abs(float(noise_level(n)) / 0.05 - 1) < 4 / math.sqrt(300**2)
+    assert float(noise_level(3 * n)) == pytest.approx(3 * float(noise_level(n)), rel=1e-4)
+
+
+def padded(y, how):
+    """A picture in the middle of something constant."""
+    sides = (30, 30, 20, 60)
+    if how == "replicate":
+        return torch.nn.functional.pad(y, sides, mode=how)
+    return torch.nn.functional.pad(y, sides, value={"black": 0.0, "grey": 0.37, "white": 1.0}[how])
+
+
+@pytest.mark.parametrize("how", ["black", "grey", "white", "replicate"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_constant_does_not_vote(how, channels):
+    """Bars, padding, repeated edges on three quarters of the area: the noise is that of the picture."""
+    y = noisy("coffee", 0.05)[:, :channels, 40:120, 40:120]
+    alone = float(noise_level(y))
+    assert 0.9 < alone / 0.05 < 1.15
+    assert float(noise_level(padded(y, how))) == pytest.approx(alone, rel=0.05)
+
+
+def test_a_cut_out_on_white_has_its_own_noise():
+    """A disc of noise on white; windows across its edge, half of them constant, do not vote either."""
+    grid = torch.linspace(-1, 1, 160)
+    inside = (grid[:, None] ** 2 + grid**2 < 0.3)[None, None]
+    y = torch.where(inside, 0.5 + 0.1 * Noise(0, [0])(torch.empty(1, 1, 160, 160)), 1.0)
+    assert float(noise_level(y)) == pytest.approx(0.1, rel=0.05)
+
+
+def test_what_is_clipped_does_not_vote():
+    """Half of the picture is black but for noise of which a file holds the positive half."""
+    x = torch.full((1, 3, 128, 128), 0.5)
+    x[..., 64:] = 0
+    y = ((x + 0.1 * Noise(0, [0])(x)).clamp(0, 1) * 255).round() / 255
+    assert float(noise_level(y)) == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_picture_of_two_values_or_one_is_without_noise():
+    flat = torch.full((1, 1, 40, 40), 0.3)
+    assert float(noise_level(flat)) == 0
+    flat[..., 10:30, 10:30] = 1
+    assert float(noise_level(flat)) < 1e-6
 
 
 def test_each_image_has_its_own_level():
