@@ -46,21 +46,33 @@ def noise_level(y: Tensor, holes: Tensor | None = None) -> Tensor:
     eigenvalues). Colours are windows of three channels here, as texture is common to them and noise is not.
     """
     holes = torch.zeros_like(y[:1, :1], dtype=torch.bool) if holes is None else holes
-    each = zip(y.detach().double().cpu(), holes.cpu().any(1).expand(len(y), -1, -1))
+    each = zip(y.detach().double().cpu(), holes.cpu().expand(len(y), y.shape[1], -1, -1))
     return torch.tensor([_one_image(a, hole) for a, hole in each]).to(y).reshape(-1, 1, 1, 1)
 
 
 def _one_image(y: Tensor, hole: Tensor) -> float:
+    """Of the channels together; one by one where they have holes of their own that leave too little in common."""
     y = torch.where(hole, 0, y)
+    found = [_together(y, hole.any(0))]
+    if found[0] is None and len(y) > 1:
+        found = [_together(*channel) for channel in zip(y.split(1), hole)]
+    levels = [level for level in found if level is not None]
+    if not levels:
+        raise ValueError(
+            "The noise level cannot be estimated: too few neighbouring pixels are known. Say it, as noise=0.02, the "
+            "standard deviation in the units of the image."
+        )
+    return math.sqrt(sum(level**2 for level in levels) / len(levels))
+
+
+def _together(y: Tensor, hole: Tensor) -> float | None:
+    """Of an image (C, H, W) with holes (H, W); None if too little is left."""
     voting = ~hole & ~_constant(y) & ~_clipped(y, ~hole)
     for pixels in (voting, ~hole):  # all of them, where everything is constant or clipped
         windows = _windows(y, pixels)
         if windows is not None:
             return _level(windows)
-    raise ValueError(
-        "The noise level cannot be estimated: too few neighbouring pixels are known. Say it, as noise=0.02, the "
-        "standard deviation in the units of the image."
-    )
+    return None
 
 
 def _windows(y: Tensor, pixels: Tensor) -> Tensor | None:

@@ -24,6 +24,7 @@ from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_
 from genprior.operators.check import check_foreign
 from genprior.operators.colour import Colorize
 from genprior.operators.deepinv import from_physics, physics_noise
+from genprior.operators.seen import seen
 from genprior.scale import warn_of_sum
 
 NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was scanned or compressed as colour
@@ -130,7 +131,10 @@ def measure(
     operator = _physics_operator(op, img, **parameters) if _is_physics(op) else as_operator(op, parameters)
     y, give = _uninterpreted(img, operator)
     check_foreign(operator, y)
-    return Measurement(y, operator, noise_level(y) if noise is None else noise), give
+    if noise is None:
+        kept = seen(operator, y)
+        noise = _estimated(y, None if kept is None else ~kept)
+    return Measurement(y, operator, noise), give
 
 
 def _physics_operator(physics: Any, img: Any, image_shape: tuple[int, ...] | None = None, **others) -> LinearOperator:
@@ -197,19 +201,8 @@ def _measure_picture(
     parameters = _with_kernels(parameters, len(y))
     operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
     warn_of_sum(parameters.get("kernel"))
-    if noise is None:
-        noise = _estimated(y, unknown) if op == "inpaint" else noise_level(y, unknown)
+    noise = _estimated(y, unknown) if noise is None else noise
     return Measurement(y, operator, noise), give
-
-
-def _estimated(y: Tensor, holes: Tensor) -> Tensor:
-    """`noise_level` of each image, (B, 1, 1, 1); 0 where nothing of an image was measured."""
-    holes = holes.expand(len(y), -1, -1, -1)
-    measured = ~holes.flatten(1).all(1)
-    noise = y.new_zeros(len(y), 1, 1, 1)
-    if measured.any():
-        noise[measured] = noise_level(y[measured], holes[measured])
-    return noise
 
 
 def _give_with_hidden(picture: images.Picture, hidden: Tensor, x: Tensor) -> Any:
@@ -231,6 +224,18 @@ def _as_grey(y: Tensor) -> Tensor:
         )
     first = y[:, :1]  # of equal channels, the luma to the last bit
     return first + Colorize(tuple(y.shape[1:]))(y - first)
+
+
+def _estimated(y: Tensor, holes: Tensor | None) -> Tensor:
+    """The noise level of each image, (B, 1, 1, 1); 0 where all is holes and there is none to estimate."""
+    if holes is None:
+        return noise_level(y)
+    holes = holes.expand(len(y), -1, -1, -1)
+    measured = ~holes.flatten(1).all(1)
+    noise = y.new_zeros(len(y), 1, 1, 1)
+    if measured.any():
+        noise[measured] = noise_level(y[measured], holes[measured])
+    return noise
 
 
 def _holes(picture: images.Picture, parameters: dict[str, Any]) -> Tensor:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from genprior import images
+from genprior import images, plausible
 from genprior.ambient import differentiable, settled
+from genprior.known import giving_back, keep, known_pixels
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
 from genprior.memory import rows_at_once, tile_side
 from genprior.nets.wrapped import unwrapped
@@ -28,7 +29,7 @@ from genprior.operators.base import Measurement, as_integer
 from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import Channelwise
 from genprior.operators.check import check_foreign
-from genprior.operators.inpaint import Inpaint
+from genprior.operators.seen import is_identity
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.denoiser import from_denoiser
 from genprior.priors.diffusers import from_diffusers, is_of_diffusers
@@ -38,6 +39,7 @@ from genprior.priors.weights import ADVICE
 from genprior.result import Restoration
 from genprior.samplers import SAMPLERS, find_sampler, refuse_parameters
 from genprior.samplers.base import Sampler
+from genprior.samplers.posterior_mean import PosteriorMean, denoises
 from genprior.scale import warn_of_scale, warn_of_sum
 
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
@@ -113,7 +115,8 @@ def restore(
             "vae", "nf", "gan", "gaussian"): its bundled prior of images of just this shape if there is one, as for
             digits of 28 x 28, else the one of photographs of any size. Or a denoiser, any function of (x_t, sigma) or
             one of deepinv, of the image's channels and for noise up to 50 / 255; see `from_denoiser` for others.
-        sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`.
+        sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`. For "denoise", "auto"
+            without `steps` gives E[x | y], one evaluation of the denoiser, as the picture: see `Restoration.mean`.
         n: how many samples of each image.
         noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list of those of several
             images; None to estimate it.
@@ -131,6 +134,11 @@ def restore(
 
     Returns:
         The samples, their mean and standard deviation, and the image in the kind that was given; see `Restoration`.
+        Known pixels of inpainting are as they were given, bit for bit, unless a noise above 0 was stated.
+
+    Warns:
+        UserWarning: what the samples leave of y, how far they lie outside the prior's range, or the R-hat of Markov
+            chains, see `Restoration.diagnostics`, is beyond what is plausible.
 
     Raises:
         ValueError, TypeError: one of the arguments is not as above; the message says what to do.
@@ -146,12 +154,22 @@ def restore(
     target = prior if label is None else prior.given(label)
     warn_of_scale(measurement, target)
     task, back = _fit_channels(measurement, target)
-    sampler = find_sampler(sampler, target, steps)
+    at_once = sampler == "auto" and steps is None and is_identity(task.operator, task.y) and denoises(target)
+    sampler = PosteriorMean() if at_once and n == 1 else find_sampler(sampler, target, steps)
 
     began = time.perf_counter()
     target = _in_tiles(target, tile, sampler, task.operator.image_shape)
     samples, diagnostics, target = _draw_or_halve(target, task, sampler, n, seed, progress)
-    samples = _keep_known(back(samples), measurement)
+    samples = back(samples)
+    picture = None
+    if at_once and n > 1:
+        means, _, _ = _draw_or_halve(target, task, PosteriorMean(), 1, seed, progress)
+        picture = back(means)[:, 0]
+    plausible.warn(diagnostics, task, target, stacklevel=3)
+    known = known_pixels(measurement, noise)
+    if known is not None:
+        samples = keep(samples, measurement.y.cpu(), known)
+        give = giving_back(give, img, measurement.y, known)
     seconds = time.perf_counter() - began
 
     return Restoration(
@@ -167,6 +185,7 @@ def restore(
         network_evaluations=sampler.cost(task, n),
         diagnostics=diagnostics if len(measurement.y) > 1 else {name: d[0] for name, d in diagnostics.items()},
         seconds=seconds,
+        _mean=picture if picture is None or len(picture) > 1 else picture[0],
         _give=give,
     )
 
@@ -305,19 +324,9 @@ def _draw(
                     "steps or another sampler."
                 )
             draws.append(A.frame(x).float().cpu())
-            told.append(diagnostics)
+            told.append(plausible.figures(x, part, prior) | diagnostics)
     figures = {name: torch.cat([each[name].float().cpu() for each in told]).unflatten(0, (-1, n)) for name in told[0]}
     return torch.cat(draws).unflatten(0, (-1, n)), figures
-
-
-def _keep_known(samples: Tensor, measurement: Measurement) -> Tensor:
-    """Where an image has no noise, what inpainting was given of it comes back as it was."""
-    A = measurement.operator
-    if not isinstance(A, Inpaint):
-        return samples
-    y = measurement.y.float().cpu()
-    keep = A(torch.ones_like(y)).bool() & (torch.as_tensor(measurement.noise).cpu() == 0)
-    return torch.where(keep[:, None], y[:, None], samples)
 
 
 @contextlib.contextmanager

@@ -39,9 +39,11 @@ class Restoration:
         noise_was_estimated: whether `measurement.noise` was estimated from y.
         seed: gives the same result again.
         network_evaluations: forward and backward passes of the network for each sample.
-        diagnostics: what the sampler can tell about how well it went, such as the acceptance rate of a Markov chain:
-            name -> one number per sample, (n,); (B, n) for B > 1 images.
-        seconds: spent drawing all samples.
+        diagnostics: how well it went: name -> one number per sample, (n,); (B, n) for B > 1 images. "residual" is what
+            the sample leaves of y, |y - A x| / noise, root mean square, near 1 where operator and noise are right,
+            before known pixels were put back; "excess" is how far its values lie beyond 2.5 spreads of the prior, root
+            mean square, in spreads; see `plausible`. Samplers add what they can tell, such as the acceptance rate.
+        seconds: spent drawing all samples, and the mean where that is an evaluation of its own.
     """
 
     samples: Tensor
@@ -56,6 +58,7 @@ class Restoration:
     network_evaluations: int
     diagnostics: dict[str, Tensor]
     seconds: float
+    _mean: Tensor | None = field(repr=False)
     _give: Callable[[Tensor], Any] = field(repr=False)
     _prior_record: dict[str, Any] | None = field(default=None, repr=False)
 
@@ -67,8 +70,16 @@ class Restoration:
 
     @property
     def mean(self) -> Tensor:
-        """Mean of the samples, the estimate of least squared error: (C, H, W), B first for several images."""
-        return self.samples.mean(dim=-4)
+        """Mean of the samples, the estimate of least squared error: (C, H, W), B first for several images.
+
+        Of "denoise", where `restore` was left to choose the sampler and the prior has `denoise`, it is E[x | y] itself,
+        by one evaluation more: the limit of the mean of exact draws. With n = 1 it is the sample too, no draw; with
+        n > 1 the samples are draws by many steps, and `std`, `quantile` and `interval` are theirs.
+        """
+        if self._mean is not None:
+            return self._mean
+        # in float64, where the mean of equal values is that value
+        return self.samples.mean(dim=-4, dtype=torch.float64).float()
 
     @property
     def std(self) -> Tensor:

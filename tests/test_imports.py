@@ -21,7 +21,7 @@ LAYERS = [
     ["operators"],
     ["samplers"],
     ["scale"],
-    ["measuring", "record"],
+    ["measuring", "record", "known", "plausible"],
     ["result"],
     ["restoration", "training", "evaluation", "divergences", "marginal"],
     ["demo"],
@@ -30,7 +30,7 @@ LAYERS = [
 # Of what stands above them, these may import only some.
 NARROWER = {
     "operators": {"ambient", "priors.base", "linalg", "registry"},
-    "samplers": {"ambient", "priors.base", "operators.base", "linalg", "memory", "noise", "registry"},
+    "samplers": {"ambient", "priors.base", "operators.base", "operators.seen", "linalg", "memory", "noise", "registry"},
     "priors.base": {"ambient"},
     "training": {"ambient", "priors", "nets", "images", "memory", "noise", "bits", "registry", "processes"},
 }

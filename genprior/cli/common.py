@@ -239,13 +239,13 @@ def load_array(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read as an array of numbers: {error}") from error
 
 
-def save_array(x: Any, path: Path) -> None:
+def save_array(array: Any, path: Path) -> None:
     import numpy as np
 
     from genprior.images.files import replacing
 
     with replacing(path) as file:  # by its path, numpy would add .npy to a suffix in another case
-        np.save(file, x.movedim(0, -1).numpy())
+        np.save(file, array)
 
 
 def refuse_existing(targets: list[Path], overwrite: bool) -> None:

@@ -21,6 +21,7 @@ from genprior.cli.common import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     import genprior
@@ -85,8 +86,9 @@ def run(options: argparse.Namespace) -> int:
         beside = [target.with_name(f"{target.stem}_concat.png")] if options.concat else []
         outputs = [target, *extra, *deviation, *beside]
         refuse_existing(outputs, options.overwrite)
+        given = load(path)
         result = genprior.restore(
-            load(path),
+            given,
             options.op,
             options.prior,
             sampler=options.sampler,
@@ -101,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
             **parameters_of(options, item),
         )
         if target.suffix.lower() == ".npy":
-            save_array(result.mean, target)
+            save_array(_values(result, given), target)
         else:
             result.save(target, overwrite=options.overwrite)
         for file, sample in zip(extra, result.samples):
@@ -113,6 +115,15 @@ def run(options: argparse.Namespace) -> int:
         return json.dumps(_described(path, outputs, result)) if options.json else f"{path} -> {target}: {result}"
 
     return each(options, one, ranks)
+
+
+def _values(result: genprior.Restoration, given: Any) -> np.ndarray:
+    """What a .npy file holds: whole numbers where those were given, else the mean, unclipped; H x W (x C)."""
+    import numpy as np
+
+    if isinstance(given, np.ndarray) and given.dtype.kind == "u":
+        return np.asarray(result.image)
+    return result.mean.movedim(0, -1).numpy()
 
 
 def _side_by_side(result: genprior.Restoration) -> Tensor:
@@ -142,4 +153,5 @@ def _described(path: Path, outputs: list[Path], result: genprior.Restoration) ->
         "sampler": of_sampler(result.sampler),
         "prior": result.prior_name,
         "evaluations": result.network_evaluations,
+        "diagnostics": {name: figures.tolist() for name, figures in result.diagnostics.items()},
     }

@@ -26,6 +26,7 @@ from genprior.samplers.map import MAP
 from genprior.samplers.mcgdiff import MCGDiff
 from genprior.samplers.mmps import MMPS
 from genprior.samplers.pigdm import PiGDM
+from genprior.samplers.posterior_mean import PosteriorMean
 from genprior.samplers.psld import PSLD
 from genprior.samplers.reddiff import REDDiff
 from genprior.samplers.repaint import RePaint
@@ -56,6 +57,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "smc": SMC,
     "mcgdiff": MCGDiff,
     "exact": Exact,
+    "posterior-mean": PosteriorMean,
     "amortized": Amortized,
     "latent": LatentHMC,
     "fisher-hmc": FisherHMC,

@@ -1,0 +1,84 @@
+"""Known pixels: what inpainting was given comes back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genprior.operators.base import Measurement
+from genprior.operators.seen import seen
+
+
+def known_pixels(measurement: Measurement, stated: float | Tensor | None) -> Tensor | None:
+    """What is known of each image exactly, bool like y on the CPU; None of an operator that is no mask.
+
+    All that is no hole, unless a noise above 0 was stated. Where none was, an image without a hole is one to denoise.
+
+    Arguments:
+        measurement: y (B, C, H, W) and its operator.
+        stated: noise that was stated for them, None where it was estimated.
+    """
+    kept = seen(measurement.operator, measurement.y)
+    if kept is None:
+        return None
+    number = len(measurement.y)
+    kept = kept.cpu().expand(number, -1, -1, -1)
+    if stated is None:
+        exact = ~kept.flatten(1).all(1).reshape(-1, 1, 1, 1)
+    else:
+        exact = torch.as_tensor(stated).cpu().expand(number, 1, 1, 1) == 0
+    return kept & exact if exact.any() else None
+
+
+def keep(samples: Tensor, y: Tensor, known: Tensor) -> Tensor:
+    """Samples (B, n, C, H, W) with the values of y (B, C, H, W) where they are known."""
+    return torch.where(known[:, None], y[:, None].to(samples), samples)
+
+
+def giving_back(give: Callable[[Tensor], Any], given: Any, y: Tensor, known: Tensor) -> Callable[[Tensor], Any]:
+    """`give`, which makes of x what the user gave y as, but with the user's own values where they are known.
+
+    float32 and [0, 1], through which the rest goes, cannot hold all that a user's array or tensor can.
+    """
+    y, given = y.cpu(), _copy(given)
+    return lambda x: _with_known(give(x), given, y, known)
+
+
+def _with_known(out: Any, given: Any, y: Tensor, known: Tensor) -> Any:
+    if isinstance(out, list):
+        return [_with_known(*each) for each in zip(out, given, y.split(1), known.split(1))]
+    if isinstance(out, Tensor):
+        source = given if isinstance(given, Tensor) else y.reshape(out.shape)
+        return torch.where(known.reshape(out.shape).to(out.device), source.to(out), out)
+    if isinstance(out, np.ndarray) and given is not None:
+        np.copyto(out, given, where=_in_layout(known, out.shape), casting="unsafe")
+        return out
+    # Of files whole numbers came through as they were, and floats are in y.
+    if isinstance(out, np.ndarray) and out.dtype.kind == "f":
+        np.copyto(out[..., : y.shape[1]], y[0].movedim(0, -1).numpy(), where=_in_layout(known, out.shape))
+    if isinstance(out, Image.Image) and out.mode == "F":
+        return Image.fromarray(np.where(known[0, 0], y[0, 0], out).astype(np.float32))
+    return out
+
+
+def _in_layout(known: Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """`known` (B, C, H, W) for an array of that shape: channels first as in y, or one of pictures, channels last."""
+    if len(shape) > 2 and tuple(shape[-3:]) == tuple(known.shape[1:]):
+        return known.reshape(shape).numpy()
+    of_pixels = known[:, 0].numpy()  # of a picture all channels of a pixel are known, or none
+    of_pixels = of_pixels if len(shape) == 4 else of_pixels[0]
+    return of_pixels if len(shape) == 2 else of_pixels[..., None]
+
+
+def _copy(given: Any) -> Any:
+    """What was given, safe from what the user does to it later; of files and pictures y has all there is."""
+    if isinstance(given, list | tuple):
+        return [_copy(each) for each in given]
+    if isinstance(given, Tensor):
+        return given.detach().clone()
+    return given.copy() if isinstance(given, np.ndarray) else None

@@ -1,0 +1,32 @@
+"""What an operator does that only leaves values out, whatever its class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genprior.operators.base import LinearOperator
+
+
+def seen(operator: LinearOperator, like: Tensor | None = None) -> Tensor | None:
+    """Where an operator keeps the values of x, (batch, C, H, W) bool, if it sets all others to 0; None if it does not.
+
+    Inpainting by a mask of ours or by a physics of deepinv's keeps some; denoising keeps all.
+
+    Arguments:
+        operator: of any class; it is tried on a draw.
+        like: a tensor of the dtype and device to try it in; None for float32 on the CPU.
+    """
+    if operator.image_shape != operator.measurement_shape:
+        return None
+    shape = (operator.batch, *operator.image_shape)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    x = x if like is None else x.to(like)
+    kept = operator(torch.ones_like(x)).bool()
+    return kept if torch.equal(operator(x), kept * x) else None
+
+
+def is_identity(operator: LinearOperator, like: Tensor | None = None) -> bool:
+    """Whether A x = x; arguments as of `seen`."""
+    kept = seen(operator, like)
+    return kept is not None and bool(kept.all())

@@ -1,0 +1,90 @@
+"""Whether a restoration is plausible: what its samples leave unexplained of y, and how far they leave the prior.
+
+Notation: x a sample, y = A x + noise n, n ~ N(0, I); centre and spread of the prior.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior, supports
+
+REACH = 2.5  # spreads from the centre within which values are plausible: of photographs, -0.125 to 1.125
+# Beyond these a restoration is warned of; `recipes/evaluate_warnings.py` prints how far sound ones stay below.
+RESIDUAL, EXCESS, RHAT = 1.5, 0.05, 2.0
+OWN = 64  # draws of a prior in closed form, some of whose values may vary more than its spread
+
+
+def figures(x: Tensor, measurement: Measurement, prior: Prior) -> dict[str, Tensor]:
+    """Two numbers of each row of x (B, *image_shape), each (B,).
+
+        residual = sqrt(mean (y - A x)^2) / noise
+        excess   = sqrt(mean max(0, |x - centre| / spread - REACH)^2)
+
+    The noise is taken to be no less than what the prior can tell from none, its sigma_min, or 1/50 of its spread.
+    """
+    least = prior.sigma_min if supports(prior, "denoise") else prior.spread / 50
+    noise = torch.as_tensor(measurement.noise).to(x).clamp_min(least)
+    return {"residual": _rms((measurement.y - measurement.operator(x)) / noise), "excess": _excess(x, prior)}
+
+
+def warn(diagnostics: dict[str, Tensor], measurement: Measurement, prior: Prior, stacklevel: int) -> None:
+    """One warning if, of an image, the median over its samples of a figure is beyond what is plausible.
+
+    The residual of few values is larger by chance: of m values of noise alone it is 1 with a standard deviation of
+    1 / sqrt(2 m), four of which are allowed for.
+
+    Arguments:
+        diagnostics: name -> (B, n): those of `figures`, and "rhat" of Markov chains.
+        measurement, prior: that the samples are of.
+        stacklevel: of the function to blame, 1 for the one that calls.
+    """
+    few = 4 / math.sqrt(2 * math.prod(measurement.operator.measurement_shape))
+    unexplained = [
+        *_beyond(diagnostics, "residual", RESIDUAL * (1 + few), "what samples leave of y, in multiples of the noise"),
+        *_beyond(diagnostics, "excess", EXCESS + _own_excess(prior), f"spreads beyond {REACH} from the prior's centre"),
+    ]
+    unmixed = _beyond(diagnostics, "rhat", RHAT, "1 for Markov chains that have mixed")
+    advice = []
+    if unexplained:
+        advice.append(
+            "Operator and noise, or the prior, do not explain the measurement: check the kernel, mask or scale, the "
+            "noise (left out, it is estimated), and that the prior is one of such images; or take more steps."
+        )
+    if unmixed:
+        advice.append("The samples are no draws from the posterior yet: take more steps, or another sampler.")
+    if advice:
+        warnings.warn(f"Implausible: {'; '.join(unexplained + unmixed)}. {' '.join(advice)}", stacklevel=stacklevel + 1)
+
+
+def _beyond(diagnostics: dict[str, Tensor], name: str, most: float, meaning: str) -> list[str]:
+    """What to say of a figure, nothing where it is plausible for every image or was not told."""
+    if name not in diagnostics:
+        return []
+    each = diagnostics[name].median(dim=1).values
+    wrong = (each > most).nonzero().flatten().tolist()
+    if not wrong:
+        return []
+    whose = f" of image {', '.join(map(str, wrong))}" if len(each) > 1 else ""
+    return [f"{name}{whose} is {float(each[wrong].max()):.3g} where up to {most:.3g} is plausible ({meaning})"]
+
+
+def _own_excess(prior: Prior) -> float:
+    """The largest of draws of the prior itself, where they are for free: Gaussians have pixels of many variances."""
+    if not supports(prior, "posterior") or None in prior.image_shape:
+        return 0.0
+    return float(_excess(prior.sample(OWN, seed=0), prior).max())
+
+
+def _excess(x: Tensor, prior: Prior) -> Tensor:
+    centre = torch.as_tensor(prior.centre).to(x)
+    return _rms(((x - centre).abs() / prior.spread - REACH).clamp_min(0))
+
+
+def _rms(a: Tensor) -> Tensor:
+    return a.square().flatten(1).mean(1).sqrt()
