@@ -226,16 +226,18 @@ def _as_grey(y: Tensor) -> Tensor:
     return first + Colorize(tuple(y.shape[1:]))(y - first)
 
 
-def _estimated(y: Tensor, holes: Tensor | None) -> Tensor:
-    """The noise level of each image, (B, 1, 1, 1); 0 where all is holes and there is none to estimate."""
+def _estimated(y: Tensor, holes: Tensor | None) -> float | Tensor:
+    """The noise level, of several images (B, 1, 1, 1); 0 where all is holes and there is none to estimate."""
     if holes is None:
-        return noise_level(y)
-    holes = holes.expand(len(y), -1, -1, -1)
-    measured = ~holes.flatten(1).all(1)
-    noise = y.new_zeros(len(y), 1, 1, 1)
-    if measured.any():
-        noise[measured] = noise_level(y[measured], holes[measured])
-    return noise
+        noise = noise_level(y)
+    else:
+        holes = holes.expand(len(y), -1, -1, -1)
+        measured = ~holes.flatten(1).all(1)
+        noise = y.new_zeros(len(y), 1, 1, 1)
+        if measured.any():
+            noise[measured] = noise_level(y[measured], holes[measured])
+    # one number, as a user would state it: the same draws to the last bit
+    return noise.item() if len(y) == 1 else noise
 
 
 def _holes(picture: images.Picture, parameters: dict[str, Any]) -> Tensor:

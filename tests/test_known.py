@@ -11,8 +11,8 @@ from PIL import Image
 import genprior
 from genprior.cli import main
 from genprior.operators import Inpaint, Measurement
+from genprior.priors.folder import save_prior
 from genprior.priors.gaussian import Gaussian
-from genprior.priors.store import save_prior
 
 H, W = 20, 24
 HOLES = np.zeros((H, W), bool)
@@ -154,7 +154,7 @@ def test_images_of_holes_only_take_none_of_the_noise_of_others():
     masks = np.stack([HOLES, np.ones_like(HOLES)])
     noise = restore(y, mask=list(masks), channels=1).measurement.noise
     alone = restore(y[0], mask=masks[0], channels=1).measurement.noise
-    assert torch.equal(noise.flatten(), torch.tensor([float(alone), 0.0]))
+    assert torch.equal(noise.flatten(), torch.tensor([alone, 0.0]))
 
 
 @pytest.mark.parametrize(
