@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 import genprior
+from genprior import images
 from genprior.cli import main
+from genprior.images.pixels import Deep
 from genprior.operators import Inpaint, Measurement
 from genprior.priors.folder import save_prior
 from genprior.priors.gaussian import Gaussian
@@ -92,7 +94,7 @@ def test_pictures_and_files_keep_every_value(mode, suffix, tmp_path):
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_files_of_deep_colour_keep_every_value(dtype, tmp_path):
     y = values(dtype, H, W, 3)
-    genprior.images.save(genprior.images.Deep(y), tmp_path / "y.tif")
+    images.save(Deep(y), tmp_path / "y.tif")
     result = restore(tmp_path / "y.tif", channels=3)
     assert np.asarray(result.image).dtype == y.dtype
     np.testing.assert_array_equal(np.asarray(result.image)[~HOLES], y[~HOLES])
