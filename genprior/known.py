@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,8 +46,11 @@ def giving_back(give: Callable[[Tensor], Any], given: Any, y: Tensor, known: Ten
 
     float32 and [0, 1], through which the rest goes, cannot hold all that a user's array or tensor can.
     """
-    y, given = y.cpu(), _copy(given)
-    return lambda x: _with_known(give(x), given, y, known)
+    return functools.partial(_given_back, give=give, given=_copy(given), y=y.cpu(), known=known)
+
+
+def _given_back(x: Tensor, give: Callable[[Tensor], Any], given: Any, y: Tensor, known: Tensor) -> Any:
+    return _with_known(give(x), given, y, known)
 
 
 def _with_known(out: Any, given: Any, y: Tensor, known: Tensor) -> Any:

@@ -71,6 +71,23 @@ def test_a_result_survives_whole_but_for_its_prior(name, copied, tmp_path):
     assert runs[2]["prior"]["weights_sha256"]
 
 
+HOLES = {
+    "tensor": lambda: image(),
+    "array": lambda: image()[0].numpy(),
+    "PIL image": as_pil,
+    "list": lambda: [image(), as_pil()],
+}
+
+
+@pytest.mark.parametrize("copied", [lambda r: pickle.loads(pickle.dumps(r)), copy.deepcopy], ids=["pickle", "deepcopy"])
+@pytest.mark.parametrize("name", HOLES)
+def test_a_result_with_known_pixels_survives(name, copied):
+    result = genprior.restore(HOLES[name](), "inpaint", prior(), mask=np.eye(12) > 0, noise=0, seed=0, progress=False)
+    same = copied(result)
+    assert torch.equal(same.samples, result.samples)
+    assert same_image(same.image, result.image)
+
+
 def test_a_result_does_not_carry_the_network():
     network = torch.nn.Conv2d(1, 1000, 11)
 
