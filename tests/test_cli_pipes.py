@@ -49,7 +49,7 @@ def test_an_image_goes_to_stdout(name, home, capsysbinary):
     out, err = capsysbinary.readouterr()
     assert out == (home / "out.png").read_bytes()  # nothing but the image
     Image.open(io.BytesIO(out)).verify()
-    assert b"-> " in err
+    assert b"-> -" in err
     assert not (home / "-").exists()
 
 
@@ -79,6 +79,22 @@ def test_a_reader_that_goes_away_is_met_with_silence(command, home):
     os.close(writing)
     assert done.returncode == (0 if command == "--help" else 128 + 13)  # argparse itself ignores who does not read
     assert [line for line in done.stderr.splitlines() if "samples of" not in line] == []
+
+
+def test_what_is_said_of_stdout_names_it(home, capsysbinary):
+    assert main([*COMMANDS["restore"].split(), "--json", "-o", "-"]) == 0
+    assert json.loads(capsysbinary.readouterr().err.splitlines()[-1])["outputs"] == ["-"]
+
+
+def test_stdout_may_be_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["priors"]) == 0
+
+
+def test_no_samples_are_refused(home, capsys):
+    assert main(["sample", "--prior", "prior", "-n", "0", "-o", "none.png"]) == 1
+    assert "-n, the number of samples, is a whole number from 1" in capsys.readouterr().err
+    assert not (home / "none.png").exists()
 
 
 def test_a_reader_that_goes_away_ends_a_folder(home, monkeypatch, capsys):

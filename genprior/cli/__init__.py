@@ -25,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return _run(arguments)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as where the shell closed it, by >&-
+                sys.stdout.flush()
     except BrokenPipeError:
         # Python would flush again at its end, and complain.
         with contextlib.suppress(OSError):

@@ -82,7 +82,8 @@ def each(options: argparse.Namespace, run: Callable[[Item], str], ranks: Any) ->
     for item in items:
         try:
             with written(item.target) as place:
-                told = run(replace(item, target=place))
+                # of stdout the file that was on its way there is gone
+                told = run(replace(item, target=place)).replace(str(place), str(item.target))
         except BrokenPipeError:
             raise
         # RuntimeError: torch is out of memory, which the next file may not need

@@ -25,10 +25,12 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
+    from genprior.operators.base import as_integer
     from genprior.processes import alone
     from genprior.restoration import pick_device
 
     alone("genprior sample")
+    as_integer("-n, the number of samples,", options.n, 1, 2**32 - 1)
     if options.out != STDOUT and options.out.suffix.lower() not in images.IMAGE_SUFFIXES:
         raise ValueError(f"--out {options.out} is no image; end it with one of {' '.join(images.IMAGE_SUFFIXES)}.")
     refuse_existing([options.out], options.overwrite)
