@@ -414,3 +414,10 @@ def test_every_netpbm_file_of_grey_is_read(tmp_path, header, content, expected):
         x = read(tmp_path / "a.pnm").x[0, 0, 0].numpy()
     # of a white of 100, PIL makes the nearest of 8 bits
     np.testing.assert_allclose(x, expected, rtol=0, atol=0.51 / 255 if header.endswith("100\n") else 1 / 65535)
+
+
+def test_bands_are_not_dropped(tmp_path):
+    bands = np.zeros((8, 8, 5), np.uint16)
+    tifffile.imwrite(tmp_path / "bands.tif", bands, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(ValueError, match="is not read: it has 5 bands"):
+        read(tmp_path / "bands.tif", role="measurement")

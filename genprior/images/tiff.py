@@ -112,6 +112,8 @@ def _black_is_zero(values: np.ndarray, photometric: int) -> np.ndarray:
 def _alpha_last(values: np.ndarray, page) -> np.ndarray:
     """Colours and, if one of the channels beyond them says so, alpha, by which the colours are not multiplied."""
     colours = 3 if _COLOURS[page.photometric] > 1 else 1
+    if colours == 1 and values.shape[2] > 2:
+        raise OtherKindError(f"it has {values.shape[2]} bands, wanted grey or RGB; give an array or tensor")
     extra = [int(kind) for kind in page.extrasamples][: values.shape[2] - colours]
     if not extra and values.shape[2] == colours + 1:
         extra = [2]
