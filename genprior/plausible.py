@@ -26,10 +26,9 @@ def figures(x: Tensor, measurement: Measurement, prior: Prior) -> dict[str, Tens
         residual = sqrt(mean (y - A x)^2) / noise
         excess   = sqrt(mean max(0, |x - centre| / spread - REACH)^2)
 
-    The noise is taken to be no less than what the prior can tell from none, its sigma_min, or 1/50 of its spread.
+    The noise is taken to be no less than 1/50 of the prior's spread, of photographs 0.005: diffusions end near there.
     """
-    least = prior.sigma_min if supports(prior, "denoise") else prior.spread / 50
-    noise = torch.as_tensor(measurement.noise).to(x).clamp_min(least)
+    noise = torch.as_tensor(measurement.noise).to(x).clamp_min(prior.spread / 50)
     return {"residual": _rms((measurement.y - measurement.operator(x)) / noise), "excess": _excess(x, prior)}
 
 

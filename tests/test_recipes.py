@@ -28,6 +28,14 @@ def test_every_recipe_is_short():
     assert all(len(path.read_text().splitlines()) <= 80 for path in RECIPES.glob("*.py"))
 
 
+def test_sound_restorations_are_not_warned_of_and_a_noise_five_times_too_small_is(run, photos):
+    rows = [line.split("|") for line in run("evaluate_warnings", "--data", photos, "--crops", 1).splitlines()]
+    warned = {row[1].strip(): row[4].strip() for row in rows[2:]}
+    assert len(warned) == 10
+    assert set(list(warned.values())[:5]) == {"0 of 1"}
+    assert warned["noise 0.025 as 0.005"] == "1 of 1"
+
+
 def test_demo_restores_four_photographs(run, tmp_path):
     out = run("demo", "--out", tmp_path, "--size", 48, "--n", 2, "--steps", 20)
     gains = re.findall(r"dB, [\d.]+ \| ([+-][\d.]+) dB \|", out)
