@@ -13,10 +13,12 @@ from torch import Tensor
 
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior, supports
+from genprior.priors.denoiser import DenoiserPrior
 
 REACH = 2.5  # spreads from the centre within which values are plausible: of photographs, -0.125 to 1.125
 # Beyond these a restoration is warned of; `recipes/evaluate_warnings.py` prints how far sound ones stay below.
 RESIDUAL, EXCESS, RHAT = 1.5, 0.05, 2.0
+NORMAL, SD = 0.0024, 0.046  # mean and standard deviation of max(0, |n| - REACH)^2, n ~ N(0, 1)
 OWN = 64  # draws of a prior in closed form, some of whose values may vary more than its spread
 
 
@@ -43,10 +45,12 @@ def warn(diagnostics: dict[str, Tensor], measurement: Measurement, prior: Prior,
         measurement, prior: that the samples are of.
         stacklevel: of the function to blame, 1 for the one that calls.
     """
+    values = math.prod(measurement.operator.image_shape)
     few = 4 / math.sqrt(2 * math.prod(measurement.operator.measurement_shape))
+    excess = EXCESS + _own_excess(prior, values)
     unexplained = [
         *_beyond(diagnostics, "residual", RESIDUAL * (1 + few), "what samples leave of y, in multiples of the noise"),
-        *_beyond(diagnostics, "excess", EXCESS + _own_excess(prior), f"spreads beyond {REACH} from the prior's centre"),
+        *_beyond(diagnostics, "excess", excess, f"spreads beyond {REACH} from the prior's centre"),
     ]
     unmixed = _beyond(diagnostics, "rhat", RHAT, "1 for Markov chains that have mixed")
     advice = []
@@ -73,8 +77,10 @@ def _beyond(diagnostics: dict[str, Tensor], name: str, most: float, meaning: str
     return [f"{name}{whose} is {float(each[wrong].max()):.3g} where up to {most:.3g} is plausible ({meaning})"]
 
 
-def _own_excess(prior: Prior) -> float:
+def _own_excess(prior: Prior, values: int) -> float:
     """The largest of draws of the prior itself, where they are for free: Gaussians have pixels of many variances."""
+    if isinstance(prior, DenoiserPrior):  # of unknown images, whose values may well be normal
+        return math.sqrt(NORMAL + 6 * SD / math.sqrt(values))  # six deviations, since few values make the law skewed
     if not supports(prior, "posterior") or None in prior.image_shape:
         return 0.0
     return float(_excess(prior.sample(OWN, seed=0), prior).max())

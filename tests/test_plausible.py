@@ -36,6 +36,18 @@ def test_sound_restorations_never_warn(name, sampler):
     assert result.diagnostics["residual"].shape == (4, 2)
 
 
+def test_normal_images_of_a_users_denoiser_never_warn():
+    """Some of their 64 values leave 2.5 spreads by chance, as the prior expects."""
+    prior = genprior.from_denoiser(
+        lambda x_t, sigma: 0.5 + 0.0625 / (0.0625 + sigma**2) * (x_t - 0.5), SHAPE, sigma_min=0.001, sigma_max=10.0
+    )
+    x = 0.5 + 0.25 * torch.randn(40, *SHAPE, generator=torch.Generator().manual_seed(0))
+    y = x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Implausible")
+        restore(Measurement(y, Denoise(SHAPE), 0.05), prior, sampler="diffpir", steps=20)
+
+
 def test_residual_is_what_is_left_of_y_in_multiples_of_the_noise():
     m = measured(Denoise(SHAPE))
     result = restore(m, sampler="exact", n=3)

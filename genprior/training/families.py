@@ -17,6 +17,8 @@ from genprior.priors.base import Prior
 
 Shape = tuple[int, int | None, int | None]
 
+SMALL = 64  # pixels: crops below, such as digits in a folder, are taken for whole images
+
 # Settings of networks that compete; no momentum, since the other network moves the optimum at every step.
 ADVERSARIAL = {"lr": 1e-3, "betas": (0.0, 0.99), "clip": 10.0, "warmup": 0, "weight_decay": 0.0}
 
@@ -87,7 +89,8 @@ def _ddpm(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.training.objectives import Denoising
     from genprior.training.quality import denoising_psnr
 
-    sized = {} if None in shape else {"widths": _levels((48, 96, 160, 192), min(shape[1:]) / 2)}  # of patches of 2
+    side = _side(shape, examples)
+    sized = {"widths": _levels((48, 96, 160, 192), side / 2)} if side else {}  # of patches of 2
     prior = DDPM(shape, classes=classes, **sized)
     return Plan(
         prior,
@@ -104,9 +107,10 @@ def _vae(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.training.bound import EvidenceBound
     from genprior.training.quality import reconstruction_psnr
 
+    side = _side(shape, examples)
     sized = {}
-    if None not in shape:
-        widths = _levels((32, 64, 128, 128), min(shape[1:]) / 2)
+    if side:
+        widths = _levels((32, 64, 128, 128), side / 2)
         sized = {"widths": widths, "blocks": (1,) * (len(widths) - 1) + (2,)}
     prior = VAE(shape, spread=_spread(examples), classes=classes, **sized)
     return Plan(
@@ -204,9 +208,9 @@ def _ldm(shape: Shape, classes: int, examples: Tensor, seed: int, vae: Prior) ->
             f"An ldm of these images needs a vae of images ({shape[0]}, None, None), whose latents are maps; the prior "
             f"given is a {type(vae).__name__} of {vae.image_shape}."
         )
-    widths = (64, 128, 192)
-    if None not in shape:
-        widths = _levels(widths, min(shape[1:]) / vae.stride)
+    widths, side = (64, 128, 192), _side(shape, examples)
+    if side:
+        widths = _levels(widths, side / vae.stride)
     prior = LatentDiffusion(vae, DDPM(vae.latent_shape, data_std=1.0, widths=widths, patch=1))
     prior.standardise(examples)
 
@@ -231,6 +235,14 @@ FAMILIES: dict[str, Callable[..., Plan]] = {
     "gan": _gan,
     "flow-gan": _flow_gan,
 }
+
+
+def _side(shape: Shape, examples: Tensor) -> int | None:
+    """The side that a network is sized by: of the images, or of crops that are smaller than photographs are cut to."""
+    if None not in shape:
+        return min(shape[1:])
+    side = min(examples.shape[-2:])
+    return side if side < SMALL else None
 
 
 def _levels(widths: tuple[int, ...], side: float) -> tuple[int, ...]:

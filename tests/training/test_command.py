@@ -12,6 +12,7 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -78,6 +79,15 @@ def test_dry_run_says_what_the_run_then_does_and_does_nothing(npz, capfd):
     assert json.loads((prior / "config.json").read_text())["arguments"] == promised["prior"]["arguments"]
     err = capfd.readouterr().err
     assert f"{promised['parameters']:,} trained" in err
+
+
+@pytest.mark.parametrize(("size", "least", "most"), [(28, 0, 10**6), (64, 6 * 10**6, 7 * 10**6)])
+def test_network_of_a_folder_is_sized_by_its_crops_where_they_are_small(tmp_path, capfd, size, least, most):
+    for k in range(3):
+        Image.fromarray(np.full((64, 64), 40 * k, np.uint8)).save(tmp_path / f"{k}.png")
+    options = ["--size", size, "--channels", 1, "--out", tmp_path / "run", "--dry-run"]
+    assert genprior("train", "ddpm", "--data", tmp_path, *options) == 0
+    assert least < json.loads(capfd.readouterr().out)["parameters"] < most
 
 
 @pytest.mark.parametrize(
