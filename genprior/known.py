@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from genprior.operators.base import Measurement
-from genprior.operators.seen import seen
+from genprior.operators.masking import kept_by
 
 
 def known_pixels(measurement: Measurement, stated: float | Tensor | None) -> Tensor | None:
@@ -24,7 +24,7 @@ def known_pixels(measurement: Measurement, stated: float | Tensor | None) -> Ten
         measurement: y (B, C, H, W) and its operator.
         stated: noise that was stated for them, None where it was estimated.
     """
-    kept = seen(measurement.operator, measurement.y)
+    kept = kept_by(measurement.operator, measurement.y)
     if kept is None:
         return None
     number = len(measurement.y)

@@ -24,7 +24,7 @@ from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_
 from genprior.operators.check import check_foreign
 from genprior.operators.colour import Colorize
 from genprior.operators.deepinv import from_physics, physics_noise
-from genprior.operators.seen import seen
+from genprior.operators.masking import kept_by
 from genprior.scale import warn_of_sum
 
 NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was scanned or compressed as colour
@@ -132,7 +132,7 @@ def measure(
     y, give = _uninterpreted(img, operator)
     check_foreign(operator, y)
     if noise is None:
-        kept = seen(operator, y)
+        kept = kept_by(operator, y)
         noise = _estimated(y, None if kept is None else ~kept)
     return Measurement(y, operator, noise), give
 

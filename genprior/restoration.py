@@ -29,7 +29,7 @@ from genprior.operators.base import Measurement, as_integer
 from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import Channelwise
 from genprior.operators.check import check_foreign
-from genprior.operators.seen import is_identity
+from genprior.operators.masking import is_identity
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.priors.denoiser import from_denoiser
 from genprior.priors.diffusers import from_diffusers, is_of_diffusers

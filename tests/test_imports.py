@@ -30,7 +30,16 @@ LAYERS = [
 # Of what stands above them, these may import only some.
 NARROWER = {
     "operators": {"ambient", "priors.base", "linalg", "registry"},
-    "samplers": {"ambient", "priors.base", "operators.base", "operators.seen", "linalg", "memory", "noise", "registry"},
+    "samplers": {
+        "ambient",
+        "priors.base",
+        "operators.base",
+        "operators.masking",
+        "linalg",
+        "memory",
+        "noise",
+        "registry",
+    },
     "priors.base": {"ambient"},
     "training": {"ambient", "priors", "nets", "images", "memory", "noise", "bits", "registry", "processes"},
 }

@@ -19,7 +19,6 @@ from genprior.noise import Noise
 from genprior.operators.base import Measurement, as_integer
 from genprior.priors.base import Prior
 from genprior.samplers.particles import effective_size, log_mean, resample
-from genprior.samplers.seen import seen
 
 SHARES = (1.0, 0.3, 0.1, 0.03)  # of fresh noise in a move, in turn
 POWER = 4  # of the temperatures: most of them where L changes most, near 0
@@ -74,7 +73,7 @@ def by_annealing(prior: Prior, one: Measurement, method: AnnealedImportance, clo
 def likelihood(prior: Prior, one: Measurement) -> Callable[[Tensor], Tensor]:
     """z -> ln L(z), (B,), in as many parts as the memory takes."""
     v = float(torch.as_tensor(prior.decoder_variance))
-    scale, y, A, known, noise = log_scale(one, v), one.y, one.operator, seen(one), noise_of(one)
+    scale, y, A, known, noise = log_scale(one, v), one.y, one.operator, one.seen, noise_of(one)
 
     def of_some(z: Tensor) -> Tensor:
         r = known * (y - A(prior.decode(z)))

@@ -14,12 +14,11 @@ from genprior.memory import rows_at_once
 from genprior.operators.base import Measurement
 from genprior.priors.base import UnsupportedError
 from genprior.priors.covariance import LARGEST_DENSE
-from genprior.samplers.seen import seen
 
 
 def seen_values(one: Measurement) -> Tensor:
     """Which values of y, flattened, depend on x, (M',) numbers."""
-    return seen(one).flatten().nonzero().flatten()
+    return one.seen.flatten().nonzero().flatten()
 
 
 def covariance_of_y(one: Measurement, S: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:

@@ -202,6 +202,15 @@ class Measurement:
         """The same y, not copied, with another noise."""
         return _sharing(self.y, self.operator, _own_noise(noise, len(self.y)))
 
+    @property
+    def seen(self) -> Tensor:
+        """1 for values of y that depend on x, 0 for others, such as those under the holes of a mask; shaped like y.
+
+        Of A A^T n, with n normal, the rows of A that are 0 give 0, exactly, and almost surely no others do.
+        """
+        n = torch.randn(self.y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+        return (self.operator(self.operator.adjoint(n.to(self.y))) != 0).to(self.y)
+
     def select(self, index: Tensor) -> Measurement:
         """The measurement of the images of that `index` (1-D, long), which may repeat images."""
         per_image = isinstance(self.noise, Tensor) and self.noise.ndim and len(self.noise) > 1

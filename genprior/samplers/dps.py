@@ -12,7 +12,6 @@ from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin, differentiable
 from genprior.samplers.integrate import ancestral_step, variance_preserving
-from genprior.samplers.seen import seen
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class DPS(Sampler):
         return 2 * self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        y, A, known = measurement.y, measurement.operator, seen(measurement)
+        y, A, known = measurement.y, measurement.operator, measurement.seen
         sigmas = variance_preserving(prior.sigma_max, prior.sigma_min, self.steps, self.unit)
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):

@@ -10,7 +10,6 @@ from genprior.operators.base import Measurement, as_integer
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, differentiable
 from genprior.samplers.guidance import Guidance
-from genprior.samplers.seen import seen
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class MMPS(Guidance):
 
 def moment_matching(denoise: Denoiser, measurement: Measurement, iterations: int) -> Denoiser:
     """E[x | x_t] -> E[x | x_t, y] by moment matching; see `MMPS`."""
-    y, A, known = measurement.y, measurement.operator, seen(measurement)
+    y, A, known = measurement.y, measurement.operator, measurement.seen
 
     def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
         x_hat, vjp = differentiable(denoise, x_t, sigma)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator, Measurement
-from genprior.operators.seen import is_identity
+from genprior.operators.masking import is_identity
 from genprior.priors.base import Prior, UnsupportedError, supports
 from genprior.samplers.base import Sampler
 

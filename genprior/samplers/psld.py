@@ -14,7 +14,6 @@ from genprior.operators.base import Measurement, as_number
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import ancestral_step, variance_preserving
-from genprior.samplers.seen import seen
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class PSLD(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         latents = prior.latents
-        y, A, known = measurement.y, measurement.operator, seen(measurement)
+        y, A, known = measurement.y, measurement.operator, measurement.seen
         trust = (prior.spread / measurement.noise) ** 2
         spread = latents.spread
         sigmas = variance_preserving(latents.sigma_max, latents.sigma_min, self.steps, spread)

@@ -16,7 +16,6 @@ from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import euler, variance_preserving
 from genprior.samplers.psld import length
-from genprior.samplers.seen import seen
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class ReSample(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         latents = prior.latents
-        y, A, known = measurement.y, measurement.operator, seen(measurement)
+        y, A, known = measurement.y, measurement.operator, measurement.seen
         spread, trust = latents.spread, (prior.spread / measurement.noise) ** 2
         sigmas = variance_preserving(latents.sigma_max, latents.sigma_min, self.steps, spread)
         w = latents.centre + sigmas[0] * noise(y.new_empty(len(y), *latents.image_shape))

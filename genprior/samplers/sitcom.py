@@ -14,7 +14,6 @@ from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler, begin
 from genprior.samplers.integrate import variance_preserving
-from genprior.samplers.seen import seen
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class SITCOM(Sampler):
         y, A = measurement.y, measurement.operator
         unit = 2 * prior.spread
         sigmas = variance_preserving(prior.sigma_max, prior.sigma_min, self.steps, unit)
-        known = seen(measurement)
+        known = measurement.seen
         enough = measurement.noise**2 * inner(known, known)
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):

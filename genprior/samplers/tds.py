@@ -13,7 +13,6 @@ from genprior.operators.base import LinearOperator, Measurement
 from genprior.priors.base import Prior, UnsupportedError
 from genprior.samplers.base import Denoiser, differentiable, white_variance
 from genprior.samplers.particles import Twist, Twisted
-from genprior.samplers.seen import seen
 
 LARGEST = 64  # values of y beyond which no covariance of y is made for each particle
 
@@ -103,7 +102,7 @@ def isotropic(denoise: Denoiser, measurement: Measurement, spread: float) -> Twi
 
 def white(measurement: Measurement, spread: float) -> Callable[[Tensor, float], tuple[Tensor, Tensor]]:
     """(x_hat, sigma) -> ln psi up to a constant, (P,), and its gradient with respect to A x_hat; see `TDS`."""
-    y, A, known = measurement.y, measurement.operator, seen(measurement)
+    y, A, known = measurement.y, measurement.operator, measurement.seen
 
     def psi(x_hat: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         variance = white_variance(sigma, spread)
@@ -117,7 +116,7 @@ def white(measurement: Measurement, spread: float) -> Callable[[Tensor, float], 
 
 def moment_matched(denoise: Denoiser, measurement: Measurement) -> Twist:
     """The twist of `TDSMoments`."""
-    y, A, known = measurement.y, measurement.operator, seen(measurement)
+    y, A, known = measurement.y, measurement.operator, measurement.seen
     eye = torch.eye(y[0].numel(), dtype=y.dtype, device=y.device)
     basis = eye.reshape(-1, 1, *A.measurement_shape)
     floor = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).flatten() ** 2 * eye

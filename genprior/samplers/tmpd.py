@@ -10,7 +10,6 @@ from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, differentiable
 from genprior.samplers.guidance import Guidance
-from genprior.samplers.seen import seen
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class TMPD(Guidance):
 
 def row_sums(denoise: Denoiser, measurement: Measurement) -> Denoiser:
     """E[x | x_t] -> E[x | x_t, y] with the row sums of A V A^T for its diagonal; see `TMPD`."""
-    y, A, known = measurement.y, measurement.operator, seen(measurement)
+    y, A, known = measurement.y, measurement.operator, measurement.seen
 
     def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
         x_hat, vjp = differentiable(denoise, x_t, sigma)

@@ -11,7 +11,6 @@ from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.resample import ReSample
-from genprior.samplers.seen import seen
 
 QUICK = ReSample(steps=60, every=5, iterations=40, rate=0.05)
 
@@ -46,7 +45,7 @@ def test_images_fit_the_measurement_to_its_noise_and_no_further(operator):
     """
     prior, A = LinearLatents(v=1e-8), OPERATORS[operator]
     one = dataclasses.replace(measure(prior, A), noise=2 * NOISE)
-    known = seen(one)
+    known = one.seen
 
     def error(sampler):
         draws, _ = draw(sampler, prior, one, 20)

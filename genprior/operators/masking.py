@@ -8,7 +8,7 @@ from torch import Tensor
 from genprior.operators.base import LinearOperator
 
 
-def seen(operator: LinearOperator, like: Tensor | None = None) -> Tensor | None:
+def kept_by(operator: LinearOperator, like: Tensor | None = None) -> Tensor | None:
     """Where an operator keeps the values of x, (batch, C, H, W) bool, if it sets all others to 0; None if it does not.
 
     Inpainting by a mask of ours or by a physics of deepinv's keeps some; denoising keeps all.
@@ -27,6 +27,6 @@ def seen(operator: LinearOperator, like: Tensor | None = None) -> Tensor | None:
 
 
 def is_identity(operator: LinearOperator, like: Tensor | None = None) -> bool:
-    """Whether A x = x; arguments as of `seen`."""
-    kept = seen(operator, like)
+    """Whether A x = x; arguments as of `kept_by`."""
+    kept = kept_by(operator, like)
     return kept is not None and bool(kept.all())
