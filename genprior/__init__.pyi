@@ -1,10 +1,10 @@
 # What `import genprior` offers: read by editors and type checkers, and at run time by lazy_loader, which imports each
 # name from its home when it is first asked for.
 
+from .checks import UnsupportedError as UnsupportedError
 from .evaluation.benchmark import evaluate as evaluate
 from .marginal.evidence import evidence as evidence
 from .operators.base import Measurement as Measurement
-from .priors.base import UnsupportedError as UnsupportedError
 from .priors.base import supports as supports
 from .priors.ddpm import DDPM as DDPM
 from .priors.deepinv import as_denoiser as as_denoiser

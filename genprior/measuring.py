@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from genprior import images
+from genprior.checks import as_integer, as_tensor
 from genprior.estimate import noise_level
 from genprior.nets.wrapped import unwrapped
-from genprior.operators.base import LinearOperator, Measurement, as_integer, as_tensor, name_of
+from genprior.operators.base import LinearOperator, Measurement, name_of
 from genprior.operators.blur import weights
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
 from genprior.operators.check import check_foreign

@@ -20,17 +20,18 @@ from tqdm.auto import tqdm
 
 from genprior import images, plausible
 from genprior.ambient import differentiable, settled
+from genprior.checks import UnsupportedError, as_integer
 from genprior.known import giving_back, keep, known_pixels
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
 from genprior.memory import rows_at_once, tile_side
 from genprior.nets.wrapped import unwrapped
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_integer
+from genprior.operators.base import Measurement
 from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import Channelwise
 from genprior.operators.check import check_foreign
 from genprior.operators.masking import is_identity
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.denoiser import from_denoiser
 from genprior.priors.diffusers import from_diffusers, is_of_diffusers
 from genprior.priors.store import find_prior, load_prior, resolved_name

@@ -7,6 +7,7 @@ import torch
 from scipy.stats import wasserstein_distance
 from torch import nn
 
+from genprior.checks import UnsupportedError
 from genprior.divergences import (
     adversarial_bound,
     densities,
@@ -19,7 +20,7 @@ from genprior.divergences import (
 )
 from genprior.nets.gan import Discriminator
 from genprior.noise import Noise
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.covariance import Dense, Diagonal, Stationary, reflected
 from genprior.priors.gan import GAN
 from genprior.priors.gaussian import Gaussian

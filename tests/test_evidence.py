@@ -14,6 +14,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import logsumexp
 
 import genprior
+from genprior.checks import UnsupportedError
 from genprior.evaluation.truth import correlated, moments
 from genprior.marginal import normal as normal_module
 from genprior.marginal.annealed import AnnealedImportance, anneal, by_annealing
@@ -24,7 +25,7 @@ from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, Matrix, Measurement, motion_kernel
 from genprior.operators.build import for_image, for_measurement
 from genprior.operators.colour import WEIGHTS
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.gaussian_mixture import GaussianMixture

@@ -9,8 +9,9 @@ import torch
 
 import genprior
 from genprior import images, memory, restoration
+from genprior.checks import UnsupportedError
 from genprior.cli import main
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.denoiser import from_denoiser
 from genprior.priors.folder import write_prior

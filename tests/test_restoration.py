@@ -14,10 +14,11 @@ from PIL import Image
 
 import genprior
 from genprior import images, memory, restoration
+from genprior.checks import UnsupportedError
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measurement, gaussian_kernel, random_mask
 from genprior.operators.build import FOR_IMAGE, FOR_MEASUREMENT, MASKS
 from genprior.priors import store
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.field import GaussianField
 from genprior.priors.folder import write_prior

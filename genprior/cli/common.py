@@ -256,6 +256,6 @@ def refuse_existing(targets: list[Path], overwrite: bool) -> None:
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    from genprior.priors.base import UnsupportedError
+    from genprior.checks import UnsupportedError
 
     return (ValueError, TypeError, OSError, ArithmeticError, UnsupportedError)

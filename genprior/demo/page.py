@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from genprior.checks import UnsupportedError
 from genprior.demo import work
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.store import load_prior
 from genprior.restoration import pick_device
 from genprior.samplers import SAMPLERS, automatic

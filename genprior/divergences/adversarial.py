@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genprior.ambient import settled
+from genprior.checks import as_integer
 from genprior.evaluation.table import Figure
 from genprior.memory import rows_at_once
 from genprior.noise import Noise
-from genprior.operators.base import as_integer
 from genprior.samplers.adam import Adam
 
 FEWEST = 8  # images of each set, of which a quarter is what the bound is measured on

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import as_integer
 from genprior.evaluation.table import Figure
 from genprior.memory import rows_at_once
-from genprior.operators.base import as_integer
 from genprior.priors.base import Prior
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genprior.checks import UnsupportedError
 from genprior.evaluation.biharmonic import fill
 from genprior.evaluation.metrics import psnr
 from genprior.linalg import norm
@@ -27,7 +28,6 @@ from genprior.operators.blur import Blur
 from genprior.operators.denoise import Denoise
 from genprior.operators.inpaint import Inpaint
 from genprior.operators.superres import SuperResolution
-from genprior.priors.base import UnsupportedError
 
 # What the oracles choose from: weights of TV in multiples of the noise, and balances of Wiener.
 WEIGHTS = (0.08, 0.12, 0.16, 0.2, 0.24, 0.32, 0.48, 0.8, 1.2)

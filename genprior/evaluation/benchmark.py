@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from genprior import images as pictures
 from genprior.ambient import settled
+from genprior.checks import UnsupportedError, as_integer
 from genprior.evaluation import perceptual, task
 from genprior.evaluation.contact import sheet
 from genprior.evaluation.dataset import Truth, described, find_truths, hashes
@@ -34,9 +35,9 @@ from genprior.evaluation.methods import Method, figures, find_methods
 from genprior.evaluation.summary import each_image, legend, summary
 from genprior.evaluation.table import Table
 from genprior.memory import forget_peak, peak_memory
-from genprior.operators.base import Measurement, as_integer
+from genprior.operators.base import Measurement
 from genprior.operators.inpaint import Inpaint
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.processes import processes
 from genprior.restoration import MEASURED, degrade
 from genprior.samplers import SAMPLERS, refuse_parameters

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import as_integer
 from genprior.evaluation.ranks import FEWEST, ExpectedCoverage, Quantity, distance_from, expected_coverage, ranks, sbc
 from genprior.evaluation.scores import coverage, crps, energy_score, spread_error_correlation, widest
 from genprior.evaluation.table import Figure
 from genprior.linalg import norm
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, Measurement, as_integer
+from genprior.operators.base import LinearOperator, Measurement
 from genprior.priors.base import Prior, supports
 from genprior.restoration import MEASURED
 from genprior.samplers.base import Sampler, begin

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from genprior import images
-from genprior.operators.base import LinearOperator, as_integer
+from genprior.checks import as_integer
+from genprior.operators.base import LinearOperator
 from genprior.operators.blur import Blur
 from genprior.operators.inpaint import Inpaint
 from genprior.training.data import Arrays

@@ -9,7 +9,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from genprior.priors.base import UnsupportedError
+from genprior.checks import UnsupportedError
 
 SMALLEST = 16  # pixels a side, which four reductions by 2 leave something of
 

@@ -28,13 +28,13 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import Shape
 from genprior.divergences import sliced_wasserstein
 from genprior.evaluation.table import Cell, Figure, Table
 from genprior.evaluation.truth import draw, root
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators import Inpaint, LinearOperator, Measurement, SuperResolution, random_mask
-from genprior.operators.base import Shape
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, floored
 from genprior.samplers.fisher_hmc import FisherHMC, information_metric

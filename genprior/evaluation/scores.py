@@ -6,7 +6,7 @@ Notation: B images; n samples of each; D = C H W; R the rank |{i: x_i < x*}| of 
 import torch
 from torch import Tensor
 
-from genprior.operators.base import as_number
+from genprior.checks import as_number
 
 
 def coverage(samples: Tensor, truth: Tensor, level: float) -> Tensor:

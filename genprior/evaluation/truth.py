@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import Shape
 from genprior.evaluation.table import Figure, Table
 from genprior.noise import Noise
 from genprior.operators import (
@@ -41,7 +42,6 @@ from genprior.operators import (
     motion_kernel,
     random_mask,
 )
-from genprior.operators.base import Shape
 from genprior.priors.base import Prior
 from genprior.priors.gaussian import Gaussian
 from genprior.samplers.base import Sampler, begin

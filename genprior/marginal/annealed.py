@@ -12,11 +12,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from genprior.checks import as_integer
 from genprior.linalg import inner
 from genprior.marginal.normal import log_scale, noise_of
 from genprior.memory import rows_at_once
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_integer
+from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.particles import effective_size, log_mean, resample
 

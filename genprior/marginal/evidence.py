@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import UnsupportedError, as_integer
 from genprior.evaluation.table import Figure
 from genprior.marginal.annealed import AnnealedImportance, by_annealing
 from genprior.marginal.exact import exact
 from genprior.marginal.particles import by_particles
 from genprior.measuring import measure, stated_noise
-from genprior.operators.base import Measurement, as_integer
+from genprior.operators.base import Measurement
 from genprior.operators.colour import Colorize
-from genprior.priors.base import Prior, UnsupportedError, supports
+from genprior.priors.base import Prior, supports
 from genprior.registry import lookup
 from genprior.restoration import as_prior, state_of
 from genprior.samplers import refuse_parameters

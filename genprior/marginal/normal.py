@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genprior.checks import UnsupportedError
 from genprior.memory import rows_at_once
 from genprior.operators.base import Measurement
-from genprior.priors.base import UnsupportedError
 from genprior.priors.covariance import LARGEST_DENSE
 
 

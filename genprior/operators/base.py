@@ -10,17 +10,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genprior.ambient import own, settle_methods, settled
+from genprior.checks import Shape, UnsupportedError, as_shape, as_tensor
 from genprior.linalg import cg, cgls, divide
-from genprior.priors.base import UnsupportedError
-
-Shape = tuple[int, int, int]
 
 
 class LinearOperator(ABC):
@@ -394,56 +391,6 @@ class Constant:
 def name_of(operator: LinearOperator) -> str:
     """What messages call an operator."""
     return getattr(operator, "_name", type(operator).__name__)
-
-
-def as_shape(shape: tuple[int, ...]) -> Shape:
-    """`shape` as (C, H, W), checked.
-
-    Raises:
-        ValueError: it is not three positive integers.
-    """
-    shape = tuple(shape)
-    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
-        raise ValueError(f"A shape is (C, H, W), three positive integers; got {shape}.")
-    return shape
-
-
-def as_tensor(what: str, value: Tensor | np.ndarray) -> Tensor:
-    """A copy of a tensor or numpy array, as a tensor; `what` is for the message.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if np.ma.is_masked(value):
-        raise ValueError(f"{what} is a masked array, and its masked values mean nothing; give all of its values.")
-    if isinstance(value, np.ndarray):
-        # a flipped array has negative strides, which torch refuses
-        return torch.from_numpy(value.copy(order="C"))
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{what} is a tensor or a numpy array; got {type(value).__name__}.")
-    return own(value)
-
-
-def as_number(what: str, value: float, low: float, high: float) -> float:
-    """`value` as a float from low to high, checked; `what` is for the message.
-
-    Raises:
-        ValueError: it is not a number, or out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high or math.isinf(value):
-        raise ValueError(f"{what} is a number from {low} to {high}; got {value!r}.")
-    return float(value)
-
-
-def as_integer(what: str, value: int, low: int, high: float) -> int:
-    """`value` as an int from low to high, checked; 3.0 is an integer too; `what` is for the message.
-
-    Raises:
-        ValueError: it is not a whole number, or out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high or value % 1:
-        raise ValueError(f"{what} is a whole number from {low} to {high}; got {value!r}.")
-    return int(value)
 
 
 def _as_variance(c: float | Tensor, v: Tensor) -> float | Tensor:

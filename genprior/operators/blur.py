@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import Shape, as_integer, as_number, as_shape, as_tensor
 from genprior.linalg import cg, reciprocal, rounding
-from genprior.operators.base import SVD, Constant, LinearOperator, Shape, as_integer, as_number, as_shape, as_tensor
+from genprior.operators.base import SVD, Constant, LinearOperator
 from genprior.operators.separable import Separable
 
 BOUNDARIES = ("valid", "circular")

@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.operators.base import LinearOperator, Shape
+from genprior.checks import Shape
+from genprior.operators.base import LinearOperator
 from genprior.operators.blur import Blur, gaussian_kernel, motion_kernel
 from genprior.operators.colour import Colorize
 from genprior.operators.denoise import Denoise

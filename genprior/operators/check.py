@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.operators.base import Composition, LinearOperator, Shape
+from genprior.checks import Shape
+from genprior.operators.base import Composition, LinearOperator
 from genprior.operators.channelwise import Channelwise
 from genprior.operators.linearity import check_linear
 

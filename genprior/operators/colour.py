@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genprior.operators.base import SVD, Constant, LinearOperator, Shape, as_shape
+from genprior.checks import Shape, as_shape
+from genprior.operators.base import SVD, Constant, LinearOperator
 
 # Rec. 601 luma, as kornia.color.rgb_to_grayscale
 WEIGHTS = (0.299, 0.587, 0.114)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.operators.base import LinearOperator, Shape, as_shape, as_tensor
+from genprior.checks import Shape, as_shape, as_tensor
+from genprior.operators.base import LinearOperator
 from genprior.operators.linearity import check_linear
 
 if TYPE_CHECKING:

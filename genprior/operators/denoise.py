@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genprior.operators.base import SVD, LinearOperator, Shape, as_shape
+from genprior.checks import Shape, as_shape
+from genprior.operators.base import SVD, LinearOperator
 
 
 class Denoise(LinearOperator):

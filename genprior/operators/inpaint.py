@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import Shape, as_integer, as_number, as_shape, as_tensor
 from genprior.linalg import divide
-from genprior.operators.base import SVD, Constant, LinearOperator, Shape, as_integer, as_number, as_shape, as_tensor
+from genprior.operators.base import SVD, Constant, LinearOperator
 
 
 class Inpaint(LinearOperator):

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import Shape
 from genprior.linalg import inner, norm
-from genprior.operators.base import LinearOperator, Shape, name_of
+from genprior.operators.base import LinearOperator, name_of
 
 WANTED = "Samplers need a linear A and its adjoint: leave out what is added to A x, or done to its values afterwards."
 # Half of the digits of float32.

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genprior.checks import Shape
 from genprior.linalg import reciprocal, rounding
-from genprior.operators.base import SVD, Constant, LinearOperator, Shape
+from genprior.operators.base import SVD, Constant, LinearOperator
 
 Maps = Callable[[], tuple[Tensor, Tensor]]
 

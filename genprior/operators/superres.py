@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genprior.operators.base import Shape, as_integer, as_shape
+from genprior.checks import Shape, as_integer, as_shape
 from genprior.operators.separable import Separable
 from genprior.registry import lookup
 

@@ -1,6 +1,7 @@
 """Priors: what is known of an image before it is measured."""
 
-from genprior.priors.base import Prior, UnsupportedError, supports
+from genprior.checks import UnsupportedError
+from genprior.priors.base import Prior, supports
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.gaussian_mixture import GaussianMixture
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.checks import UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 
 

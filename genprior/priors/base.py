@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.ambient import settle_methods
+from genprior.checks import UnsupportedError
 
 METHODS = (
     "sample", "log_prob", "energy", "score", "elbo", "denoise", "denoise_given", "decode", "encode", "infer",
@@ -22,10 +23,6 @@ SETTLED = (*METHODS, "__init__", "blank", "draw", "fit", "observe", "posteriors"
 
 
 HALF = (torch.float16, torch.bfloat16)
-
-
-class UnsupportedError(Exception):
-    """Something was asked that a prior, operator or sampler does not have; the message says what has it."""
 
 
 class Prior(nn.Module):

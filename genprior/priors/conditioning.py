@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genprior.checks import UnsupportedError
 from genprior.linalg import divide
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.covariance import LARGEST_DENSE, Covariance, Dense
 
 

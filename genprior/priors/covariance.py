@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from genprior.checks import UnsupportedError
 from genprior.linalg import wide
-from genprior.priors.base import UnsupportedError
 from genprior.registry import lookup
 
 LARGEST_DENSE = 4096  # values of an image beyond which no D x D matrix is made

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from genprior.priors.base import Prior, UnsupportedError, as_level, supports
+from genprior.checks import UnsupportedError
+from genprior.priors.base import Prior, as_level, supports
 
 if TYPE_CHECKING:
     from deepinv.models import Denoiser

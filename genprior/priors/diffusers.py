@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import UnsupportedError
 from genprior.nets.padding import mirrored
 from genprior.nets.wrapped import on_one_device, unwrapped
 from genprior.noise import Noise
-from genprior.priors.base import Prior, UnsupportedError, as_level, autocast
+from genprior.priors.base import Prior, as_level, autocast
 from genprior.priors.chain import (
     UNIT,
     ancestral_chain,

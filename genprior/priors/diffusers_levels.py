@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from genprior.priors.base import UnsupportedError
+from genprior.checks import UnsupportedError
 from genprior.priors.chain import UNIT, relative_noise
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 
 EMBEDDING = 8  # numbers that stand for a label beside what a network sees
 

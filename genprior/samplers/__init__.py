@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from genprior.operators.base import as_integer
-from genprior.priors.base import Prior, UnsupportedError, supports
+from genprior.checks import UnsupportedError, as_integer
+from genprior.priors.base import Prior, supports
 from genprior.registry import lookup
 from genprior.samplers.amortized import Amortized
 from genprior.samplers.base import Sampler

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
+from genprior.checks import UnsupportedError, as_integer
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, Measurement, as_integer
-from genprior.priors.base import Prior, UnsupportedError, supports
+from genprior.operators.base import LinearOperator, Measurement
+from genprior.priors.base import Prior, supports
 
 Denoiser = Callable[[Tensor, float], Tensor]
 

@@ -28,9 +28,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from genprior.checks import as_integer, as_number
 from genprior.linalg import divide, inner, norm
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_integer, as_number
+from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, Sampler, begin, differentiable, white_variance
 from genprior.samplers.gibbs import gaussian_draw

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from genprior.checks import as_integer, as_number
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_integer, as_number
+from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin, first_level
 from genprior.samplers.ddrm import spectral_step

@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genprior.checks import as_number
 from genprior.linalg import divide
 from genprior.noise import Noise
-from genprior.operators.base import SVD, Measurement, as_number
+from genprior.operators.base import SVD, Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin, first_level
 from genprior.samplers.integrate import geometric

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from genprior.checks import as_integer, as_number
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_integer, as_number
+from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, start
 from genprior.samplers.integrate import ancestral, karras

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from genprior.checks import as_integer
 from genprior.linalg import cg
-from genprior.operators.base import Measurement, as_integer
+from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, differentiable
 from genprior.samplers.guidance import Guidance

@@ -5,10 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator, Measurement
 from genprior.operators.masking import is_identity
-from genprior.priors.base import Prior, UnsupportedError, supports
+from genprior.priors.base import Prior, supports
 from genprior.samplers.base import Sampler
 
 

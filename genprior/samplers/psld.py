@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genprior.checks import as_number
 from genprior.linalg import divide, inner, norm
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_number
+from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import ancestral_step, variance_preserving

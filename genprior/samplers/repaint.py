@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genprior.checks import UnsupportedError, as_integer
 from genprior.noise import Noise
-from genprior.operators.base import SVD, LinearOperator, Measurement, as_integer
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.operators.base import SVD, LinearOperator, Measurement
+from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin, first_level
 from genprior.samplers.integrate import ancestral_step, geometric
 

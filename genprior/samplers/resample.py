@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genprior.checks import as_integer, as_number
 from genprior.linalg import inner
 from genprior.noise import Noise
-from genprior.operators.base import Measurement, as_integer, as_number
+from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler

@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genprior.checks import UnsupportedError
 from genprior.linalg import inner
 from genprior.operators.base import LinearOperator, Measurement
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, differentiable, white_variance
 from genprior.samplers.particles import Twist, Twisted
 

@@ -26,11 +26,11 @@ from common import counted, crops, machine
 from peers import METHODS, TooFew
 
 import genprior
+from genprior.checks import UnsupportedError
 from genprior.evaluation.baselines import BASELINES
 from genprior.evaluation.metrics import psnr, ssim
 from genprior.evaluation.table import Figure, Table
 from genprior.operators import Inpaint, Measurement
-from genprior.priors.base import UnsupportedError
 from genprior.priors.folder import read_card
 from genprior.priors.store import find_prior
 

@@ -24,8 +24,9 @@ from peers import METHODS
 from torch import Tensor, nn
 
 import genprior
+from genprior.checks import UnsupportedError
 from genprior.operators import Blur, Inpaint, Measurement, SuperResolution, gaussian_kernel, random_mask
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.samplers import find_sampler
 
 # What of the peers is the method of ours.

@@ -15,6 +15,7 @@ import pytest
 import torch
 from scipy import special, stats
 
+from genprior.checks import UnsupportedError
 from genprior.evaluation import calibration as module
 from genprior.evaluation.calibration import Calibration, calibrate, standard_quantities
 from genprior.evaluation.ranks import expected_coverage, ranks, sbc, tarp
@@ -22,7 +23,7 @@ from genprior.evaluation.scores import coverage, crps, energy_score, spread_erro
 from genprior.evaluation.truth import PRIORS, SHAPE, independent, operators
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.field import GaussianField
 from genprior.samplers.base import Sampler
 from genprior.samplers.diffpir import DiffPIR

@@ -7,11 +7,11 @@ import pytest
 import torch
 from examples import SHAPE, examples
 
+from genprior.checks import UnsupportedError
 from genprior.evaluation.supported import table
 from genprior.evaluation.truth import operators
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement
-from genprior.priors.base import UnsupportedError
 from genprior.samplers import SAMPLERS
 from genprior.samplers.base import Sampler
 

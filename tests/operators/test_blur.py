@@ -7,9 +7,9 @@ import torch
 from kornia.filters import filter2d, get_gaussian_kernel2d
 from skimage import data
 
+from genprior.checks import UnsupportedError
 from genprior.linalg import norm
 from genprior.operators import Blur, gaussian_kernel, motion_kernel
-from genprior.priors.base import UnsupportedError
 
 
 def draw(*shape, seed=0):

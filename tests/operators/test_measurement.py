@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from genprior.checks import UnsupportedError
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measurement, SuperResolution, random_mask
-from genprior.priors.base import UnsupportedError
 
 
 def masks(n):

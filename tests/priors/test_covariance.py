@@ -11,9 +11,10 @@ import torch
 
 import genprior
 from genprior.bits import bits_per_dim, dequantize
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.priors import covariance
-from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.base import supports
 from genprior.priors.covariance import DEQUANTISATION, FORMS, Stationary, reflected
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.gaussian_mixture import GaussianMixture

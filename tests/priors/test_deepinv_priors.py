@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import genprior
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, as_physics, gaussian_kernel, random_mask
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.gaussian import Gaussian
 
 SIDE, SD, NOISE = 8, 0.2, 0.1

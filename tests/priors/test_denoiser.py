@@ -11,9 +11,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import genprior
+from genprior.checks import UnsupportedError
 from genprior.operators import Inpaint, random_mask
 from genprior.operators.base import Measurement
-from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.base import supports
 from genprior.priors.denoiser import SIGMA_MAX, SIGMA_MIN
 from genprior.priors.gaussian import Gaussian
 

@@ -29,8 +29,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import genprior
+from genprior.checks import UnsupportedError
 from genprior.priors import hub
-from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.base import supports
 from genprior.priors.diffusers import DiffusersPrior, from_diffusers
 from genprior.priors.diffusers_levels import HIGHEST
 from genprior.priors.folder import read_card

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators.base import Matrix, Measurement
-from genprior.priors.base import METHODS, UnsupportedError, noisy_score
+from genprior.priors.base import METHODS, noisy_score
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.gaussian_mixture import GaussianMixture
 

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
-from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.base import supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.probability_flow import flow_estimates, flow_log_prob

@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
-from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.base import supports
 from genprior.priors.gan import CHUNK, GAN
 
 SMALL = {"latent": 6, "widths": (8, 4), "hidden": 8, "spread": 0.3}

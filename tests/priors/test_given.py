@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import genprior
+from genprior.checks import UnsupportedError
 from genprior.cli import main
 from genprior.nets.coupling import PerClass
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
-from genprior.priors.base import UnsupportedError, methods_of, supports
+from genprior.priors.base import methods_of, supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.flow import Flow
 from genprior.priors.folder import read_prior, write_prior

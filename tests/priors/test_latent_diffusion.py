@@ -14,9 +14,10 @@ from skimage import data
 from torch import nn
 from torch.distributions import MultivariateNormal
 
+from genprior.checks import UnsupportedError
 from genprior.cli import main
 from genprior.noise import Noise
-from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.base import supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.folder import read_prior, write_prior
 from genprior.priors.latent import LatentDiffusion

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.priors import patches
-from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.base import supports
 from genprior.priors.patches import PatchFlow, tiles
 
 

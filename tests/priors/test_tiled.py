@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from genprior import memory
+from genprior.checks import UnsupportedError
 from genprior.nets.unet import UNet
 from genprior.priors import tiled
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.gaussian import Gaussian
 from genprior.priors.store import find_prior, load_prior

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
-from genprior.priors.base import UnsupportedError, supports
+from genprior.priors.base import supports
 from genprior.priors.vae import LIMIT, PACE, VAE, divergence
 
 SHAPE, D = (1, 2, 4), 8

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import genprior
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators import Colorize, Denoise, Inpaint, Measurement, SuperResolution
 from genprior.priors.amortized import LearnedPosterior
-from genprior.priors.base import Prior, UnsupportedError, supports
+from genprior.priors.base import Prior, supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.folder import read_prior, write_prior
 from genprior.samplers import automatic

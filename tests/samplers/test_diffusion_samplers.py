@@ -6,10 +6,11 @@ import pytest
 import torch
 from quick import DIFFUSION, quick
 
+from genprior.checks import UnsupportedError
 from genprior.evaluation.truth import PRIORS, SHAPE, correlated, independent, judge, operators
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.gaussian import Gaussian
 from genprior.samplers.daps import DAPS, DAPSHMC, DAPSLangevin
 from genprior.samplers.ddnm import DDNM

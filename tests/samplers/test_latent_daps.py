@@ -7,9 +7,9 @@ import torch
 from latent_linear import Counted, LinearLatents
 from linear import OPERATORS, draw, farthest, measure
 
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators import Measurement
-from genprior.priors.base import UnsupportedError
 from genprior.samplers.latent_daps import LatentDAPS
 
 QUICK = LatentDAPS(steps=20, leapfrog=5)

@@ -19,10 +19,10 @@ from clouds import (
     weighed_chain,
 )
 
+from genprior.checks import UnsupportedError
 from genprior.evaluation.truth import moments
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, Measurement, SuperResolution
-from genprior.priors.base import UnsupportedError
 from genprior.samplers import MCGDiff
 from genprior.samplers.integrate import geometric
 

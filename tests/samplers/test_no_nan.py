@@ -11,6 +11,7 @@ import torch
 from latent_linear import LinearLatents
 from quick import DIFFUSION, quick
 
+from genprior.checks import UnsupportedError
 from genprior.evaluation.truth import correlated
 from genprior.noise import Noise
 from genprior.operators import (
@@ -25,7 +26,6 @@ from genprior.operators import (
     motion_kernel,
     random_mask,
 )
-from genprior.priors.base import UnsupportedError
 
 NOISES = (0.0, 1e-6, 0.01, 0.3, 1.0)
 SIZES = ((8, 8), (12, 20), (1, 1))

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import genprior
+from genprior.checks import UnsupportedError
 from genprior.evaluation.truth import SHAPE, correlated
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
-from genprior.priors.base import Prior, UnsupportedError
+from genprior.priors.base import Prior
 from genprior.priors.denoiser import from_denoiser
 from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.exact import Exact

@@ -22,10 +22,10 @@ from clouds import (
     white,
 )
 
+from genprior.checks import UnsupportedError
 from genprior.evaluation.truth import SHAPE, correlated, moments, operators
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
-from genprior.priors.base import UnsupportedError
 from genprior.priors.gaussian import Gaussian
 from genprior.samplers import SMC, TDS, PiGDM, TDSMoments, tds
 from genprior.samplers.integrate import geometric

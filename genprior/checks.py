@@ -1,0 +1,66 @@
+"""What is given, checked where it is given: one clear error, or the value as it is wanted."""
+
+import math
+from numbers import Real
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genprior.ambient import own
+
+Shape = tuple[int, int, int]  # (C, H, W)
+
+
+class UnsupportedError(Exception):
+    """Something was asked that a prior, operator or sampler does not have; the message says what has it."""
+
+
+def as_shape(shape: tuple[int, ...]) -> Shape:
+    """`shape` as (C, H, W), checked.
+
+    Raises:
+        ValueError: it is not three positive integers.
+    """
+    shape = tuple(shape)
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(f"A shape is (C, H, W), three positive integers; got {shape}.")
+    return shape
+
+
+def as_tensor(what: str, value: Tensor | np.ndarray) -> Tensor:
+    """A copy of a tensor or numpy array, as a tensor; `what` is for the message.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if np.ma.is_masked(value):
+        raise ValueError(f"{what} is a masked array, and its masked values mean nothing; give all of its values.")
+    if isinstance(value, np.ndarray):
+        # a flipped array has negative strides, which torch refuses
+        return torch.from_numpy(value.copy(order="C"))
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what} is a tensor or a numpy array; got {type(value).__name__}.")
+    return own(value)
+
+
+def as_number(what: str, value: float, low: float, high: float) -> float:
+    """`value` as a float from low to high, checked; `what` is for the message.
+
+    Raises:
+        ValueError: it is not a number, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high or math.isinf(value):
+        raise ValueError(f"{what} is a number from {low} to {high}; got {value!r}.")
+    return float(value)
+
+
+def as_integer(what: str, value: int, low: int, high: float) -> int:
+    """`value` as an int from low to high, checked; 3.0 is an integer too; `what` is for the message.
+
+    Raises:
+        ValueError: it is not a whole number, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high or value % 1:
+        raise ValueError(f"{what} is a whole number from {low} to {high}; got {value!r}.")
+    return int(value)
