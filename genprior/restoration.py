@@ -32,11 +32,11 @@ from genprior.operators.channelwise import Channelwise
 from genprior.operators.check import check_foreign
 from genprior.operators.masking import is_identity
 from genprior.priors.base import Prior
-from genprior.priors.denoiser import from_denoiser
-from genprior.priors.diffusers import from_diffusers, is_of_diffusers
+from genprior.priors.foreign.denoiser import from_denoiser
+from genprior.priors.foreign.diffusers import from_diffusers, is_of_diffusers
+from genprior.priors.foreign.weights import ADVICE
 from genprior.priors.store import find_prior, load_prior, resolved_name
-from genprior.priors.tiled import Tiled
-from genprior.priors.weights import ADVICE
+from genprior.priors.wrappers.tiled import Tiled
 from genprior.result import Restoration
 from genprior.samplers import SAMPLERS, find_sampler, refuse_parameters
 from genprior.samplers.base import Sampler

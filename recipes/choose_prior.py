@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import genprior
-from genprior.evaluation.table import Figure, Table
 from genprior.marginal.annealed import AnnealedImportance
+from genprior.table import Figure, Table
 
 PRIORS = ("gaussian-mnist", "vae-mnist", "gan-mnist", "gaussian-photo")
 

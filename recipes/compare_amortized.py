@@ -14,9 +14,9 @@ import time
 import torch
 
 import genprior
-from genprior.evaluation.metrics import psnr
-from genprior.evaluation.scores import coverage, crps
 from genprior.samplers import find_sampler
+from genprior.scores.metrics import psnr
+from genprior.scores.uncertainty import coverage, crps
 from genprior.training.data import Arrays, first
 
 

@@ -17,8 +17,8 @@ from genprior.divergences import (
     monte_carlo_kl,
     sliced_wasserstein,
 )
-from genprior.evaluation.table import Figure, Table
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.table import Figure, Table
 
 DRAWN = ("KL, closed form", "KL", "JS", "adversarial bound on JS")
 

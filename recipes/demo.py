@@ -16,8 +16,8 @@ from PIL import Image
 
 import genprior
 from genprior import images
-from genprior.evaluation.baselines import classical
-from genprior.evaluation.metrics import psnr, ssim
+from genprior.benchmark.baselines import classical
+from genprior.scores.metrics import psnr, ssim
 
 NOISE = 0.025
 TASKS = {

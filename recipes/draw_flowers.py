@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 import genprior
 from genprior import images
-from genprior.evaluation.contact import sheet
+from genprior.benchmark.contact import sheet
 from genprior.training.data import Arrays
 
 NOISE = 0.025

@@ -12,8 +12,8 @@ import torch
 
 import genprior
 from genprior import images
-from genprior.evaluation.metrics import psnr
 from genprior.noise import Noise
+from genprior.scores.metrics import psnr
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import torch
 
 import genprior
 from genprior import images
-from genprior.evaluation.metrics import psnr, ssim
+from genprior.scores.metrics import psnr, ssim
 from genprior.training.data import Arrays, first
 
 NOISE = 0.05

@@ -15,13 +15,13 @@ from torch.nn.functional import interpolate
 
 import genprior
 from genprior import images
-from genprior.evaluation.benchmark import image_seed
-from genprior.evaluation.contact import sheet
-from genprior.evaluation.items import stem
-from genprior.evaluation.summary import columns
-from genprior.evaluation.table import Table
+from genprior.benchmark.contact import sheet
+from genprior.benchmark.evaluate import image_seed
+from genprior.benchmark.items import stem
+from genprior.benchmark.summary import columns
 from genprior.samplers import find_sampler
-from genprior.samplers.fisher_hmc import FisherHMC
+from genprior.samplers.latents.fisher_hmc import FisherHMC
+from genprior.table import Table
 from genprior.training.data import Arrays, first
 
 NOISE = 0.025

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import genprior
-from genprior.evaluation.table import Figure, Table
+from genprior.table import Figure, Table
 from genprior.training.data import Arrays, read_names
 
 NOISE = 0.025

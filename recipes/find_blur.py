@@ -16,9 +16,9 @@ import torch
 
 import genprior
 from genprior import GaussianField, images
-from genprior.evaluation.table import Table
 from genprior.operators.build import for_measurement
 from genprior.operators.colour import WEIGHTS
+from genprior.table import Table
 
 CASES = [(*photo, noise) for noise in (0.01, 0.05) for photo in (("astronaut", 5), ("coffee", 9), ("chelsea", 15))]
 COLUMNS = ("photograph", "length", "found length", "noise", "found noise", "truth behind by, nats")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from genprior.priors.folder import write_prior
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.training.checkpoint import write_folder
 from genprior.training.data import first, open_parts
 from genprior.training.loop import device_name

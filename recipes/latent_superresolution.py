@@ -17,8 +17,8 @@ import torch
 
 import genprior
 from genprior import images
-from genprior.evaluation.metrics import psnr, ssim
-from genprior.samplers.resample import ReSample
+from genprior.samplers.latents.resample import ReSample
+from genprior.scores.metrics import psnr, ssim
 from genprior.training.data import Arrays, Photos, first
 
 NOISE, PROBE = 0.05, 10

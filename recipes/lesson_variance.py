@@ -15,9 +15,9 @@ import torch
 
 import genprior
 from genprior import images
-from genprior.evaluation.table import Table
 from genprior.noise import Noise
 from genprior.priors.chain import BETAS, UNIT, VARIANCES, ancestral_chain
+from genprior.table import Table
 
 
 def variance_left(name: str, betas: str, steps: int, draws: int) -> float:

@@ -17,7 +17,7 @@ from genprior.operators import random_mask
 from genprior.priors import ddpm, flow, gan, patches, store, vae
 from genprior.priors.ddpm import DDPM
 from genprior.priors.folder import read_prior, write_prior
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.training import families
 from genprior.training.data import Arrays, Photos, first
 

@@ -15,7 +15,7 @@ from PIL import Image
 from genprior.cli import main
 from genprior.operators import random_mask
 from genprior.priors.folder import write_prior
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 
 SHAPE = (1, 16, 16)
 FILES = {"table.md", "table.csv", "images.csv", "run.json", "contact.png", "items"}

@@ -16,8 +16,8 @@ import genprior
 from genprior import images
 from genprior.cli import main
 from genprior.demo import work
-from genprior.evaluation.metrics import psnr
 from genprior.priors.ddpm import DDPM
+from genprior.scores.metrics import psnr
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

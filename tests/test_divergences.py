@@ -21,10 +21,10 @@ from genprior.divergences import (
 from genprior.nets.gan import Discriminator
 from genprior.noise import Noise
 from genprior.priors.base import Prior
-from genprior.priors.covariance import Dense, Diagonal, Stationary, reflected
 from genprior.priors.gan import GAN
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian.covariance import Dense, Diagonal, Stationary, reflected
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 
 SHAPE = (3, 2, 4)
 FAR = 4

@@ -15,7 +15,6 @@ from scipy.special import logsumexp
 
 import genprior
 from genprior.checks import UnsupportedError
-from genprior.evaluation.truth import correlated, moments
 from genprior.marginal import normal as normal_module
 from genprior.marginal.annealed import AnnealedImportance, anneal, by_annealing
 from genprior.marginal.evidence import find_method, log_mean_figure
@@ -27,11 +26,12 @@ from genprior.operators.build import for_image, for_measurement
 from genprior.operators.colour import WEIGHTS
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.samplers import MMPS, SMC, TDS, MCGDiff, TDSMoments
 from genprior.samplers.integrate import geometric
-from genprior.samplers.particles import log_mean
+from genprior.samplers.particles.base import log_mean
+from genprior.truth.gaussian import correlated, moments
 
 SHAPE = (1, 4, 4)
 CHANCE = 1e-4  # of a right estimate to fail its test, were it not seeded

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import genprior
-from genprior.evaluation.dataset import find_truths
+from genprior.benchmark.dataset import find_truths
 from genprior.images import read, read_mask
 from genprior.operators import Inpaint, Matrix, random_mask
 from genprior.training.data import Photos

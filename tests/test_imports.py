@@ -15,7 +15,7 @@ HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate"
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
     ["ambient"],
-    ["checks", "registry", "linalg", "memory", "noise", "processes", "images", "estimate", "bits", "nets"],
+    ["checks", "registry", "linalg", "memory", "noise", "processes", "images", "estimate", "bits", "table", "nets"],
     ["priors.base"],
     ["priors"],
     ["operators"],
@@ -23,7 +23,7 @@ LAYERS = [
     ["scale"],
     ["measuring", "record", "known", "plausible"],
     ["result"],
-    ["restoration", "training", "evaluation", "divergences", "marginal"],
+    ["restoration", "training", "scores", "benchmark", "truth", "divergences", "marginal"],
     ["demo"],
     ["cli", "__main__"],
 ]

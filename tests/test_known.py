@@ -14,7 +14,7 @@ from genprior.cli import main
 from genprior.images.pixels import Deep
 from genprior.operators import Inpaint, Measurement
 from genprior.priors.folder import save_prior
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 
 H, W = 20, 24
 HOLES = np.zeros((H, W), bool)

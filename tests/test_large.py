@@ -13,10 +13,10 @@ from genprior.checks import UnsupportedError
 from genprior.cli import main
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.denoiser import from_denoiser
 from genprior.priors.folder import write_prior
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.tiled import Tiled
+from genprior.priors.foreign.denoiser import from_denoiser
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.wrappers.tiled import Tiled
 from genprior.samplers import MMPS, DiffPIR
 
 H, W = 70, 93

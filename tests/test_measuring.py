@@ -6,7 +6,7 @@ import torch
 
 import genprior
 from genprior.operators import Blur, gaussian_kernel
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 
 H, W = 7, 6
 # Draws in float32 from an SVD in float64, or after some steps of conjugate gradients: a few roundings of 1.

@@ -7,10 +7,10 @@ import torch
 
 import genprior
 from genprior import plausible
-from genprior.evaluation.truth import SHAPE, correlated, operators
 from genprior.operators import Blur, Denoise, Measurement, gaussian_kernel
 from genprior.priors.base import Prior
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.truth.gaussian import SHAPE, correlated, operators
 
 PRIOR = correlated(SHAPE)
 NOISE = 0.1

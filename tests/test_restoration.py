@@ -20,12 +20,12 @@ from genprior.operators.build import FOR_IMAGE, FOR_MEASUREMENT, MASKS
 from genprior.priors import store
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.field import GaussianField
 from genprior.priors.folder import write_prior
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.given import Given
+from genprior.priors.gaussian.field import GaussianField
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.wrappers.given import Given
 from genprior.samplers import SAMPLERS
-from genprior.samplers.diffpir import DiffPIR
+from genprior.samplers.guidance.diffpir import DiffPIR
 from genprior.training.checkpoint import write_folder
 
 H, W = 6, 5

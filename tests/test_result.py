@@ -14,7 +14,7 @@ import genprior
 from genprior import operators, record
 from genprior.operators import Measurement, gaussian_kernel, random_mask
 from genprior.priors.ddpm import DDPM
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers import SAMPLERS
 
 H, W = 6, 5

@@ -48,7 +48,7 @@ def add(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     import genprior
-    from genprior.evaluation.presets import PRESETS
+    from genprior.benchmark.presets import PRESETS
     from genprior.registry import lookup
 
     if (options.op is None) == (options.preset is None):

@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-SUITES = ("gaussian", "mixture", "flow", "calibration", "supported")  # see genprior.evaluation.report
+SUITES = ("gaussian", "mixture", "flow", "calibration", "supported")  # see genprior.truth.report
 
 
 def add(commands) -> None:
@@ -22,8 +22,8 @@ def add(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from genprior.evaluation import report
     from genprior.processes import alone
+    from genprior.truth import report
 
     alone("genprior evaluate truth")
     names = [name.strip() for name in (options.samplers or "").split(",") if name.strip()]

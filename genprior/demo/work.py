@@ -15,13 +15,13 @@ from torch import Tensor
 
 import genprior
 from genprior import images
-from genprior.evaluation.metrics import psnr
 from genprior.operators.base import LinearOperator
 from genprior.operators.build import for_image, for_measurement
 from genprior.operators.channelwise import Channelwise
 from genprior.priors.base import Prior
 from genprior.priors.store import bundled, find_prior
 from genprior.samplers import SAMPLERS
+from genprior.scores.metrics import psnr
 
 LARGEST = 512  # pixels a side that the page takes: a photograph of that size is minutes on a CPU
 SAMPLE_SIDE = 256  # pixels of the longer side of the photographs to pick

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from genprior.ambient import settled
 from genprior.checks import as_integer
-from genprior.evaluation.table import Figure
 from genprior.memory import rows_at_once
 from genprior.noise import Noise
 from genprior.samplers.adam import Adam
+from genprior.table import Figure
 
 FEWEST = 8  # images of each set, of which a quarter is what the bound is measured on
 WIDTH = 128

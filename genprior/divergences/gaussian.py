@@ -10,8 +10,8 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.memory import rows_at_once
-from genprior.priors.covariance import Covariance, Diagonal, Stationary
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.covariance import Covariance, Diagonal, Stationary
+from genprior.priors.gaussian.gaussian import Gaussian
 
 
 @settled

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.evaluation.table import Figure
 from genprior.memory import pixels_at_once
 from genprior.noise import Noise
+from genprior.table import Figure
 
 PROJECTIONS = 100
 FOR_THE_MEDIAN = 1000  # points of each set, of whose distances the median is taken

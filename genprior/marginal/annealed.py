@@ -19,7 +19,7 @@ from genprior.memory import rows_at_once
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.particles import effective_size, log_mean, resample
+from genprior.samplers.particles.base import effective_size, log_mean, resample
 
 SHARES = (1.0, 0.3, 0.1, 0.03)  # of fresh noise in a move, in turn
 POWER = 4  # of the temperatures: most of them where L changes most, near 0

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError, as_integer
-from genprior.evaluation.table import Figure
 from genprior.marginal.annealed import AnnealedImportance, by_annealing
 from genprior.marginal.exact import exact
 from genprior.marginal.particles import by_particles
@@ -24,9 +23,10 @@ from genprior.registry import lookup
 from genprior.restoration import as_prior, state_of
 from genprior.samplers import refuse_parameters
 from genprior.samplers.base import misfit
-from genprior.samplers.particles import Twisted
-from genprior.samplers.tds import TDS
+from genprior.samplers.particles.base import Twisted
+from genprior.samplers.particles.tds import TDS
 from genprior.scale import warn_of_scale
+from genprior.table import Figure
 
 # method -> what it needs of the prior; "auto" takes the first of them.
 NEEDS = {"exact": "posterior", "smc": "denoise", "importance": "decode"}

@@ -7,8 +7,8 @@ import torch
 from genprior.marginal.normal import cholesky, covariance_of_y, seen_values
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
-from genprior.priors.conditioning import alike
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian.conditioning import alike
+from genprior.priors.gaussian.mixture import GaussianMixture
 
 
 @torch.no_grad()

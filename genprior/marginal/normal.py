@@ -13,7 +13,7 @@ from torch import Tensor
 from genprior.checks import UnsupportedError
 from genprior.memory import rows_at_once
 from genprior.operators.base import Measurement
-from genprior.priors.covariance import LARGEST_DENSE
+from genprior.priors.gaussian.covariance import LARGEST_DENSE
 
 
 def seen_values(one: Measurement) -> Tensor:

@@ -12,8 +12,8 @@ from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import white_variance
 from genprior.samplers.integrate import geometric
-from genprior.samplers.particles import Twisted, log_mean
-from genprior.samplers.tds import TDSMoments
+from genprior.samplers.particles.base import Twisted, log_mean
+from genprior.samplers.particles.tds import TDSMoments
 
 
 @torch.no_grad()

@@ -31,9 +31,9 @@ from genprior.priors.chain import (
     respaced,
     shape_of_draws,
 )
-from genprior.priors.given import Given, Guided
 from genprior.priors.labels import number_of
 from genprior.priors.probability_flow import FlowDensity, flow_estimates, flow_log_prob
+from genprior.priors.wrappers.given import Given, Guided
 from genprior.registry import lookup
 
 

@@ -17,8 +17,8 @@ from genprior.nets.coupling import ActNorm, Coupling, Mixing, PerClass, Squeeze,
 from genprior.nets.pixels import PIXELS, Ink
 from genprior.noise import Noise
 from genprior.priors.base import Prior
-from genprior.priors.given import Given
 from genprior.priors.labels import check_labels, even, labels_of, mixed, shares
+from genprior.priors.wrappers.given import Given
 from genprior.registry import lookup
 
 

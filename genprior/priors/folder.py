@@ -19,16 +19,16 @@ from genprior.nets.wrapped import plain_state, unwrapped
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.diffusers import card_of, from_diffusers, is_diffusers
-from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
+from genprior.priors.foreign.diffusers import card_of, from_diffusers, is_diffusers
+from genprior.priors.foreign.weights import ADVICE, is_weights
 from genprior.priors.gan import GAN
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.field import GaussianField
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.labels import check_names
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.vae import VAE
-from genprior.priors.weights import ADVICE, is_weights
 from genprior.registry import lookup
 
 FORMAT = 1

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from genprior.nets.gan import Generator
 from genprior.noise import Noise
 from genprior.priors.base import Prior, autocast
-from genprior.priors.given import Given
 from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of, shares
+from genprior.priors.wrappers.given import Given
 
 CHUNK = 256  # latents that `sample` decodes at once
 

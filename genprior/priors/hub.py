@@ -5,8 +5,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from genprior.priors import diffusers
 from genprior.priors.folder import read_card, read_prior
+from genprior.priors.foreign import diffusers
 
 FILES = ("config.json", "model.safetensors", "card.json")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")

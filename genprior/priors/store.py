@@ -7,8 +7,8 @@ import torch
 from genprior.ambient import settled
 from genprior.priors.base import Prior, supports
 from genprior.priors.folder import read_card, read_config, read_prior
+from genprior.priors.foreign.weights import refuse_weights
 from genprior.priors.hub import fetch, is_hub_name
-from genprior.priors.weights import refuse_weights
 from genprior.registry import lookup
 
 BUNDLED = Path(__file__).parent / "bundled"

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 from genprior.noise import Noise
 from genprior.priors.base import Prior, autocast
-from genprior.priors.given import Given
 from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of, shares
+from genprior.priors.wrappers.given import Given
 
 LIMIT = 8.0  # |ln sd| of latents stays below: exp(-8) is finer than any image needs, exp(8) coarser
 INITIAL_SD = 0.1  # of the decoder, in the units of x

@@ -9,33 +9,33 @@ from genprior.checks import UnsupportedError, as_integer
 from genprior.priors.base import Prior, supports
 from genprior.registry import lookup
 from genprior.samplers.amortized import Amortized
+from genprior.samplers.annealing.daps import DAPS, DAPSHMC, DAPSLangevin
+from genprior.samplers.annealing.ddnm import DDNM
+from genprior.samplers.annealing.ddrm import DDRM
+from genprior.samplers.annealing.gibbs import SplitGibbs
+from genprior.samplers.annealing.reddiff import REDDiff
+from genprior.samplers.annealing.repaint import RePaint
+from genprior.samplers.annealing.sitcom import SITCOM
 from genprior.samplers.base import Sampler
-from genprior.samplers.csgm import CSGM
-from genprior.samplers.daps import DAPS, DAPSHMC, DAPSLangevin
-from genprior.samplers.ddnm import DDNM
-from genprior.samplers.ddrm import DDRM
-from genprior.samplers.diffpir import DiffPIR
-from genprior.samplers.dps import DPS
+from genprior.samplers.chains.langevin import HMC, MALA, ULA
+from genprior.samplers.chains.map import MAP
 from genprior.samplers.exact import Exact
-from genprior.samplers.fisher_hmc import FisherHMC
-from genprior.samplers.gibbs import SplitGibbs
-from genprior.samplers.langevin import HMC, MALA, ULA
-from genprior.samplers.latent import LatentHMC
-from genprior.samplers.latent_daps import LatentDAPS
-from genprior.samplers.map import MAP
-from genprior.samplers.mcgdiff import MCGDiff
-from genprior.samplers.mmps import MMPS
-from genprior.samplers.pigdm import PiGDM
+from genprior.samplers.guidance.diffpir import DiffPIR
+from genprior.samplers.guidance.dps import DPS
+from genprior.samplers.guidance.mmps import MMPS
+from genprior.samplers.guidance.pigdm import PiGDM
+from genprior.samplers.guidance.tmpd import TMPD
+from genprior.samplers.latents.csgm import CSGM
+from genprior.samplers.latents.fisher_hmc import FisherHMC
+from genprior.samplers.latents.latent_daps import LatentDAPS
+from genprior.samplers.latents.latent_hmc import LatentHMC
+from genprior.samplers.latents.psld import PSLD
+from genprior.samplers.latents.resample import ReSample
+from genprior.samplers.latents.vae_gibbs import VAEGibbs
+from genprior.samplers.particles.mcgdiff import MCGDiff
+from genprior.samplers.particles.smc import SMC
+from genprior.samplers.particles.tds import TDS, TDSMoments
 from genprior.samplers.posterior_mean import PosteriorMean
-from genprior.samplers.psld import PSLD
-from genprior.samplers.reddiff import REDDiff
-from genprior.samplers.repaint import RePaint
-from genprior.samplers.resample import ReSample
-from genprior.samplers.sitcom import SITCOM
-from genprior.samplers.smc import SMC
-from genprior.samplers.tds import TDS, TDSMoments
-from genprior.samplers.tmpd import TMPD
-from genprior.samplers.vae_gibbs import VAEGibbs
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "dps": DPS,

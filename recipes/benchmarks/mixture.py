@@ -1,4 +1,4 @@
-"""Samplers against the posterior of the mixture of 25 Gaussians, see `genprior.evaluation.mixture`.
+"""Samplers against the posterior of the mixture of 25 Gaussians, see `genprior.truth.mixture`.
 
     python recipes/benchmarks/mixture.py --cells 8,1 8,2 8,4 --samplers mmps tds-moments --steps 20 100
 
@@ -8,8 +8,8 @@ Prints a table as Markdown, and with --out writes it as CSV too.
 import argparse
 from pathlib import Path
 
-from genprior.evaluation.mixture import CELLS, DRAWS, SEEDS, mixture_suite
 from genprior.samplers import MMPS, SAMPLERS, SMC, TDS, MCGDiff, TDSMoments
+from genprior.truth.mixture import CELLS, DRAWS, SEEDS, mixture_suite
 
 PARTICLES = DRAWS + DRAWS // 4
 # What differs from the defaults: exact covariances of up to 4 values, and clouds somewhat larger than what is drawn.

@@ -25,10 +25,10 @@ from genprior.operators import Blur, Inpaint, Measurement
 from genprior.priors.base import Prior
 from genprior.samplers import find_sampler
 from genprior.samplers.base import Sampler
-from genprior.samplers.diffpir import DiffPIR
-from genprior.samplers.dps import DPS
-from genprior.samplers.mmps import MMPS
-from genprior.samplers.tmpd import TMPD
+from genprior.samplers.guidance.diffpir import DiffPIR
+from genprior.samplers.guidance.dps import DPS
+from genprior.samplers.guidance.mmps import MMPS
+from genprior.samplers.guidance.tmpd import TMPD
 
 Method = Callable[[Prior, Measurement, int, int], Tensor]
 OURS = ("diffpir", "ddrm", "ddnm", "dps", "pigdm", "tmpd", "mmps", "daps", "gibbs", "reddiff", "repaint", "sitcom")

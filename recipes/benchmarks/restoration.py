@@ -26,13 +26,13 @@ from common import counted, crops, machine
 from peers import METHODS, TooFew
 
 import genprior
+from genprior.benchmark.baselines import BASELINES
 from genprior.checks import UnsupportedError
-from genprior.evaluation.baselines import BASELINES
-from genprior.evaluation.metrics import psnr, ssim
-from genprior.evaluation.table import Figure, Table
 from genprior.operators import Inpaint, Measurement
 from genprior.priors.folder import read_card
 from genprior.priors.store import find_prior
+from genprior.scores.metrics import psnr, ssim
+from genprior.table import Figure, Table
 
 NOISE = 0.025
 FIGURES = ("psnr_sample", "ssim_sample", "psnr_mean", "ssim_mean")

@@ -15,7 +15,7 @@ from skimage.data import astronaut
 from genprior import images
 from genprior.noise import Noise
 from genprior.priors.store import find_prior, load_prior
-from genprior.priors.tiled import Tiled
+from genprior.priors.wrappers.tiled import Tiled
 
 SIGMAS = (0.005, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 78.0)
 DISTANCES = (0, 16, 32, 48, 64, 96, 192)

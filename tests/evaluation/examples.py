@@ -5,11 +5,11 @@ import torch
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.gan import GAN
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian.field import GaussianField
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.vae import VAE

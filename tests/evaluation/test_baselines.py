@@ -10,11 +10,11 @@ from scipy import ndimage
 from skimage import data
 
 import genprior
-from genprior.evaluation import baselines
-from genprior.evaluation.baselines import BASELINES, Baseline
-from genprior.evaluation.biharmonic import fill
-from genprior.evaluation.metrics import psnr
+from genprior.benchmark import baselines
+from genprior.benchmark.baselines import BASELINES, Baseline
+from genprior.benchmark.biharmonic import fill
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Measurement, SuperResolution, gaussian_kernel
+from genprior.scores.metrics import psnr
 
 SIDE = 32
 

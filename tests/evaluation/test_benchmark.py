@@ -18,15 +18,16 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 import genprior
-from genprior.evaluation import items, machine, perceptual
-from genprior.evaluation.benchmark import image_seed
-from genprior.evaluation.items import differences, digest
-from genprior.evaluation.summary import columns
-from genprior.evaluation.truth import correlated
+from genprior.benchmark import items, machine
+from genprior.benchmark.evaluate import image_seed
+from genprior.benchmark.items import differences, digest
+from genprior.benchmark.summary import columns
 from genprior.operators import Blur, Inpaint, random_mask
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.base import Sampler
 from genprior.samplers.exact import Exact
+from genprior.scores import perceptual
+from genprior.truth.gaussian import correlated
 
 SHAPE = (1, 16, 16)
 NOISE = 0.05
@@ -573,7 +574,7 @@ def test_differences_are_named_by_their_place():
 
 
 def test_evaluate_is_not_the_module_of_its_name():
-    import genprior.evaluation
+    import genprior.benchmark.evaluate
 
     assert callable(genprior.evaluate)
-    assert isinstance(genprior.evaluation, types.ModuleType)
+    assert isinstance(genprior.benchmark.evaluate, types.ModuleType)

@@ -16,19 +16,19 @@ import torch
 from scipy import special, stats
 
 from genprior.checks import UnsupportedError
-from genprior.evaluation import calibration as module
-from genprior.evaluation.calibration import Calibration, calibrate, standard_quantities
-from genprior.evaluation.ranks import expected_coverage, ranks, sbc, tarp
-from genprior.evaluation.scores import coverage, crps, energy_score, spread_error_correlation, widest
-from genprior.evaluation.truth import PRIORS, SHAPE, independent, operators
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
 from genprior.priors.base import Prior
-from genprior.priors.field import GaussianField
+from genprior.priors.gaussian.field import GaussianField
 from genprior.samplers.base import Sampler
-from genprior.samplers.diffpir import DiffPIR
-from genprior.samplers.dps import DPS
 from genprior.samplers.exact import Exact
+from genprior.samplers.guidance.diffpir import DiffPIR
+from genprior.samplers.guidance.dps import DPS
+from genprior.scores.uncertainty import coverage, crps, energy_score, spread_error_correlation, widest
+from genprior.truth import calibration as module
+from genprior.truth.calibration import Calibration, calibrate, standard_quantities
+from genprior.truth.gaussian import PRIORS, SHAPE, independent, operators
+from genprior.truth.ranks import expected_coverage, ranks, sbc, tarp
 
 OPERATORS = operators()
 IMAGES, SAMPLES, NOISE = 200, 99, 0.1

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from genprior.evaluation import coverage
-from genprior.evaluation.coverage import (
+from genprior.scores import manifold as coverage
+from genprior.scores.manifold import (
     class_shares,
     classifier_score,
     density_coverage,

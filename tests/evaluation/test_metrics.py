@@ -8,7 +8,7 @@ import torch
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from genprior.evaluation.metrics import psnr, ssim
+from genprior.scores.metrics import psnr, ssim
 
 
 def pair(sd=0.1):

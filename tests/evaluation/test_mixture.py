@@ -4,8 +4,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from genprior.evaluation.mixture import mixture_suite, problem, published_schedule
 from genprior.samplers import MMPS, TDSMoments
+from genprior.truth.mixture import mixture_suite, problem, published_schedule
 
 
 def test_problem_is_the_one_of_the_paper():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import genprior
-from genprior.evaluation.presets import PRESETS, camera_motion, preset
+from genprior.benchmark.presets import PRESETS, camera_motion, preset
 from genprior.operators import Blur, Inpaint, SuperResolution
 
 

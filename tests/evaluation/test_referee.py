@@ -7,7 +7,14 @@ from typing import ClassVar
 import pytest
 import torch
 
-from genprior.evaluation.referee import (
+from genprior.noise import Noise
+from genprior.operators import Inpaint, SuperResolution, random_mask
+from genprior.samplers.base import Sampler
+from genprior.samplers.exact import Exact
+from genprior.samplers.latents.fisher_hmc import FisherHMC
+from genprior.samplers.latents.latent_hmc import LatentHMC
+from genprior.truth.gaussian import SHAPE, correlated, draw, measure, moments
+from genprior.truth.referee import (
     APART,
     ENOUGH,
     QUICK,
@@ -18,13 +25,6 @@ from genprior.evaluation.referee import (
     importance,
     problems,
 )
-from genprior.evaluation.truth import SHAPE, correlated, draw, measure, moments
-from genprior.noise import Noise
-from genprior.operators import Inpaint, SuperResolution, random_mask
-from genprior.samplers.base import Sampler
-from genprior.samplers.exact import Exact
-from genprior.samplers.fisher_hmc import FisherHMC
-from genprior.samplers.latent import LatentHMC
 
 PRIOR = correlated()
 LITTLE = (SuperResolution(4, SHAPE, "average"), 0.5)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from genprior.cli import main
-from genprior.evaluation import report
-from genprior.evaluation.report import NAMED, QUICK, SUITES, Options, Panel, plot, run
-from genprior.evaluation.table import Figure, Table
-from genprior.evaluation.truth import correlated
 from genprior.samplers import SAMPLERS
-from genprior.samplers.ddrm import DDRM
+from genprior.samplers.annealing.ddrm import DDRM
+from genprior.table import Figure, Table
+from genprior.truth import report
+from genprior.truth.gaussian import correlated
+from genprior.truth.report import NAMED, QUICK, SUITES, Options, Panel, plot, run
 
 
 def evaluate_truth(*arguments):

@@ -8,12 +8,12 @@ import torch
 from examples import SHAPE, examples
 
 from genprior.checks import UnsupportedError
-from genprior.evaluation.supported import table
-from genprior.evaluation.truth import operators
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement
 from genprior.samplers import SAMPLERS
 from genprior.samplers.base import Sampler
+from genprior.truth.gaussian import operators
+from genprior.truth.supported import table
 
 PRIORS = examples()
 OPERATORS = operators(SHAPE)

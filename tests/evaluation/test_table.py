@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from genprior.evaluation.table import Figure, Table
+from genprior.table import Figure, Table
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,15 @@ from typing import ClassVar
 import pytest
 import torch
 
-from genprior.evaluation.table import Figure
-from genprior.evaluation.truth import (
+from genprior.noise import Noise
+from genprior.samplers.annealing.ddrm import DDRM
+from genprior.samplers.annealing.repaint import RePaint
+from genprior.samplers.base import Sampler
+from genprior.samplers.chains.langevin import HMC
+from genprior.samplers.exact import Exact
+from genprior.samplers.integrate import geometric
+from genprior.table import Figure
+from genprior.truth.gaussian import (
     CLOUDS,
     KINDS,
     NOISES,
@@ -33,13 +40,6 @@ from genprior.evaluation.truth import (
     root,
     variance_ratio,
 )
-from genprior.noise import Noise
-from genprior.samplers.base import Sampler
-from genprior.samplers.ddrm import DDRM
-from genprior.samplers.exact import Exact
-from genprior.samplers.integrate import geometric
-from genprior.samplers.langevin import HMC
-from genprior.samplers.repaint import RePaint
 
 OPERATORS = operators()
 

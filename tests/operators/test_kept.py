@@ -20,10 +20,10 @@ from genprior.operators import (
     random_mask,
 )
 from genprior.operators.channelwise import Channelwise
-from genprior.priors.denoiser import from_denoiser
-from genprior.priors.field import GaussianField
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.foreign.denoiser import from_denoiser
+from genprior.priors.gaussian.field import GaussianField
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.samplers import SAMPLERS
 
 SHAPE = (3, 8, 8)

@@ -13,7 +13,7 @@ from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.folder import read_card, read_prior, save_prior
 from genprior.priors.gan import GAN
-from genprior.priors.tiled import Tiled
+from genprior.priors.wrappers.tiled import Tiled
 
 NAMES = ("daisy", "dandelion", "roses")
 

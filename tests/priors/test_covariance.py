@@ -13,11 +13,11 @@ import genprior
 from genprior.bits import bits_per_dim, dequantize
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
-from genprior.priors import covariance
 from genprior.priors.base import supports
-from genprior.priors.covariance import DEQUANTISATION, FORMS, Stationary, reflected
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian import covariance
+from genprior.priors.gaussian.covariance import DEQUANTISATION, FORMS, Stationary, reflected
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 
 SHAPE = (3, 4, 5)
 D = math.prod(SHAPE)

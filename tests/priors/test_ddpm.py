@@ -27,7 +27,7 @@ from genprior.priors.chain import (
     respaced,
 )
 from genprior.priors.ddpm import DDPM
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.probability_flow import flow_log_prob
 from genprior.priors.store import load_prior
 

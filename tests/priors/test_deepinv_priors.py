@@ -13,7 +13,7 @@ from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, as_physics, gaussian_kernel, random_mask
 from genprior.priors.base import Prior
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 
 SIDE, SD, NOISE = 8, 0.2, 0.1
 D = SIDE**2

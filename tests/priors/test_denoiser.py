@@ -15,8 +15,8 @@ from genprior.checks import UnsupportedError
 from genprior.operators import Inpaint, random_mask
 from genprior.operators.base import Measurement
 from genprior.priors.base import supports
-from genprior.priors.denoiser import SIGMA_MAX, SIGMA_MIN
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.foreign.denoiser import SIGMA_MAX, SIGMA_MIN
+from genprior.priors.gaussian.gaussian import Gaussian
 
 SHAPE = (1, 8, 8)
 QUIET = {"seed": 0, "progress": False}

@@ -32,10 +32,10 @@ import genprior
 from genprior.checks import UnsupportedError
 from genprior.priors import hub
 from genprior.priors.base import supports
-from genprior.priors.diffusers import DiffusersPrior, from_diffusers
-from genprior.priors.diffusers_levels import HIGHEST
 from genprior.priors.folder import read_card
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.foreign.diffusers import DiffusersPrior, from_diffusers
+from genprior.priors.foreign.diffusers_levels import HIGHEST
+from genprior.priors.gaussian.gaussian import Gaussian
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 CHAINS = {

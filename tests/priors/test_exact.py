@@ -11,8 +11,8 @@ from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators.base import Matrix, Measurement
 from genprior.priors.base import METHODS, noisy_score
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 
 SHAPE = (2, 2, 3)
 D = math.prod(SHAPE)

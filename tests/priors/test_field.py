@@ -8,11 +8,11 @@ import torch
 from genprior.noise import Noise
 from genprior.operators import Denoise
 from genprior.operators.base import Measurement
-from genprior.priors.covariance import DEQUANTISATION
-from genprior.priors.field import GaussianField
+from genprior.priors.gaussian.covariance import DEQUANTISATION
+from genprior.priors.gaussian.field import GaussianField
 from genprior.samplers import find_sampler
-from genprior.samplers.diffpir import DiffPIR
 from genprior.samplers.exact import Exact
+from genprior.samplers.guidance.diffpir import DiffPIR
 
 N = 6
 

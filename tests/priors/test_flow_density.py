@@ -9,7 +9,7 @@ from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.priors.base import supports
 from genprior.priors.ddpm import DDPM
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.probability_flow import flow_estimates, flow_log_prob
 
 SD, LOW, HIGH = 0.2, 0.01, 50.0

@@ -17,11 +17,11 @@ from genprior.priors.ddpm import DDPM
 from genprior.priors.flow import Flow
 from genprior.priors.folder import read_prior, write_prior
 from genprior.priors.gan import GAN
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.labels import mixed, shares
 from genprior.priors.vae import VAE
-from genprior.samplers.dps import DPS
-from genprior.samplers.fisher_hmc import FisherHMC
+from genprior.samplers.guidance.dps import DPS
+from genprior.samplers.latents.fisher_hmc import FisherHMC
 from genprior.training.adversarial import GENERATOR, DiscriminatorLoss, GeneratorLoss, latents
 from genprior.training.bound import EvidenceBound
 from genprior.training.families import plan

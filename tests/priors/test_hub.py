@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from genprior.priors import hub, store
 from genprior.priors.folder import read_card, write_prior
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.store import find_prior, load_prior
 
 

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel
 import genprior
 from genprior.nets.wrapped import on_one_device, plain_state, unwrapped
 from genprior.priors.base import supports
-from genprior.priors.tiled import Tiled
+from genprior.priors.wrappers.tiled import Tiled
 from genprior.record import of_prior
 
 SHAPE = (1, 28, 28)

@@ -8,8 +8,8 @@ import torch
 from genprior.operators.base import LinearOperator, Matrix, Measurement
 from genprior.operators.blur import Blur
 from genprior.operators.build import for_image
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 
 SHAPE = (1, 8, 8)
 SINGLE, DOUBLE = torch.float32, torch.float64

@@ -13,13 +13,13 @@ import genprior
 from genprior.priors import store
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.diffusers import from_diffusers
-from genprior.priors.field import GaussianField
 from genprior.priors.flow import Flow
 from genprior.priors.folder import FAMILIES, read_card, read_prior, write_prior
+from genprior.priors.foreign.diffusers import from_diffusers
 from genprior.priors.gan import GAN
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian.field import GaussianField
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.store import bundled, find_prior, load_prior

@@ -8,12 +8,12 @@ import torch
 from genprior import memory
 from genprior.checks import UnsupportedError
 from genprior.nets.unet import UNet
-from genprior.priors import tiled
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.store import find_prior, load_prior
-from genprior.priors.tiled import Tiled
+from genprior.priors.wrappers import tiled
+from genprior.priors.wrappers.tiled import Tiled
 
 
 def stirred(module, seed=0):

@@ -12,13 +12,13 @@ from itertools import pairwise
 
 import torch
 
-from genprior.evaluation.truth import moments
 from genprior.noise import Noise
 from genprior.operators import Matrix, Measurement
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.samplers.integrate import ancestral_step, geometric
-from genprior.samplers.particles import begin_free
+from genprior.samplers.particles.base import begin_free
+from genprior.truth.gaussian import moments
 
 K = 12
 FAR = 5.9

@@ -8,7 +8,7 @@ import torch
 from linear import OPERATORS, SHAPE, LinearDecoder, draw, measure
 
 from genprior.priors.base import Prior
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 
 
 class LinearLatents(Prior):

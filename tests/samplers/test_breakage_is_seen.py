@@ -10,15 +10,15 @@ import pytest
 from test_diffusion_sampler_errors import KNOWN_ERRORS, OPERATORS, N, strays
 from test_gaussian_posterior import KNOWN_ERRORS as MORE_KNOWN_ERRORS
 
-from genprior.evaluation.truth import CLOUDS, PRIORS, compare, draw, judge, measure
 from genprior.noise import Noise
 from genprior.operators import Measurement
 from genprior.samplers import SAMPLERS
-from genprior.samplers.dps import DPS
-from genprior.samplers.mcgdiff import MCGDiff
-from genprior.samplers.mmps import MMPS
-from genprior.samplers.smc import SMC
-from genprior.samplers.tds import TDS, TDSMoments
+from genprior.samplers.guidance.dps import DPS
+from genprior.samplers.guidance.mmps import MMPS
+from genprior.samplers.particles.mcgdiff import MCGDiff
+from genprior.samplers.particles.smc import SMC
+from genprior.samplers.particles.tds import TDS, TDSMoments
+from genprior.truth.gaussian import CLOUDS, PRIORS, compare, draw, judge, measure
 
 # Those without a pin elsewhere, or without one as narrow: sampler, prior, operator, (error, ratio) of the seen and of
 # the unseen part. To run this file prints them, of 2000 draws, or of 100 clouds of 10.

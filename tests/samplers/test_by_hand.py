@@ -13,19 +13,19 @@ import torch
 
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Matrix, Measurement
-from genprior.priors.gaussian import Gaussian
-from genprior.samplers.daps import DAPSHMC, DAPSLangevin, moments
-from genprior.samplers.ddnm import DDNM
-from genprior.samplers.ddrm import DDRM, begin_at_y
-from genprior.samplers.diffpir import DiffPIR
-from genprior.samplers.dps import DPS
-from genprior.samplers.gibbs import SplitGibbs
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.samplers.annealing.daps import DAPSHMC, DAPSLangevin, moments
+from genprior.samplers.annealing.ddnm import DDNM
+from genprior.samplers.annealing.ddrm import DDRM, begin_at_y
+from genprior.samplers.annealing.gibbs import SplitGibbs
+from genprior.samplers.annealing.reddiff import REDDiff
+from genprior.samplers.annealing.repaint import RePaint
+from genprior.samplers.chains.langevin import posterior
+from genprior.samplers.guidance.diffpir import DiffPIR
+from genprior.samplers.guidance.dps import DPS
+from genprior.samplers.guidance.mmps import MMPS
+from genprior.samplers.guidance.pigdm import PiGDM
 from genprior.samplers.integrate import geometric, karras, variance_preserving
-from genprior.samplers.langevin import posterior
-from genprior.samplers.mmps import MMPS
-from genprior.samplers.pigdm import PiGDM
-from genprior.samplers.reddiff import REDDiff
-from genprior.samplers.repaint import RePaint
 
 SHAPE = (1, 1, 2)
 V = 0.06  # the prior's variance

@@ -7,7 +7,7 @@ from linear import OPERATORS, SHAPE, LinearDecoder, dense, draw, measure
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
 from genprior.priors.base import Prior
-from genprior.samplers.csgm import CSGM
+from genprior.samplers.latents.csgm import CSGM
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

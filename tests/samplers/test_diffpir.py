@@ -9,8 +9,8 @@ from skimage import data
 
 import genprior
 from genprior.priors.ddpm import DDPM
-from genprior.priors.gaussian import Gaussian
-from genprior.samplers.diffpir import DiffPIR
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.samplers.guidance.diffpir import DiffPIR
 
 
 def test_colour_of_a_large_hole_is_not_that_of_the_start():

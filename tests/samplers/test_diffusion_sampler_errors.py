@@ -1,20 +1,20 @@
 """How far samplers for diffusion priors are from the exact posterior of Gaussian priors, pinned from both sides.
 
-The figures, and their standard errors, are those of `genprior.evaluation.truth`.
+The figures, and their standard errors, are those of `genprior.truth.gaussian`.
 """
 
 import pytest
 
-from genprior.evaluation.truth import PRIORS, judge, operators
-from genprior.samplers.daps import DAPS, DAPSHMC, DAPSLangevin
-from genprior.samplers.ddnm import DDNM
-from genprior.samplers.ddrm import DDRM
-from genprior.samplers.gibbs import SplitGibbs
-from genprior.samplers.pigdm import PiGDM
-from genprior.samplers.reddiff import REDDiff
-from genprior.samplers.repaint import RePaint
-from genprior.samplers.sitcom import SITCOM
-from genprior.samplers.tmpd import TMPD
+from genprior.samplers.annealing.daps import DAPS, DAPSHMC, DAPSLangevin
+from genprior.samplers.annealing.ddnm import DDNM
+from genprior.samplers.annealing.ddrm import DDRM
+from genprior.samplers.annealing.gibbs import SplitGibbs
+from genprior.samplers.annealing.reddiff import REDDiff
+from genprior.samplers.annealing.repaint import RePaint
+from genprior.samplers.annealing.sitcom import SITCOM
+from genprior.samplers.guidance.pigdm import PiGDM
+from genprior.samplers.guidance.tmpd import TMPD
+from genprior.truth.gaussian import PRIORS, judge, operators
 
 OPERATORS = operators()
 KINDS = ("inpaint", "super-resolution", "circular blur")

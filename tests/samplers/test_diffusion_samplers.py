@@ -7,21 +7,21 @@ import torch
 from quick import DIFFUSION, quick
 
 from genprior.checks import UnsupportedError
-from genprior.evaluation.truth import PRIORS, SHAPE, correlated, independent, judge, operators
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
 from genprior.priors.base import Prior
-from genprior.priors.gaussian import Gaussian
-from genprior.samplers.daps import DAPS, DAPSHMC, DAPSLangevin
-from genprior.samplers.ddnm import DDNM
-from genprior.samplers.ddrm import DDRM, spectral_step
-from genprior.samplers.gibbs import SplitGibbs, gaussian_draw
-from genprior.samplers.mmps import MMPS
-from genprior.samplers.pigdm import PiGDM, pseudo_inverse
-from genprior.samplers.reddiff import REDDiff
-from genprior.samplers.repaint import RePaint
-from genprior.samplers.sitcom import SITCOM
-from genprior.samplers.tmpd import TMPD, row_sums
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.samplers.annealing.daps import DAPS, DAPSHMC, DAPSLangevin
+from genprior.samplers.annealing.ddnm import DDNM
+from genprior.samplers.annealing.ddrm import DDRM, spectral_step
+from genprior.samplers.annealing.gibbs import SplitGibbs, gaussian_draw
+from genprior.samplers.annealing.reddiff import REDDiff
+from genprior.samplers.annealing.repaint import RePaint
+from genprior.samplers.annealing.sitcom import SITCOM
+from genprior.samplers.guidance.mmps import MMPS
+from genprior.samplers.guidance.pigdm import PiGDM, pseudo_inverse
+from genprior.samplers.guidance.tmpd import TMPD, row_sums
+from genprior.truth.gaussian import PRIORS, SHAPE, correlated, independent, judge, operators
 
 OPERATORS = operators()
 # Every sampler at the least cost at which each of its parts is at work: for what must hold at any number of steps.

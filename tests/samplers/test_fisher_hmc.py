@@ -8,7 +8,7 @@ from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
 from genprior.priors.base import Prior
 from genprior.samplers import automatic
-from genprior.samplers.fisher_hmc import FisherHMC, information_metric
+from genprior.samplers.latents.fisher_hmc import FisherHMC, information_metric
 
 
 class Stretch(Prior):

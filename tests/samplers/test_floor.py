@@ -5,10 +5,10 @@ import torch
 from linear import SHAPE, LinearDecoder
 
 from genprior.operators import Denoise, Measurement
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers import DPS, Exact, LatentHMC
 from genprior.samplers.base import floored, start
-from genprior.samplers.latent import decoder_variance
+from genprior.samplers.latents.latent_hmc import decoder_variance
 
 
 def measured(noise):

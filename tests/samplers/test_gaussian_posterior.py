@@ -1,4 +1,4 @@
-"""Samplers against the exact posterior of Gaussian priors, 8 x 8, for every operator: see `genprior.evaluation.truth`.
+"""Samplers against the exact posterior of Gaussian priors, 8 x 8, for every operator: see `genprior.truth.gaussian`.
 
 3.3 standard deviations of both figures, which chance exceeds once in a thousand, bound them.
 """
@@ -8,14 +8,14 @@ import math
 import pytest
 import torch
 
-from genprior.evaluation.truth import PRIORS, SHAPE, correlated, independent, judge, operators
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
-from genprior.priors.gaussian import Gaussian
-from genprior.samplers.diffpir import DiffPIR
-from genprior.samplers.dps import DPS
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.exact import Exact
-from genprior.samplers.mmps import MMPS
+from genprior.samplers.guidance.diffpir import DiffPIR
+from genprior.samplers.guidance.dps import DPS
+from genprior.samplers.guidance.mmps import MMPS
+from genprior.truth.gaussian import PRIORS, SHAPE, correlated, independent, judge, operators
 
 N = 1000
 OPERATORS = operators()

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from genprior.evaluation.truth import moments
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers import MMPS, TMPD, DiffPIR, PiGDM
 from genprior.samplers.base import begin
 from genprior.samplers.integrate import INTEGRATORS, heun
+from genprior.truth.gaussian import moments
 
 SHAPE = (1, 4, 4)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from genprior.noise import Noise
-from genprior.priors.gaussian import Gaussian
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.integrate import (
     ancestral,
     euler,

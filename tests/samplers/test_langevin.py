@@ -9,9 +9,9 @@ from linear import NOISE, OPERATORS, SHAPE, dense, deviations, draw, measure
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
 from genprior.priors.base import Prior
-from genprior.priors.gaussian import Gaussian
-from genprior.priors.gaussian_mixture import GaussianMixture
-from genprior.samplers.langevin import HMC, MALA, ULA
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
+from genprior.samplers.chains.langevin import HMC, MALA, ULA
 
 
 def independent(shape):

@@ -9,7 +9,7 @@ from linear import OPERATORS, SHAPE, LinearDecoder, draw, farthest, measure
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
 from genprior.priors.base import Prior
-from genprior.samplers.latent import LatentHMC
+from genprior.samplers.latents.latent_hmc import LatentHMC
 
 QUICK = LatentHMC(anneal=15, burn_in=10, steps=8, leapfrog=5)
 

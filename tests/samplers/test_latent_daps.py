@@ -10,7 +10,7 @@ from linear import OPERATORS, draw, farthest, measure
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators import Measurement
-from genprior.samplers.latent_daps import LatentDAPS
+from genprior.samplers.latents.latent_daps import LatentDAPS
 
 QUICK = LatentDAPS(steps=20, leapfrog=5)
 

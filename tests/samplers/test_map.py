@@ -9,8 +9,8 @@ from linear import OPERATORS, SHAPE, draw, measure
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
 from genprior.priors.base import Prior
-from genprior.priors.gaussian import Gaussian
-from genprior.samplers.map import MAP
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.samplers.chains.map import MAP
 
 
 def smooth(shape):

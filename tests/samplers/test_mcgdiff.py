@@ -20,11 +20,11 @@ from clouds import (
 )
 
 from genprior.checks import UnsupportedError
-from genprior.evaluation.truth import moments
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, Measurement, SuperResolution
 from genprior.samplers import MCGDiff
 from genprior.samplers.integrate import geometric
+from genprior.truth.gaussian import moments
 
 SHAPE = (1, 2, 2)
 STEPS = 20

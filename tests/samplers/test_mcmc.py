@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genprior.noise import Noise
-from genprior.samplers.mcmc import (
+from genprior.samplers.chains.mcmc import (
     EUCLIDEAN,
     DualAveraging,
     Metric,

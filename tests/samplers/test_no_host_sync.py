@@ -12,10 +12,10 @@ from quick import DIFFUSION, quick
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genprior.checks import UnsupportedError
-from genprior.evaluation.truth import correlated
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, Measurement, SuperResolution, gaussian_kernel, random_mask
 from genprior.priors.base import Prior
+from genprior.truth.gaussian import correlated
 
 SHAPE = (1, 4, 4)
 OPERATORS = {

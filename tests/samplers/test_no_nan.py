@@ -1,7 +1,7 @@
 """Every sampler for diffusion priors with every operator, noise and size: draws, or an error that says why not.
 
 The full product: the noise levels are those of the images of one batch, which costs no more than one of them. Priors
-are Gaussians of correlated pixels, `genprior.evaluation.truth.correlated`; steps are few.
+are Gaussians of correlated pixels, `genprior.truth.gaussian.correlated`; steps are few.
 """
 
 import functools
@@ -12,7 +12,6 @@ from latent_linear import LinearLatents
 from quick import DIFFUSION, quick
 
 from genprior.checks import UnsupportedError
-from genprior.evaluation.truth import correlated
 from genprior.noise import Noise
 from genprior.operators import (
     Blur,
@@ -26,6 +25,7 @@ from genprior.operators import (
     motion_kernel,
     random_mask,
 )
+from genprior.truth.gaussian import correlated
 
 NOISES = (0.0, 1e-6, 0.01, 0.3, 1.0)
 SIZES = ((8, 8), (12, 20), (1, 1))

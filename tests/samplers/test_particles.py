@@ -9,12 +9,11 @@ from clouds import gaussian, normal, of_clouds, one_cloud
 
 import genprior
 from genprior import memory, restoration
-from genprior.evaluation.truth import blind, correlated
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, Measurement, gaussian_kernel, random_mask
 from genprior.priors.base import Prior
 from genprior.samplers import MMPS, SMC, TDS, MCGDiff, TDSMoments
-from genprior.samplers.particles import (
+from genprior.samplers.particles.base import (
     begin_free,
     draw_from_clouds,
     effective_size,
@@ -23,6 +22,7 @@ from genprior.samplers.particles import (
     systematic,
     twisted_filter,
 )
+from genprior.truth.gaussian import blind, correlated
 
 SHAPE = (1, 4, 4)
 SAMPLERS = {

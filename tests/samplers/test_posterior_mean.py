@@ -7,15 +7,15 @@ import torch
 
 import genprior
 from genprior.checks import UnsupportedError
-from genprior.evaluation.truth import SHAPE, correlated
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
 from genprior.priors.base import Prior
-from genprior.priors.denoiser import from_denoiser
-from genprior.samplers.diffpir import DiffPIR
+from genprior.priors.foreign.denoiser import from_denoiser
+from genprior.samplers.chains.map import MAP
 from genprior.samplers.exact import Exact
-from genprior.samplers.map import MAP
+from genprior.samplers.guidance.diffpir import DiffPIR
 from genprior.samplers.posterior_mean import PosteriorMean
+from genprior.truth.gaussian import SHAPE, correlated
 
 PRIOR = correlated(SHAPE)
 NOISE = 0.1

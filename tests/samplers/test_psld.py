@@ -10,7 +10,7 @@ from linear import OPERATORS, SHAPE, draw, measure
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement
 from genprior.samplers import find_sampler
-from genprior.samplers.psld import PSLD
+from genprior.samplers.latents.psld import PSLD
 
 QUICK = PSLD(steps=100)
 

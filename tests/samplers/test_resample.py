@@ -10,7 +10,7 @@ from linear import NOISE, OPERATORS, SHAPE, draw, measure
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.resample import ReSample
+from genprior.samplers.latents.resample import ReSample
 
 QUICK = ReSample(steps=60, every=5, iterations=40, rate=0.05)
 

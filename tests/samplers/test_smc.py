@@ -19,10 +19,10 @@ from clouds import (
     white,
 )
 
-from genprior.evaluation.truth import moments
 from genprior.samplers import DPS, MMPS, SMC, TMPD, DiffPIR, PiGDM
-from genprior.samplers.guidance import Guidance
+from genprior.samplers.guidance.base import Guidance
 from genprior.samplers.integrate import geometric
+from genprior.truth.gaussian import moments
 
 
 @dataclass(frozen=True)

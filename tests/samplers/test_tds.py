@@ -23,12 +23,13 @@ from clouds import (
 )
 
 from genprior.checks import UnsupportedError
-from genprior.evaluation.truth import SHAPE, correlated, moments, operators
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
-from genprior.priors.gaussian import Gaussian
-from genprior.samplers import SMC, TDS, PiGDM, TDSMoments, tds
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.samplers import SMC, TDS, PiGDM, TDSMoments
 from genprior.samplers.integrate import geometric
+from genprior.samplers.particles import tds
+from genprior.truth.gaussian import SHAPE, correlated, moments, operators
 
 OPERATORS = operators()
 

@@ -6,7 +6,7 @@ from linear import OPERATORS, SHAPE, LinearDecoder, draw, farthest, measure
 
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
-from genprior.samplers.vae_gibbs import VAEGibbs
+from genprior.samplers.latents.vae_gibbs import VAEGibbs
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from genprior.divergences import jensen_shannon, monte_carlo_kl
 from genprior.nets.gan import Discriminator
 from genprior.priors.flow import Flow
-from genprior.priors.gaussian_mixture import GaussianMixture
+from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.training.adversarial import GENERATOR, GeneratorLoss, latents
 from genprior.training.flow_gan import FlowDiscriminatorLoss, HybridLoss, flow_gan
 from genprior.training.likelihood import MaximumLikelihood

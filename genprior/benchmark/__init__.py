@@ -1,0 +1,1 @@
+"""Samplers and classical methods compared on images."""

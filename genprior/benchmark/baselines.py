@@ -1,0 +1,302 @@
+"""Classical restorations, to be compared with: each from a measurement of one image to an image.
+
+None has a learnt prior. What a method has to be told beyond the operator is set by the known noise (Morozov's
+discrepancy principle: as smooth as the residual stays no larger than the noise); the "oracle" ones are tuned on the
+truth, which no user has, and are what their method could do at best. scikit-image's deconvolutions and BM3D's are
+periodic: of a "circular" blur exactly so; with the "valid" boundary, the frame is continued by a smooth passage from
+its last row to its first, two kernels long, and likewise its columns.
+
+References: V. Morozov, On the solution of functional equations by the method of regularization, 1966.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genprior.benchmark.biharmonic import fill
+from genprior.checks import UnsupportedError
+from genprior.linalg import norm
+from genprior.noise import Noise
+from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.blur import Blur
+from genprior.operators.denoise import Denoise
+from genprior.operators.inpaint import Inpaint
+from genprior.operators.superres import SuperResolution
+from genprior.scores.metrics import psnr
+
+# What the oracles choose from: weights of TV in multiples of the noise, and balances of Wiener.
+WEIGHTS = (0.08, 0.12, 0.16, 0.2, 0.24, 0.32, 0.48, 0.8, 1.2)
+LEAST_NOISE = 0.0125  # below which weights shrink no more, as the iterations would not converge
+BALANCES = tuple(np.logspace(-4, 1, 11).tolist())
+
+
+def biharmonic(measurement: Measurement) -> Tensor:
+    """Holes filled by the solution of the biharmonic equation, (C, H, W); known pixels stay noisy.
+
+    Raises:
+        ValueError: no pixel of a channel is known.
+    """
+    y = measurement.y[0].double()
+    holes = measurement.operator.mask[0].expand_as(y)
+    x = np.stack([fill(channel.numpy(), hole.numpy()) for channel, hole in zip(y, holes)])
+    return torch.from_numpy(x).float()
+
+
+def bicubic(measurement: Measurement) -> Tensor:
+    """The small image enlarged by bicubic interpolation, as Pillow and MATLAB do, (C, H, W)."""
+    size = measurement.operator.image_shape[1:]
+    # antialias does nothing to an enlargement but choose their kernel, a = -1/2, where torch's own has a = -3/4
+    return F.interpolate(measurement.y, size=size, mode="bicubic", antialias=True)[0]
+
+
+def wiener(measurement: Measurement, balance: float) -> Tensor:
+    """Wiener-Hunt deconvolution (scikit-image) of the measured frame, (C, H, W)."""
+    periodic = _periodic(measurement)
+    return _in_frame(_wiener(periodic, balance), measurement)
+
+
+def wiener_by_noise(measurement: Measurement) -> Tensor:
+    """`wiener` with the balance of the known noise."""
+    periodic = _periodic(measurement)
+
+    def too_smooth(x: Tensor) -> bool:
+        residual = _in_frame(periodic.y - periodic.operator(x), measurement)
+        return float(residual.square().mean()) > float(measurement.noise) ** 2
+
+    x = smoothest(lambda balance: _wiener(periodic, balance), too_smooth, 1e-8, 1e4, halvings=24)
+    return _in_frame(x, measurement)
+
+
+def wiener_unsupervised(measurement: Measurement) -> Tensor:
+    """Wiener-Hunt deconvolution that samples the levels of noise and image too, and so is told none (scikit-image).
+
+    References: F. Orieux, J.-F. Giovannelli, T. Rodet, Bayesian estimation of regularization and point spread function
+    parameters for Wiener-Hunt deconvolution, 2010.
+    """
+    from skimage.restoration import unsupervised_wiener
+
+    x = _each_channel(lambda y, k: unsupervised_wiener(y, k, clip=False, rng=0)[0], _periodic(measurement))
+    return _in_frame(x, measurement)
+
+
+def total_variation(measurement: Measurement, weight: float, iterations: int = 400) -> Tensor:
+    """argmin_x 1/2 |y - A x|^2 + weight TV(x), TV isotropic and over all channels at once, in the measured frame.
+
+    With D the forward differences, p their dual, and steps tau = 1 / (|A|^2 / 2 + 8 sigma), sigma = 5 weight:
+        x <- x - tau (A^T (A x - y) + D^T p)
+        p <- the nearest of norm at most `weight` to p + sigma D (2 x_new - x_old)
+
+    References: L. Rudin, S. Osher, E. Fatemi, Nonlinear total variation based noise removal algorithms, 1992.
+    L. Condat, A primal-dual splitting method for convex optimization involving Lipschitzian, proximable and linear
+    composite terms, 2013.
+    """
+    return measurement.operator.frame(_total_variation(measurement, weight, iterations))[0]
+
+
+def total_variation_by_noise(measurement: Measurement) -> Tensor:
+    """`total_variation` with the weight of the known noise."""
+    A, y, noise = measurement.operator, measurement.y, float(measurement.noise)
+    seen = A(torch.ones_like(y)) if isinstance(A, Inpaint) else torch.ones_like(y)
+
+    def too_smooth(x: Tensor) -> bool:
+        return float((seen * (y - A(x))).square().sum()) > noise**2 * float(seen.sum())
+
+    low = WEIGHTS[0] * max(noise, LEAST_NOISE)
+    x = smoothest(lambda weight: _total_variation(measurement, weight), too_smooth, low, 100 * low, halvings=7)
+    return A.frame(x)[0]
+
+
+def bm3d(measurement: Measurement) -> Tensor:
+    """BM3D by its authors' package: of a noisy image, and of a blurred one (regularised inverse, then BM3D), (C, H, W).
+
+    Raises:
+        UnsupportedError: the package is not installed.
+
+    References: K. Dabov, A. Foi, V. Katkovnik, K. Egiazarian, Image denoising by sparse 3-D transform-domain
+    collaborative filtering, 2007. Y. Mäkinen, L. Azzari, A. Foi, Collaborative filtering of correlated noise, 2020.
+    """
+    try:
+        import bm3d as package
+    except ImportError as error:
+        raise UnsupportedError(
+            "bm3d needs the package of its authors, which is free for non-commercial use only: pip install bm3d."
+        ) from error
+
+    noise = float(measurement.noise)
+    if isinstance(measurement.operator, Blur):
+        periodic = _periodic(measurement)
+        y = periodic.y[0].movedim(0, -1).double().numpy()
+        x = package.bm3d_deblurring(y, noise, _odd(periodic.operator.kernel[0].double().numpy())).reshape(y.shape)
+        return _in_frame(torch.from_numpy(x).movedim(-1, 0)[None].float(), measurement)
+    y = measurement.y[0].movedim(0, -1).double().numpy()
+    x = package.bm3d_rgb(y, noise) if y.shape[-1] == 3 else package.bm3d(y, noise).reshape(y.shape)
+    return torch.from_numpy(x).movedim(-1, 0).float()
+
+
+def smoothest(
+    restore: Callable[[float], Tensor], too_smooth: Callable[[Tensor], bool], low: float, high: float, halvings: int
+) -> Tensor:
+    """restore(w) of about the largest w in [low, high] that is not too smooth; smoothness grows with w. Bisection."""
+    for _ in range(halvings):
+        w = (low * high) ** 0.5
+        x = restore(w)
+        if too_smooth(x):
+            high = w
+        else:
+            low = w
+    return x
+
+
+def best_of(restorations: Iterable[Tensor], truth: Tensor) -> Tensor:
+    """The restoration of the highest PSNR."""
+    return max(restorations, key=lambda x: float(psnr(x, truth)))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A classical method that `restore(measurement, truth)` runs; all but the oracles leave the truth alone.
+
+    Attributes:
+        suits: the kinds of operators that it can undo.
+    """
+
+    restore: Callable[[Measurement, Tensor], Tensor]
+    suits: tuple[type[LinearOperator], ...]
+
+    def __call__(self, measurement: Measurement, truth: Tensor) -> Tensor:
+        """The image, (C, H, W), in the measured frame.
+
+        Raises:
+            UnsupportedError: the operator is of another kind, or a package is missing.
+            ArithmeticError: the method failed on this measurement.
+        """
+        if not isinstance(measurement.operator, self.suits):
+            kinds = ", ".join(kind.__name__ for kind in self.suits)
+            raise UnsupportedError(f"suits {kinds}, not {type(measurement.operator).__name__}")
+        try:
+            x = self.restore(measurement, truth)
+        except (UnsupportedError, MemoryError):
+            raise
+        except Exception as error:  # of the packages that do the work: they raise almost anything
+            raise ArithmeticError(f"failed: {type(error).__name__}: {error}") from error
+        if not torch.isfinite(x).all():
+            raise ArithmeticError("failed: its image is not finite")
+        return x
+
+
+def _alone(method: Callable[[Measurement], Tensor]) -> Callable[[Measurement, Tensor], Tensor]:
+    return lambda measurement, truth: method(measurement)
+
+
+def _total_variation_oracle(measurement: Measurement, truth: Tensor) -> Tensor:
+    unit = max(float(measurement.noise), LEAST_NOISE)
+    return best_of((total_variation(measurement, unit * weight) for weight in WEIGHTS), truth)
+
+
+def _wiener_oracle(measurement: Measurement, truth: Tensor) -> Tensor:
+    return best_of((wiener(measurement, balance) for balance in BALANCES), truth)
+
+
+BASELINES = {
+    "bicubic": Baseline(_alone(bicubic), (SuperResolution,)),
+    "biharmonic": Baseline(_alone(biharmonic), (Inpaint,)),
+    "wiener": Baseline(_alone(wiener_by_noise), (Blur,)),
+    "wiener-unsupervised": Baseline(_alone(wiener_unsupervised), (Blur,)),
+    "wiener-oracle": Baseline(_wiener_oracle, (Blur,)),
+    "tv": Baseline(_alone(total_variation_by_noise), (LinearOperator,)),
+    "tv-oracle": Baseline(_total_variation_oracle, (LinearOperator,)),
+    "bm3d": Baseline(_alone(bm3d), (Blur, Denoise)),
+}
+
+
+def classical(measurement: Measurement, truth: Tensor) -> dict[str, Tensor]:
+    """Every classical restoration that fits the operator, by name, its parameter tuned on the truth.
+
+    One that fails is left out, and a warning names it.
+    """
+    names = {"TV": "tv-oracle", "biharmonic": "biharmonic", "bicubic": "bicubic", "Wiener": "wiener-oracle"}
+    found = {}
+    for name, key in names.items():
+        if isinstance(measurement.operator, BASELINES[key].suits):
+            try:
+                found[name] = BASELINES[key](measurement, truth)
+            except ArithmeticError as error:
+                warnings.warn(f"{name} is left out: it {error}.", stacklevel=2)
+    return found
+
+
+def _wiener(periodic: Measurement, balance: float) -> Tensor:
+    from skimage.restoration import wiener as deconvolve
+
+    return _each_channel(lambda y, k: deconvolve(y, k, balance, clip=False), periodic)
+
+
+def _each_channel(deconvolve: Callable[[np.ndarray, np.ndarray], np.ndarray], periodic: Measurement) -> Tensor:
+    """deconvolve(y, k) of every channel y of a circular blur, (1, C, H, W)."""
+    kernel = periodic.operator.kernel[0].double().numpy()
+    x = np.stack([deconvolve(y, kernel) for y in periodic.y[0].double().numpy()])
+    return torch.from_numpy(x)[None].float()
+
+
+def _periodic(measurement: Measurement) -> Measurement:
+    """A blur as a circular one: itself, or with its frame continued by a smooth passage from each end to the other."""
+    A = measurement.operator
+    if A.boundary == "circular":
+        return measurement
+    y = measurement.y
+    for axis, side in zip((-2, -1), A.kernel.shape[1:]):
+        share = (1 - torch.cos(torch.pi * torch.arange(1, 2 * side + 1) / (2 * side + 1))) / 2
+        share = share.reshape(-1, *[1] * (-1 - axis)).to(y)
+        first, last = y.narrow(axis, 0, 1), y.narrow(axis, -1, 1)
+        y = torch.cat([y, (1 - share) * last + share * first], axis)
+    return Measurement(y, Blur(A.kernel, tuple(y.shape[1:]), "circular"), measurement.noise)
+
+
+def _in_frame(x: Tensor, measurement: Measurement) -> Tensor:
+    """What was measured of an x of `_periodic(measurement)`, (C, H, W)."""
+    _, H, W = measurement.operator.measurement_shape
+    return x[0, :, :H, :W]
+
+
+def _odd(kernel: np.ndarray) -> np.ndarray:
+    """The kernel with odd sides and its origin, at side // 2, in the middle."""
+    return np.pad(kernel, [(0, 1 - side % 2) for side in kernel.shape])
+
+
+def _total_variation(measurement: Measurement, weight: float, iterations: int = 400) -> Tensor:
+    """The minimiser of `total_variation`, (1, *image_shape)."""
+    A, y = measurement.operator, measurement.y
+    sigma = 5 * weight
+    tau = 1 / (squared_norm(A) / 2 + 8 * sigma)
+    x = y.new_full((1, *A.image_shape), float(y.mean()))
+    p = torch.zeros_like(differences(x))
+    for _ in range(iterations):
+        x_next = x - tau * (A.adjoint(A(x) - y) + differences_adjoint(p))
+        p = p + sigma * differences(2 * x_next - x)
+        p = p / (p.square().sum((0, 2), keepdim=True).sqrt() / weight).clamp_min(1)
+        x = x_next
+    return x
+
+
+def differences(x: Tensor) -> Tensor:
+    """D x: forward differences along rows and columns, 0 past the last, (2, B, C, H, W)."""
+    return torch.stack([F.pad(x.diff(dim=-2), (0, 0, 0, 1)), F.pad(x.diff(dim=-1), (0, 1))])
+
+
+def differences_adjoint(p: Tensor) -> Tensor:
+    """D^T p, (B, C, H, W)."""
+    down, right = p[0, ..., :-1, :], p[1, ..., :-1]
+    return -F.pad(down, (0, 0, 0, 1)) + F.pad(down, (0, 0, 1, 0)) - F.pad(right, (0, 1)) + F.pad(right, (1, 0))
+
+
+def squared_norm(A: LinearOperator, iterations: int = 30) -> float:
+    """The largest eigenvalue of A^T A, by power iterations and rounded up by 2 %."""
+    x = Noise(0, [0])(torch.empty(1, *A.image_shape))
+    for _ in range(iterations):
+        x = A.adjoint(A(x / norm(x)))
+    return 1.02 * float(norm(x))

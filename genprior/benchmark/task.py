@@ -1,0 +1,103 @@
+"""What is to be evaluated: the operator, noise and prior that are meant, and whether the images can be measured so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from genprior.benchmark.dataset import Truth
+from genprior.benchmark.items import digest
+from genprior.benchmark.presets import PRESETS, preset
+from genprior.measuring import as_noise
+from genprior.operators.base import Measurement
+from genprior.operators.build import ALIASES, FOR_IMAGE
+from genprior.priors import store
+from genprior.priors.base import Prior
+from genprior.priors.foreign.denoiser import DenoiserPrior
+from genprior.registry import lookup
+from genprior.restoration import as_prior, pick_device
+from genprior.scores import perceptual
+
+SMALLEST = 11  # pixels a side, the window of SSIM
+
+
+def find_task(
+    op: Any, noise: float | None, parameters: dict[str, Any], truths: list[Truth]
+) -> tuple[Any, float, dict[str, Any]]:
+    """The operator, noise and parameters that are meant, those of a preset too.
+
+    Raises:
+        ValueError: there is no such operator or preset, or the noise is not one level.
+    """
+    if isinstance(op, str):
+        lookup("operator or preset", op, {**FOR_IMAGE, **ALIASES, **PRESETS})
+    if isinstance(op, str) and op in PRESETS:
+        if parameters:
+            raise ValueError(f"The preset {op} brings its own parameters; leave {', '.join(sorted(parameters))} out.")
+        sides = sorted({min(truth.shape[1:]) for truth in truths})
+        if len(sides) > 1:
+            raise ValueError(f"A preset goes by the smaller side of the images, and there are {sides}; give crop=.")
+        parameters = preset(op, sides[0])
+        op, own = parameters.pop("op"), parameters.pop("noise")
+        noise = own if noise is None else noise
+    if noise is None:
+        raise ValueError("Give noise=, the standard deviation on [0, 1] to measure with, such as 0.025.")
+    noise = as_noise(noise)
+    if isinstance(noise, Tensor):
+        raise ValueError(f"An evaluation has one noise level; got {len(noise)}.")
+    return op, noise, parameters
+
+
+def trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: bool) -> list[Measurement]:
+    """A measurement of the first image of each shape: what cannot be measured is said before anything is computed.
+
+    Raises:
+        ValueError: an image cannot be measured, or too little of it is.
+    """
+    least = max(SMALLEST, perceptual.SMALLEST if lpips else 0)
+    first: dict[tuple[int, int, int], Truth] = {}
+    for truth in truths:
+        first.setdefault(truth.shape, truth)
+    made = []
+    for truth in first.values():
+        try:
+            measurement = measure(truth)
+        except ValueError as error:
+            raise ValueError(f"image {truth.name}: {error}") from error
+        H, W = measurement.operator.frame(truth.read()).shape[1:]
+        if min(H, W) < least:
+            needs = "SSIM and LPIPS need" if lpips else "SSIM needs"
+            raise ValueError(
+                f"image {truth.name}: {H} x {W} pixels of it are restored, and {needs} {least} x {least} at least; "
+                "give larger images."
+            )
+        made.append(measurement)
+    return made
+
+
+def find_prior(prior: Any, shapes: set[tuple[int, int, int]], device: str) -> tuple[Prior, dict[str, Any]]:
+    """The prior, where it is to compute, and what it is called.
+
+    Raises:
+        TypeError, ValueError: it is none, or images of those shapes call for several.
+    """
+    if not isinstance(prior, str | Path):
+        name = getattr(prior, "__name__", type(prior).__name__)
+        return as_prior(prior, device, max(shapes)), {"name": name}
+    folders = {store.find_prior(prior, shape): shape for shape in shapes}
+    if len(folders) > 1:
+        fitting = "; ".join(f"{folder.name} for {shape}" for folder, shape in folders.items())
+        raise ValueError(f"The images call for several priors of the family {prior}: {fitting}. Name one of them.")
+    (folder,) = folders
+    name = str(prior) if Path(prior) == folder else folder.name
+    card = store.read_card(folder)
+    return store.load_prior(folder, pick_device(device)), {"name": name, "card_sha256": card.get("sha256")}
+
+
+def prior_sha256(prior: Prior) -> str | None:
+    """Of what the prior is made of; None where that includes a function, whose code and what it uses are not seen."""
+    parts = (part for part in prior.modules() if isinstance(part, DenoiserPrior))
+    return digest(prior) if all(isinstance(part.denoiser, nn.Module) for part in parts) else None

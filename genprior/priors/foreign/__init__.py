@@ -1,0 +1,1 @@
+"""Priors of other libraries: denoisers, deepinv, diffusers."""

@@ -1,0 +1,136 @@
+"""Any denoiser as a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from genprior.ambient import own, settled
+from genprior.nets.wrapped import unwrapped
+from genprior.priors.base import Prior
+from genprior.priors.foreign.prediction import check_denoises
+
+# The levels that deepinv's DRUNet was trained for, and with it most denoisers of plug-and-play methods.
+SIGMA_MIN = 0.5 / 255
+SIGMA_MAX = 50 / 255
+SIDE = 64  # of the image that is tried, along axes of any size
+
+
+class DenoiserPrior(Prior):
+    """A prior that is known by its denoiser only; see `from_denoiser`."""
+
+    def __init__(
+        self,
+        denoiser: Callable[[Tensor, float | Tensor], Tensor],
+        image_shape: tuple[int | None, int | None, int | None],
+        sigma_min: float,
+        sigma_max: float,
+        centre: float | Tensor,
+        spread: float,
+    ):
+        super().__init__()
+        if not callable(denoiser):
+            raise TypeError(f"The denoiser is a {type(denoiser).__name__}: give a function of x_t and sigma.")
+        if len(image_shape) != 3 or not all(a is None or (isinstance(a, int) and a > 0) for a in image_shape):
+            raise ValueError(f"image_shape is {image_shape!r}: give (C, H, W), None for an axis of any size.")
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"sigma_min is {sigma_min} and sigma_max {sigma_max}: give 0 < sigma_min < sigma_max.")
+        if not spread > 0:
+            raise ValueError(f"spread is {spread}: give a number above 0.")
+        self.denoiser = denoiser
+        self.image_shape = tuple(image_shape)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.centre, self.spread = own(centre) if isinstance(centre, Tensor) else centre, spread
+        self._seen = False
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        if isinstance(sigma, Tensor) and _is_deepinv(unwrapped(self.denoiser)):
+            sigma = sigma.flatten()  # theirs are (B,)
+        try:
+            x_hat = self._call(x_t, sigma)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if advice := self._advice(x_t, sigma):
+                raise ValueError(f"The denoiser failed on images {tuple(x_t.shape)}. {advice}") from error
+            raise
+        if not isinstance(x_hat, Tensor) or x_hat.shape != x_t.shape:
+            given = tuple(x_hat.shape) if isinstance(x_hat, Tensor) else type(x_hat).__name__
+            wanted = self._advice(x_t, sigma) or "It has to give a tensor of the same shape."
+            raise ValueError(f"The denoiser made {given} of images {tuple(x_t.shape)}. {wanted}")
+        return x_hat.to(x_t.dtype)
+
+    def check(self, height: int, width: int) -> None:
+        """See by one evaluation that it denoises, unless that was seen before; axes of any size are taken as that.
+
+        Raises:
+            ValueError: D(x, sigma_min) is not near x.
+        """
+        if self._seen:
+            return
+        own = next((t for t in self.parameters() if t.is_floating_point()), torch.empty(0))
+        like = torch.empty(0, dtype=torch.promote_types(own.dtype, torch.float32), device=own.device)
+        shape = tuple(a or b for a, b in zip(self.image_shape, (3, height, width)))
+        levels = (self.sigma_min, self.sigma_max)
+        self._seen = check_denoises(self.denoise, shape, levels, self.centre, self.spread, like)
+
+    def _call(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        """The denoiser's answer; a network of half precision is given that."""
+        dtypes = (t.dtype for t in self.parameters() if t.is_floating_point())
+        dtype = next(dtypes, x_t.dtype)
+        return self.denoiser(x_t.to(dtype), sigma.to(dtype) if isinstance(sigma, Tensor) else sigma)
+
+    def _advice(self, x_t: Tensor, sigma: float | Tensor) -> str:
+        """After a failure: what to do if it is a denoiser of colour that was given grey, or the other way round."""
+        other = x_t.expand(-1, 3, -1, -1) if x_t.shape[1] == 1 else x_t[:, :1]
+        try:
+            if self._call(other, sigma).shape != other.shape:
+                return ""
+        except Exception:
+            return ""
+        channels = "1 channel" if other.shape[1] == 1 else "3 channels"
+        said = f"prior=genprior.from_denoiser(denoiser, ({other.shape[1]}, None, None))"
+        return f"It is one of images with {channels}: say so, with {said}."
+
+
+@settled
+def from_denoiser(
+    denoiser: Callable[[Tensor, float | Tensor], Tensor],
+    image_shape: tuple[int | None, int | None, int | None] = (3, None, None),
+    *,
+    sigma_min: float = SIGMA_MIN,
+    sigma_max: float = SIGMA_MAX,
+    centre: float | Tensor = 0.5,
+    spread: float = 0.25,
+) -> DenoiserPrior:
+    """The prior that a denoiser knows: any function (x_t, sigma) -> x_hat, or a denoiser of deepinv.
+
+    It should be near E[x | x + sigma n], on images in [0, 1] and sigma in their units: the closer, the better samplers
+    sample. Denoisers on [-1, 1] are wrapped first: `lambda x_t, sigma: (D(2 * x_t - 1, 2 * sigma) + 1) / 2`.
+
+    The defaults are for denoisers of photographs that were trained up to a noise of 50 / 255, such as deepinv's DRUNet
+    was: above 0.2 it does not know what to do. Priors of diffusions go much further, to where nothing of the image is
+    left. A sampler starts no higher than sigma_max, so what has to be invented of nothing, such as large holes, is
+    beyond such a denoiser.
+
+    Arguments:
+        denoiser: of x_t (B, C, H, W) and sigma, a float or (B, 1, 1, 1), as in `Prior.denoise`; deepinv's get (B,). A
+            module is left in the mode, precision and place that it is in.
+        image_shape: (C, H, W), None for an axis of any size.
+        sigma_min, sigma_max: the noise that it was trained for, in the units of x.
+        centre, spread: about where images lie, and how far a value lies from there; those of photographs.
+
+    Raises:
+        TypeError: the denoiser cannot be called.
+        ValueError: a level, the spread or the shape is not as said; or D(x, sigma_min) is not near x, which is tried
+            once: the function predicts something else, such as the noise or the score.
+    """
+    prior = DenoiserPrior(denoiser, image_shape, sigma_min, sigma_max, centre, spread)
+    prior.check(SIDE, SIDE)
+    return prior
+
+
+def _is_deepinv(denoiser: Callable) -> bool:
+    return isinstance(denoiser, nn.Module) and any(k.__module__.startswith("deepinv.") for k in type(denoiser).__mro__)

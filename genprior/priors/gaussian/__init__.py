@@ -1,0 +1,1 @@
+"""Gaussians and their mixtures, with everything in closed form."""

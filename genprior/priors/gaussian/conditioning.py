@@ -1,0 +1,161 @@
+"""Gaussians given linear measurements, in closed form.
+
+Notation: y = A x + noise n; m_k the means and S the covariance before, D = C H W; M the values of y.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genprior.checks import UnsupportedError
+from genprior.linalg import divide
+from genprior.priors.base import Prior
+from genprior.priors.gaussian.covariance import LARGEST_DENSE, Covariance, Dense
+
+
+class Conditioning:
+    """What measurements by one operator with one noise level share: the covariance of N(m_k, S) given y, and the gain.
+
+    With R = S^(1/2) and A R = U diag(s) V^T the mean given y is m + R V diag(s / (s^2 + noise^2)) U^T (y - A m) and the
+    covariance F F^T, F = R V diag(noise / sqrt(s^2 + noise^2)): no difference is taken, so small noise loses no digits.
+    In float64 throughout.
+
+    s counts as 0, its direction as not seen, only where it is rounding: that of A and of the decomposition, relative to
+    the largest s; or that of U^T y in the dtype of y, where the noise is even less.
+
+    Arguments:
+        covariance: S.
+        means: m_k, (K, C, H, W).
+        measurement: whose first image's operator and noise are taken.
+
+    Attributes:
+        covariance: of x given y, the same for all k.
+
+    Raises:
+        UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
+        ValueError: A does not take images of this shape.
+    """
+
+    @torch.no_grad()
+    def __init__(self, covariance: Covariance, means: Tensor, measurement):
+        A, self.noise = _dense(measurement, means)
+        # Holes are zero rows of A, where y may hold anything.
+        self.seen = (A != 0).any(1)
+        self.A = A[self.seen]
+        self.shape = means.shape[1:]
+        self.means = means.double().flatten(1)
+        M, D = self.A.shape
+
+        eye = torch.eye(D, dtype=torch.float64, device=means.device).unflatten(1, self.shape)
+        self.R = covariance.filter(eye, covariance.eigenvalues.double().sqrt()).flatten(1)
+        self.U, s, self.Vt = torch.linalg.svd(self.A @ self.R)
+        self.eps = torch.finfo(measurement.y.dtype).eps
+        expected = (self.means @ self.A.T).square().amin(0) + (self.U[:, : len(s)] * s).square().sum(1)
+        rounding = self._rounding(expected)[: len(s)]
+        least = rounding_of_rank(s, (M, D), measurement.operator.precision)
+        self.s = torch.where((s > least) & ((s > rounding) | (self.noise > rounding)), s, 0)
+        self.v = self.s**2 + self.noise**2
+
+        gain = torch.ones_like(self.means[0])
+        gain[: len(s)] = torch.where(self.s > 0, self.noise / self.v.sqrt(), 1)
+        # Of F itself and not of F F^T, whose eigenvalues would lose half of their digits.
+        P, f, _ = torch.linalg.svd(self.R @ self.Vt.T * gain)
+        f = torch.where(f > rounding_of_rank(f, (D, D)), f, 0)
+        self.covariance = Dense((f**2).unflatten(0, self.shape), P)
+
+    @torch.no_grad()
+    def given(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The means given one y, (K, C, H, W), and ln N(y; A m_k, A S A^T + noise^2 I) + const, (K,)."""
+        r = y.to(self.A).flatten()[self.seen] - self.means @ self.A.T
+        a = r @ self.U
+        along = a[:, : len(self.s)]
+        means = self.means + (divide(self.s, self.v) * along) @ self.Vt[: len(self.s)] @ self.R
+
+        # What no x can explain (outside the range of A R) differs between components only if S is singular; rounding
+        # is no evidence for one of them.
+        variance = self._rounding(y.to(self.A).flatten()[self.seen] ** 2).clamp_min(self.noise) ** 2
+        variance[: len(self.s)] = torch.where(self.s > 0, self.v, variance[: len(self.s)])
+        return means.unflatten(1, self.shape), -(a**2 / variance.clamp_min(1e-200)).sum(1) / 2
+
+    def _rounding(self, size: Tensor) -> Tensor:
+        """How far rounding of a y of those squared values moves U^T y, (M',).
+
+        A value that is stored is off by eps / 2 of it at most, one that is computed by a few times that.
+        """
+        return 4 * self.eps * (self.U.T.square() @ size).sqrt()
+
+
+def rounding_of_rank(s: Tensor, shape: tuple[int, int], precision: torch.dtype = torch.float64) -> Tensor:
+    """How far singular values s, decreasing, of a matrix of that shape are uncertain, (): eps of the largest in all.
+
+    The decomposition is in float64 and moves them by up to max(M, D) eps; entries computed in a coarser precision, of
+    errors that are independent, by sqrt(max(M, D)) eps.
+    """
+    side = max(shape)
+    eps = torch.finfo(torch.float64).eps * side
+    if precision != torch.float64:
+        eps = torch.finfo(precision).eps * math.sqrt(side)
+    return eps * s[:1].sum()
+
+
+def alike(measurement) -> list[Tensor]:
+    """The images of a measurement, (B,) numbers in all, in groups of one operator and one noise level."""
+    images = len(measurement.y)
+    if measurement.operator.batch > 1:
+        return list(torch.arange(images).split(1))
+    levels = torch.as_tensor(measurement.noise).flatten().expand(images).cpu()
+    return [(levels == level).nonzero().flatten() for level in levels.unique()]
+
+
+def posterior_of_each(
+    covariance: Covariance,
+    means: Tensor,
+    measurement,
+    posterior: Callable[[Tensor, Tensor, Covariance], Prior],
+) -> list:
+    """`posterior(means, log_evidence, covariance)` of every image of a measurement, see `Conditioning`."""
+    found = {}
+    for images in alike(measurement):
+        group = measurement.select(images)
+        conditioning = Conditioning(covariance, means, group)
+        shared = conditioning.covariance.to(means)
+        found |= {i: posterior(*conditioning.given(y), shared) for i, y in zip(images.tolist(), group.y)}
+    return [found[i] for i in sorted(found)]
+
+
+def with_posterior_of(image_shape: tuple[int, ...], capabilities: frozenset[str]) -> frozenset[str]:
+    """These, of images of that shape: without "posterior" where they have too many values for their dense matrix."""
+    return capabilities - {"posterior"} if math.prod(image_shape) > LARGEST_DENSE else capabilities
+
+
+def select_row(measurement, row: int):
+    """The measurement of one image of the batch.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    if not 0 <= row < len(measurement.y):
+        raise ValueError(f"row is {row}, of {len(measurement.y)} images: give 0 to {len(measurement.y) - 1}")
+    return measurement.select(torch.tensor([row], device=measurement.y.device))
+
+
+def _dense(measurement, means: Tensor) -> tuple[Tensor, float]:
+    """A (M, D), in float64, and the noise of the first image of a measurement."""
+    shape = tuple(means.shape[1:])
+    if tuple(measurement.operator.image_shape) != shape:
+        raise ValueError(
+            f"the operator takes images of shape {tuple(measurement.operator.image_shape)}, the prior has {shape}: "
+            "give a measurement of the prior's images"
+        )
+    D, M = math.prod(shape), measurement.y[0].numel()
+    if max(D, M) > LARGEST_DENSE:
+        raise UnsupportedError(
+            f"the exact posterior of {D} image values from {M} measured ones needs their dense matrix, and stops at "
+            f"{LARGEST_DENSE}: give smaller images, or use a sampler"
+        )
+    one = measurement.select(torch.tensor([0], device=measurement.y.device))
+    eye = torch.eye(D, dtype=torch.float64, device=means.device).reshape(D, *shape)
+    A = torch.cat([one.operator(x).flatten(1) for x in eye.split(256)]).T
+    return A, float(torch.as_tensor(one.noise, dtype=torch.float64).reshape(()))

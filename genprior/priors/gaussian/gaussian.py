@@ -1,0 +1,191 @@
+"""The Gaussian prior, with everything in closed form, the posterior of a linear-Gaussian measurement included.
+
+Notation: D = C H W; m a mean, S the covariance, l its eigenvalues, f(S) the matrix with the eigenvectors of S and the
+eigenvalues f(l); n ~ N(0, I); x_t = x + sigma n.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genprior.linalg import wide
+from genprior.noise import Noise
+from genprior.priors.base import Prior, as_level
+from genprior.priors.gaussian.conditioning import posterior_of_each, select_row, with_posterior_of
+from genprior.priors.gaussian.covariance import (
+    Covariance,
+    Stationary,
+    as_covariance,
+    as_spectrum,
+    find_form,
+    fit_moments,
+)
+from genprior.priors.gaussian.normal import check_means, checked, noise_of_samples, noise_range, wiener
+
+
+class Gaussian(Prior):
+    """The Gaussian p(x) = N(x; m, S).
+
+    With every method in closed form, `posterior` of at most 4096 values: sample and decode x = m + S^(1/2) z, encode
+    z = S^(-1/2) (x - m) (symmetric root; the pseudo-inverse where S is singular), denoise
+    m + S (S + sigma^2 I)^(-1) (x_t - m).
+
+    sigma_max is 10 times the largest standard deviation of x (along any direction), sigma_min a hundredth of the
+    smallest that is not 0 (of a point mass, both are taken as 1). Starting a sampler at centre + sigma_max n instead of
+    at the law of x_t, and returning x_t at sigma_min instead of x, then change no standard deviation by 1 %.
+
+    Arguments:
+        mean: (C, H, W), in the units of x; its dtype and device become the prior's.
+        covariance: (D, D), or (C, H, W) variances of independent pixels; symmetric, no eigenvalue below 0. Eigenvalues
+            within rounding of 0 count as 0; where there are any, `log_prob`, `elbo` and `score` raise.
+
+    Raises:
+        ValueError: a shape is wrong, a value is not finite, or the covariance is not symmetric or not semi-definite.
+    """
+
+    decoder_variance = 0.0
+
+    def __init__(self, mean: Tensor, covariance: Tensor | Covariance):
+        super().__init__()
+        check_means("mean", "(C, H, W)", mean, ndim=3)
+        self.register_buffer("mean", mean.detach().clone())
+        self.covariance = as_covariance(covariance, mean)
+        self.image_shape = self.latent_shape = tuple(mean.shape)
+
+    @classmethod
+    def stationary(cls, mean: Tensor, spectrum: Tensor) -> Gaussian:
+        """The Gaussian whose channels are independent, each with a circulant covariance; its methods use the FFT.
+
+        Arguments:
+            mean: (C, H, W), in the units of x.
+            spectrum: (C, H, W) variances of the orthonormal 2-D Fourier coefficients, zero frequency first: real,
+                at least 0, and even, spectrum[c, i, j] = spectrum[c, -i mod H, -j mod W].
+
+        Raises:
+            ValueError: a shape is wrong, or the spectrum is negative, not even or not finite.
+        """
+        check_means("mean", "(C, H, W)", mean, ndim=3)
+        spectrum = as_spectrum(spectrum, mean)
+        return cls(mean, Stationary(spectrum, torch.eye(len(mean), dtype=spectrum.dtype, device=mean.device)))
+
+    @classmethod
+    def fit(cls, images: Tensor, covariance: str = "full") -> Gaussian:
+        """The Gaussian of greatest likelihood for dequantised images (see `genprior.bits`).
+
+        Moments are those of (255 x + u) / 256, u uniform, exact in u: every eigenvalue is at least the variance
+        1 / (12 256^2) that u adds, so the covariance is regular, and nothing else is added to it. All sums are in
+        float64, over chunks.
+
+        Arguments:
+            images: (N, C, H, W), values k / 255 in [0, 1]; their dtype and device become the prior's.
+            covariance: "full"; "diagonal", for independent pixels; "stationary", for a mean that is one colour and a
+                covariance circulant along the principal axes of colour, which knows textures but no places.
+
+        Raises:
+            ValueError: there is no such form, the images are none, of another shape or out of range, or "full" was
+                asked of images of over 4096 values.
+        """
+        check_means("images", "(N, C, H, W)", images, ndim=4)
+        if not 0 <= float(images.min()) <= float(images.max()) <= 1:
+            raise ValueError(
+                f"images have values from {float(images.min()):.3g} to {float(images.max()):.3g}: give 8-bit images "
+                "k / 255, in [0, 1]"
+            )
+        mean, fitted = fit_moments(images.detach(), covariance)
+        return cls(mean.to(images.dtype), fitted)
+
+    @classmethod
+    def blank(cls, image_shape: tuple[int, int, int], covariance: str) -> Gaussian:
+        """N(0, I) with its covariance in the given form, `config` its arguments: what stored weights are read into.
+
+        Raises:
+            ValueError: no such shape or form.
+        """
+        shape = tuple(image_shape)
+        if len(shape) != 3 or not all(isinstance(a, int) and a > 0 for a in shape):
+            raise ValueError(f"image_shape is {image_shape!r}: give (C, H, W), three whole numbers, at least 1.")
+        return cls(torch.zeros(shape), find_form(covariance).identity(shape))
+
+    @property
+    def config(self) -> dict:
+        """The arguments of `blank` for a prior of this shape and form."""
+        return {"image_shape": list(self.image_shape), "covariance": self.covariance.form}
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return with_posterior_of(self.image_shape, super().capabilities)
+
+    @property
+    def centre(self) -> Tensor:
+        return self.mean
+
+    @property
+    def spread(self) -> float:
+        return float(self.covariance.eigenvalues.mean().sqrt())
+
+    @property
+    def sigma_min(self) -> float:
+        return noise_range(self.covariance, self.mean[None], self.mean)[0]
+
+    @property
+    def sigma_max(self) -> float:
+        return noise_range(self.covariance, self.mean[None], self.mean)[1]
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        return self.draw(noise_of_samples(n, seed))
+
+    @torch.no_grad()
+    def draw(self, noise: Noise) -> Tensor:
+        """One draw per row of the noise, (B, C, H, W)."""
+        return self.decode(noise(self.mean.expand(len(noise.image), *self.image_shape)))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        self.covariance.check_invertible()
+        r = wide(checked(x, self)) - self.mean
+        whitened = self.covariance.filter(r, wide(self.covariance.eigenvalues).rsqrt())
+        return (self.covariance.log_normaliser() - whitened.square().sum((1, 2, 3)) / 2).to(x.dtype)
+
+    def score(self, x: Tensor) -> Tensor:
+        self.covariance.check_invertible()
+        r = checked(x, self) - self.mean
+        return -self.covariance.filter(r, 1 / self.covariance.eigenvalues).to(x.dtype)
+
+    def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
+        """ln p(x) in nats, (B,): the bound is tight."""
+        return self.log_prob(x)
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        r = checked(x_t, self) - self.mean
+        gain = wiener(self.covariance.eigenvalues, as_level(sigma, r))
+        return (self.mean + self.covariance.filter(r, gain)).to(x_t.dtype)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (self.mean + self.covariance.filter(checked(z, self), self.covariance.eigenvalues.sqrt())).to(z.dtype)
+
+    def encode(self, x: Tensor) -> Tensor:
+        l = self.covariance.eigenvalues
+        return self.covariance.filter(checked(x, self) - self.mean, torch.where(l > 0, l.rsqrt(), 0)).to(x.dtype)
+
+    def posterior(self, measurement, row: int = 0) -> Gaussian:
+        """p(x | y) of y = A x + noise n, with G = S A^T (A S A^T + noise^2 I)^+: N(m + G (y - A m), S - G A S).
+
+        noise = 0 is the limit noise -> 0: what A sees is then known, and the posterior is singular there.
+
+        Arguments:
+            measurement: y (B, ...), a linear operator A and the noise, in the units of y.
+            row: which image of the batch.
+
+        Raises:
+            UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
+            ValueError: there is no such row, or A does not take images of this shape.
+        """
+        return self.posteriors(select_row(measurement, row))[0]
+
+    def posteriors(self, measurement) -> list[Gaussian]:
+        """`posterior` of every image; those of one operator and one noise level share one factorisation."""
+
+        def posterior(means: Tensor, log_evidence: Tensor, covariance: Covariance) -> Gaussian:
+            return Gaussian(means[0].to(self.mean), covariance)
+
+        return posterior_of_each(self.covariance, self.mean[None], measurement, posterior)

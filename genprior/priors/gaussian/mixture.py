@@ -1,0 +1,167 @@
+"""Gaussian mixtures of one covariance, with everything in closed form, the posterior of a measurement included.
+
+Notation: D = C H W; m a mean, S the covariance, l its eigenvalues, f(S) the matrix with the eigenvectors of S and the
+eigenvalues f(l); n ~ N(0, I); x_t = x + sigma n.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genprior.linalg import wide
+from genprior.noise import Noise
+from genprior.priors.base import Prior
+from genprior.priors.gaussian.conditioning import posterior_of_each, select_row, with_posterior_of
+from genprior.priors.gaussian.covariance import Covariance, as_covariance
+from genprior.priors.gaussian.normal import check_means, checked, noise_of_samples, noise_range, wiener
+
+
+class GaussianMixture(Prior):
+    """The Gaussian mixture p(x) = sum_k w_k N(x; m_k, S) with one covariance S.
+
+    With r_k = w_k N(x_t; m_k, S + sigma^2 I) / sum_j ... and m_r = sum_k r_k m_k (r_k, m_r at sigma = 0 for the score):
+    denoise m_r + S (S + sigma^2 I)^(-1) (x_t - m_r), score S^(-1) (m_r - x). Where S is singular, denoise wants
+    sigma > 0.
+
+    With d the largest distance of a mean from the centre (the weighted mean) and s^2 the largest eigenvalue of S,
+    sigma_max is 10 sqrt(s^2 + d^2), and sigma_min a hundredth of the smallest standard deviation of S that is not 0
+    (of sqrt(s^2 + d^2) if all are 0). Starting a sampler at centre + sigma_max n instead of at the law of x_t, and
+    returning x_t at sigma_min instead of x, then change no standard deviation by 1 %.
+
+    Arguments:
+        weights: (K,), at least 0, of sum 1 within 1e-6 (they are then divided by their sum).
+        means: (K, C, H, W), in the units of x; their dtype and device become the prior's.
+        covariance: (D, D), or (C, H, W) variances, as for `Gaussian`; every component has it.
+
+    Raises:
+        ValueError: a shape is wrong, a value is not finite, the weights are no probabilities, or the covariance is not
+            symmetric or not semi-definite.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariance: Tensor | Covariance):
+        super().__init__()
+        check_means("means", "(K, C, H, W)", means, ndim=4)
+        weights = _checked_weights(weights, means)
+        self.register_buffer("weights", weights.to(means))
+        self.register_buffer("means", means.detach().clone())
+        self.register_buffer("centre", torch.tensordot(weights, means.detach().double(), 1).to(means))
+        self.covariance = as_covariance(covariance, means[0])
+        self.image_shape = tuple(means.shape[1:])
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return with_posterior_of(self.image_shape, super().capabilities)
+
+    @property
+    def spread(self) -> float:
+        between = torch.tensordot(self.weights, (self.means - self.centre).square(), 1).mean()
+        return float((self.covariance.eigenvalues.mean() + between).sqrt())
+
+    @property
+    def sigma_min(self) -> float:
+        return noise_range(self.covariance, self.means, self.centre)[0]
+
+    @property
+    def sigma_max(self) -> float:
+        return noise_range(self.covariance, self.means, self.centre)[1]
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        return self.draw(noise_of_samples(n, seed))
+
+    @torch.no_grad()
+    def draw(self, noise: Noise) -> Tensor:
+        """One draw per row of the noise, (B, C, H, W)."""
+        like = self.centre.expand(len(noise.image), *self.image_shape)
+        x = self.covariance.filter(noise(like), self.covariance.eigenvalues.sqrt())
+        bounds = self.weights.cumsum(0)[:-1]
+        k = torch.searchsorted(bounds, noise.uniform(like[:, 0, 0, 0]))
+        return self.means[k] + x
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        self.covariance.check_invertible()
+        logits = self._logits(checked(x, self), self.covariance.eigenvalues[None])
+        return (self.covariance.log_normaliser() + logits.logsumexp(1)).to(x.dtype)
+
+    def score(self, x: Tensor) -> Tensor:
+        self.covariance.check_invertible()
+        l = self.covariance.eigenvalues
+        m_r = self._mean_given(checked(x, self), l[None])
+        return self.covariance.filter(m_r - x, 1 / l).to(x.dtype)
+
+    def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
+        """ln p(x) in nats, (B,): the bound is tight."""
+        return self.log_prob(x)
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        l = wide(self.covariance.eigenvalues)
+        sigma = torch.as_tensor(sigma, dtype=l.dtype, device=l.device).reshape(-1, 1, 1, 1)
+        m_r = self._mean_given(checked(x_t, self), l + sigma**2)
+        return (m_r + self.covariance.filter(x_t - m_r, wiener(l, sigma))).to(x_t.dtype)
+
+    def posterior(self, measurement, row: int = 0) -> GaussianMixture:
+        """p(x | y) of y = A x + noise n: weights in proportion to w_k N(y; A m_k, A S A^T + noise^2 I), and each
+        component the Gaussian's posterior, N(m_k + G (y - A m_k), S - G A S) with G = S A^T (A S A^T + noise^2 I)^+.
+
+        noise = 0 is the limit noise -> 0: what A sees is then known, and the posterior is singular there.
+
+        Arguments:
+            measurement: y (B, ...), a linear operator A and the noise, in the units of y.
+            row: which image of the batch.
+
+        Raises:
+            UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
+            ValueError: there is no such row, or A does not take images of this shape.
+        """
+        return self.posteriors(select_row(measurement, row))[0]
+
+    def posteriors(self, measurement) -> list[GaussianMixture]:
+        """`posterior` of every image; those of one operator and one noise level share one factorisation."""
+
+        def posterior(means: Tensor, log_evidence: Tensor, covariance: Covariance) -> GaussianMixture:
+            weights = (self.weights.log() + log_evidence).softmax(0)
+            return GaussianMixture(weights, means.to(self.means), covariance)
+
+        return posterior_of_each(self.covariance, self.means, measurement, posterior)
+
+    def _logits(self, x: Tensor, variance: Tensor) -> Tensor:
+        """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2, (B, K), V of the eigenvectors of S and `variance`; in float64.
+
+        With m_j the mean nearest to x, r = V^(-1/2) (x - m_j) and d_k = V^(-1/2) (m_k - m_j), this is
+        ln w_k - |r|^2 / 2 + <r, d_k> - |d_k|^2 / 2: where means lie many standard deviations apart, large terms are
+        subtracted only in those k whose weight is 0. No (B, K, C, H, W) is made where all rows share the variance.
+        """
+        x, means, root = wide(x), wide(self.means), wide(variance).rsqrt()
+        centre = wide(self.centre)
+        W = self.covariance.filter(means - centre, root[:, None]).flatten(2)  # (1 or B, K, D)
+        u = self.covariance.filter(x - centre, root).flatten(1)
+        shared = len(W) == 1
+        along = u @ W[0].T if shared else torch.einsum("bd,bkd->bk", u, W)
+        j = (along - W.square().sum(2) / 2).argmax(1)
+        W_j = W[0, j] if shared else W[torch.arange(len(j), device=j.device), j]
+
+        r = self.covariance.filter(x - means[j], root).flatten(1)
+        along = r @ W[0].T if shared else torch.einsum("bd,bkd->bk", r, W)
+        along = along - (r * W_j).sum(1, keepdim=True)
+        differences = torch.cdist(W_j[None] if shared else W_j[:, None], W, compute_mode="donot_use_mm_for_euclid_dist")
+        apart = differences.reshape(along.shape).square()
+        return wide(self.weights).log() + along - (apart + r.square().sum(1, keepdim=True)) / 2
+
+    def _mean_given(self, x: Tensor, variance: Tensor) -> Tensor:
+        """The expected mean of the component that x came from: m_r, (B, C, H, W), in float64."""
+        r = self._logits(x, variance).softmax(1)
+        return torch.tensordot(r, self.means.to(r.dtype), 1)
+
+
+def _checked_weights(weights: Tensor, means: Tensor) -> Tensor:
+    """The weights in float64, of sum 1."""
+    if tuple(weights.shape) != (len(means),):
+        raise ValueError(f"weights has shape {tuple(weights.shape)} for {len(means)} means: give one weight per mean")
+    weights = weights.detach().to(dtype=torch.float64, device=means.device)
+    total = float(weights.sum())
+    if not bool((weights >= 0).all()) or not abs(total - 1) <= 1e-6:
+        raise ValueError(
+            f"weights sum to {total:.9g} and the least is {float(weights.min()):.3g}: give probabilities, "
+            "at least 0 and of sum 1"
+        )
+    return weights / total

@@ -1,0 +1,218 @@
+"""Decoupled annealing: draw x from p(x | x_t, y), forget x_t, add the noise of the next level to x.
+
+With p(x | x_t) ~ N(x_hat, r^2 I), the inner draw is one from
+
+    exp(-|x - x_hat|^2 / (2 r^2) - |y - A x|^2 / (2 noise^2)),   r^2 = sigma^2 tr J / D,   J = d x_hat / d x_t
+
+a Gaussian for our linear operators, drawn in closed form by `DAPS`, by the published Langevin and Hamiltonian steps in
+`DAPSLangevin` and `DAPSHMC`. The next x_t is x + sigma' n: it owes nothing to the last one but through x.
+
+Where we differ. The published r is sigma: x then has white noise where images have none, of which the denoiser is not
+told, and the draws stay noisy. sigma^2 tr J / D is the mean variance of p(x | x_t), estimated by one backward pass; of
+all white Gaussians this one is nearest, and exact for white Gaussian priors. noise is that of y (published: 0.01 on
+[-1, 1] whatever it is, and a gradient twice as long). The inner steps are scaled to be stable at every level
+(published: tuned by task, so few and short that x stays near x_hat where A does not see). Levels are evenly spread in
+ln sigma (published: in sigma^(1/7)).
+
+References: B. Zhang, W. Chu, J. Berner, C. Meng, A. Anandkumar, Y. Song, Improving diffusion inverse problem solving
+with decoupled noise annealing, 2025. M. F. Hutchinson, A stochastic estimator of the trace of the influence matrix for
+Laplacian smoothing splines, 1990.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from genprior.checks import as_integer, as_number
+from genprior.linalg import divide, inner, norm
+from genprior.noise import Noise
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior
+from genprior.samplers.annealing.gibbs import gaussian_draw
+from genprior.samplers.base import Denoiser, Sampler, begin, differentiable, white_variance
+from genprior.samplers.integrate import euler, geometric, karras
+
+Draw = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Decoupled(Sampler):
+    """The annealing of all three; a subclass gives the inner draw.
+
+    Attributes:
+        steps: noise levels; published: 200.
+        ode_steps: evaluations of the denoiser at each; published: 5.
+    """
+
+    steps: int = 100
+    ode_steps: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_integer("ode_steps", self.ode_steps, 1, math.inf)
+
+    @abstractmethod
+    def inner_draw(self, measurement: Measurement, noise: Noise) -> Draw:
+        """(x_hat, r) -> x ~ N(x; x_hat, r^2 I) N(y; A x, noise^2 I)."""
+
+    @property
+    def calls(self) -> int:
+        return self.steps * self.ode_steps
+
+    @property
+    def evaluations(self) -> int:
+        return self.calls + self.steps
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        draw = self.inner_draw(measurement, noise)
+        spread, sigma_min = prior.spread, prior.sigma_min
+        sigmas = geometric(prior.sigma_max, sigma_min, self.steps)
+        x = begin(prior, measurement, sigmas[0], noise)
+        for sigma, sigma_next in pairwise(sigmas):
+            x_hat, r = moments(prior.denoise, x, sigma, spread, noise)
+            levels = karras(sigma, sigma_min, self.ode_steps)
+            x_hat = euler(prior.denoise, x_hat + levels[1] / sigma * (x - x_hat), levels[1:])
+            x = draw(x_hat, r)
+            x = x + sigma_next * noise(x) if sigma_next else x
+        return x
+
+
+@dataclass(frozen=True)
+class DAPS(Decoupled):
+    """Decoupled annealing with the inner draw in closed form.
+
+        x_hat = the probability-flow ODE from x_t down to 0, in `ode_steps` Euler steps
+        x     ~ N(x; x_hat, r^2 I) N(y; A x, noise^2 I)
+        x'    = x + sigma' n
+
+    With one step of the ODE x_hat is E[x | x_t], and draws from white Gaussian priors are exact. The published 5 make
+    x_hat sharper, but it is then nearly a draw from p(x | x_t) to which r n is added once more: of Gaussian priors the
+    variance where A does not see is half too large.
+
+    References: see the module.
+
+    Attributes:
+        steps, ode_steps: see `Decoupled`.
+    """
+
+    def inner_draw(self, measurement: Measurement, noise: Noise) -> Draw:
+        return lambda x_hat, r: gaussian_draw(measurement, x_hat, r, noise)
+
+
+@dataclass(frozen=True)
+class Iterated(Decoupled):
+    """`Decoupled` with the inner draw by steps from x_hat, of a length that is stable at every level.
+
+        g(x) = (x_hat - x) / r^2 + A^T (y - A x) / noise^2,   h = step / (1 / r^2 + |A|^2 / noise^2)
+
+    Attributes:
+        steps, ode_steps: see `Decoupled`.
+        iterations: steps of each inner draw.
+        step: below 2, where it diverges.
+    """
+
+    iterations: int = 100
+    step: float = 0.25
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_integer("iterations", self.iterations, 1, math.inf)
+        as_number("step", self.step, 1e-12, 1.99)
+
+    @abstractmethod
+    def move(self, gradient: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, noise: Noise) -> Tensor:
+        """x after all iterations of length h from x = x_hat."""
+
+    def inner_draw(self, measurement: Measurement, noise: Noise) -> Draw:
+        y, A = measurement.y, measurement.operator
+        stiffness = _stiffness(measurement, noise)
+
+        def draw(x_hat: Tensor, r: Tensor) -> Tensor:
+            def gradient(x: Tensor) -> Tensor:
+                return (x_hat - x) / r**2 + A.adjoint(y - A(x)) / measurement.noise**2
+
+            return self.move(gradient, x_hat, self.step / (1 / r**2 + stiffness), noise)
+
+        return draw
+
+
+@dataclass(frozen=True)
+class DAPSLangevin(Iterated):
+    """Decoupled annealing with the inner draw by Langevin steps from x_hat, as published.
+
+        x <- x + h g(x) + sqrt(2 h) n,   with g and h of `Iterated`
+
+    The step takes the stiffest direction as far as `step` in units of its variance, whose variance comes out
+    1 / (1 - step / 2) times too large. The slowest forgets its start in (1 + (r |A| / noise)^2) / step steps: far more
+    than there are, where noise is low. x then stays near x_hat where A does not see. `DAPS` has no such errors.
+
+    References: see the module.
+
+    Attributes:
+        steps, ode_steps: see `Decoupled`.
+        iterations: published: 100.
+        step: see `Iterated`.
+    """
+
+    def move(self, gradient: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, noise: Noise) -> Tensor:
+        for _ in range(self.iterations):
+            x = x + h * gradient(x) + (2 * h).sqrt() * noise(x)
+        return x
+
+
+@dataclass(frozen=True)
+class DAPSHMC(Iterated):
+    """Decoupled annealing with the inner draw by Hamiltonian steps with friction from x_hat, as published.
+
+        v <- momentum v + sqrt(h) g(x) + sqrt(2 (1 - momentum)) n,   x <- x + sqrt(h) v,   with g and h of `Iterated`
+
+    Langevin steps for momentum = 0; near 1 it is 1 / (1 - momentum) times faster where those are slow.
+
+    References: see the module.
+
+    Attributes:
+        steps, ode_steps: see `Decoupled`.
+        iterations: published: 11 to 96.
+        step: see `Iterated`.
+        momentum: what is kept of v; published: 0.003 to 0.9, by task.
+    """
+
+    iterations: int = 50
+    momentum: float = 0.9
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_number("momentum", self.momentum, 0, 0.999)
+
+    def move(self, gradient: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, noise: Noise) -> Tensor:
+        v = torch.zeros_like(x)
+        for _ in range(self.iterations):
+            v = self.momentum * v + h.sqrt() * gradient(x) + math.sqrt(2 * (1 - self.momentum)) * noise(x)
+            x = x + h.sqrt() * v
+        return x
+
+
+def moments(denoise: Denoiser, x_t: Tensor, sigma: float, spread: float, noise: Noise) -> tuple[Tensor, Tensor]:
+    """E[x | x_t], and the root mean square over values of their standard deviations, (B, 1, 1, 1), estimated."""
+    x_hat, vjp = differentiable(denoise, x_t, sigma)
+    signs = noise(x_t).sign()
+    variance = sigma**2 * inner(signs, vjp(signs)) / x_t[0].numel()
+    # That of white Gaussian images: no others of the same spread have more, on average.
+    most = white_variance(sigma, spread)
+    # The estimate of a network's trace may be 0 or less.
+    return x_hat, variance.clamp(1e-4 * most, most).sqrt()
+
+
+def _stiffness(measurement: Measurement, noise: Noise, iterations: int = 20) -> Tensor:
+    """|A|^2 / noise^2 by power iteration, (B, 1, 1, 1); too small, if at all, by less than the steps have room for."""
+    A = measurement.operator
+    x = A.adjoint(noise(measurement.y))
+    for _ in range(iterations):
+        x = divide(x, norm(x))
+        x = A.adjoint(A(x))
+    return norm(x) / measurement.noise**2

@@ -1,0 +1,1 @@
+"""Markov chains, and the mode, on the image itself."""

@@ -1,0 +1,211 @@
+"""Langevin and Hamiltonian Monte Carlo on the image itself, for priors with a differentiable energy.
+
+U(x) = energy(x) + |y - A x|^2 / (2 noise^2), in the metric M = I / spread^2 + A^T A / noise^2.
+
+M is the posterior's precision were the prior white, of the prior's spread: what the measurement says, however
+precisely, is then as well conditioned as the prior alone. With n, n' ~ N(0, I), n / spread + A^T n' / noise ~ N(0, M),
+and M^-1 u = argmin_x |A x|^2 / noise^2 + |x - spread^2 u|^2 / spread^2 is a proximal step of the operator.
+
+Chains start at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genprior.checks import as_integer, as_number
+from genprior.linalg import inner
+from genprior.noise import Noise
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior
+from genprior.samplers.base import Sampler, start
+from genprior.samplers.chains.mcmc import (
+    FEWEST,
+    DualAveraging,
+    Metric,
+    Point,
+    Potential,
+    Trace,
+    adapt,
+    run,
+    target_acceptance,
+)
+
+
+@dataclass(frozen=True)
+class ULA(Sampler):
+    """Draw by the unadjusted Langevin algorithm.
+
+        x <- x - step^2 / 2 M^-1 grad U(x) + step M^(-1/2) n
+
+    Biased: along a direction whose precision is h times M's, the variance is 1 / (1 - step^2 h / 4) times too large (of
+    a Gaussian posterior), and beyond step^2 h = 4 the chain diverges. `MALA` and `HMC` have no such bias. Outside the
+    support of a prior there is no gradient to come back by: not for priors whose energy is infinite somewhere.
+
+    Diagnostics: "ess" and "rhat" over the second half of the steps, of all draws of an image (see `mcmc`).
+
+    References: Exponential convergence of Langevin distributions and their discrete approximations. G. O. Roberts,
+    R. L. Tweedie, 1996.
+
+    Attributes:
+        steps: the last state is the draw; about 2 / (step^2 h) of them forget the start. At least 8.
+        step: in units of the metric M. The default is stable up to h = 100.
+    """
+
+    needs: ClassVar[str] = "energy"
+    everywhere: ClassVar[bool] = True
+    steps: int = 1000
+    step: float = 0.2
+
+    def __post_init__(self):
+        as_integer("steps", self.steps, 2 * FEWEST, math.inf)
+        as_number("step", self.step, 1e-12, math.inf)
+
+    @property
+    def evaluations(self) -> int:
+        return 2 * self.steps
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        potential = posterior(prior, measurement)
+        metric = white_metric(prior, measurement)
+        x = start(prior, measurement)
+        trace = Trace(x)
+        for k in range(self.steps):
+            energy, gradient = potential(x)
+            if 2 * k >= self.steps:
+                trace.append(x, energy)
+            x = x + self.step * metric.velocity(metric.draw(noise, x) - self.step / 2 * gradient)
+        return x, trace.diagnose(noise.image)
+
+
+@dataclass(frozen=True)
+class HMC(Sampler):
+    """Draw by Hamiltonian Monte Carlo with momentum ~ N(0, M).
+
+    Exact as `steps` grows, and within one mode quickly so where the prior is about as wide in all directions; the
+    leapfrog's cost grows with the square root of the ratio of its largest to its smallest variance. The draw is the
+    last of `steps` transitions after `burn_in` that set the step size of each chain. All chains begin at one point:
+    modes that none of them reached, no diagnostic shows.
+
+    Diagnostics: "acceptance", "ess" and "rhat" over `steps`, of all draws of an image (see `mcmc`).
+
+    References: Hybrid Monte Carlo. S. Duane, A. D. Kennedy, B. J. Pendleton, D. Roweth, 1987. The No-U-Turn sampler.
+    M. D. Hoffman, A. Gelman, 2014, for the step size. MCMC using Hamiltonian dynamics. R. M. Neal, 2011.
+
+    Attributes:
+        steps: transitions after burn-in, the last of which is the draw; at least 4.
+        burn_in: transitions in which the step size adapts.
+        leapfrog: steps of each transition.
+    """
+
+    needs: ClassVar[str] = "energy"
+    steps: int = 25
+    burn_in: int = 25
+    leapfrog: int = 10
+
+    def __post_init__(self):
+        as_integer("steps", self.steps, FEWEST, math.inf)
+        as_integer("burn_in", self.burn_in, 1, math.inf)
+        as_integer("leapfrog", self.leapfrog, 1, math.inf)
+
+    @property
+    def calls(self) -> int:
+        return 1 + (self.burn_in + self.steps) * self.leapfrog
+
+    @property
+    def evaluations(self) -> int:
+        return 2 * self.calls
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        return _chain(prior, measurement, noise, self.steps, self.burn_in, self.leapfrog)
+
+
+@dataclass(frozen=True)
+class MALA(Sampler):
+    """Draw by the Metropolis-adjusted Langevin algorithm: `HMC` with one leapfrog step.
+
+        x' = x - step^2 / 2 M^-1 grad U(x) + step M^(-1/2) n, accepted or not so that p(x | y) is kept
+
+    Diagnostics: "acceptance", "ess" and "rhat" over `steps`, of all draws of an image (see `mcmc`).
+
+    References: Exponential convergence of Langevin distributions and their discrete approximations. G. O. Roberts,
+    R. L. Tweedie, 1996. Optimal scaling of discrete approximations to Langevin diffusions. G. O. Roberts,
+    J. S. Rosenthal, 1998.
+
+    Attributes:
+        steps: after burn-in, the last of which is the draw; at least 4.
+        burn_in: steps in which the step size adapts.
+    """
+
+    needs: ClassVar[str] = "energy"
+    steps: int = 250
+    burn_in: int = 250
+
+    def __post_init__(self):
+        as_integer("steps", self.steps, FEWEST, math.inf)
+        as_integer("burn_in", self.burn_in, 1, math.inf)
+
+    @property
+    def calls(self) -> int:
+        return 1 + self.burn_in + self.steps
+
+    @property
+    def evaluations(self) -> int:
+        return 2 * self.calls
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
+        return _chain(prior, measurement, noise, self.steps, self.burn_in, leapfrog=1)
+
+
+def _chain(
+    prior: Prior, measurement: Measurement, noise: Noise, steps: int, burn_in: int, leapfrog: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    potential = posterior(prior, measurement)
+    metric = white_metric(prior, measurement)
+    x = start(prior, measurement)
+    # In the metric M a white Gaussian of D dimensions takes steps of about D^(-1/4).
+    step = torch.full_like(x[:, 0, 0, 0], x[0].numel() ** -0.25)
+    sizes = DualAveraging(step, target_acceptance(leapfrog))
+    point = adapt([potential] * burn_in, Point.at(potential, x), sizes, leapfrog, noise, metric)
+    point, diagnostics = run(potential, point, sizes.settled, steps, leapfrog, noise, metric)
+    return point.state, diagnostics
+
+
+def posterior(prior: Prior, measurement: Measurement) -> Potential:
+    """U(x) = energy(x) + |y - A x|^2 / (2 noise^2) = -ln p(x | y) + const."""
+    y, A = measurement.y, measurement.operator
+    c = measurement.noise**2
+
+    def potential(x: Tensor) -> tuple[Tensor, Tensor]:
+        energy, gradient = prior_energy(prior, x)
+        r = A(x) - y
+        data = inner(r, r) / (2 * c)
+        return energy + data.flatten(), gradient + A.adjoint(r) / c
+
+    return potential
+
+
+def prior_energy(prior: Prior, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The prior's energy (B,) and its gradient, shaped like x."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        energy = prior.energy(x)
+    (gradient,) = torch.autograd.grad(energy, x, torch.ones_like(energy))
+    return energy.detach(), gradient
+
+
+def white_metric(prior: Prior, measurement: Measurement) -> Metric:
+    """M = I / spread^2 + A^T A / noise^2."""
+    A, spread, sd = measurement.operator, prior.spread, measurement.noise
+    nothing = torch.zeros_like(measurement.y)
+
+    def draw(noise: Noise, like: Tensor) -> Tensor:
+        return noise(like) / spread + A.adjoint(noise(nothing) / sd)
+
+    def velocity(momentum: Tensor) -> Tensor:
+        return A.prox(spread**2 * momentum, nothing, (spread / sd) ** 2)
+
+    return Metric(draw, velocity)

@@ -1,0 +1,1 @@
+"""Samplers in the latents of a decoder."""

@@ -1,0 +1,34 @@
+"""What goes together: priors, samplers and operators, from what the code of each says of itself."""
+
+from collections.abc import Mapping
+
+from genprior.priors.base import Prior
+from genprior.samplers import SAMPLERS
+from genprior.table import Table
+from genprior.truth.gaussian import operators
+
+SIDE = 8  # of images of any size
+
+
+def table(priors: Mapping[str, Prior]) -> Table:
+    """For each sampler, what it needs, and for each prior the operators it takes."""
+    kinds = {name: operators(tuple(a or SIDE for a in prior.image_shape)) for name, prior in priors.items()}
+    rows = []
+    for name, kind in SAMPLERS.items():
+        sampler = kind()
+        needs = [sampler.needs, sampler.needs_operator, "finite energy" if sampler.everywhere else None]
+        taken = {
+            other: _listed({op: sampler.lacks(prior, A) is None for op, A in kinds[other].items()})
+            for other, prior in priors.items()
+        }
+        rows.append({"sampler": name, "needs": ", ".join(filter(None, needs)), **taken})
+    return Table(rows)
+
+
+def _listed(works: Mapping[str, bool]) -> str:
+    """Those that work, in as few words as they take."""
+    taken = [name for name, there in works.items() if there]
+    rest = [name for name in works if name not in taken]
+    if not rest:
+        return "all"
+    return f"all but {', '.join(rest)}" if len(rest) < len(taken) else ", ".join(taken) or "none"
