@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior, supports
-from genprior.priors.denoiser import DenoiserPrior
+from genprior.priors.foreign.denoiser import DenoiserPrior
 
 REACH = 2.5  # spreads from the centre within which values are plausible: of photographs, -0.125 to 1.125
 # Beyond these a restoration is warned of; `recipes/evaluate_warnings.py` prints how far sound ones stay below.

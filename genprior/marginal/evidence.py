@@ -19,6 +19,8 @@ from genprior.measuring import measure, stated_noise
 from genprior.operators.base import Measurement
 from genprior.operators.colour import Colorize
 from genprior.priors.base import Prior, supports
+from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.registry import lookup
 from genprior.restoration import as_prior, state_of
 from genprior.samplers import refuse_parameters
@@ -142,7 +144,7 @@ def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twi
     elif isinstance(method, AnnealedImportance):
         kind, chosen = "importance", method
     elif method == "auto":
-        kind = next((name for name, needed in NEEDS.items() if supports(prior, needed)), None)
+        kind = next((name for name in NEEDS if _has(prior, name)), None)
         if kind is None:
             raise UnsupportedError(
                 f"{type(prior).__name__} has no way to ln p(y): that takes posterior (exact), denoise (smc) or decode "
@@ -152,13 +154,19 @@ def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twi
     else:
         hint = "or auto; or give a TDS, TDSMoments, SMC or AnnealedImportance with its parameters"
         kind, chosen = method, lookup("method", method, defaults, hint=hint)
-    if not supports(prior, NEEDS[kind]):
-        others = ", ".join(name for name, needed in NEEDS.items() if supports(prior, needed)) or "none"
+    if not _has(prior, kind):
+        others = ", ".join(name for name in NEEDS if _has(prior, name)) or "none"
         raise UnsupportedError(
             f"Method {kind} needs a prior that has {NEEDS[kind]}; {type(prior).__name__} has {has}. "
             f"Methods that go with it: {others}."
         )
     return chosen
+
+
+def _has(prior: Prior, method: str) -> bool:
+    """Whether the prior has what the method takes; the closed form is one of y, and no matter how large x is."""
+    closed = method == "exact" and isinstance(prior, Gaussian | GaussianMixture)
+    return closed or supports(prior, NEEDS[method])
 
 
 def _of_luma(measurement: Measurement, prior: Prior) -> Measurement:

@@ -9,7 +9,17 @@ from examples import SHAPE, examples
 
 import genprior
 from genprior.noise import Noise
-from genprior.operators import Blur, Colorize, Composition, Inpaint, Matrix, SuperResolution, motion_kernel, random_mask
+from genprior.operators import (
+    Blur,
+    Colorize,
+    Composition,
+    Denoise,
+    Inpaint,
+    Matrix,
+    SuperResolution,
+    motion_kernel,
+    random_mask,
+)
 from genprior.operators.base import Measurement
 from genprior.samplers import SAMPLERS
 
@@ -59,6 +69,7 @@ OPERATORS = {
     "colorize": lambda: Colorize(SHAPE),
     "matrix": lambda: Matrix(draw(20, 192), SHAPE),
     "composition": lambda: Composition(Colorize((3, 4, 4)), SuperResolution(2, SHAPE)),
+    "denoise": lambda: Denoise(SHAPE),
 }
 
 

@@ -275,7 +275,7 @@ def test_label_for_a_prior_without_classes_is_refused():
     x = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
     with pytest.raises(
         ValueError,
-        match="This DDPM was trained without labels, so there is no label 0; bundled with labels: ddpm-mnist",
+        match="This DDPM was trained without labels, so there is no label 0: take one with labels, such as ddpm-mnist",
     ):
         real().sample(1, label=0)
     with pytest.raises(ValueError, match="This prior has no classes: leave the label out"):
