@@ -11,6 +11,7 @@ from pathlib import Path
 
 from genprior.priors.folder import read_card, read_prior, write_prior
 from genprior.priors.store import BUNDLED
+from genprior.processes import alone
 from genprior.training.checkpoint import write_folder
 
 
@@ -30,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--float32", action="store_true", help="keep all digits, as the Gaussians need")
     options = parser.parse_args()
+    alone("bundle_prior")
 
     card = {
         "summary": options.summary,

@@ -12,6 +12,7 @@ import torch
 
 import genprior
 from genprior.marginal.annealed import AnnealedImportance
+from genprior.processes import alone
 from genprior.table import Figure, Table
 
 PRIORS = ("gaussian-mnist", "vae-mnist", "gan-mnist", "gaussian-photo")
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=25)
     parser.add_argument("--clouds", type=int, default=4)
     options = parser.parse_args()
+    alone("choose_prior")
 
     digits = np.load(options.data)["test_images"][: options.digits]
     x = torch.from_numpy(digits)[:, None].float() / 255

@@ -14,6 +14,7 @@ import time
 import torch
 
 import genprior
+from genprior.processes import alone
 from genprior.samplers import find_sampler
 from genprior.scores.metrics import psnr
 from genprior.scores.uncertainty import coverage, crps
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8, help="samples of each")
     parser.add_argument("--steps", type=int, default=50, help="of the learned posterior")
     options = parser.parse_args()
+    alone("compare_amortized")
 
     truth = first(Arrays(options.data, "train_images", keep=slice(55000, None), seed=None), options.digits)
     parameters = {"scale": 4, "antialias": "average"}

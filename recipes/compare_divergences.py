@@ -18,6 +18,7 @@ from genprior.divergences import (
     sliced_wasserstein,
 )
 from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.processes import alone
 from genprior.table import Figure, Table
 
 DRAWN = ("KL, closed form", "KL", "JS", "adversarial bound on JS")
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of the discriminator")
     parser.add_argument("--figure", type=Path, help="PNG of the figures in nats")
     options = parser.parse_args()
+    alone("compare_divergences")
 
     zero, one = torch.zeros(1, 2, 2), torch.ones(1, 2, 2)
     rows = []

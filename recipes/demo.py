@@ -17,6 +17,7 @@ from PIL import Image
 import genprior
 from genprior import images
 from genprior.benchmark.baselines import classical
+from genprior.processes import alone
 from genprior.scores.metrics import psnr, ssim
 
 NOISE = 0.025
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=4)
     parser.add_argument("--size", type=int, default=192)
     options = parser.parse_args()
-
+    alone("demo")
     prior = genprior.load_prior(options.prior)
     rows, began = [], time.perf_counter()
     print("| task | measurement | best classical | one sample | mean | mean - classical | seconds |")
@@ -67,7 +68,6 @@ def main() -> None:
             print(f"  not above {best}: a small prior, trained on a CPU; the recipe on a GPU goes further", flush=True)
         rows.append([*shown, truth])
     print(f"{options.n} samples by {result.sampler}; {time.perf_counter() - began:.0f} s in all")
-
     side = max(x.shape[-1] for row in rows for x in row)
     sheet = torch.ones(5 * len(rows), 3, side, side)
     for cell, x in zip(sheet, (x for row in rows for x in row)):

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 
 import genprior
 from genprior import images
+from genprior.processes import alone
 
 PRIORS = ("gaussian-mnist", "nf-mnist", "vae-mnist", "ddpm-mnist", "ldm-mnist", "gan-mnist")
 
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("draws.png"))
     options = parser.parse_args()
+    alone("draw_digits")
 
     figure, axes = plt.subplots(
         len(options.priors), figsize=(8, 0.62 * len(options.priors)), layout="constrained", squeeze=False

@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 import genprior
 from genprior import images
 from genprior.benchmark.contact import sheet
+from genprior.processes import alone
 from genprior.training.data import Arrays
 
 NOISE = 0.025
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--chain", type=int, default=100, help="steps of the prior's own chain")
     parser.add_argument("--out", type=Path, default=Path("flowers"))
     options = parser.parse_args()
+    alone("draw_flowers")
 
     test = Arrays(options.data, "test_images", seed=None)
     x = torch.stack([test[k]["x"] for k in options.images])

@@ -13,6 +13,7 @@ import torch
 import genprior
 from genprior import images
 from genprior.noise import Noise
+from genprior.processes import alone
 from genprior.scores.metrics import psnr
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    alone("evaluate_denoising")
 
     prior = genprior.load_prior(options.prior, options.device)
     paths = images.list_images(options.data)

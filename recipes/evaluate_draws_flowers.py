@@ -20,6 +20,7 @@ from genprior.noise import Noise
 from genprior.priors.base import supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.store import load_prior
+from genprior.processes import alone
 from genprior.scores.manifold import density_coverage, nearest, precision_recall
 from genprior.training.data import Arrays, first, open_parts, read_names
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--chain", type=int, default=100, help="steps of a diffusion's chain")
     parser.add_argument("--out", type=Path, default=Path("draws-flowers"))
     options = parser.parse_args()
+    alone("evaluate_draws_flowers")
 
     train, held_out = (first(part, len(part)) for part in open_parts(options.data, options.validation_share))
     train = torch.cat([train, train.flip(-1)])

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import genprior
-from genprior import images
+from genprior.processes import alone
 from genprior.scores.metrics import psnr, ssim
 from genprior.training.data import Arrays, first
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=4, help="samples of each")
     parser.add_argument("--out", type=Path, default=Path("families"))
     options = parser.parse_args()
-
+    alone("evaluate_families")
     x = first(Arrays(options.data, "test_images", seed=None), options.digits)
     options.out.mkdir(parents=True, exist_ok=True)
     shown = [("truth", x[:10])]
@@ -68,7 +68,7 @@ def main() -> None:
 def draw(shown: list[tuple[str, torch.Tensor]], path: Path) -> None:
     """Rows of digits, each with its name."""
     names, digits = zip(*shown)
-    sheet = images.grid(torch.cat(digits).clamp(0, 1), columns=len(digits[0]))[0]
+    sheet = genprior.images.grid(torch.cat(digits).clamp(0, 1), columns=len(digits[0]))[0]
     figure, axes = plt.subplots(figsize=(6, 0.4 * len(shown)))
     axes.imshow(sheet, cmap="gray")
     axes.set_yticks([(k + 0.5) * len(sheet) / len(shown) for k in range(len(shown))], names, fontsize=8)

@@ -19,6 +19,7 @@ from genprior.benchmark.contact import sheet
 from genprior.benchmark.evaluate import image_seed
 from genprior.benchmark.items import stem
 from genprior.benchmark.summary import columns
+from genprior.processes import alone
 from genprior.samplers import find_sampler
 from genprior.samplers.latents.fisher_hmc import FisherHMC
 from genprior.table import Table
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--chain-steps", type=int, help="of Markov chains (default: the sampler's own)")
     parser.add_argument("--out", type=Path, default=Path("families-flowers"))
     options = parser.parse_args()
+    alone("evaluate_flowers")
 
     x, rows = first(Arrays(options.data, "test_images", seed=None), 4), []
     for task in options.tasks:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from genprior.nets.classifier import Classifier, classify
 from genprior.priors.store import load_prior
+from genprior.processes import alone
 from genprior.scores.manifold import class_shares, classifier_score, density_coverage, precision_recall
 from genprior.training.classification import train_classifier
 from genprior.training.data import Arrays, first
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--chain", type=int, help="steps of a diffusion's chain; all of them if not given")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    alone("evaluate_gan_mnist")
 
     torch.manual_seed(options.seed)
     classifier, file = Classifier(), Path(options.classifier)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import genprior
+from genprior.processes import alone
 from genprior.table import Figure, Table
 from genprior.training.data import Arrays, read_names
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--out", type=Path, default=Path("labels-flowers"))
     options = parser.parse_args()
+    alone("evaluate_labels_flowers")
 
     test = Arrays(options.data, "test_images", "test_labels", seed=None)
     prior, rows = genprior.load_prior(options.prior), []

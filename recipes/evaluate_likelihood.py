@@ -19,6 +19,7 @@ import genprior
 from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
 from genprior.priors.base import Prior, supports
+from genprior.processes import alone
 from genprior.training.data import Arrays, Photos, first
 
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--n-slow", type=int, default=500, help="images for IWAE and the flow bound")
     parser.add_argument("--batch", type=int, default=250)
     options = parser.parse_args()
+    alone("evaluate_likelihood")
 
     digits = options.data and Arrays(options.data, "test_images", seed=None)
     images = first(digits or Photos(options.photos, 128, augment=False), options.n)

@@ -21,6 +21,7 @@ from genprior.estimate import noise_level
 from genprior.images.files import list_images
 from genprior.noise import Noise
 from genprior.operators import random_mask
+from genprior.processes import alone
 
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 KINDS = ("kept", "8 bits", "grey", "holes")
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=[0, 0.01, 0.02, 0.05, 0.1])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    alone("evaluate_noise")
 
     photos = photographs(options.data, options.most)
     print(f"{len(photos)} photographs\n")

@@ -15,8 +15,8 @@ import torch
 import genprior
 from genprior import images
 from genprior.images.files import list_images
-from genprior.operators import Measurement
 from genprior.operators.build import for_image
+from genprior.processes import alone
 
 SIDE = 64  # of the crops
 MOTION = {"length": 11, "angle": 30}
@@ -43,7 +43,7 @@ def middle(x: torch.Tensor) -> torch.Tensor:
     return x[:, top : top + SIDE, left : left + SIDE]
 
 
-def row(task: str, measurements: list[Measurement], prior: str, steps: int) -> str:
+def row(task: str, measurements: list[genprior.Measurement], prior: str, steps: int) -> str:
     figures, warned = {"residual": [], "excess": []}, 0
     for i, measurement in enumerate(measurements):
         with warnings.catch_warnings(record=True) as caught:
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--crops", type=int, default=40)
     options = parser.parse_args()
-
+    alone("evaluate_warnings")
     photos = [(i, middle(images.read(p).x[0])) for i, p in enumerate(list_images(options.data)[: options.crops])]
     print("| task | residual: median, largest | excess | warned |\n|---|---|---|---|", flush=True)
     for task, (op, parameters) in SOUND.items():
@@ -72,7 +72,7 @@ def main() -> None:
     for task, ((op, parameters), (said, others), noise) in WRONG.items():
         A = for_image(op, (3, SIDE, SIDE), boundary="circular", **parameters)
         told = for_image(said, (3, SIDE, SIDE), boundary="circular", **others)
-        measured = [Measurement(genprior.degrade(x, A, noise=0.025, seed=i).y, told, noise) for i, x in photos]
+        measured = [genprior.Measurement(genprior.degrade(x, A, noise=0.025, seed=i).y, told, noise) for i, x in photos]
         print(row(task, measured, options.prior, options.steps), flush=True)
 
 

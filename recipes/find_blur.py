@@ -18,6 +18,7 @@ import genprior
 from genprior import GaussianField, images
 from genprior.operators.build import for_measurement
 from genprior.operators.colour import WEIGHTS
+from genprior.processes import alone
 from genprior.table import Table
 
 CASES = [(*photo, noise) for noise in (0.01, 0.05) for photo in (("astronaut", 5), ("coffee", 9), ("chelsea", 15))]
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=range(1, 22, 2), help="those to choose from, odd")
     parser.add_argument("--figure", type=Path, default=Path("find-blur.png"), help="evidence over length")
     options = parser.parse_args()
-
+    alone("find_blur")
     fields, rows, lengths = luma_fields(), [], options.lengths
     figure, axes = plt.subplots(1, options.cases, figsize=(15, 2.6), squeeze=False, layout="constrained")
     for axis, (name, length, noise) in zip(axes[0], CASES):
@@ -70,8 +71,7 @@ def main() -> None:
         rows.append([name, length, best, noise, f"{level:.3g}", round(profile[best] - profile[length])])
         axis.plot(lengths, [v - profile[best] for v in profile.values()], marker="o")
         axis.axvline(length, linestyle=":")
-        axis.set(yscale="symlog", title=f"{name}, noise {noise}", xlabel="length (dotted: true)")
-    axes[0, 0].set_ylabel("nats from the best")
+        axis.set(yscale="symlog", title=f"{name}, noise {noise}", xlabel="length (dotted: true)", ylabel="nats below")
     print(Table([dict(zip(COLUMNS, row)) for row in rows]))
     figure.savefig(options.figure, dpi=80)
 

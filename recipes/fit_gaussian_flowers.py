@@ -14,6 +14,7 @@ import torch
 
 from genprior.priors.folder import write_prior
 from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.processes import alone
 from genprior.training.checkpoint import write_folder
 from genprior.training.data import first, open_parts
 from genprior.training.loop import device_name
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/gaussian-flowers"))
     parser.add_argument("--covariance", default="stationary", choices=["stationary", "diagonal"])
     options = parser.parse_args()
+    alone("fit_gaussian_flowers")
 
     began = time.perf_counter()
     data, held_out = open_parts(options.data, options.validation_share)

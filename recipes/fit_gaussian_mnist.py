@@ -16,6 +16,7 @@ from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
 from genprior.priors.folder import write_prior
 from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.processes import alone
 from genprior.training.checkpoint import write_folder
 from genprior.training.data import Arrays, first
 from genprior.training.loop import device_name
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--covariance", default="full", choices=["full", "stationary", "diagonal"])
     parser.add_argument("--train", type=int, default=55000, help="images to fit; those after them are held out")
     options = parser.parse_args()
+    alone("fit_gaussian_mnist")
 
     began = time.perf_counter()
     images = first(Arrays(options.data, "train_images", seed=None), 60000)

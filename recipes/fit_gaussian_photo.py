@@ -15,6 +15,7 @@ from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
 from genprior.priors.folder import write_prior
 from genprior.priors.gaussian.field import GaussianField
+from genprior.processes import alone
 from genprior.training.checkpoint import write_folder
 from genprior.training.data import Photos, first
 from genprior.training.loop import device_name
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--licence", default="see the training data", help="of the weights, for the card")
     options = parser.parse_args()
+    alone("fit_gaussian_photo")
 
     began = time.perf_counter()
     photos = Photos(options.data, options.size, seed=options.seed, grey=0.0)

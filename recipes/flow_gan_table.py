@@ -23,6 +23,7 @@ from genprior.nets.classifier import Classifier, classify
 from genprior.noise import Noise
 from genprior.priors.flow import Flow
 from genprior.priors.folder import read_prior
+from genprior.processes import alone
 from genprior.scores.manifold import classifier_score, density_coverage, precision_recall
 from genprior.training.data import Arrays, first
 
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=2500, help="samples of each, at most 2500")
     parser.add_argument("--out", type=Path, default=Path("flow-gan.png"))
     options = parser.parse_args()
-
+    alone("flow_gan_table")
     classifier = Classifier().requires_grad_(False)
     classifier.load_state_dict(load_file(options.classifier))
     x = first(Arrays(options.data, "train_images", keep=slice(55000, 60000), seed=None), 2 * options.n)

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import genprior
-from genprior import images
+from genprior.processes import alone
 from genprior.samplers.latents.resample import ReSample
 from genprior.scores.metrics import psnr, ssim
 from genprior.training.data import Arrays, Photos, first
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--ldm", default="ldm", help="name or folder of the latent diffusion")
     parser.add_argument("--out", default="latent-superresolution.png", help="the figure")
     options = parser.parse_args()
+    alone("latent_superresolution")
     digits = options.data and Arrays(options.data, "train_images", keep=slice(-5000, None), seed=None)
     x = first(digits or Photos(options.photos, options.size, augment=False), options.images)
     given = genprior.degrade(x, "super-resolution", noise=NOISE, seed=0, scale=4, antialias="average")
@@ -67,9 +68,8 @@ def quality(one: torch.Tensor, mean: torch.Tensor, x: torch.Tensor, given: genpr
 
 
 def draw(shown: list[tuple[str, torch.Tensor]], out: str) -> None:
-    """Rows of images, each with its name."""
     names, rows = zip(*shown)
-    sheet = images.grid(torch.cat(rows), columns=len(rows[0])).expand(3, -1, -1).movedim(0, -1)
+    sheet = genprior.images.grid(torch.cat(rows), columns=len(rows[0])).expand(3, -1, -1).movedim(0, -1)
     figure, axes = plt.subplots(figsize=(5, 5 * sheet.shape[0] / sheet.shape[1]), subplot_kw={"xticks": []})
     axes.imshow(sheet.numpy())
     axes.set_yticks([(k + 0.5) * len(sheet) / len(shown) for k in range(len(shown))], names, fontsize=8)

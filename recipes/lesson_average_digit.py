@@ -15,6 +15,7 @@ from torch import nn
 
 import genprior
 from genprior import images
+from genprior.processes import alone
 from genprior.training.data import Arrays
 
 
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8, help="draws")
     parser.add_argument("--out", type=Path, default=Path("average-digit.png"))
     options = parser.parse_args()
+    alone("lesson_average_digit")
 
     data = Arrays(options.data, "train_images", "train_labels", keep=slice(0, 55000), seed=None)
     x, label = torch.from_numpy(data.images).movedim(-1, 1).float() / 255, torch.from_numpy(data.labels)

@@ -16,6 +16,7 @@ import genprior
 from genprior import images
 from genprior.noise import Noise
 from genprior.operators import Colorize, Measurement
+from genprior.processes import alone
 from genprior.training.data import Photos, first
 
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--out", type=Path, default=Path("brown.png"))
     options = parser.parse_args()
+    alone("lesson_brown")
 
     whole = first(Photos(options.data, 4 * options.size, augment=False), options.photos)
     x = torch.nn.functional.interpolate(whole, size=(options.size,) * 2, mode="area")

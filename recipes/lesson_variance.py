@@ -17,6 +17,7 @@ import genprior
 from genprior import images
 from genprior.noise import Noise
 from genprior.priors.chain import BETAS, UNIT, VARIANCES, ancestral_chain
+from genprior.processes import alone
 from genprior.table import Table
 
 
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20000, help="of N(0, 1)")
     parser.add_argument("--out", type=Path, default=Path("variance.png"))
     options = parser.parse_args()
+    alone("lesson_variance")
 
     rows = []
     for name in VARIANCES:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from genprior.nets.classifier import PhotoClassifier, classify
+from genprior.processes import alone
 from genprior.training.augmentation import shifted
 from genprior.training.classification import train_classifier
 from genprior.training.data import Arrays, first, open_parts, read_names
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--out", type=Path, default=Path("runs/classifier-flowers.safetensors"))
     options = parser.parse_args()
+    alone("train_classifier_flowers")
 
     data, held_out = open_parts(options.data, options.validation_share, labels="train_labels", orientations=2)
     test = Arrays(options.data, "test_images", "test_labels", seed=None)

@@ -145,3 +145,16 @@ def test_divergences_are_drawn_beside_their_closed_form(run, tmp_path):
     assert float(closed) == 0.5
     assert float(estimated) == pytest.approx(0.5, abs=4 * float(error))
     assert figure.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_recipe_shares_its_work_between_processes_or_refuses_to_repeat_it(path):
+    """Those that train share by the loop; the others are work for one process."""
+    code = path.read_text()
+    assert "training.loop import" in code or f'alone("{path.stem}")' in code
+
+
+def test_recipe_that_is_one_of_several_is_refused(run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="lesson_variance is work for one process, and 2 were launched"):
+        run("lesson_variance")
