@@ -56,6 +56,7 @@ def test_processes_wait_before_they_write_and_before_one_ends_with_a_failure(pho
         events.append(item.path.stem)
         if item.path.stem == "a":
             raise ValueError("no image")
+        return "done"
 
     ranks = argparse.Namespace(
         process_index=index, num_processes=2, wait_for_everyone=lambda: events.append("all have come")

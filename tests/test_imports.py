@@ -1,6 +1,8 @@
 """What `import genprior` costs, and that imports point one way."""
 
 import ast
+import importlib
+import importlib.util
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -100,6 +102,16 @@ def test_imports_point_one_way(path):
         allowed = NARROWER.get(group_of(me))
         if allowed is not None and group_of(module) != group_of(me):
             assert any(within(module, a) for a in allowed), f"{me} imports {module}; it may import {sorted(allowed)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_what_is_imported_is_there(path):
+    """In functions too, which nothing else may ever call."""
+    for module, names in imports(path, top_level_only=False):
+        if module.split(".")[0] == "genprior":
+            found = importlib.import_module(module)
+            for name in names:
+                assert hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}"), f"{module} has no {name}"
 
 
 def test_no_module_reaches_itself_by_its_imports():

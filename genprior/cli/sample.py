@@ -25,7 +25,7 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
-    from genprior.operators.base import as_integer
+    from genprior.checks import as_integer
     from genprior.processes import alone
     from genprior.restoration import pick_device
 
