@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import genprior
+from genprior.devices import device_of
 from genprior.nets.wrapped import plain_state
 from genprior.operators.base import LinearOperator
 from genprior.priors.base import Prior
@@ -64,7 +65,7 @@ def of_prior(prior: Prior) -> dict[str, Any]:
     return {
         "class": type(prior).__name__,
         "image_shape": prior.image_shape,
-        "device": str(next((t.device for t in state.values()), torch.device("cpu"))),
+        "device": str(device_of(prior)),
         "autocast": None if prior.autocast is None else str(prior.autocast).removeprefix("torch."),
         "weights_sha256": weights_hash(state),
     }

@@ -21,9 +21,9 @@ from tqdm.auto import tqdm
 from genprior import images, plausible
 from genprior.ambient import differentiable, settled
 from genprior.checks import UnsupportedError, as_integer
+from genprior.devices import pick_device, rows_at_once, state_of, tile_side
 from genprior.known import giving_back, keep, known_pixels
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
-from genprior.memory import rows_at_once, tile_side
 from genprior.nets.wrapped import unwrapped
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -191,20 +191,6 @@ def restore(
     )
 
 
-def pick_device(device: str | torch.device) -> torch.device:
-    """The device of that name, "auto" for the fastest there is.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.zeros(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: a torch that was built without CUDA
-        raise ValueError(f'device={device!r} cannot be used here ({error}); "auto" takes the best there is.') from None
-
-
 def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
     """The prior that `restore` takes for that argument, on that device."""
     if isinstance(unwrapped(prior), Prior):
@@ -346,12 +332,6 @@ def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Pri
         else:
             setattr(watched, method, call)
         yield watched
-
-
-def state_of(prior: Prior) -> Tensor:
-    """A tensor where the prior lives and in its precision, float32 at least, as operators need."""
-    state = next((t for t in (*prior.parameters(), *prior.buffers()) if t.is_floating_point()), torch.empty(0))
-    return torch.empty(0, dtype=torch.promote_types(state.dtype, torch.float32), device=state.device)
 
 
 def _to(noise: float | Tensor, device: torch.device) -> float | Tensor:

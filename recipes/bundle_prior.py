@@ -9,9 +9,9 @@ import json
 import shutil
 from pathlib import Path
 
+from genprior.devices import alone
 from genprior.priors.folder import read_card, read_prior, write_prior
 from genprior.priors.store import BUNDLED
-from genprior.processes import alone
 from genprior.training.checkpoint import write_folder
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import genprior
+from genprior.devices import alone
 from genprior.marginal.annealed import AnnealedImportance
-from genprior.processes import alone
 from genprior.table import Figure, Table
 
 PRIORS = ("gaussian-mnist", "vae-mnist", "gan-mnist", "gaussian-photo")

@@ -14,7 +14,7 @@ import time
 import torch
 
 import genprior
-from genprior.processes import alone
+from genprior.devices import alone
 from genprior.samplers import find_sampler
 from genprior.scores.metrics import psnr
 from genprior.scores.uncertainty import coverage, crps

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
+from genprior.devices import alone
 from genprior.divergences import (
     adversarial_bound,
     gaussian_kl,
@@ -18,7 +19,6 @@ from genprior.divergences import (
     sliced_wasserstein,
 )
 from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.processes import alone
 from genprior.table import Figure, Table
 
 DRAWN = ("KL, closed form", "KL", "JS", "adversarial bound on JS")

@@ -17,7 +17,7 @@ from PIL import Image
 import genprior
 from genprior import images
 from genprior.benchmark.baselines import classical
-from genprior.processes import alone
+from genprior.devices import alone
 from genprior.scores.metrics import psnr, ssim
 
 NOISE = 0.025

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 
 import genprior
 from genprior import images
-from genprior.processes import alone
+from genprior.devices import alone
 
 PRIORS = ("gaussian-mnist", "nf-mnist", "vae-mnist", "ddpm-mnist", "ldm-mnist", "gan-mnist")
 

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 import genprior
 from genprior import images
 from genprior.benchmark.contact import sheet
-from genprior.processes import alone
+from genprior.devices import alone
 from genprior.training.data import Arrays
 
 NOISE = 0.025

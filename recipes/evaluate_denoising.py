@@ -12,8 +12,8 @@ import torch
 
 import genprior
 from genprior import images
+from genprior.devices import alone
 from genprior.noise import Noise
-from genprior.processes import alone
 from genprior.scores.metrics import psnr
 
 

@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 from genprior import images
+from genprior.devices import alone
 from genprior.nets.classifier import PhotoClassifier, classify
 from genprior.noise import Noise
 from genprior.priors.base import supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.store import load_prior
-from genprior.processes import alone
 from genprior.scores.manifold import density_coverage, nearest, precision_recall
 from genprior.training.data import Arrays, first, open_parts, read_names
 

@@ -19,7 +19,7 @@ from genprior.benchmark.contact import sheet
 from genprior.benchmark.evaluate import image_seed
 from genprior.benchmark.items import stem
 from genprior.benchmark.summary import columns
-from genprior.processes import alone
+from genprior.devices import alone
 from genprior.samplers import find_sampler
 from genprior.samplers.latents.fisher_hmc import FisherHMC
 from genprior.table import Table

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from genprior.devices import alone
 from genprior.nets.classifier import Classifier, classify
 from genprior.priors.store import load_prior
-from genprior.processes import alone
 from genprior.scores.manifold import class_shares, classifier_score, density_coverage, precision_recall
 from genprior.training.classification import train_classifier
 from genprior.training.data import Arrays, first

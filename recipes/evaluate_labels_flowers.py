@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import genprior
-from genprior.processes import alone
+from genprior.devices import alone
 from genprior.table import Figure, Table
 from genprior.training.data import Arrays, read_names
 

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 import genprior
 from genprior.bits import bits_per_dim, dequantize
+from genprior.devices import alone
 from genprior.noise import Noise
 from genprior.priors.base import Prior, supports
-from genprior.processes import alone
 from genprior.training.data import Arrays, Photos, first
 
 

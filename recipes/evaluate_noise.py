@@ -17,11 +17,11 @@ from skimage import data
 from torch import Tensor
 
 from genprior import images
+from genprior.devices import alone
 from genprior.estimate import noise_level
 from genprior.images.files import list_images
 from genprior.noise import Noise
 from genprior.operators import random_mask
-from genprior.processes import alone
 
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 KINDS = ("kept", "8 bits", "grey", "holes")

@@ -14,9 +14,9 @@ import torch
 
 import genprior
 from genprior import images
+from genprior.devices import alone
 from genprior.images.files import list_images
 from genprior.operators.build import for_image
-from genprior.processes import alone
 
 SIDE = 64  # of the crops
 MOTION = {"length": 11, "angle": 30}

@@ -16,9 +16,9 @@ import torch
 
 import genprior
 from genprior import GaussianField, images
+from genprior.devices import alone
 from genprior.operators.build import for_measurement
 from genprior.operators.colour import WEIGHTS
-from genprior.processes import alone
 from genprior.table import Table
 
 CASES = [(*photo, noise) for noise in (0.01, 0.05) for photo in (("astronaut", 5), ("coffee", 9), ("chelsea", 15))]

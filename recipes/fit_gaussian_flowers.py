@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from genprior.devices import alone
 from genprior.priors.folder import write_prior
 from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.processes import alone
 from genprior.training.checkpoint import write_folder
 from genprior.training.data import first, open_parts
 from genprior.training.loop import device_name

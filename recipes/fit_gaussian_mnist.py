@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from genprior.bits import bits_per_dim, dequantize
+from genprior.devices import alone
 from genprior.noise import Noise
 from genprior.priors.folder import write_prior
 from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.processes import alone
 from genprior.training.checkpoint import write_folder
 from genprior.training.data import Arrays, first
 from genprior.training.loop import device_name

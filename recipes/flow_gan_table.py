@@ -19,11 +19,11 @@ from torch import Tensor
 
 from genprior import images
 from genprior.bits import bits_per_dim, dequantize
+from genprior.devices import alone
 from genprior.nets.classifier import Classifier, classify
 from genprior.noise import Noise
 from genprior.priors.flow import Flow
 from genprior.priors.folder import read_prior
-from genprior.processes import alone
 from genprior.scores.manifold import classifier_score, density_coverage, precision_recall
 from genprior.training.data import Arrays, first
 

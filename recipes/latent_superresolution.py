@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import genprior
-from genprior.processes import alone
+from genprior.devices import alone
 from genprior.samplers.latents.resample import ReSample
 from genprior.scores.metrics import psnr, ssim
 from genprior.training.data import Arrays, Photos, first

@@ -15,7 +15,7 @@ from torch import nn
 
 import genprior
 from genprior import images
-from genprior.processes import alone
+from genprior.devices import alone
 from genprior.training.data import Arrays
 
 

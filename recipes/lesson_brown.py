@@ -14,9 +14,9 @@ import torch
 
 import genprior
 from genprior import images
+from genprior.devices import alone
 from genprior.noise import Noise
 from genprior.operators import Colorize, Measurement
-from genprior.processes import alone
 from genprior.training.data import Photos, first
 
 

@@ -15,9 +15,9 @@ import torch
 
 import genprior
 from genprior import images
+from genprior.devices import alone
 from genprior.noise import Noise
 from genprior.priors.chain import BETAS, UNIT, VARIANCES, ancestral_chain
-from genprior.processes import alone
 from genprior.table import Table
 
 

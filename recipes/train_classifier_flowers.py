@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from genprior.devices import alone
 from genprior.nets.classifier import PhotoClassifier, classify
-from genprior.processes import alone
 from genprior.training.augmentation import shifted
 from genprior.training.classification import train_classifier
 from genprior.training.data import Arrays, first, open_parts, read_names

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from genprior import images
+from genprior.devices import processes
 from genprior.operators import Colorize
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.folder import read_prior
 from genprior.priors.store import find_prior
-from genprior.processes import processes
 from genprior.training.amortization import Amortization
 from genprior.training.data import Photos
 from genprior.training.flags import add_flags, stated

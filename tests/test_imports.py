@@ -17,7 +17,7 @@ HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate"
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
     ["ambient"],
-    ["checks", "registry", "linalg", "memory", "noise", "processes", "images", "estimate", "bits", "table", "nets"],
+    ["checks", "registry", "linalg", "devices", "noise", "images", "estimate", "bits", "table", "nets"],
     ["priors.base"],
     ["priors"],
     ["operators"],
@@ -34,10 +34,10 @@ NARROWER = {
     "operators": {"ambient", "checks", "linalg", "registry"},
     "priors.base": {"ambient", "checks"},
     "samplers": {
-        *("ambient", "checks", "linalg", "memory", "noise", "registry"),
+        *("ambient", "checks", "linalg", "devices", "noise", "registry"),
         *("priors.base", "operators.base", "operators.masking"),
     },
-    "training": {"ambient", "checks", "priors", "nets", "images", "memory", "noise", "bits", "registry", "processes"},
+    "training": {"ambient", "checks", "priors", "nets", "images", "devices", "noise", "bits", "registry"},
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genprior import processes
+from genprior import devices
 from genprior.cli import main
 from genprior.priors.folder import read_card
 
@@ -27,7 +27,7 @@ LINES = [line for line in PAGE.replace("\\\n", " ").splitlines() if line.startsw
 
 @pytest.fixture
 def nothing_launched(monkeypatch):
-    for name in (*processes.SIZES, "MASTER_ADDR", "ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_USE_CPU"):
+    for name in (*devices.SIZES, "MASTER_ADDR", "ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_USE_CPU"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -35,30 +35,30 @@ def nothing_launched(monkeypatch):
 
 
 def test_nothing_launched_is_one_process_that_accelerate_never_hears_of(nothing_launched):
-    ranks = processes.processes()
+    ranks = devices.processes()
     assert (ranks.num_processes, ranks.process_index, ranks.is_main_process) == (1, 0, True)
     with ranks.main_process_first():
         ranks.wait_for_everyone()
-    processes.alone("this")
+    devices.alone("this")
 
 
-@pytest.mark.parametrize("name", processes.SIZES)
+@pytest.mark.parametrize("name", devices.SIZES)
 def test_every_launcher_is_believed(name, nothing_launched, monkeypatch):
     monkeypatch.setenv(name, "1")
-    assert processes.processes().num_processes == 1
+    assert devices.processes().num_processes == 1
     monkeypatch.setenv(name, "3")
-    assert processes.launched() == (name, 3)
+    assert devices.launched() == (name, 3)
     with pytest.raises(ValueError, match=rf"this is work for one process, and 3 were launched \({name}=3\)"):
-        processes.alone("this")
+        devices.alone("this")
 
 
 def test_accelerate_launch_of_one_process_is_one(nothing_launched, monkeypatch):
     """Of several on CPUs it begins one as well; that it sets an address is what tells them apart."""
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
-    assert processes.processes().num_processes == 1
+    assert devices.processes().num_processes == 1
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     with pytest.raises(ValueError, match="asked for several processes"):
-        processes.processes()
+        devices.processes()
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_more_processes_than_gpus_are_refused(nothing_launched, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=r"2 processes were launched on a machine of 1 GPU\(s\)"):
-        processes.processes("cuda")
+        devices.processes("cuda")
 
 
 def test_devices_that_share_no_work_are_refused(nothing_launched, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="device is mps, between which no work is shared: give cpu"):
-        processes.processes("mps")
+        devices.processes("mps")
 
 
 @pytest.mark.parametrize(("there", "cpu"), [(None, True), ("mps", True), ("cuda", False), ("xpu", False)])
@@ -152,9 +152,9 @@ def test_processes_share_the_accelerator_there_is_else_cpus(there, cpu, nothing_
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: there is not None)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(there or "cuda"))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    processes.processes()
+    devices.processes()
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    processes.processes()
+    devices.processes()
     assert asked == [cpu, True]
 
 

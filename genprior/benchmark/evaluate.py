@@ -29,15 +29,14 @@ from genprior.benchmark import task
 from genprior.benchmark.contact import sheet
 from genprior.benchmark.dataset import Truth, described, find_truths, hashes
 from genprior.benchmark.items import Record, differences, digest, read_record, stem, to_json, write_record, write_text
-from genprior.benchmark.machine import device_of, machine, versions
+from genprior.benchmark.machine import machine, versions
 from genprior.benchmark.methods import Method, figures, find_methods
 from genprior.benchmark.summary import each_image, legend, summary
 from genprior.checks import UnsupportedError, as_integer
-from genprior.memory import forget_peak, peak_memory
+from genprior.devices import device_of, forget_peak, peak_memory, processes
 from genprior.operators.base import Measurement
 from genprior.operators.inpaint import Inpaint
 from genprior.priors.base import Prior
-from genprior.processes import processes
 from genprior.restoration import MEASURED, degrade
 from genprior.samplers import SAMPLERS, refuse_parameters
 from genprior.samplers.base import Sampler

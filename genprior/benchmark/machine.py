@@ -8,13 +8,6 @@ from typing import Any
 
 import torch
 
-from genprior.priors.base import Prior
-
-
-def device_of(prior: Prior) -> torch.device:
-    """Where a prior lies and computes."""
-    return next((t.device for t in (*prior.parameters(), *prior.buffers())), torch.device("cpu"))
-
 
 def machine(device: torch.device, processes: int) -> dict[str, Any]:
     """What to say of where figures were measured."""

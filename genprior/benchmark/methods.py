@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genprior.benchmark.baselines import BASELINES, Baseline
-from genprior.benchmark.machine import device_of
+from genprior.devices import device_of
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.registry import lookup

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genprior.benchmark.dataset import Truth
 from genprior.benchmark.items import digest
 from genprior.benchmark.presets import PRESETS, preset
+from genprior.devices import pick_device
 from genprior.measuring import as_noise
 from genprior.operators.base import Measurement
 from genprior.operators.build import ALIASES, FOR_IMAGE
@@ -18,7 +19,7 @@ from genprior.priors import store
 from genprior.priors.base import Prior
 from genprior.priors.foreign.denoiser import DenoiserPrior
 from genprior.registry import lookup
-from genprior.restoration import as_prior, pick_device
+from genprior.restoration import as_prior
 from genprior.scores import perceptual
 
 SMALLEST = 11  # pixels a side, the window of SSIM

@@ -33,7 +33,7 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
-    from genprior.processes import processes
+    from genprior.devices import processes
 
     def one(item: Item) -> str:
         path, target = item.path, item.target

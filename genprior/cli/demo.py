@@ -17,7 +17,7 @@ def add(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from genprior.demo.page import serve
-    from genprior.processes import alone
+    from genprior.devices import alone
 
     alone("genprior demo")
     serve(options.port, browser=options.open)

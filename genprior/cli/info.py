@@ -58,8 +58,7 @@ def _versions() -> dict[str, str]:
 def _devices() -> dict[str, dict[str, Any]]:
     import torch
 
-    from genprior.priors.store import has_bfloat16
-    from genprior.restoration import pick_device
+    from genprior.devices import has_bfloat16, pick_device
 
     found: dict[str, dict[str, Any]] = {}
     for k in range(torch.cuda.device_count()):

@@ -71,9 +71,8 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
+    from genprior.devices import pick_device, processes
     from genprior.priors.store import find_prior
-    from genprior.processes import processes
-    from genprior.restoration import pick_device
 
     find_prior(options.prior)
     ranks = processes(options.device)

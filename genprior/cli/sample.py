@@ -26,8 +26,7 @@ def run(options: argparse.Namespace) -> int:
     import genprior
     from genprior import images
     from genprior.checks import as_integer
-    from genprior.processes import alone
-    from genprior.restoration import pick_device
+    from genprior.devices import alone, pick_device
 
     alone("genprior sample")
     as_integer("-n, the number of samples,", options.n, 1, 2**32 - 1)

@@ -75,8 +75,8 @@ def add(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from genprior.devices import processes
     from genprior.priors.hub import check_hub_name, push_to_hub
-    from genprior.processes import processes
     from genprior.training.data import first
     from genprior.training.faults import out_of_memory
     from genprior.training.loop import train

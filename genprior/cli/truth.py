@@ -22,7 +22,7 @@ def add(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from genprior.processes import alone
+    from genprior.devices import alone
     from genprior.truth import report
 
     alone("genprior evaluate truth")

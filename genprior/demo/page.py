@@ -13,9 +13,9 @@ from PIL import Image
 
 from genprior.checks import UnsupportedError
 from genprior.demo import work
+from genprior.devices import pick_device
 from genprior.priors.base import Prior
 from genprior.priors.store import load_prior
-from genprior.restoration import pick_device
 from genprior.samplers import SAMPLERS, automatic
 
 ADDRESS = "127.0.0.1"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genprior.ambient import settled
 from genprior.checks import as_integer
-from genprior.memory import rows_at_once
+from genprior.devices import rows_at_once
 from genprior.noise import Noise
 from genprior.samplers.adam import Adam
 from genprior.table import Figure

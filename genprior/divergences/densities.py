@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import as_integer
-from genprior.memory import rows_at_once
+from genprior.devices import rows_at_once
 from genprior.priors.base import Prior
 from genprior.table import Figure
 

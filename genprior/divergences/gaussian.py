@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.memory import rows_at_once
+from genprior.devices import rows_at_once
 from genprior.priors.gaussian.covariance import Covariance, Diagonal, Stationary
 from genprior.priors.gaussian.gaussian import Gaussian
 

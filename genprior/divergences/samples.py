@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.memory import pixels_at_once
+from genprior.devices import pixels_at_once
 from genprior.noise import Noise
 from genprior.table import Figure
 

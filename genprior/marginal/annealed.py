@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from genprior.checks import as_integer
+from genprior.devices import rows_at_once
 from genprior.linalg import inner
 from genprior.marginal.normal import log_scale, noise_of
-from genprior.memory import rows_at_once
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError, as_integer
+from genprior.devices import state_of
 from genprior.marginal.annealed import AnnealedImportance, by_annealing
 from genprior.marginal.exact import exact
 from genprior.marginal.particles import by_particles
@@ -22,7 +23,7 @@ from genprior.priors.base import Prior, supports
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.registry import lookup
-from genprior.restoration import as_prior, state_of
+from genprior.restoration import as_prior
 from genprior.samplers import refuse_parameters
 from genprior.samplers.base import misfit
 from genprior.samplers.particles.base import Twisted

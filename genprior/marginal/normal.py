@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genprior.checks import UnsupportedError
-from genprior.memory import rows_at_once
+from genprior.devices import rows_at_once
 from genprior.operators.base import Measurement
 from genprior.priors.gaussian.covariance import LARGEST_DENSE
 

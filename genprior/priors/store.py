@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from genprior.ambient import settled
+from genprior.devices import has_bfloat16
 from genprior.priors.base import Prior, supports
 from genprior.priors.folder import read_card, read_config, read_prior
 from genprior.priors.foreign.weights import refuse_weights
@@ -49,13 +50,6 @@ def load_prior(
     denoises = supports(prior, "denoise") or supports(prior, "denoise_given")
     prior.autocast = torch.bfloat16 if denoises and has_bfloat16(device) else None
     return prior
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16, so that it is fast in it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None) -> Path:

@@ -18,10 +18,9 @@ from tqdm.auto import tqdm
 
 from genprior import images
 from genprior.ambient import settled
-from genprior.memory import peak_memory
+from genprior.devices import peak_memory, processes
 from genprior.priors.base import Prior, autocast
 from genprior.priors.folder import write_prior
-from genprior.processes import processes
 from genprior.training import checkpoint, faults
 from genprior.training.banner import banner, device_name
 from genprior.training.data import item_numbers

@@ -2,7 +2,7 @@
 
 import torch
 
-from genprior.priors.store import has_bfloat16
+from genprior.devices import has_bfloat16
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

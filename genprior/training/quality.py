@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genprior.bits import bits_per_dim, dequantize
+from genprior.devices import device_of, state_of
 from genprior.noise import Noise
 from genprior.priors.base import Prior, supports
 from genprior.priors.ddpm import DDPM
@@ -37,7 +38,7 @@ def reconstruction_psnr(prior: VAE, x: Tensor) -> dict[str, float]:
 
 def search_psnr(prior: GAN, x: Tensor, *, steps: int = 100) -> dict[str, float]:
     """Of the image nearest to x that Adam finds in so many steps from the latent 0; it is low where modes are lost."""
-    x = x.to(next(prior.parameters()))
+    x = x.to(state_of(prior))
     z = x.new_zeros(len(x), *prior.latent_shape).requires_grad_()
     adam = torch.optim.Adam([z], lr=0.1)
     for _ in range(steps):
@@ -50,7 +51,7 @@ def search_psnr(prior: GAN, x: Tensor, *, steps: int = 100) -> dict[str, float]:
 @torch.no_grad()
 def held_out_bits(prior: Prior, x: Tensor) -> dict[str, float]:
     """Bits per value of 8-bit images x, at most where the prior has no density but a bound of it."""
-    x = x.to(next(iter(prior.state_dict().values())).device)
+    x = x.to(device_of(prior))
     x = dequantize(x, Noise(0, torch.arange(len(x), device=x.device)))
     density = prior.log_prob if supports(prior, "log_prob") else prior.elbo
     return {"bits per value": float(bits_per_dim(density(x), x[0].numel()).mean())}

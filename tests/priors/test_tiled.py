@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from genprior import memory
+from genprior import devices
 from genprior.checks import UnsupportedError
 from genprior.nets.unet import UNet
 from genprior.priors.base import Prior
@@ -163,7 +163,7 @@ def test_labels_go_with_the_tiles():
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("backward", [False, True])
 def test_no_more_is_denoised_at_once_than_fits_whatever_the_image(size, rows, backward, monkeypatch):
-    monkeypatch.setitem(memory.PIXELS_AT_ONCE, "cpu", 3 * 48**2)
+    monkeypatch.setitem(devices.PIXELS_AT_ONCE, "cpu", 3 * 48**2)
     prior = Stub(torch.mul)
     x_t = noisy(rows, 1, *size).requires_grad_(backward)
     x_hat = Tiled(prior, 48, 16).denoise(x_t, 2.0)
@@ -187,7 +187,7 @@ def test_tiles_cover_an_axis_evenly_and_overlap_by_no_less_than_asked():
 
 
 def test_those_who_watch_are_told_of_every_tile_once(monkeypatch):
-    monkeypatch.setitem(memory.PIXELS_AT_ONCE, "cpu", 5 * 40 * 80)
+    monkeypatch.setitem(devices.PIXELS_AT_ONCE, "cpu", 5 * 40 * 80)
     prior = Tiled(network(), 80)
     told = []
     prior.watch = told.append

@@ -8,7 +8,7 @@ import torch
 from clouds import gaussian, normal, of_clouds, one_cloud
 
 import genprior
-from genprior import memory, restoration
+from genprior import devices, restoration
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, Measurement, gaussian_kernel, random_mask
 from genprior.priors.base import Prior
@@ -237,7 +237,7 @@ def test_particles_in_chunks_are_the_same_to_rounding(sampler, monkeypatch):
     prior = correlated(SHAPE)
     measurement = batch(prior, 1)
     whole, _ = of_clouds(sampler, prior, measurement, 5, count=1)
-    monkeypatch.setitem(memory.PIXELS_AT_ONCE, "cpu", 2 * 16)  # two particles at a time
+    monkeypatch.setitem(devices.PIXELS_AT_ONCE, "cpu", 2 * 16)  # two particles at a time
     calls = []
     denoise = prior.denoise
     prior.denoise = lambda x_t, sigma: (calls.append(len(x_t)), denoise(x_t, sigma))[1]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from genprior.memory import rows_at_once
+from genprior.devices import rows_at_once
 from genprior.priors.base import Prior
 from genprior.priors.wrappers.given import of_prior
 

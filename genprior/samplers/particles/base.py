@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from genprior.checks import as_integer, as_number
+from genprior.devices import rows_at_once
 from genprior.linalg import inner
-from genprior.memory import rows_at_once
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior

@@ -1,4 +1,4 @@
-"""The processes that a launcher began, torchrun's or another's, and that they all are seen.
+"""What work is done on: devices, how much fits their memory at once, and the processes that share it.
 
 A process that takes itself for the only one does all the work again, and writes over what the others write. So the
 number that a launcher says it began is compared with the number that Accelerate shares the work among.
@@ -7,15 +7,96 @@ number that a launcher says it began is compared with the number that Accelerate
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import math
 import os
+import sys
 from datetime import timedelta
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+# What a denoiser keeps for a backward pass, and much more than an operator or a decoder needs.
+BYTES_PER_PIXEL = 10_000
+PIXELS_AT_ONCE = {"cpu": 2**18, "mps": 2**19}
+# Smaller tiles are mostly overlap; without a graph, 0.2 GB of activations are enough for the larger.
+LEAST_TILE = {"cpu": 1024}
 # Where launchers say how many processes they began: torchrun; MPICH and Intel, Open MPI, MVAPICH; srun.
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 SHARED_BY = ("cuda", "xpu", "npu", "mlu", "musa", "hpu")  # devices between which Accelerate shares work
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device of that name, "auto" for the fastest there is.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.zeros(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: a torch that was built without CUDA
+        raise ValueError(f'device={device!r} cannot be used here ({error}); "auto" takes the best there is.') from None
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a prior or network lives and computes."""
+    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
+def state_of(module: nn.Module) -> Tensor:
+    """A tensor where a prior or network lives and in its precision, float32 at least, as operators need."""
+    state = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.empty(0))
+    return torch.empty(0, dtype=torch.promote_types(state.dtype, torch.float32), device=state.device)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16, so that it is fast in it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def pixels_at_once(device: torch.device) -> int:
+    """A number of pixels that fits: on a GPU, into half of what is free."""
+    if device.type != "cuda":
+        return PIXELS_AT_ONCE.get(device.type, 2**18)
+    free, _ = torch.cuda.mem_get_info(device)
+    # What torch keeps for reuse is free too.
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (free + cached) // 2 // BYTES_PER_PIXEL
+
+
+def rows_at_once(image_shape: tuple[int, int, int], device: torch.device) -> int:
+    """How many images of that shape to work on at once."""
+    return max(1, pixels_at_once(device) // (image_shape[-2] * image_shape[-1]))
+
+
+def tile_side(device: torch.device) -> int:
+    """Side of the largest square that fits, and of the tiles of larger images."""
+    return max(LEAST_TILE.get(device.type, 512), math.isqrt(pixels_at_once(device)))
+
+
+def forget_peak(device: torch.device) -> None:
+    """Measure `peak_memory` from now on, where that can be."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """In MiB: on cuda what torch held at most since `forget_peak`, else the process's largest resident set so far.
+
+    None where nobody counts, on Windows.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    if importlib.util.find_spec("resource") is None:
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Alone:

@@ -3,21 +3,21 @@
 import pytest
 import torch
 
-from genprior import memory
+from genprior import devices
 from genprior.operators import Blur, blur, motion_kernel
 
 CPU = torch.device("cpu")
 
 
 def test_as_many_images_as_their_pixels_fit_whatever_their_channels(monkeypatch):
-    monkeypatch.setitem(memory.PIXELS_AT_ONCE, "cpu", 1000)
-    assert memory.rows_at_once((1, 10, 20), CPU) == memory.rows_at_once((3, 10, 20), CPU) == 5
-    assert memory.rows_at_once((1, 10, 34), CPU) == 2
+    monkeypatch.setitem(devices.PIXELS_AT_ONCE, "cpu", 1000)
+    assert devices.rows_at_once((1, 10, 20), CPU) == devices.rows_at_once((3, 10, 20), CPU) == 5
+    assert devices.rows_at_once((1, 10, 34), CPU) == 2
 
 
 def test_an_image_that_does_not_fit_is_worked_on_alone(monkeypatch):
-    monkeypatch.setitem(memory.PIXELS_AT_ONCE, "cpu", 1000)
-    assert memory.rows_at_once((3, 4000, 4000), CPU) == 1
+    monkeypatch.setitem(devices.PIXELS_AT_ONCE, "cpu", 1000)
+    assert devices.rows_at_once((3, 4000, 4000), CPU) == 1
 
 
 def test_a_gpu_is_filled_to_half_of_what_is_free_with_what_torch_keeps_for_reuse(monkeypatch):
@@ -25,22 +25,22 @@ def test_a_gpu_is_filled_to_half_of_what_is_free_with_what_torch_keeps_for_reuse
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 4 * 10**9)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 3 * 10**9)
     # half of 3 + (4 - 3) GB at 10 kB a pixel
-    assert memory.rows_at_once((3, 100, 100), torch.device("cuda")) == 20
+    assert devices.rows_at_once((3, 100, 100), torch.device("cuda")) == 20
 
 
 def test_devices_whose_memory_is_not_known_have_a_number_of_their_own():
-    assert memory.pixels_at_once(torch.device("mps")) == memory.PIXELS_AT_ONCE["mps"]
-    assert memory.pixels_at_once(torch.device("meta")) == memory.pixels_at_once(CPU)
+    assert devices.pixels_at_once(torch.device("mps")) == devices.PIXELS_AT_ONCE["mps"]
+    assert devices.pixels_at_once(torch.device("meta")) == devices.pixels_at_once(CPU)
 
 
 def test_tiles_are_as_large_as_fits_but_not_mostly_overlap(monkeypatch):
-    assert memory.tile_side(CPU) == 1024
-    assert memory.tile_side(torch.device("mps")) == 724  # the root of 2^19
+    assert devices.tile_side(CPU) == 1024
+    assert devices.tile_side(torch.device("mps")) == 724  # the root of 2^19
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
     for free, side in ((80 * 10**9, 2000), (2 * 10**9, 512)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
-        assert memory.tile_side(torch.device("cuda")) == side
+        assert devices.tile_side(torch.device("cuda")) == side
 
 
 @pytest.mark.parametrize("angles", [(20.0, 70.0), (0.0, 90.0)], ids=["oblique", "separable"])
@@ -67,8 +67,8 @@ def test_large_images_are_blurred_channel_by_channel_alike(boundary, angles, mon
 
 
 def test_peak_memory_of_the_cpu_grows_with_what_is_held():
-    before = memory.peak_memory(CPU)
+    before = devices.peak_memory(CPU)
     held = torch.ones(64 * 2**18)  # 64 MiB beyond all that was ever held, unless more was and is free again
-    after = memory.peak_memory(CPU)
+    after = devices.peak_memory(CPU)
     assert before <= after
     assert after >= held.numel() * 4 / 2**20
