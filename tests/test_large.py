@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import genprior
-from genprior import images, memory, restoration
+from genprior import devices, images, restoration
 from genprior.checks import UnsupportedError
 from genprior.cli import main
 from genprior.priors.base import Prior
@@ -189,7 +189,7 @@ def test_out_of_memory_is_an_error_where_half_the_tile_does_not_help(prior):
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("sampler", [DiffPIR(steps=4), MMPS(steps=4, iterations=1)], ids=["diffpir", "mmps"])
 def test_the_bar_moves_within_a_step_and_ends_where_it_says(sampler, n, monkeypatch):
-    monkeypatch.setitem(memory.PIXELS_AT_ONCE, "cpu", TILE**2)  # tiles one by one, samples too
+    monkeypatch.setitem(devices.PIXELS_AT_ONCE, "cpu", TILE**2)  # tiles one by one, samples too
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     moves, ends = [], []
 

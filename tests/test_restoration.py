@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import genprior
-from genprior import images, memory, restoration
+from genprior import devices, images, restoration
 from genprior.checks import UnsupportedError
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measurement, gaussian_kernel, random_mask
 from genprior.operators.build import FOR_IMAGE, FOR_MEASUREMENT, MASKS
@@ -184,7 +184,7 @@ def test_sample_k_of_image_i_depends_on_nothing_else(monkeypatch):
     torch.testing.assert_close(other[[0, 2]], whole[[0, 2]], atol=ROUNDING, rtol=0)
     assert (other[1] - whole[1]).abs().max() > 0.1
     assert (other[1] - other[0]).abs().max() > 0.1
-    monkeypatch.setitem(memory.PIXELS_AT_ONCE, "cpu", 5 * H * W)  # 12 chains in chunks of 5, 5, 2
+    monkeypatch.setitem(devices.PIXELS_AT_ONCE, "cpu", 5 * H * W)  # 12 chains in chunks of 5, 5, 2
     torch.testing.assert_close(restore(y, mask=MASK, n=4).samples, whole, atol=ROUNDING, rtol=0)
 
 
@@ -200,7 +200,7 @@ def test_chunks_do_not_change_what_iterative_samplers_draw(sampler, monkeypatch)
         "noise": torch.tensor([0.1, 0.2]).reshape(2, 1, 1, 1),
     }
     whole = restore(y, **options).samples
-    monkeypatch.setitem(memory.PIXELS_AT_ONCE, "cpu", 1)  # one chain at a time
+    monkeypatch.setitem(devices.PIXELS_AT_ONCE, "cpu", 1)  # one chain at a time
     # five steps of matrix products in float32, which a batch of another size rounds otherwise
     torch.testing.assert_close(restore(y, **options).samples, whole, atol=1e-4, rtol=0)
 
@@ -801,7 +801,7 @@ def test_a_gpu_is_filled_to_half_of_what_is_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * 10**9)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 10**9)
     # half of 6 + (3 - 1) GB at 10 kB a pixel
-    assert memory.pixels_at_once(torch.device("cuda")) == 400_000
+    assert devices.pixels_at_once(torch.device("cuda")) == 400_000
 
 
 def test_files_are_read_as_operators_take_them(tmp_path):
