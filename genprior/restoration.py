@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import functools
-import math
 import secrets
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from genprior import images, plausible
-from genprior.ambient import differentiable, settled
-from genprior.checks import UnsupportedError, as_integer
-from genprior.devices import pick_device, rows_at_once, state_of, tile_side
+from genprior.ambient import settled
+from genprior.checks import as_integer
+from genprior.drawing import draw, in_tiles
 from genprior.known import giving_back, keep, known_pixels
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
-from genprior.nets.wrapped import unwrapped
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.operators.build import canonical, for_image
-from genprior.operators.channelwise import Channelwise
+from genprior.operators.channelwise import in_channels
 from genprior.operators.check import check_foreign
 from genprior.operators.masking import is_identity
 from genprior.priors.base import Prior
-from genprior.priors.foreign.denoiser import from_denoiser
-from genprior.priors.foreign.diffusers import from_diffusers, is_of_diffusers
-from genprior.priors.foreign.weights import ADVICE
-from genprior.priors.store import find_prior, load_prior, resolved_name
+from genprior.priors.find import as_prior
+from genprior.priors.store import resolved_name
 from genprior.priors.wrappers.tiled import Tiled
 from genprior.result import Restoration
 from genprior.samplers import SAMPLERS, find_sampler, refuse_parameters
@@ -81,7 +72,7 @@ def degrade(
     y = operator(x)
     n = Noise(seed, torch.arange(len(y)), torch.full((len(y),), MEASURED))(y)
     measurement = Measurement(y, operator, noise)
-    return replace(measurement, y=y + _to(noise, y.device) * n)
+    return replace(measurement, y=y + measurement.to(y).noise * n)
 
 
 @settled
@@ -150,21 +141,22 @@ def restore(
     seed = secrets.randbits(32) if seed is None else seed
     noise = stated_noise(img, op, noise)
     measurement, give = measure(img, op, noise, operator_parameters)
-    name = resolved_name(prior, measurement.operator.image_shape) if isinstance(prior, str | Path) else None
-    prior = as_prior(prior, device, measurement.operator.image_shape)
+    shape = measurement.operator.image_shape
+    name = resolved_name(prior, shape) if isinstance(prior, str | Path) else None
+    prior = as_prior(prior, device, shape)
     target = prior if label is None else prior.given(label)
     warn_of_scale(measurement, target)
-    task, back = _fit_channels(measurement, target)
-    at_once = sampler == "auto" and steps is None and is_identity(task.operator, task.y) and denoises(target)
-    sampler = PosteriorMean() if at_once and n == 1 else find_sampler(sampler, target, steps)
+    task, back = in_channels(measurement, target.image_shape[0])
+    by_mean = sampler == "auto" and steps is None and is_identity(task.operator, task.y) and denoises(target)
+    sampler = PosteriorMean() if by_mean and n == 1 else find_sampler(sampler, target, steps)
 
     began = time.perf_counter()
-    target = _in_tiles(target, tile, sampler, task.operator.image_shape)
-    samples, diagnostics, target = _draw_or_halve(target, task, sampler, n, seed, progress)
+    target = in_tiles(target, tile, sampler, task.operator.image_shape)
+    samples, diagnostics, target = draw(target, task, sampler, n, seed, progress)
     samples = back(samples)
     picture = None
-    if at_once and n > 1:
-        means, _, _ = _draw_or_halve(target, task, PosteriorMean(), 1, seed, progress)
+    if by_mean and n > 1:
+        means, _, _ = draw(target, task, PosteriorMean(), 1, seed, progress)
         picture = back(means)[:, 0]
     plausible.warn(diagnostics, task, target, stacklevel=3)
     known = known_pixels(measurement, noise)
@@ -173,8 +165,11 @@ def restore(
         give = giving_back(give, img, measurement.y, known)
     seconds = time.perf_counter() - began
 
+    def alone(each: Tensor) -> Tensor:
+        return each if len(measurement.y) > 1 else each[0]
+
     return Restoration(
-        samples=samples if len(measurement.y) > 1 else samples[0],
+        samples=alone(samples),
         measurement=measurement,
         sampler=sampler,
         prior=prior,
@@ -184,155 +179,8 @@ def restore(
         noise_was_estimated=noise is None,
         seed=seed,
         network_evaluations=sampler.cost(task, n),
-        diagnostics=diagnostics if len(measurement.y) > 1 else {name: d[0] for name, d in diagnostics.items()},
+        diagnostics={figure: alone(each) for figure, each in diagnostics.items()},
         seconds=seconds,
-        _mean=picture if picture is None or len(picture) > 1 else picture[0],
+        _mean=None if picture is None else alone(picture),
         _give=give,
     )
-
-
-def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
-    """The prior that `restore` takes for that argument, on that device."""
-    if isinstance(unwrapped(prior), Prior):
-        prior = unwrapped(prior)
-    if isinstance(prior, Prior):
-        return differentiable(prior if device == "auto" else prior.to(pick_device(device)))
-    if not isinstance(prior, str | Path):
-        return as_prior(_foreign(prior, image_shape), device, image_shape)
-    folder = find_prior(prior, image_shape).resolve()
-    # A folder that is trained again is replaced as a whole; diffusers writes into the one that is there.
-    written = max(path.stat().st_mtime_ns for path in (folder, *folder.glob("unet/*")))
-    return _loaded(folder, written, pick_device(device))
-
-
-def _foreign(given: Any, image_shape: tuple[int, int, int]) -> Prior:
-    """The prior of a pipeline of diffusers, or of a denoiser of images of so many channels."""
-    if is_of_diffusers(given):
-        return from_diffusers(given)
-    if callable(given) and not isinstance(given, type):
-        denoiser = from_denoiser(given, (image_shape[0], None, None))
-        denoiser.check(*image_shape[1:])  # of a network that takes images of one size only
-        return denoiser
-    advice = f" {ADVICE}" if isinstance(given, Mapping) else ""
-    raise TypeError(f"prior is a name, a folder, a Prior or a denoiser, not {images.kind_of(given)}.{advice}")
-
-
-@functools.lru_cache(maxsize=2)
-def _loaded(folder: Path, written: int, device: torch.device) -> Prior:
-    """The prior in a folder, kept for the next image: nobody but `restore` holds it, and `restore` changes nothing."""
-    return load_prior(folder, device)
-
-
-def _fit_channels(measurement: Measurement, prior: Prior) -> tuple[Measurement, Callable[[Tensor], Tensor]]:
-    """A grey measurement for a prior of colour images: three equal channels, of which the mean is taken back.
-
-    For x grey, three copies of y with noise sqrt(3) sd each say about x just what y says, and that x is grey.
-    """
-    A = measurement.operator
-    channels = prior.image_shape[0]
-    if A.image_shape[0] != 1 or channels != 3:
-        return measurement, lambda x: x
-    colour = Measurement(
-        measurement.y.repeat(1, channels, 1, 1), Channelwise(A, channels), math.sqrt(channels) * measurement.noise
-    )
-    return colour, lambda x: x.mean(dim=-3, keepdim=True)
-
-
-def _in_tiles(prior: Prior, tile: int | None, sampler: Sampler, image_shape: tuple[int, int, int]) -> Prior:
-    """The prior that denoises in tiles of that side; for None, of the largest that fits, if the image is larger."""
-    if tile is not None:
-        tile = as_integer("tile, the side of the tiles in pixels,", tile, 1, math.inf)
-        if sampler.needs != "denoise":
-            raise UnsupportedError(
-                f"{type(sampler).__name__} does not denoise, so that nothing is there to tile: leave tile={tile} out."
-            )
-        return Tiled(prior.prior, tile, prior.overlap) if isinstance(prior, Tiled) else Tiled(prior, tile)
-    largest = tile_side(state_of(prior).device)
-    small = image_shape[1] * image_shape[2] <= largest**2
-    return prior if small or isinstance(prior, Tiled) or not _is_local(prior, sampler) else Tiled(prior, largest)
-
-
-def _is_local(prior: Prior, sampler: Sampler) -> bool:
-    """Whether tiles make no difference."""
-    return sampler.needs == "denoise" and prior.reach is not None and None in prior.image_shape[1:]
-
-
-def _draw_or_halve(
-    prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
-) -> tuple[Tensor, dict[str, Tensor], Prior]:
-    """`_draw`, once again with half the tile where the memory of a GPU did not suffice; and the prior that it took."""
-    try:
-        return *_draw(prior, measurement, sampler, n, seed, progress), prior
-    except torch.OutOfMemoryError:
-        prior = _halved(prior, sampler, measurement.operator.image_shape)
-        if prior is None:
-            raise
-        warnings.warn(
-            f"The device ran out of memory. Once more, with tiles of {prior.tile} x {prior.tile}: give tile="
-            f"{prior.tile} to have them at once.",
-            stacklevel=3,
-        )
-    torch.cuda.empty_cache()  # out here, where nothing holds on to what the first attempt had made
-    return *_draw(prior, measurement, sampler, n, seed, progress), prior
-
-
-def _halved(prior: Prior, sampler: Sampler, image_shape: tuple[int, int, int]) -> Tiled | None:
-    """The prior with half the tile, of an image that is denoised whole half the image; None if that cannot be."""
-    try:
-        if isinstance(prior, Tiled):
-            return Tiled(prior.prior, prior.side(*image_shape[1:]) // 2, prior.overlap)
-        return Tiled(prior, max(image_shape[1:]) // 2) if _is_local(prior, sampler) else None
-    except ValueError:
-        return None
-
-
-def _draw(
-    prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """n samples of every image, (B, n, C, H, W), and their diagnostics, (B, n), in chunks that fit the memory."""
-    A, state = measurement.operator, state_of(prior)
-    device = state.device
-    image = torch.arange(len(measurement.y)).repeat_interleave(n)
-    sample = torch.arange(n).repeat(len(measurement.y))
-    at_once = n if sampler.clouds else max(1, rows_at_once(A.image_shape, device) // sampler.chains(1))
-    chunks = torch.arange(len(image)).split(at_once)
-    draws, told = [], []
-    prior = prior.sized(*A.image_shape[1:])
-    tiles = prior.tiles(*A.image_shape[1:]) if isinstance(prior, Tiled) else 1
-    total = len(measurement.y) * sampler.chains(n) * sampler.calls * tiles
-    with torch.no_grad(), _watched(prior, sampler.needs, total, progress) as prior:
-        for rows in chunks:
-            part = measurement.select(image[rows]).to(state)
-            # Image 0 is left to `prior.sample`, whose draws of the same seed are then no relatives of these.
-            x, diagnostics = sampler.draw(prior, part, Noise(seed, image[rows] + 1, sample[rows]))
-            if not torch.isfinite(x).all():
-                raise FloatingPointError(
-                    f"{sampler} diverged: its samples are not finite. Check noise={measurement.noise}, or try more "
-                    "steps or another sampler."
-                )
-            draws.append(A.frame(x).float().cpu())
-            told.append(plausible.figures(x, part, prior) | diagnostics)
-    figures = {name: torch.cat([each[name].float().cpu() for each in told]).unflatten(0, (-1, n)) for name in told[0]}
-    return torch.cat(draws).unflatten(0, (-1, n)), figures
-
-
-@contextlib.contextmanager
-def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Prior]:
-    """The prior, with a bar that moves with every call of `method`, and with every tile."""
-    with tqdm(total=total, desc="restore", disable=None if shown and total else True, leave=False) as bar:
-
-        def call(*arguments: Any) -> Any:
-            result = getattr(prior, method)(*arguments)
-            bar.update(len(arguments[0]))
-            return result
-
-        watched = copy.copy(prior)  # shares its networks; the user's prior is left alone
-        if isinstance(prior, Tiled):
-            watched.watch = bar.update
-        else:
-            setattr(watched, method, call)
-        yield watched
-
-
-def _to(noise: float | Tensor, device: torch.device) -> float | Tensor:
-    return noise.to(device) if isinstance(noise, Tensor) else noise

@@ -23,7 +23,7 @@ LAYERS = [
     ["operators"],
     ["samplers"],
     ["scale"],
-    ["measuring", "record", "known", "plausible"],
+    ["measuring", "record", "known", "plausible", "drawing"],
     ["result"],
     ["restoration", "training", "scores", "benchmark", "truth", "divergences", "marginal"],
     ["demo"],

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import genprior
-from genprior import devices, images, restoration
+from genprior import devices, drawing, images
 from genprior.checks import UnsupportedError
 from genprior.cli import main
 from genprior.priors.base import Prior
@@ -55,7 +55,7 @@ def tiled(monkeypatch):
             super().__init__(prior, tile, overlap)
             sides.append(self.tile)
 
-    monkeypatch.setattr(restoration, "Tiled", Watched)
+    monkeypatch.setattr(drawing, "Tiled", Watched)
     return sides
 
 
@@ -71,7 +71,7 @@ def test_forced_tiles_draw_the_same(sampler, several, tiled):
 
 
 def test_tiles_are_taken_where_the_image_is_larger_than_fits(monkeypatch, tiled):
-    monkeypatch.setattr(restoration, "tile_side", lambda device: 80)  # 6400 pixels; the image has 6510
+    monkeypatch.setattr(drawing, "tile_side", lambda device: 80)  # 6400 pixels; the image has 6510
     whole = restore(tile=1000).samples
     tiled.clear()
     result = restore()
@@ -84,7 +84,7 @@ def test_tiles_are_taken_where_the_image_is_larger_than_fits(monkeypatch, tiled)
 
 
 def test_what_tiles_would_change_is_left_whole_unless_they_are_forced(monkeypatch, tiled):
-    monkeypatch.setattr(restoration, "tile_side", lambda device: 40)
+    monkeypatch.setattr(drawing, "tile_side", lambda device: 40)
     seen = []
 
     def denoiser(x_t, sigma):
@@ -104,10 +104,10 @@ def test_what_tiles_would_change_is_left_whole_unless_they_are_forced(monkeypatc
 
 
 def test_a_tiled_prior_is_taken_as_it_is(monkeypatch, tiled):
-    monkeypatch.setattr(restoration, "tile_side", lambda device: 40)
-    assert restore(prior=restoration.Tiled(NETWORK, TILE)).tile == TILE
+    monkeypatch.setattr(drawing, "tile_side", lambda device: 40)
+    assert restore(prior=drawing.Tiled(NETWORK, TILE)).tile == TILE
     assert tiled == [TILE]
-    assert restore(prior=restoration.Tiled(NETWORK, TILE), tile=60).tile == 60
+    assert restore(prior=drawing.Tiled(NETWORK, TILE), tile=60).tile == 60
     assert tiled == [TILE, TILE, 60]
 
 
@@ -193,7 +193,7 @@ def test_the_bar_moves_within_a_step_and_ends_where_it_says(sampler, n, monkeypa
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     moves, ends = [], []
 
-    class Bar(restoration.tqdm):
+    class Bar(drawing.tqdm):
         def update(self, n=1):
             moves.append(n)
             super().update(n)
@@ -202,7 +202,7 @@ def test_the_bar_moves_within_a_step_and_ends_where_it_says(sampler, n, monkeypa
             ends.append((self.n, self.total))
             super().close()
 
-    monkeypatch.setattr(restoration, "tqdm", Bar)
+    monkeypatch.setattr(drawing, "tqdm", Bar)
     restore(sampler=sampler, n=n, tile=TILE, progress=True)
     tiles = Tiled(NETWORK, TILE).tiles(H, W)
     assert tiles == 6
@@ -214,12 +214,12 @@ def test_the_bar_starts_again_with_smaller_tiles(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     ends = []
 
-    class Bar(restoration.tqdm):
+    class Bar(drawing.tqdm):
         def close(self):
             ends.append((self.n, self.total))
             super().close()
 
-    monkeypatch.setattr(restoration, "tqdm", Bar)
+    monkeypatch.setattr(drawing, "tqdm", Bar)
     prior = Tight(64**2)
     with pytest.warns(UserWarning, match="ran out of memory"):
         restore(prior=prior, progress=True)

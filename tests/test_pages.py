@@ -12,8 +12,8 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 
 import genprior
-from genprior import restoration
 from genprior.cli import main
+from genprior.priors import find
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,9 +61,9 @@ def home(tmp_path, monkeypatch):
         digits = genprior.DDPM((1, 28, 28), widths=(4,), blocks=0, patch=7, steps=20).eval()
         photos = genprior.DDPM((3, None, None), widths=(4, 4), blocks=1, steps=20).eval()
         drunet = Untrained(nc=[4, 4, 4, 4], nb=1, pretrained=None)
-    priors, loaded = {"ddpm-mnist": digits, "ddpm-photo": photos}, restoration._loaded
+    priors, loaded = {"ddpm-mnist": digits, "ddpm-photo": photos}, find._loaded
     monkeypatch.setattr(genprior, "load_prior", lambda name: priors[name], raising=False)
-    monkeypatch.setattr(restoration, "_loaded", lambda path, *rest: priors.get(path.name) or loaded(path, *rest))
+    monkeypatch.setattr(find, "_loaded", lambda path, *rest: priors.get(path.name) or loaded(path, *rest))
     monkeypatch.setattr(deepinv.models, "DRUNet", lambda pretrained: drunet)
     return tmp_path
 

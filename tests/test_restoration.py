@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import genprior
-from genprior import devices, images, restoration
+from genprior import devices, drawing, images
 from genprior.checks import UnsupportedError
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measurement, gaussian_kernel, random_mask
 from genprior.operators.build import FOR_IMAGE, FOR_MEASUREMENT, MASKS
@@ -578,12 +578,12 @@ def test_progress_moves_with_the_denoiser_and_hides_from_files(kind, capsys, mon
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     totals = []
 
-    class Bar(restoration.tqdm):
+    class Bar(drawing.tqdm):
         def close(self):
             totals.append((self.n, self.total))
             super().close()
 
-    monkeypatch.setattr(restoration, "tqdm", Bar)
+    monkeypatch.setattr(drawing, "tqdm", Bar)
     restore(photo(), "denoise", prior, progress=True, **options)
     assert set(totals) == {(4, 4)}
     assert "restore" in capsys.readouterr().err

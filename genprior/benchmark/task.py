@@ -17,9 +17,9 @@ from genprior.operators.base import Measurement
 from genprior.operators.build import ALIASES, FOR_IMAGE
 from genprior.priors import store
 from genprior.priors.base import Prior
+from genprior.priors.find import as_prior
 from genprior.priors.foreign.denoiser import DenoiserPrior
 from genprior.registry import lookup
-from genprior.restoration import as_prior
 from genprior.scores import perceptual
 
 SMALLEST = 11  # pixels a side, the window of SSIM

@@ -20,10 +20,10 @@ from genprior.measuring import measure, stated_noise
 from genprior.operators.base import Measurement
 from genprior.operators.colour import Colorize
 from genprior.priors.base import Prior, supports
+from genprior.priors.find import as_prior
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.registry import lookup
-from genprior.restoration import as_prior
 from genprior.samplers import refuse_parameters
 from genprior.samplers.base import misfit
 from genprior.samplers.particles.base import Twisted

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import LinearOperator, Measurement
 
 
 class Channelwise(LinearOperator):
@@ -56,3 +59,18 @@ class Channelwise(LinearOperator):
 
     def _merge(self, a: Tensor) -> Tensor:
         return a.unflatten(0, (-1, self.channels)).flatten(1, 2)
+
+
+def in_channels(measurement: Measurement, channels: int) -> tuple[Measurement, Callable[[Tensor], Tensor]]:
+    """The measurement for a prior of so many channels, and the way back from its draws.
+
+    A grey measurement for a prior of colour images is three of equal channels, of whose draws the mean is taken. For x
+    grey, three copies of y with noise sqrt(3) sd each say about x just what y says, and that x is grey.
+    """
+    A = measurement.operator
+    if A.image_shape[0] != 1 or channels != 3:
+        return measurement, lambda x: x
+    colour = Measurement(
+        measurement.y.repeat(1, channels, 1, 1), Channelwise(A, channels), math.sqrt(channels) * measurement.noise
+    )
+    return colour, lambda x: x.mean(dim=-3, keepdim=True)

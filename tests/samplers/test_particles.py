@@ -8,7 +8,7 @@ import torch
 from clouds import gaussian, normal, of_clouds, one_cloud
 
 import genprior
-from genprior import devices, restoration
+from genprior import devices, drawing
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, Measurement, gaussian_kernel, random_mask
 from genprior.priors.base import Prior
@@ -290,12 +290,12 @@ def test_progress_ends_at_its_total(sampler, n, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     totals = []
 
-    class Bar(restoration.tqdm):
+    class Bar(drawing.tqdm):
         def close(self):
             totals.append((self.n, self.total))
             super().close()
 
-    monkeypatch.setattr(restoration, "tqdm", Bar)
+    monkeypatch.setattr(drawing, "tqdm", Bar)
     restored(sampler, n=n, progress=True)
     assert all(n == total > 0 for n, total in totals)
     assert totals

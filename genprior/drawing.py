@@ -1,0 +1,122 @@
+"""Draws of a sampler, however many and however large: in chunks and tiles that fit the memory, under a bar."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from genprior import plausible
+from genprior.checks import UnsupportedError, as_integer
+from genprior.devices import rows_at_once, state_of, tile_side
+from genprior.noise import Noise
+from genprior.operators.base import Measurement
+from genprior.priors.base import Prior
+from genprior.priors.wrappers.tiled import Tiled
+from genprior.samplers.base import Sampler
+
+
+def in_tiles(prior: Prior, tile: int | None, sampler: Sampler, image_shape: tuple[int, int, int]) -> Prior:
+    """The prior that denoises in tiles of that side; for None, of the largest that fits, if the image is larger."""
+    if tile is not None:
+        tile = as_integer("tile, the side of the tiles in pixels,", tile, 1, math.inf)
+        if sampler.needs != "denoise":
+            raise UnsupportedError(
+                f"{type(sampler).__name__} does not denoise, so that nothing is there to tile: leave tile={tile} out."
+            )
+        return Tiled(prior.prior, tile, prior.overlap) if isinstance(prior, Tiled) else Tiled(prior, tile)
+    largest = tile_side(state_of(prior).device)
+    small = image_shape[1] * image_shape[2] <= largest**2
+    return prior if small or isinstance(prior, Tiled) or not _is_local(prior, sampler) else Tiled(prior, largest)
+
+
+def _is_local(prior: Prior, sampler: Sampler) -> bool:
+    """Whether tiles make no difference."""
+    return sampler.needs == "denoise" and prior.reach is not None and None in prior.image_shape[1:]
+
+
+def draw(
+    prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
+) -> tuple[Tensor, dict[str, Tensor], Prior]:
+    """n samples of every image, (B, n, C, H, W) on the CPU, their diagnostics, (B, n), and the prior that drew them.
+
+    Where the memory of a GPU does not suffice, that is one with half the tile.
+    """
+    try:
+        return *_draw_once(prior, measurement, sampler, n, seed, progress), prior
+    except torch.OutOfMemoryError:
+        prior = _halved(prior, sampler, measurement.operator.image_shape)
+        if prior is None:
+            raise
+        warnings.warn(
+            f"The device ran out of memory. Once more, with tiles of {prior.tile} x {prior.tile}: give tile="
+            f"{prior.tile} to have them at once.",
+            stacklevel=4,
+        )
+    torch.cuda.empty_cache()  # out here, where nothing holds on to what the first attempt had made
+    return *_draw_once(prior, measurement, sampler, n, seed, progress), prior
+
+
+def _halved(prior: Prior, sampler: Sampler, image_shape: tuple[int, int, int]) -> Tiled | None:
+    """The prior with half the tile, of an image that is denoised whole half the image; None if that cannot be."""
+    try:
+        if isinstance(prior, Tiled):
+            return Tiled(prior.prior, prior.side(*image_shape[1:]) // 2, prior.overlap)
+        return Tiled(prior, max(image_shape[1:]) // 2) if _is_local(prior, sampler) else None
+    except ValueError:
+        return None
+
+
+def _draw_once(
+    prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`draw` with that very prior, in chunks that fit the memory."""
+    A, state = measurement.operator, state_of(prior)
+    device = state.device
+    image = torch.arange(len(measurement.y)).repeat_interleave(n)
+    sample = torch.arange(n).repeat(len(measurement.y))
+    at_once = n if sampler.clouds else max(1, rows_at_once(A.image_shape, device) // sampler.chains(1))
+    chunks = torch.arange(len(image)).split(at_once)
+    draws, told = [], []
+    prior = prior.sized(*A.image_shape[1:])
+    tiles = prior.tiles(*A.image_shape[1:]) if isinstance(prior, Tiled) else 1
+    total = len(measurement.y) * sampler.chains(n) * sampler.calls * tiles
+    with torch.no_grad(), _watched(prior, sampler.needs, total, progress) as prior:
+        for rows in chunks:
+            part = measurement.select(image[rows]).to(state)
+            # Image 0 is left to `prior.sample`, whose draws of the same seed are then no relatives of these.
+            x, diagnostics = sampler.draw(prior, part, Noise(seed, image[rows] + 1, sample[rows]))
+            if not torch.isfinite(x).all():
+                raise FloatingPointError(
+                    f"{sampler} diverged: its samples are not finite. Check noise={measurement.noise}, or try more "
+                    "steps or another sampler."
+                )
+            draws.append(A.frame(x).float().cpu())
+            told.append(plausible.figures(x, part, prior) | diagnostics)
+    figures = {name: torch.cat([each[name].float().cpu() for each in told]).unflatten(0, (-1, n)) for name in told[0]}
+    return torch.cat(draws).unflatten(0, (-1, n)), figures
+
+
+@contextlib.contextmanager
+def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Prior]:
+    """The prior, with a bar that moves with every call of `method`, and with every tile."""
+    with tqdm(total=total, desc="restore", disable=None if shown and total else True, leave=False) as bar:
+
+        def call(*arguments: Any) -> Any:
+            result = getattr(prior, method)(*arguments)
+            bar.update(len(arguments[0]))
+            return result
+
+        watched = copy.copy(prior)  # shares its networks; the user's prior is left alone
+        if isinstance(prior, Tiled):
+            watched.watch = bar.update
+        else:
+            setattr(watched, method, call)
+        yield watched

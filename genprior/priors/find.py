@@ -1,0 +1,50 @@
+"""The prior that a user means: by a name, a folder, a prior of ours, or a network of other libraries."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genprior.ambient import differentiable
+from genprior.devices import pick_device
+from genprior.images import kind_of
+from genprior.nets.wrapped import unwrapped
+from genprior.priors.base import Prior
+from genprior.priors.foreign.denoiser import from_denoiser
+from genprior.priors.foreign.diffusers import from_diffusers, is_of_diffusers
+from genprior.priors.foreign.weights import ADVICE
+from genprior.priors.store import find_prior, load_prior
+
+
+def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
+    """The prior that `restore` takes for that argument, on that device."""
+    if isinstance(unwrapped(prior), Prior):
+        prior = unwrapped(prior)
+    if isinstance(prior, Prior):
+        return differentiable(prior if device == "auto" else prior.to(pick_device(device)))
+    if not isinstance(prior, str | Path):
+        return as_prior(_foreign(prior, image_shape), device, image_shape)
+    folder = find_prior(prior, image_shape).resolve()
+    # A folder that is trained again is replaced as a whole; diffusers writes into the one that is there.
+    written = max(path.stat().st_mtime_ns for path in (folder, *folder.glob("unet/*")))
+    return _loaded(folder, written, pick_device(device))
+
+
+def _foreign(given: Any, image_shape: tuple[int, int, int]) -> Prior:
+    """The prior of a pipeline of diffusers, or of a denoiser of images of so many channels."""
+    if is_of_diffusers(given):
+        return from_diffusers(given)
+    if callable(given) and not isinstance(given, type):
+        denoiser = from_denoiser(given, (image_shape[0], None, None))
+        denoiser.check(*image_shape[1:])  # of a network that takes images of one size only
+        return denoiser
+    advice = f" {ADVICE}" if isinstance(given, Mapping) else ""
+    raise TypeError(f"prior is a name, a folder, a Prior or a denoiser, not {kind_of(given)}.{advice}")
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(folder: Path, written: int, device: torch.device) -> Prior:
+    """The prior in a folder, kept for the next image: nobody but `restore` holds it, and `restore` changes nothing."""
+    return load_prior(folder, device)
