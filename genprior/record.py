@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import itertools
 import platform
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 import genprior
 from genprior.devices import device_of
+from genprior.files import sha256
 from genprior.nets.wrapped import plain_state
 from genprior.operators.base import LinearOperator
 from genprior.priors.base import Prior
@@ -73,8 +74,5 @@ def of_prior(prior: Prior) -> dict[str, Any]:
 
 def weights_hash(state: dict[str, torch.Tensor]) -> str:
     """SHA-256 of the names, dtypes, shapes and values of tensors, on whatever device and in whatever memory format."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    named = ((f"{name} {t.dtype} {tuple(t.shape)}", t) for name, t in sorted(state.items()))
+    return sha256(*itertools.chain.from_iterable(named))

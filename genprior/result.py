@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genprior import images, record
-from genprior.images.files import replacing
+from genprior.files import refuse_existing, replacing
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
@@ -149,7 +149,7 @@ class Restoration:
         """
         path = Path(path)
         if path.suffix.lower() == ".npz":
-            _refuse([path], overwrite)
+            refuse_existing([path], overwrite)
             with replacing(path) as file:
                 np.savez(file, **self._arrays())
             return [path]
@@ -158,7 +158,7 @@ class Restoration:
         given = image if each else [image] * len(means)
         targets = [path] if len(means) == 1 else [path / f"{i}.png" for i in range(len(means))]
         outputs = {target: images.writable(*each) for *each, target in zip(given, means, targets)}
-        _refuse(list(outputs), overwrite)
+        refuse_existing(list(outputs), overwrite)
         for target, image in outputs.items():
             images.save(image, target)
         return list(outputs)
@@ -226,12 +226,6 @@ class Restoration:
 
     def _batch(self, x: Tensor) -> Tensor:
         return x if len(self.measurement.y) > 1 else x[None]
-
-
-def _refuse(paths: list[Path], overwrite: bool) -> None:
-    there = [str(path) for path in paths if path.exists()]
-    if there and not overwrite:
-        raise FileExistsError(f"{', '.join(there)} exists; choose another path or pass overwrite=True.")
 
 
 def _as_array(image: Any) -> np.ndarray:

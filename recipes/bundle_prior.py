@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 
 from genprior.devices import alone
+from genprior.files import write_folder
 from genprior.priors.folder import read_card, read_prior, write_prior
 from genprior.priors.store import BUNDLED
-from genprior.training.checkpoint import write_folder
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ import torch
 
 from genprior.bits import bits_per_dim, dequantize
 from genprior.devices import alone
+from genprior.files import write_folder
 from genprior.noise import Noise
 from genprior.priors.folder import write_prior
 from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.training.checkpoint import write_folder
 from genprior.training.data import Arrays, first
 from genprior.training.loop import device_name
 

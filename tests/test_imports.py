@@ -17,7 +17,7 @@ HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate"
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
     ["ambient"],
-    ["checks", "registry", "linalg", "devices", "noise", "images", "estimate", "bits", "table", "nets"],
+    ["checks", "registry", "linalg", "devices", "files", "noise", "images", "estimate", "bits", "table", "nets"],
     ["priors.base"],
     ["priors"],
     ["operators"],
@@ -37,7 +37,7 @@ NARROWER = {
         *("ambient", "checks", "linalg", "devices", "noise", "registry"),
         *("priors.base", "operators.base", "operators.masking"),
     },
-    "training": {"ambient", "checks", "priors", "nets", "images", "devices", "noise", "bits", "registry"},
+    "training": {"ambient", "checks", "priors", "nets", "images", "devices", "files", "noise", "bits", "registry"},
 }
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 import genprior
 from genprior import devices, drawing, images
 from genprior.checks import UnsupportedError
+from genprior.files import write_folder
 from genprior.operators import Blur, Colorize, Denoise, Inpaint, Matrix, Measurement, gaussian_kernel, random_mask
 from genprior.operators.build import FOR_IMAGE, FOR_MEASUREMENT, MASKS
 from genprior.priors import store
@@ -26,7 +27,6 @@ from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.wrappers.given import Given
 from genprior.samplers import SAMPLERS
 from genprior.samplers.guidance.diffpir import DiffPIR
-from genprior.training.checkpoint import write_folder
 
 H, W = 6, 5
 # Exact draws are made in float32 from an SVD in float64: what should be equal differs by a few roundings of 1.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from genprior import images
 from genprior.checks import as_integer
+from genprior.files import sha256
 from genprior.operators.base import LinearOperator
 from genprior.operators.blur import Blur
 from genprior.operators.inpaint import Inpaint
@@ -60,11 +60,6 @@ def find_truths(data: Any, array: str, limit: int | None, crop: int | None) -> l
     if not named:
         raise ValueError(f"There are no images in {data if isinstance(data, str | Path) else 'the data'}.")
     return [_truth(number, name, partial(_cropped, name, read, crop)) for number, (name, read) in enumerate(named)]
-
-
-def sha256(tensor: Tensor) -> str:
-    """Of the values, in C order."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def hashes(A: LinearOperator) -> dict[str, str]:

@@ -28,12 +28,13 @@ from genprior.ambient import settled
 from genprior.benchmark import task
 from genprior.benchmark.contact import sheet
 from genprior.benchmark.dataset import Truth, described, find_truths, hashes
-from genprior.benchmark.items import Record, differences, digest, read_record, stem, to_json, write_record, write_text
+from genprior.benchmark.items import Record, differences, digest, read_record, stem, to_json, write_record
 from genprior.benchmark.machine import machine, versions
 from genprior.benchmark.methods import Method, figures, find_methods
 from genprior.benchmark.summary import each_image, legend, summary
 from genprior.checks import UnsupportedError, as_integer
 from genprior.devices import device_of, forget_peak, peak_memory, processes
+from genprior.files import refuse_existing, write_text
 from genprior.operators.base import Measurement
 from genprior.operators.inpaint import Inpaint
 from genprior.priors.base import Prior
@@ -177,10 +178,7 @@ class Evaluation:
             FileExistsError: one of them is there, and `overwrite` is False; nothing is written.
         """
         paths = [Path(folder) / name for name in FILES]
-        there = [str(path) for path in paths if path.exists()]
-        if there and not overwrite:
-            raise FileExistsError(f"{', '.join(there)} exists; choose another folder or pass overwrite=True.")
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        refuse_existing(paths, overwrite, "choose another folder or pass overwrite=True")
         texts = [str(self), self.table.csv(), self.images.csv(), to_json(self.run)]
         for path, text in zip(paths, texts):
             write_text(path, text)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genprior.files import sha256, write_text
 from genprior.operators.base import LinearOperator
 
 Record = dict[str, Any]
@@ -23,24 +22,8 @@ def stem(number: int, method: str) -> str:
     """The name of the files of an image and a method: its own for each, and one that every file system takes."""
     plain = re.sub(r"[^a-z0-9-]+", "-", method.lower()).strip("-")
     if plain != method:
-        plain = f"{plain[:40]}-{hashlib.sha256(method.encode()).hexdigest()[:8]}"
+        plain = f"{plain[:40]}-{sha256(method)[:8]}"
     return f"{number:06d}-{plain}"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, all or nothing; an old one is replaced.
-
-    Bytes of a file's name that are no UTF-8 are escaped, in JSON just as JSON does.
-    """
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> str:
@@ -71,34 +54,29 @@ def differences(stored: Any, given: Any, name: str = "") -> list[str]:
 
 def digest(thing: Any) -> str:
     """sha256 of what a prior or an operator is made of: type, numbers, words and tensors, wherever they lie."""
-    hasher = hashlib.sha256()
-    _feed(hasher, thing)
-    return hasher.hexdigest()
+    return sha256(*_parts(thing))
 
 
-def _feed(hasher: Any, thing: Any) -> None:
-    hasher.update(type(thing).__qualname__.encode())
+def _parts(thing: Any) -> Iterator[str | Tensor]:
+    yield type(thing).__qualname__
     if isinstance(thing, Tensor):
-        values = thing.detach().cpu().contiguous()
-        hasher.update(f"{values.dtype} {tuple(values.shape)}".encode())
-        hasher.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+        yield from (f"{thing.dtype} {tuple(thing.shape)}", thing)
     elif isinstance(thing, np.ndarray):
-        _feed(hasher, torch.from_numpy(np.ascontiguousarray(thing)))
+        yield from _parts(torch.from_numpy(np.ascontiguousarray(thing)))
     elif isinstance(thing, bool | int | float | complex | str | bytes | None):
-        hasher.update(repr(thing).encode())
+        yield repr(thing)
     elif isinstance(thing, list | tuple):
         for item in thing:
-            _feed(hasher, item)
+            yield from _parts(item)
     elif isinstance(thing, dict):
         for key, value in thing.items():
-            _feed(hasher, key)
-            _feed(hasher, value)
+            yield from (*_parts(key), *_parts(value))
     elif isinstance(thing, nn.Module):
-        _feed(hasher, dict(thing.state_dict()))
+        yield from _parts(dict(thing.state_dict()))
         for part in thing.modules():
-            _feed(hasher, _public(part))
+            yield from _parts(_public(part))
     elif isinstance(thing, LinearOperator):
-        _feed(hasher, _public(thing))
+        yield from _parts(_public(thing))
 
 
 def _public(thing: Any) -> dict[str, Any]:

@@ -243,16 +243,16 @@ def load_array(path: Path) -> Any:
 def save_array(array: Any, path: Path) -> None:
     import numpy as np
 
-    from genprior.images.files import replacing
+    from genprior.files import replacing
 
     with replacing(path) as file:  # by its path, numpy would add .npy to a suffix in another case
         np.save(file, array)
 
 
 def refuse_existing(targets: list[Path], overwrite: bool) -> None:
-    there = [str(target) for target in targets if target.exists()]
-    if there and not overwrite:
-        raise FileExistsError(f"{', '.join(there)} exists; choose another --out, or pass --overwrite")
+    from genprior import files
+
+    files.refuse_existing(targets, overwrite, "choose another --out, or pass --overwrite")
 
 
 def expected_errors() -> tuple[type[Exception], ...]:

@@ -1,11 +1,8 @@
 """Image files: written all or nothing, and found in folders."""
 
-import contextlib
 import functools
 import os
-import uuid
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from genprior.files import replacing
 from genprior.images.checks import kind_of
 from genprior.images.pil import fitted, to_pil
 from genprior.images.pixels import Deep
@@ -77,20 +75,6 @@ def writable(image: Any, x: Tensor) -> Tensor | Image.Image | Deep:
     if isinstance(image, np.ndarray) and image.dtype == np.uint16 and not isinstance(image, Deep):
         return Deep(np.atleast_3d(image[0] if image.ndim == 4 else image))
     return image if isinstance(image, Image.Image | Deep) else x
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` when all was written and leaves nothing otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, so that the replacement is one rename within one file system.
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:

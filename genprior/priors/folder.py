@@ -3,9 +3,7 @@
 No code is loaded from a folder, and no pickle: the family is looked up by name and built from checked arguments.
 """
 
-import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from genprior.ambient import settled
+from genprior.files import refuse_existing, sha256, write_folder
 from genprior.nets.wrapped import plain_state, unwrapped
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
@@ -69,11 +68,10 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
         state = {key: t.half() if t.dim() > 0 and t.is_floating_point() else t for key, t in state.items()}
     weights = save(state)
     (folder / "model.safetensors").write_bytes(weights)
-    digest = hashlib.sha256(weights).hexdigest()
     shape = list(prior.image_shape)
     config = {"format": FORMAT, "family": family, "image_shape": shape, "arguments": prior.config}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    card = {**card, "sha256": digest}
+    card = {**card, "sha256": sha256(weights)}
     if prior.class_names:
         card["classes"] = list(check_names(prior.class_names, prior.classes))
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
@@ -92,14 +90,8 @@ def save_prior(prior: Prior, folder: str | Path, card: dict[str, Any] | None = N
         ValueError: the prior is of no family that can be stored.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; choose another path.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        whole = Path(temporary) / "prior"
-        whole.mkdir()
-        write_prior(prior, whole, card or {})
-        whole.rename(folder)
+    refuse_existing([folder], False, "choose another path")
+    write_folder(folder, lambda whole: write_prior(prior, whole, card or {}))
 
 
 def read_prior(folder: str | Path) -> Prior:

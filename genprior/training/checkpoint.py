@@ -1,11 +1,8 @@
 """Checkpoints: folders of safetensors and JSON that are either complete or not there.
 
-A folder is written under a temporary name, flushed to disk with everything in it, and renamed; a reader never sees half
-of one. `complete.json`, written last, has the hash of every file, so that damage that came later is noticed too.
+`complete.json`, written last, has the hash of every file, so that damage that came later is noticed too.
 """
 
-import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -18,34 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from genprior.files import sha256, write_folder
+
 MARKER = "complete.json"
-
-
-def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill `folder` by `write(temporary)` and put it in place at once, replacing what was there.
-
-    If writing fails, what was there stays, and the disk is as full as before.
-    """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        write(temporary)
-        for path in temporary.iterdir():
-            _flush(path)
-        _flush(temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
-        os.replace(folder, old)
-        os.replace(temporary, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, folder)
-    # The new name must be on disk before an older checkpoint is removed.
-    _flush(folder.parent)
 
 
 def save(
@@ -120,7 +92,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def mark_complete(folder: Path) -> None:
     """Write the hash of every file of `folder` into it; without this mark a checkpoint counts as damaged."""
-    hashes = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MARKER}
+    hashes = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != MARKER}
     (folder / MARKER).write_text(json.dumps(hashes))
 
 
@@ -128,7 +100,7 @@ def damage(folder: Path) -> str | None:
     """What is wrong with the files of a checkpoint, or None."""
     try:
         hashes = json.loads((folder / MARKER).read_text())
-        changed = [name for name, sha256 in hashes.items() if _sha256(folder / name) != sha256]
+        changed = [name for name, hashed in hashes.items() if sha256(folder / name) != hashed]
     except (OSError, ValueError, AttributeError) as error:
         return str(error)
     return f"{', '.join(changed)} changed since it was written" if changed else None
@@ -197,21 +169,3 @@ def _tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     """The tensor in the parameter's memory format, in which the optimiser made it."""
     return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Have a file or a folder on disk; where folders cannot be opened (Windows), their names flush by themselves."""
-    with contextlib.suppress(PermissionError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

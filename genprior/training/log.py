@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from genprior.files import write_text
 from genprior.training.faults import looking
 from genprior.training.settings import Settings
 
@@ -29,10 +30,7 @@ class Log:
         kept = [entry for entry in entries if entry["step"] <= start]
         self.seconds = max((entry.get("seconds", 0.0) for entry in kept), default=0.0)
         if accelerator.is_main_process:
-            out.mkdir(parents=True, exist_ok=True)
-            temporary = out / "log.jsonl.tmp"
-            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-            temporary.replace(self.path)
+            write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def write(self, step: int, **entry: float) -> None:
         """Have an entry on disk, and with the trackers, which only look: their faults are told and end nothing."""

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from genprior import images
 from genprior.ambient import settled
 from genprior.devices import peak_memory, processes
+from genprior.files import write_folder
 from genprior.priors.base import Prior, autocast
 from genprior.priors.folder import write_prior
 from genprior.training import checkpoint, faults
@@ -229,7 +230,7 @@ def train(
         if finish is not None:
             finish(result)
         if main:
-            checkpoint.write_folder(out / "prior", partial(write_prior, result, card=origin(done)))
+            write_folder(out / "prior", partial(write_prior, result, card=origin(done)))
     accelerator.wait_for_everyone()
     return result
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprior.bits import dequantize
+from genprior.files import replacing, write_text
 from genprior.noise import Noise
 from genprior.priors.base import supports
 from genprior.priors.store import bundled, load_prior
@@ -115,14 +116,14 @@ class Report:
 
     def save(self, folder: Path) -> list[Path]:
         """Write NAME.md, NAME.csv and, where there is something to draw, NAME.png."""
-        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{self.name}.{suffix}" for suffix in ("md", "csv", "png")]
-        paths[0].write_text(self.markdown(), encoding="utf-8")
-        paths[1].write_text(self.table.csv(), encoding="utf-8")
+        write_text(paths[0], self.markdown())
+        write_text(paths[1], self.table.csv())
         suite = SUITES[self.name]
         if not suite.panels:
             return paths[:2]
-        plot(self.table, suite.label, suite.panels).savefig(paths[2], dpi=120)
+        with replacing(paths[2]) as file:
+            plot(self.table, suite.label, suite.panels).savefig(file, dpi=120, format="png")
         return paths
 
 

@@ -14,7 +14,6 @@ the method does not suit the task. Those called oracles are tuned on the truth, 
 
 import argparse
 import csv
-import hashlib
 import math
 import time
 from dataclasses import replace
@@ -28,6 +27,7 @@ from peers import METHODS, TooFew
 import genprior
 from genprior.benchmark.baselines import BASELINES
 from genprior.checks import UnsupportedError
+from genprior.files import sha256
 from genprior.operators import Inpaint, Measurement
 from genprior.priors.folder import read_card
 from genprior.priors.store import find_prior
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def fingerprint(measurement: Measurement) -> str:
-    return hashlib.sha256(measurement.y.numpy().tobytes()).hexdigest()[:8]
+    return sha256(measurement.y)[:8]
 
 
 def run(method: str, prior, measurement: Measurement, x: torch.Tensor, budget: int, n: int, seed: int) -> Row:

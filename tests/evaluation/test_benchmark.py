@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import sys
 import types
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 import genprior
-from genprior.benchmark import items, machine
+from genprior.benchmark import machine
 from genprior.benchmark.evaluate import image_seed
 from genprior.benchmark.items import differences, digest
 from genprior.benchmark.summary import columns
@@ -239,19 +240,19 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
 def test_a_result_is_whole_or_not_there(tmp_path, monkeypatch):
     prior = independent()
     x = draws(prior, 2)
-    replace = items.os.replace
+    replace = os.replace
 
     def killed(source, target):
         if str(target).endswith("000001-exact.json"):
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(items.os, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluate(x, prior, out=tmp_path)
     assert sorted(p.name for p in (tmp_path / "items").glob("*.json")) == ["000000-exact.json"]
     assert not list((tmp_path / "items").glob(".*"))
-    monkeypatch.setattr(items.os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
     assert lasting(evaluate(x, prior, out=tmp_path)) == lasting(evaluate(x, prior))
 
 

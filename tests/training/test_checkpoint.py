@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from genprior.files import write_folder
 from genprior.training import checkpoint
 
 STATE = {"settings": {"lr": 0.1}, "validations": [[2, 0.5]], "data": None}
@@ -182,12 +183,12 @@ def test_failed_writing_leaves_the_old_folder_and_nothing_else(tmp_path, error):
         (folder / "weights").write_text("new, half")
         raise error
 
-    checkpoint.write_folder(tmp_path / "prior", lambda folder: (folder / "weights").write_text("old"))
+    write_folder(tmp_path / "prior", lambda folder: (folder / "weights").write_text("old"))
     with pytest.raises(type(error)):
-        checkpoint.write_folder(tmp_path / "prior", fail)
+        write_folder(tmp_path / "prior", fail)
     assert (tmp_path / "prior" / "weights").read_text() == "old"
     assert names(tmp_path) == ["prior"]
-    checkpoint.write_folder(tmp_path / "prior", lambda folder: (folder / "weights").write_text("new"))
+    write_folder(tmp_path / "prior", lambda folder: (folder / "weights").write_text("new"))
     assert (tmp_path / "prior" / "weights").read_text() == "new"
     assert names(tmp_path) == ["prior"]
 

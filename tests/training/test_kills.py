@@ -27,7 +27,7 @@ from genprior.priors.flow import Flow
 from genprior.priors.folder import read_card
 from genprior.priors.gan import GAN
 from genprior.priors.vae import VAE
-from genprior.training import checkpoint
+from genprior.training import checkpoint, loop
 from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
 from genprior.training.bound import EvidenceBound
 from genprior.training.flow_gan import flow_gan
@@ -93,7 +93,7 @@ def unprotect():
         folder.mkdir(parents=True, exist_ok=True)
         write(folder)
 
-    checkpoint.write_folder = write_folder
+    checkpoint.write_folder = loop.write_folder = write_folder
     checkpoint.damage = lambda folder: None
 
 

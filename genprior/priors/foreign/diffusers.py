@@ -7,7 +7,6 @@ timestep; sigma = s / 2.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError
+from genprior.files import sha256
 from genprior.nets.padding import mirrored
 from genprior.nets.wrapped import on_one_device, unwrapped
 from genprior.noise import Noise
@@ -212,8 +212,7 @@ def check_folder(folder: Path) -> None:
 
 def card_of(folder: Path) -> dict[str, Any]:
     """What there is to say of the model in a folder, as in the card of a prior of ours."""
-    weights = weights_of(folder)[0].read_bytes()
-    return {"summary": "a UNet2DModel of diffusers", "sha256": hashlib.sha256(weights).hexdigest()}
+    return {"summary": "a UNet2DModel of diffusers", "sha256": sha256(weights_of(folder)[0])}
 
 
 def weights_of(folder: Path) -> tuple[Path, str | None]:

@@ -1,7 +1,6 @@
 """Images of one size, held in memory."""
 
 import functools
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from genprior.files import sha256
 from genprior.training.data.order import shuffled
 from genprior.training.data.orientation import check_orientations, turned
 
@@ -94,15 +94,13 @@ class Arrays(Dataset):
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint stores to notice other data: a hash of images and labels, seed and orientations."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.images))
-        if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels))
+        hashed = [np.ascontiguousarray(part) for part in (self.images, self.labels) if part is not None]
         size = list(self.images.shape[1:])
         names = ("seed", "orientations")
         return {
             "images": len(self),
             "size": size,
-            "sha256": digest.hexdigest()[:16],
+            "sha256": sha256(*hashed)[:16],
             **{name: getattr(self, name) for name in names},
         }
 

@@ -1,7 +1,6 @@
 """Crops of images of any size, each read and decoded when it is needed."""
 
 import functools
-import hashlib
 import unicodedata
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
+from genprior.files import sha256
 from genprior.training.data.folder import Folder
 from genprior.training.data.order import shuffled
 from genprior.training.data.orientation import check_orientations
@@ -98,9 +98,12 @@ class Photos(Dataset):
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint stores to notice other data: names and sizes of the files, not their content; and crops."""
         marks = sorted(unicodedata.normalize("NFC", self.images.mark(number)) for number in self.numbers)
-        sha256 = hashlib.sha256("\n".join(marks).encode(errors="surrogateescape")).hexdigest()
         names = ("size", "mode", "seed", "shrink", "grey", "orientations", "augment")
-        return {"images": len(self), "sha256": sha256[:16], **{name: getattr(self, name) for name in names}}
+        return {
+            "images": len(self),
+            "sha256": sha256("\n".join(marks))[:16],
+            **{name: getattr(self, name) for name in names},
+        }
 
     def _next_usable(self, order, index: int) -> tuple[int, Image.Image]:
         """The image at that place of the order, or the first usable one after it."""

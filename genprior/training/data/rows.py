@@ -1,12 +1,12 @@
 """Images of a data set whose rows have no names."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from genprior.files import sha256
 from genprior.training.data.pixels import Images, UnusableError, decoded
 
 
@@ -30,7 +30,7 @@ class Rows(Images):
         labels: np.ndarray | None = None,
     ):
         self.rows, self.content, self.title, self.labels = rows, content, title, labels
-        self._origin = hashlib.sha256(f"{title}\n{origin}".encode(errors="surrogateescape")).hexdigest()[:16]
+        self._origin = sha256(f"{title}\n{origin}")[:16]
 
     def __str__(self) -> str:
         return self.title

@@ -1,7 +1,8 @@
 """Which images are held out for validation: by a hash of what they are, never by their place or by chance."""
 
-import hashlib
 import unicodedata
+
+from genprior.files import sha256
 
 
 def held_out(identity: str | bytes, share: float) -> bool:
@@ -15,6 +16,5 @@ def held_out(identity: str | bytes, share: float) -> bool:
         share: in [0, 1].
     """
     if isinstance(identity, str):
-        identity = unicodedata.normalize("NFC", identity).encode(errors="surrogateescape")
-    digest = hashlib.sha256(identity).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+        identity = unicodedata.normalize("NFC", identity)
+    return int(sha256(identity)[:16], 16) < share * 2**64

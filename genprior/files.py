@@ -1,0 +1,106 @@
+"""Files and folders that are whole or not there, whatever stops the writing; and hashes of what they hold.
+
+Both are written under a hidden name beside the place where they go, flushed to disk, and renamed: a reader never sees
+half of one, and if writing fails, what was there stays.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` when all was written; its folder is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, so that the replacement is one rename within one file system.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8; bytes of a file's name that are no UTF-8 are escaped, in JSON just as JSON does."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill `folder` by `write(temporary)` and put it in place at once, replacing what was there."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write(temporary)
+        for path in [*temporary.rglob("*"), temporary]:
+            _flush(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
+        os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old)
+    else:
+        os.replace(temporary, folder)
+    _flush(folder.parent)  # the new name must be on disk before anything older is removed
+
+
+def refuse_existing(
+    paths: Sequence[Path], overwrite: bool, advice: str = "choose another path or pass overwrite=True"
+) -> None:
+    """Refuse to write where something is, unless it is to be overwritten.
+
+    Raises:
+        FileExistsError: with what is there, and the advice.
+    """
+    there = [str(path) for path in paths if path.exists()]
+    if there and not overwrite:
+        raise FileExistsError(f"{', '.join(there)} exists; {advice}.")
+
+
+def sha256(*parts: Any) -> str:
+    """Of all parts, one after the other: text, bytes, the values of tensors in C order, and what is in files.
+
+    Tensors count by their values alone, on whatever device and in whatever memory format. Names of files may hold bytes
+    that are no UTF-8, which count as they are.
+
+    Arguments:
+        parts: each a str, a Tensor, the Path of a file, or bytes, a numpy array among them.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with open(part, "rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        elif isinstance(part, Tensor):
+            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        else:
+            digest.update(part.encode(errors="surrogateescape") if isinstance(part, str) else part)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have a file or a folder on disk; where folders cannot be opened (Windows), their names flush by themselves."""
+    with contextlib.suppress(PermissionError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
