@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from tqdm.auto import tqdm
 
 from genprior import images
@@ -173,7 +174,6 @@ def train(
             with faults.looking("preview", step):
                 images.save(images.drawn(preview(average)), out / f"samples-{step:07d}.png")
 
-    loader = _loader(data, settings, start, accelerator)
     log = Log(out, start, accelerator)
     if progress and main:
         held_out = len(validation) if validation is not None else 0
@@ -185,14 +185,15 @@ def train(
 
     done = start
     told = trackers_begun(accelerator, out.name, settings)
-    with faults.Stop() as stop, faults.full_disk_explained(out), told, bar:
+    loading = _loading(data, settings, start, accelerator)
+    with loading as batches, faults.Stop() as stop, faults.full_disk_explained(out), told, bar:
         with faults.rescued(rescue):
             for step in range(start, settings.steps):
                 if done == settings.steps:
                     break
                 if settings.patience is not None and _since_best(validations) >= settings.patience:
                     break
-                batch = {key: value.to(device, non_blocking=True) for key, value in next(loader).items()}
+                batch = {key: value.to(device, non_blocking=True) for key, value in next(batches).items()}
                 logs = descent.step(batch, step)
                 ema.update(step)
                 done, descent.whole = step + 1, True
@@ -289,10 +290,17 @@ def _differences(now: Any, then: Any) -> str:
     return "; ".join(f"{name} is {now.get(name)!r}, not {then.get(name)!r}" for name in changed)
 
 
-def _loader(data: Dataset, settings: Settings, start: int, accelerator: Accelerator) -> Iterator[dict[str, Tensor]]:
-    """This process's share of the batch of each step from `start` on."""
+@contextlib.contextmanager
+def _loading(
+    data: Dataset, settings: Settings, start: int, accelerator: Accelerator
+) -> Iterator[Iterator[dict[str, Tensor]]]:
+    """This process's share of the batch of each step from `start` on.
+
+    Workers end here, whatever happens: they ignore the signal by which Python would end them, and at its exit it waits
+    for those that an error's traceback keeps.
+    """
     rank, ranks = accelerator.process_index, accelerator.num_processes
-    return iter(
+    batches = iter(
         DataLoader(
             data,
             batch_sampler=item_numbers(start, settings.steps, settings.batch, 1, rank, ranks),
@@ -303,6 +311,11 @@ def _loader(data: Dataset, settings: Settings, start: int, accelerator: Accelera
             generator=torch.Generator(),
         )
     )
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
+            batches._shutdown_workers()
 
 
 def _since_best(validations: list[tuple[int, float]]) -> int:

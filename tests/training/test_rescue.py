@@ -1,6 +1,7 @@
 """What only looks at a training never ends it; what does end it leaves the last whole step, from which it goes on."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import warnings
@@ -198,8 +199,11 @@ def test_a_photograph_that_vanishes_loses_no_step(workers, tmp_path, monkeypatch
                 os.rename(tmp_path / "photos", tmp_path / "gone")
             return super().__getitem__(item)
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as failed:
         run(tmp_path / "run", Vanishing(tmp_path / "photos", 4, channels=1), workers=workers)
+    # While the traceback still holds what loaded the data, as that of an error that nobody caught would at the exit.
+    assert failed.tb
+    assert multiprocessing.active_children() == []
     assert checkpoints(tmp_path / "run") == ["step-0000004"]
     os.rename(tmp_path / "gone", tmp_path / "photos")
     assert torch.equal(weights(run(tmp_path / "run", photos())), expected)
