@@ -1,12 +1,14 @@
-"""Samplers against the exact posterior of Gaussian priors, 8 x 8, for every operator: see `genprior.truth.gaussian`.
+"""Samplers against the exact posterior of Gaussian priors, 8 x 8, for every operator.
 
-3.3 standard deviations of both figures, which chance exceeds once in a thousand, bound them.
+The figures, and their standard errors, are those of `genprior.truth.gaussian`; 3.3 of them, which chance exceeds once
+in a thousand, bound each.
 """
 
 import math
 
 import pytest
 import torch
+from test_diffusion_sampler_errors import strays
 
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
@@ -17,22 +19,21 @@ from genprior.samplers.guidance.dps import DPS
 from genprior.samplers.guidance.mmps import MMPS
 from genprior.truth.gaussian import PRIORS, SHAPE, correlated, independent, judge, operators
 
-N = 1000
+N = 1000  # draws of an exact method
+FEWER = 250  # of an approximate one, whose figures are pinned to their own standard errors
 OPERATORS = operators()
-
-
-def assert_exact(judged, n=N):
-    for part in filter(None, (judged.seen, judged.unseen)):
-        assert part.error.value < 3.3 / math.sqrt(n)
-        assert abs(part.ratio.value - 1) < 3.3 * math.sqrt(2 / n)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("sampler", [Exact(), MMPS(steps=120, iterations=8)], ids=["exact", "mmps"])
-def test_sampler_matches_gaussian_posterior(sampler, prior, operator):
+def test_exact_draws_match_the_gaussian_posterior(prior, operator):
     operator = OPERATORS[operator]
-    assert_exact(judge(sampler, PRIORS[prior](operator.image_shape), operator))
+    judged = judge(Exact(), PRIORS[prior](operator.image_shape), operator, N)
+    for part in filter(None, (judged.seen, judged.unseen)):
+        assert not strays(part, (0.0, 1.0))
+        # the pin is no wider than what one direction would give
+        assert part.error.value < 3.3 / math.sqrt(N)
+        assert abs(part.ratio.value - 1) < 3.3 * math.sqrt(2 / N)
 
 
 @pytest.mark.parametrize(("steps", "known"), [(120, 0.94), (480, 1.0)])
@@ -46,9 +47,24 @@ def test_mmps_variance_converges_in_steps(steps, known):
         assert abs(part.ratio.value - known) < 3.3 * math.sqrt(2 / (32 * N))
 
 
-# (error, ratio) of the seen and of the unseen part, measured on 1500 to 4000 draws by `judge` itself.
-# DiffPIR's means are near, its variances are half of what they should be; DPS all but ignores the noise where A sees.
+# (error, ratio) of the seen and of the unseen part, measured on 1000 to 4000 draws by `judge` itself.
+# MMPS is exact up to its steps, which lose 5 to 8 % of the variance. DiffPIR's means are near, its variances half of
+# what they should be. DPS all but ignores the noise where A sees.
 KNOWN_ERRORS = [
+    (MMPS(steps=120, iterations=8), "independent", "inpaint", (0.00, 0.93), (0.01, 0.95)),
+    (MMPS(steps=120, iterations=8), "independent", "super-resolution", (0.01, 0.95), (0.00, 0.94)),
+    (MMPS(steps=120, iterations=8), "independent", "circular blur", (0.00, 0.94), None),
+    (MMPS(steps=120, iterations=8), "independent", "valid blur", (0.01, 0.95), (0.00, 0.94)),
+    (MMPS(steps=120, iterations=8), "independent", "colorize", (0.00, 0.94), (0.00, 0.94)),
+    (MMPS(steps=120, iterations=8), "independent", "denoise", (0.00, 0.94), None),
+    (MMPS(steps=120, iterations=8), "independent", "matrix", (0.00, 0.93), (0.00, 0.95)),
+    (MMPS(steps=120, iterations=8), "correlated", "inpaint", (0.02, 0.92), (0.00, 0.93)),
+    (MMPS(steps=120, iterations=8), "correlated", "super-resolution", (0.01, 0.92), (0.00, 0.92)),
+    (MMPS(steps=120, iterations=8), "correlated", "circular blur", (0.00, 0.92), None),
+    (MMPS(steps=120, iterations=8), "correlated", "valid blur", (0.01, 0.93), (0.00, 0.92)),
+    (MMPS(steps=120, iterations=8), "correlated", "colorize", (0.00, 0.92), (0.00, 0.93)),
+    (MMPS(steps=120, iterations=8), "correlated", "denoise", (0.01, 0.92), None),
+    (MMPS(steps=120, iterations=8), "correlated", "matrix", (0.00, 0.92), (0.00, 0.94)),
     (DiffPIR(), "independent", "inpaint", (0.03, 0.45), (0.01, 0.46)),
     (DiffPIR(), "independent", "super-resolution", (0.11, 0.44), (0.01, 0.46)),
     (DiffPIR(), "independent", "circular blur", (0.07, 0.46), None),
@@ -83,14 +99,13 @@ KNOWN_ERRORS = [
 
 @pytest.mark.parametrize(("sampler", "prior", "operator", "seen", "unseen"), KNOWN_ERRORS)
 def test_approximate_sampler_errs_as_known(sampler, prior, operator, seen, unseen):
+    # To tell a hundredth of the variance, spread over few directions, from two takes more draws.
+    n = N if isinstance(sampler, DPS) and operator in ("super-resolution", "colorize") else FEWER
     operator = OPERATORS[operator]
-    judged = judge(sampler, PRIORS[prior](operator.image_shape), operator)
+    judged = judge(sampler, PRIORS[prior](operator.image_shape), operator, n)
     for known, part in zip((seen, unseen), (judged.seen, judged.unseen)):
         assert (known is None) == (part is None)
-        if known is not None:
-            # the Monte-Carlo bounds of above, and half a unit of the table's last digit
-            assert abs(part.error.value - known[0]) < 3.3 / math.sqrt(N) + 0.005
-            assert abs(part.ratio.value - known[1]) < 3.3 * math.sqrt(2 / N) * known[1] + 0.005
+        assert known is None or not strays(part, known)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
