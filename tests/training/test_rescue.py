@@ -260,16 +260,16 @@ def test_training_that_diverged_is_not_saved(tmp_path):
 
 
 def test_every_entry_of_the_log_is_on_disk_when_it_is_made(tmp_path, monkeypatch):
-    sizes, fsync = [], os.fsync
+    sizes, fsync, log = [], os.fsync, tmp_path / "log.jsonl"
 
     def noted(handle):
         fsync(handle)
-        if os.path.samestat(os.fstat(handle), os.stat(tmp_path / "log.jsonl")):
+        if log.exists() and os.path.samestat(os.fstat(handle), os.stat(log)):
             sizes.append(os.fstat(handle).st_size)
 
     monkeypatch.setattr(os, "fsync", noted)
     run(tmp_path, arguments={"measure": lambda prior: {"number": 1.0}}, validate_every=3)
-    lines = (tmp_path / "log.jsonl").read_bytes().splitlines(keepends=True)
+    lines = log.read_bytes().splitlines(keepends=True)
     assert len(lines) == STEPS + 2
     assert sizes == np.cumsum([len(line) for line in lines]).tolist()
 
