@@ -17,8 +17,8 @@ from torch import Tensor
 
 from genprior import images
 from genprior.checks import as_integer, as_tensor
-from genprior.estimate import noise_level
 from genprior.nets.wrapped import unwrapped
+from genprior.noise_level import noise_level
 from genprior.operators.base import LinearOperator, Measurement, name_of
 from genprior.operators.blur import weights
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import torch
 
 
-class Figure(NamedTuple):
+class Estimate(NamedTuple):
     """A measured number and its standard error, None where it has none."""
 
     value: float
     error: float | None = None
 
     @classmethod
-    def mean(cls, values: Sequence[float] | torch.Tensor) -> "Figure":
+    def mean(cls, values: Sequence[float] | torch.Tensor) -> "Estimate":
         """The mean of independent values, its standard error by their spread; of one value it is unknown."""
         values = torch.as_tensor(values, dtype=torch.float64).flatten()
         n = len(values)
@@ -32,7 +32,7 @@ class Figure(NamedTuple):
         return f"{self.value:.{decimals}f} ± {self.error:.{decimals}f}"
 
 
-Cell = str | int | float | Figure | None
+Cell = str | int | float | Estimate | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Table:
 
     def csv(self) -> str:
         """Comma-separated values in full precision, a column "… standard error" beside each that has figures."""
-        with_error = [name for name in self.columns if any(isinstance(row.get(name), Figure) for row in self.rows)]
+        with_error = [name for name in self.columns if any(isinstance(row.get(name), Estimate) for row in self.rows)]
         header = [c for name in self.columns for c in ([name, _error(name)] if name in with_error else [name])]
         text = io.StringIO()
         writer = csv.DictWriter(text, header, lineterminator="\n")
@@ -65,7 +65,7 @@ class Table:
         for row in self.rows:
             flat = {}
             for name, cell in row.items():
-                if isinstance(cell, Figure):
+                if isinstance(cell, Estimate):
                     flat[name], flat[_error(name)] = cell
                 else:
                     flat[name] = cell

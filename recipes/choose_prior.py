@@ -13,7 +13,7 @@ import torch
 import genprior
 from genprior.devices import alone
 from genprior.marginal.annealed import AnnealedImportance
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 
 PRIORS = ("gaussian-mnist", "vae-mnist", "gan-mnist", "gaussian-photo")
 
@@ -39,7 +39,7 @@ def main() -> None:
         prior = genprior.load_prior(name)
         method = "exact" if name.startswith("gaussian") else annealed
         figures = genprior.evidence(one, prior=prior, method=method, clouds=options.clouds)
-        figures = [figures] if isinstance(figures, Figure) else figures
+        figures = [figures] if isinstance(figures, Estimate) else figures
         rows.append({"prior": name} | {f"digit {i}": figure for i, figure in enumerate(figures)})
     print(Table(rows))
 

@@ -19,7 +19,7 @@ from genprior.divergences import (
     sliced_wasserstein,
 )
 from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 
 DRAWN = ("KL, closed form", "KL", "JS", "adversarial bound on JS")
 
@@ -38,7 +38,7 @@ def main() -> None:
     for shift in options.shifts:
         p, q = Gaussian(zero, one), Gaussian(zero + shift / 2, one)
         x_p, x_q = p.sample(options.n, seed=1), q.sample(options.n, seed=2)
-        row = {"shift": shift, "KL, closed form": Figure(gaussian_kl(p, q)), "KL": monte_carlo_kl(p, q, options.n)}
+        row = {"shift": shift, "KL, closed form": Estimate(gaussian_kl(p, q)), "KL": monte_carlo_kl(p, q, options.n)}
         row |= {"JS": jensen_shannon(p, q, options.n)}
         row |= {"adversarial bound on JS": adversarial_bound(x_p, x_q, steps=options.steps)}
         row |= {"sliced Wasserstein": sliced_wasserstein(x_p, x_q), "MMD²": mmd(x_p, x_q)}

@@ -13,7 +13,7 @@ import numpy as np
 
 import genprior
 from genprior.devices import alone
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 from genprior.training.data import Arrays, read_names
 
 NOISE = 0.025
@@ -61,8 +61,8 @@ def main() -> None:
                             found.setdefault(way, {}).setdefault(key, []).append(row[key])
         for way, figures in found.items():
             gain = np.subtract(figures["psnr_mean"], found["no label"]["psnr_mean"])
-            means = {key: Figure.mean(values) for key, values in figures.items()}
-            rows.append({"task": task, "given": way, **means, "gain, dB": Figure.mean(gain)})
+            means = {key: Estimate.mean(values) for key, values in figures.items()}
+            rows.append({"task": task, "given": way, **means, "gain, dB": Estimate.mean(gain)})
         print(Table(rows[-len(found) :]).markdown(), flush=True)
     (options.out / "table.md").write_text(Table(rows).markdown())
 

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from genprior import images
 from genprior.devices import alone
-from genprior.estimate import noise_level
 from genprior.images.files import list_images
 from genprior.noise import Noise
+from genprior.noise_level import noise_level
 from genprior.operators import random_mask
 
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")

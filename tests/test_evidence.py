@@ -17,7 +17,7 @@ import genprior
 from genprior.checks import UnsupportedError
 from genprior.marginal import normal as normal_module
 from genprior.marginal.annealed import AnnealedImportance, anneal, by_annealing
-from genprior.marginal.evidence import find_method, log_mean_figure
+from genprior.marginal.evidence import find_method, log_mean_estimate
 from genprior.marginal.normal import cholesky, covariance_of_y, log_scale
 from genprior.marginal.particles import by_particles
 from genprior.noise import Noise
@@ -286,7 +286,7 @@ def test_particles_find_the_evidence_of_a_gaussian():
     exact = genprior.evidence(one, prior=prior).value
     falls_as_one_over_steps(lambda steps: of_the_chain(prior, one, steps, exact_moments), 40, exact)
     found = genprior.evidence(one, prior=prior, method=sampler, clouds=3, seed=0)
-    assert found.value == log_mean_figure(log_p[:3]).value
+    assert found.value == log_mean_estimate(log_p[:3]).value
 
 
 def test_error_of_particles_covers_what_their_steps_miss():
@@ -302,7 +302,7 @@ def test_error_of_particles_covers_what_their_steps_miss():
     steps = 25
     sampler = TDSMoments(steps, 200)
     found = genprior.evidence(one, prior=prior, method=sampler, clouds=8)
-    whole, rough = (log_mean_figure(by_particles(prior, one, TDSMoments(n, 200), 8, 0)) for n in (steps, steps // 4))
+    whole, rough = (log_mean_estimate(by_particles(prior, one, TDSMoments(n, 200), 8, 0)) for n in (steps, steps // 4))
     assert abs(found.value - exact) > 3 * whole.error
     assert abs(found.value - exact) < 3 * found.error
     # a / M - a / N of the numbers of steps M and N, to be a / N
@@ -476,18 +476,18 @@ def test_annealing_finds_what_plain_importance_sampling_does_not():
 def test_error_of_a_mean_of_estimates_is_the_spread_or_the_gap():
     """Small: that of the delta method, sd / (mean sqrt n). Where one estimate is alone: by how many nats it is."""
     p = 1 + 0.01 * normal(1000)
-    found = log_mean_figure(p.log())
+    found = log_mean_estimate(p.log())
     assert found.value == pytest.approx(math.log(float(p.mean())), abs=1e-12)
     assert found.error == pytest.approx(float(p.std() / p.mean()) / math.sqrt(1000), rel=1e-2)
-    alone = log_mean_figure(torch.tensor([0.0, -100.0, -100.0, -100.0]).double())
+    alone = log_mean_estimate(torch.tensor([0.0, -100.0, -100.0, -100.0]).double())
     assert alone.value == pytest.approx(-math.log(4))
     assert 70 < alone.error < 110
-    assert log_mean_figure(torch.zeros(1)) == (0, None)
+    assert log_mean_estimate(torch.zeros(1)) == (0, None)
 
 
 def test_error_of_a_mean_of_two_is_half_of_their_logarithms_difference():
     """By the definition of the jackknife, sqrt((n - 1) / n sum (ln p_-i - mean)^2), where p_-i is the other one."""
-    found = log_mean_figure(torch.tensor([1.0, 3.0]).double().log())
+    found = log_mean_estimate(torch.tensor([1.0, 3.0]).double().log())
     assert found.value == pytest.approx(math.log(2))
     assert found.error == pytest.approx(math.log(3) / 2)
 

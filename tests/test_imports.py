@@ -18,7 +18,7 @@ HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate"
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
     ["ambient"],
-    ["checks", "registry", "linalg", "devices", "files", "noise", "images", "estimate", "bits", "table", "nets"],
+    ["checks", "registry", "linalg", "devices", "files", "noise", "images", "noise_level", "bits", "table", "nets"],
     ["priors.base"],
     ["priors"],
     ["operators"],

@@ -6,7 +6,7 @@ from typing import Any
 
 from genprior.benchmark.items import Record
 from genprior.benchmark.methods import coverage_level
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 
 
 def columns(n: int) -> dict[str, str]:
@@ -70,19 +70,19 @@ def _row(records: list[Record], reference: list[Record], columns: dict[str, str]
     return row
 
 
-def _mean(done: list[Record], key: str) -> Figure | int | None:
+def _mean(done: list[Record], key: str) -> Estimate | int | None:
     counted = ([record for record in done if record["warm"]] or done) if key == "seconds" else done
     values = [record[key] for record in counted if key in record]
     if key == "evaluations" and len(set(values)) == 1:
         return values[0]
-    return Figure.mean(values) if values else None
+    return Estimate.mean(values) if values else None
 
 
-def _gain(done: list[Record], reference: list[Record]) -> Figure | None:
+def _gain(done: list[Record], reference: list[Record]) -> Estimate | None:
     """The mean difference in PSNR on the images that both methods restored."""
     theirs = {record["number"]: record["psnr_mean"] for record in reference if "psnr_mean" in record}
     gains = [record["psnr_mean"] - theirs[record["number"]] for record in done if record["number"] in theirs]
-    return Figure.mean(gains) if gains else None
+    return Estimate.mean(gains) if gains else None
 
 
 def _note(records: list[Record], done: int) -> str | None:

@@ -16,7 +16,7 @@ from genprior.checks import as_integer
 from genprior.devices import rows_at_once
 from genprior.noise import Noise
 from genprior.samplers.adam import Adam
-from genprior.table import Figure
+from genprior.table import Estimate
 
 FEWEST = 8  # images of each set, of which a quarter is what the bound is measured on
 WIDTH = 128
@@ -33,7 +33,7 @@ def adversarial_bound(
     batch: int = 128,
     rate: float = 1e-3,
     seed: int = 0,
-) -> Figure:
+) -> Estimate:
     """A lower bound of JS(p, q) by a discriminator trained on images of both, in nats, and its standard error.
 
         E_p[ln d(x)] + E_q[ln(1 - d(x))] <= 2 JS(p, q) - 2 ln 2   for any d, with equality for d = p / (p + q)
@@ -87,12 +87,12 @@ def adversarial_bound(
 
 
 @torch.no_grad()
-def _bound(net: nn.Module, x_p: Tensor, x_q: Tensor) -> Figure:
+def _bound(net: nn.Module, x_p: Tensor, x_q: Tensor) -> Estimate:
     net.eval()
     parts = [x.split(rows_at_once((1, 1, *x.shape[1:]), x.device)) for x in (x_p, x_q)]
-    of_p = Figure.mean(math.log(2) - F.softplus(-torch.cat([net(x) for x in parts[0]]).double()))
-    of_q = Figure.mean(math.log(2) - F.softplus(torch.cat([net(x) for x in parts[1]]).double()))
-    return Figure((of_p.value + of_q.value) / 2, math.hypot(of_p.error, of_q.error) / 2)
+    of_p = Estimate.mean(math.log(2) - F.softplus(-torch.cat([net(x) for x in parts[0]]).double()))
+    of_q = Estimate.mean(math.log(2) - F.softplus(torch.cat([net(x) for x in parts[1]]).double()))
+    return Estimate((of_p.value + of_q.value) / 2, math.hypot(of_p.error, of_q.error) / 2)
 
 
 def _parts(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,11 +10,11 @@ from genprior.ambient import settled
 from genprior.checks import as_integer
 from genprior.devices import rows_at_once
 from genprior.priors.base import Prior
-from genprior.table import Figure
+from genprior.table import Estimate
 
 
 @settled
-def monte_carlo_kl(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Figure:
+def monte_carlo_kl(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Estimate:
     """KL(p || q) = E_p[ln p(x) - ln q(x)], in nats, by the mean over n draws from p, and its standard error.
 
     Unbiased; one estimate may be below 0. Where q has no mass ln q is minus infinity: one such draw makes the estimate
@@ -34,11 +34,11 @@ def monte_carlo_kl(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Figur
     _check(p, q, n)
     x = p.sample(n, seed=seed)
     log_ratio = _log_prob(p, x) - _log_prob(q, x)
-    return Figure(math.inf) if log_ratio.isposinf().any() else Figure.mean(log_ratio)
+    return Estimate(math.inf) if log_ratio.isposinf().any() else Estimate.mean(log_ratio)
 
 
 @settled
-def jensen_shannon(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Figure:
+def jensen_shannon(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Estimate:
     """JS(p, q) = KL(p || (p + q) / 2) / 2 + KL(q || (p + q) / 2) / 2, in nats, and its standard error.
 
     With r(x) = ln p(x) - ln q(x) and softplus(a) = ln(1 + e^a),
@@ -53,7 +53,7 @@ def jensen_shannon(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Figur
     x_p, x_q = p.sample(n, seed=seed), q.sample(n, seed=seed)
     of_p = F.softplus(_log_prob(q, x_p) - _log_prob(p, x_p))
     of_q = F.softplus(_log_prob(p, x_q) - _log_prob(q, x_q))
-    return Figure.mean(math.log(2) - (of_p + of_q) / 2)
+    return Estimate.mean(math.log(2) - (of_p + of_q) / 2)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 from genprior.ambient import settled
 from genprior.devices import pixels_at_once
 from genprior.noise import Noise
-from genprior.table import Figure
+from genprior.table import Estimate
 
 PROJECTIONS = 100
 FOR_THE_MEDIAN = 1000  # points of each set, of whose distances the median is taken
@@ -35,7 +35,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = PROJECTIONS, see
 
 
 @settled
-def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> Figure:
+def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> Estimate:
     """The squared maximum mean discrepancy |E k(x, .) - E k(y, .)|^2 of two laws, and its standard error.
 
         k(a, b) = mean_w exp(-|a - b|^2 / (2 w^2))
@@ -80,7 +80,7 @@ def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> 
     total = h.sum()
     without = (total - 2 * h) / ((n - 1) * (n - 2))  # the estimates without pair i
     variance = (without - without.mean()).square().sum() * (n - 1) / n
-    return Figure(float(total / (n * (n - 1))), float(variance.sqrt()))
+    return Estimate(float(total / (n * (n - 1))), float(variance.sqrt()))
 
 
 def _median_distance(x: Tensor, y: Tensor) -> float:

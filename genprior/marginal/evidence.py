@@ -29,7 +29,7 @@ from genprior.samplers.base import misfit
 from genprior.samplers.particles.base import Twisted
 from genprior.samplers.particles.tds import TDS
 from genprior.scale import warn_of_scale
-from genprior.table import Figure
+from genprior.table import Estimate
 
 # method -> what it needs of the prior; "auto" takes the first of them.
 NEEDS = {"exact": "posterior", "smc": "denoise", "importance": "decode"}
@@ -48,7 +48,7 @@ def evidence(
     seed: int = 0,
     device: str = "auto",
     **operator_parameters: Any,
-) -> Figure | list[Figure]:
+) -> Estimate | list[Estimate]:
     """ln p(y) = ln ∫ p(y | x) p(x) dx, in nats, and its standard error (None where it is exact).
 
     The density is that of the values of y that the operator sees, in the units of y: figures of one y may be compared
@@ -65,7 +65,7 @@ def evidence(
 
     The standard error is the jackknife over the clouds. The mean weight by "importance" is an unbiased estimate of p(y)
     and so its logarithm is too low on average, by half its squared standard error where that is small, and without
-    bound where it is not: where the error is above 1 nat or so, read the figure as a lower bound. That by "smc" is an
+    bound where it is not: where the error is above 1 nat or so, read the estimate as a lower bound. That by "smc" is an
     unbiased estimate of what p(y) is for the chain in so many steps, which may be too high or too low. By how much,
     falling as 1 / steps, clouds of a quarter of the steps tell, and the error is the root of the squares of both.
 
@@ -76,7 +76,7 @@ def evidence(
         seed: keys all randomness.
 
     Returns:
-        A figure, or a list of them for several images.
+        An estimate, or a list of them for several images.
 
     Raises:
         ValueError, TypeError: one of the arguments is not as above; the message says what to do.
@@ -97,14 +97,16 @@ def evidence(
     state = state_of(prior)
     measurement = measurement.to(state)
     if method is None:
-        figures = [Figure(log_p) for log_p in exact(prior, measurement)]
+        found = [Estimate(log_p) for log_p in exact(prior, measurement)]
     else:
         images = torch.arange(len(measurement.y), device=state.device).split(1)
-        figures = [figure_of(prior, measurement.select(i), method, clouds, seed) for i in images]
-    return figures if len(figures) > 1 else figures[0]
+        found = [estimate_of(prior, measurement.select(i), method, clouds, seed) for i in images]
+    return found if len(found) > 1 else found[0]
 
 
-def figure_of(prior: Prior, one: Measurement, method: Twisted | AnnealedImportance, clouds: int, seed: int) -> Figure:
+def estimate_of(
+    prior: Prior, one: Measurement, method: Twisted | AnnealedImportance, clouds: int, seed: int
+) -> Estimate:
     """ln p(y) of one image, with its error: of particles, that of the steps too.
 
     With ln p_N = ln p + c / N for N steps, c / N = (ln p_M - ln p_N) M / (N - M). M is a quarter of N: half of it would
@@ -114,16 +116,16 @@ def figure_of(prior: Prior, one: Measurement, method: Twisted | AnnealedImportan
         ValueError: the particles have one step, whose error nothing tells.
     """
     if isinstance(method, AnnealedImportance):
-        return log_mean_figure(by_annealing(prior, one, method, clouds, seed))
+        return log_mean_estimate(by_annealing(prior, one, method, clouds, seed))
     if method.steps < 2:
         raise ValueError(f"{type(method).__name__} has steps=1: give at least 2, as fewer tell their error.")
     coarse = replace(method, steps=max(1, method.steps // 4))
-    log_p, rough = (log_mean_figure(by_particles(prior, one, each, clouds, seed)) for each in (method, coarse))
+    log_p, rough = (log_mean_estimate(by_particles(prior, one, each, clouds, seed)) for each in (method, coarse))
     bias = (rough.value - log_p.value) * coarse.steps / (method.steps - coarse.steps)
-    return Figure(log_p.value, None if log_p.error is None else math.hypot(log_p.error, bias))
+    return Estimate(log_p.value, None if log_p.error is None else math.hypot(log_p.error, bias))
 
 
-def log_mean_figure(log_p: Tensor) -> Figure:
+def log_mean_estimate(log_p: Tensor) -> Estimate:
     """ln of the mean of independent estimates p, given by their logarithms, (n,), and its jackknife standard error.
 
     Where one of them outweighs the others the error is about by how much, in nats, which that of a spread would hide.
@@ -131,9 +133,9 @@ def log_mean_figure(log_p: Tensor) -> Figure:
     n = len(log_p)
     whole = log_p.logsumexp(0) - math.log(n)
     if n == 1:
-        return Figure(float(whole))
+        return Estimate(float(whole))
     without = torch.where(torch.eye(n, dtype=torch.bool), -math.inf, log_p).logsumexp(1) - math.log(n - 1)
-    return Figure(float(whole), float(((without - without.mean()).square().sum() * (n - 1) / n).sqrt()))
+    return Estimate(float(whole), float(((without - without.mean()).square().sum() * (n - 1) / n).sqrt()))
 
 
 def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twisted | AnnealedImportance | None:

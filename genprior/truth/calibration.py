@@ -25,7 +25,7 @@ from genprior.priors.base import Prior, supports
 from genprior.restoration import MEASURED
 from genprior.samplers.base import Sampler, begin
 from genprior.scores.uncertainty import coverage, crps, energy_score, spread_error_correlation, widest
-from genprior.table import Figure
+from genprior.table import Estimate
 from genprior.truth.ranks import FEWEST, ExpectedCoverage, Quantity, distance_from, expected_coverage, ranks, sbc
 
 LEVELS = (0.5, 0.9, 0.99)  # of coverage, each where there are samples enough: 3, 19, 199
@@ -93,7 +93,7 @@ class Calibration:
         tarp: the curve.
     """
 
-    figures: dict[str, Figure]
+    figures: dict[str, Estimate]
     scores: dict[str, Tensor]
     ranks: dict[str, Tensor]
     tarp: ExpectedCoverage
@@ -154,9 +154,9 @@ def calibrate(
     tests = [sbc(each, n_samples) for each in found.values()]
     p_values = [p for test in tests for p in (test.chi2_p, test.ks_p)]
     figures = {
-        **{name: Figure.mean(each) for name, each in scores.items()},
-        "SBC p": Figure(min(1.0, len(p_values) * min(p_values))),
-        "TARP p": Figure(curve.ks_p),
+        **{name: Estimate.mean(each) for name, each in scores.items()},
+        "SBC p": Estimate(min(1.0, len(p_values) * min(p_values))),
+        "TARP p": Estimate(curve.ks_p),
     }
     return Calibration(figures, scores, found, curve)
 

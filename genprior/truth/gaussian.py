@@ -48,7 +48,7 @@ from genprior.samplers.chains.langevin import HMC
 from genprior.samplers.guidance.mmps import moment_matching
 from genprior.samplers.integrate import geometric, heun
 from genprior.samplers.particles.tds import TDSMoments
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 
 SHAPE = (1, 8, 8)
 NOISES = (0.01, 0.1, 0.5)
@@ -143,11 +143,11 @@ class Part:
         ratio: of the variance.
     """
 
-    square: Figure
-    ratio: Figure
+    square: Estimate
+    ratio: Estimate
 
     @property
-    def error(self) -> Figure:
+    def error(self) -> Estimate:
         return root(self.square)
 
 
@@ -162,10 +162,10 @@ class Judgement:
 
     seen: Part | None
     unseen: Part | None
-    square: Figure
+    square: Estimate
 
     @property
-    def covariance_error(self) -> Figure:
+    def covariance_error(self) -> Estimate:
         return root(self.square)
 
     @property
@@ -241,7 +241,7 @@ def directions(operator: LinearOperator) -> tuple[Tensor, Tensor]:
     return Vt[:rank], Vt[rank:]
 
 
-def pairs(h: Tensor) -> Figure:
+def pairs(h: Tensor) -> Estimate:
     """The mean of h(i, j) over pairs i < j of N independent draws, and its standard error, for a symmetric kernel h.
 
     With z_1 = Var E[h | i] and z_2 = Var h, each estimated without bias by the products of h over four, three and two
@@ -258,22 +258,22 @@ def pairs(h: Tensor) -> Figure:
     four = (total**2 - 4 * rows + 2 * squares) / (number * (N - 2) * (N - 3))
     three = (rows - squares) / (number * (N - 2))
     variance = 2 * (2 * (N - 2) * (three - four).clamp_min(0) + squares / number - four) / number
-    return Figure(float(total / number), float(variance.clamp_min(0).sqrt()))
+    return Estimate(float(total / number), float(variance.clamp_min(0).sqrt()))
 
 
-def bias_square(e: Tensor) -> Figure:
+def bias_square(e: Tensor) -> Estimate:
     """|E e|^2 / d of draws (U, b, d) in U independent groups."""
     m = e.mean(1)
     return pairs(m @ m.T / e.shape[2])
 
 
-def variance_ratio(e: Tensor) -> Figure:
+def variance_ratio(e: Tensor) -> Estimate:
     """tr Cov e / d of draws (U, b, d) in U independent groups."""
     m, half = e.mean(1), e.square().sum(2).mean(1) / 2
     return pairs((half[:, None] + half - m @ m.T) / e.shape[2])
 
 
-def covariance_square(e: Tensor) -> Figure:
+def covariance_square(e: Tensor) -> Estimate:
     """|Cov e - I|^2 / d of draws (U, b, d) in U independent groups, of which there are 8 at least."""
     eye = torch.eye(e.shape[2], dtype=e.dtype)
     parts = e.tensor_split(min(GROUPS, len(e) // 2))
@@ -288,10 +288,10 @@ def _covariance(e: Tensor) -> Tensor:
     return torch.einsum("ubi,ubj->ij", e, e) / (U * b) - (torch.outer(total, total) - m.T @ m) / (U * (U - 1))
 
 
-def root(square: Figure) -> Figure:
+def root(square: Estimate) -> Estimate:
     """The square root of a figure, 0 where it is negative; near 0, its standard error is half of the error's root."""
     value, error = square
-    return Figure(math.sqrt(max(value, 0)), error / (2 * math.sqrt(max(value, error))) if error > 0 else 0.0)
+    return Estimate(math.sqrt(max(value, 0)), error / (2 * math.sqrt(max(value, error))) if error > 0 else 0.0)
 
 
 @settled
@@ -328,7 +328,7 @@ def gaussian_suite(samplers: Mapping[str, Sampler], *, quick: bool = False, seed
     return Table(rows)
 
 
-def _columns(judged: Judgement, control: Judgement) -> dict[str, Figure | float]:
+def _columns(judged: Judgement, control: Judgement) -> dict[str, Estimate | float]:
     parts = {"seen": judged.seen, "unseen": judged.unseen}
     return {
         **{f"error, {name}": part.error for name, part in parts.items() if part},

@@ -26,7 +26,7 @@ from genprior.samplers.annealing.ddrm import begin_at_y, spectral_step
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import ancestral, geometric
 from genprior.samplers.particles.mcgdiff import MCGDiff
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 
 CELLS = tuple(product((8, 80, 800), (1, 2, 4)))  # d, values of y
 SEEDS = 20
@@ -124,7 +124,7 @@ def mixture_suite(
         {"method": f"{name}, published", "steps": 20, **_published(values, cells)} for name, values in PUBLISHED.items()
     ]
     for name, n in methods:
-        figures = {f"{d}, {m}": Figure.mean(distances[(name, n), d, m]) for d, m in cells}
+        figures = {f"{d}, {m}": Estimate.mean(distances[(name, n), d, m]) for d, m in cells}
         rows.append({"method": name, "steps": n, **figures})
     return Table(rows)
 
@@ -214,6 +214,6 @@ def _with(sampler: Sampler, steps: int | None) -> Sampler:
     return replace(sampler, **{k: v for k, v in changes.items() if k in own and v is not None})
 
 
-def _published(values: Sequence[float], cells: Sequence[tuple[int, int]]) -> dict[str, Figure]:
+def _published(values: Sequence[float], cells: Sequence[tuple[int, int]]) -> dict[str, Estimate]:
     figures = dict(zip(CELLS, zip(values[::2], values[1::2])))
-    return {f"{d}, {m}": Figure(figures[d, m][0], figures[d, m][1] / 1.96) for d, m in cells if (d, m) in figures}
+    return {f"{d}, {m}": Estimate(figures[d, m][0], figures[d, m][1] / 1.96) for d, m in cells if (d, m) in figures}

@@ -38,7 +38,7 @@ from genprior.samplers.base import Sampler, floored
 from genprior.samplers.chains.mcmc import DualAveraging, Point, Trace, adapt, target_acceptance, transition
 from genprior.samplers.latents.fisher_hmc import FisherHMC, information_metric
 from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, posterior
-from genprior.table import Cell, Figure, Table
+from genprior.table import Cell, Estimate, Table
 from genprior.truth.gaussian import draw, root
 
 ENOUGH = 100  # effective draws that make importance the referee
@@ -140,7 +140,7 @@ def chains(prior: Prior, one: Measurement, z: Tensor, effort: Effort, seed: int 
     return Referee("chains", x, torch.full((K, T), 1 / (K * T), dtype=x.dtype), told)
 
 
-def compare(x: Tensor, referee: Referee) -> dict[str, Figure]:
+def compare(x: Tensor, referee: Referee) -> dict[str, Estimate]:
     """The square of the error, the ratio, and the sliced Wasserstein distance with its floor.
 
     Arguments:
@@ -161,8 +161,8 @@ def compare(x: Tensor, referee: Referee) -> dict[str, Figure]:
     return {
         "square": _jackknife(square, x, r, w),
         "ratio": _jackknife(ratio, x, r, w),
-        "distance": Figure((sliced_wasserstein(points, first) + sliced_wasserstein(points, second)) / 2),
-        "floor": Figure(sliced_wasserstein(first, second)),
+        "distance": Estimate((sliced_wasserstein(points, first) + sliced_wasserstein(points, second)) / 2),
+        "floor": Estimate(sliced_wasserstein(first, second)),
     }
 
 
@@ -177,14 +177,14 @@ def _variance(draws: Tensor, weights: Tensor) -> Tensor:
     return square - _average(draws, weights).square().sum()
 
 
-def _jackknife(f: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, r: Tensor, w: Tensor) -> Figure:
+def _jackknife(f: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, r: Tensor, w: Tensor) -> Estimate:
     """f less its bias, as leaving out one group after the other of x and of (r, w) tells it, and the standard error."""
     value = f(x, r, w)
     without_x = torch.stack([f(_without(x, k), r, w) for k in range(len(x))])
     without_r = torch.stack([f(x, _without(r, k), _without(w, k)) for k in range(len(r))])
     bias = sum((len(each) - 1) * (each.mean() - value) for each in (without_x, without_r))
     variance = sum((len(each) - 1) * each.var(correction=0) for each in (without_x, without_r))
-    return Figure(float(value - bias), float(variance.sqrt()))
+    return Estimate(float(value - bias), float(variance.sqrt()))
 
 
 def _without(groups: Tensor, k: int) -> Tensor:
@@ -245,10 +245,10 @@ def _listed(told: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in told.items())
 
 
-def _means(found: list[dict[str, Figure]]) -> dict[str, Cell]:
+def _means(found: list[dict[str, Estimate]]) -> dict[str, Cell]:
     n = len(found)
     means = {
-        name: Figure(
+        name: Estimate(
             sum(each[name].value for each in found) / n,
             None if found[0][name].error is None else math.sqrt(sum(each[name].error ** 2 for each in found)) / n,
         )

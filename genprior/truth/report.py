@@ -15,7 +15,7 @@ from genprior.priors.store import bundled, load_prior
 from genprior.registry import lookup
 from genprior.samplers import SAMPLERS
 from genprior.samplers.base import Sampler
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 from genprior.training.data import Arrays, first
 from genprior.truth import gaussian as truth
 from genprior.truth import referee, supported
@@ -23,7 +23,7 @@ from genprior.truth.calibration import calibrate
 from genprior.truth.mixture import mixture_suite, problem
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Plot
+    from matplotlib.figure import Figure
 
 NAMED: dict[str, Callable[[], Sampler]] = {**SAMPLERS, **{name: lambda s=s: s for name, s in truth.CONVERGED.items()}}
 # What a quick form takes in place of defaults that take minutes: as little work as shows whether a sampler is broken.
@@ -145,16 +145,16 @@ def run(name: str, samplers: Sequence[str] = (), options: Options = Options()) -
     return Report(name, _told(table, suite.label) if options.quick else table, chosen, options)
 
 
-def plot(table: Table, label: str, panels: Sequence[Panel]) -> Plot:
+def plot(table: Table, label: str, panels: Sequence[Panel]) -> Figure:
     """Dots with error bars, a line of the figure for each value of `label`, a line across at what is ideal."""
-    from matplotlib.figure import Figure as Plot
+    from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row[label] for row in table.rows))
     groups = {name: [row for row in table.rows if row[label] == name] for name in names}
-    figure = Plot(figsize=(3.2 * len(panels) + 1.6, 0.32 * len(names) + 1.4), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(panels) + 1.6, 0.32 * len(names) + 1.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, panel in zip(axes, panels):
-        columns = panel.columns or [c for c in table.columns if any(isinstance(r.get(c), Figure) for r in table.rows)]
+        columns = panel.columns or [c for c in table.columns if any(isinstance(r.get(c), Estimate) for r in table.rows)]
         for k, column in enumerate(columns):
             # The rows of one label side by side, and in each of them the columns.
             dots = [

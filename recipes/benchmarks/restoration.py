@@ -32,7 +32,7 @@ from genprior.operators import Inpaint, Measurement
 from genprior.priors.folder import read_card
 from genprior.priors.store import find_prior
 from genprior.scores.metrics import psnr, ssim
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 
 NOISE = 0.025
 FIGURES = ("psnr_sample", "ssim_sample", "psnr_mean", "ssim_mean")
@@ -164,7 +164,7 @@ def cell(rows: list[Row]) -> str:
     sample, mean = ([float(row[f"psnr_{kind}"]) for row in figures] for kind in ("sample", "mean"))
     similarity = sum(float(row["ssim_mean"]) for row in figures) / len(figures)
     failed = f", {len(rows) - len(figures)} failed" if len(figures) < len(rows) else ""
-    return f"{sum(sample) / len(sample):.2f} / {Figure.mean(mean)} ({similarity:.3f}){failed}"
+    return f"{sum(sample) / len(sample):.2f} / {Estimate.mean(mean)} ({similarity:.3f}){failed}"
 
 
 def compare(rows: list[Row], by: str) -> dict[str, str | int]:
@@ -185,10 +185,10 @@ def compare(rows: list[Row], by: str) -> dict[str, str | int]:
         return {}
     bests = {group: max(methods, key=lambda m: float(methods[m].mean())) for group, methods in groups.items()}
     mine = groups["ours"][bests["ours"]]
-    cells: dict[str, str | int] = {"crops": len(complete), "ours": f"{bests['ours']} {Figure.mean(mine)}"}
+    cells: dict[str, str | int] = {"crops": len(complete), "ours": f"{bests['ours']} {Estimate.mean(mine)}"}
     for group in ("deepinv", "azula", "classical", "tuned on the truth"):
         if group in groups:
-            difference = Figure.mean(mine - groups[group][bests[group]])
+            difference = Estimate.mean(mine - groups[group][bests[group]])
             cells[group] = f"{'+' if difference.value >= 0 else ''}{difference} ({bests[group]})"
     return cells
 

@@ -11,7 +11,7 @@ import pytest
 from genprior.cli import main
 from genprior.samplers import SAMPLERS
 from genprior.samplers.annealing.ddrm import DDRM
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 from genprior.truth import report
 from genprior.truth.gaussian import correlated
 from genprior.truth.report import NAMED, QUICK, SUITES, Options, Panel, plot, run
@@ -37,7 +37,7 @@ def test_gaussian_suite_is_printed_and_written(tmp_path, capsys):
     assert [row[0] for row in rows] == ["exact"] * 3 + ["ddrm"] * 3
     figures = list(csv.DictReader(io.StringIO((tmp_path / "gaussian.csv").read_text())))
     for row, figure in zip(rows, figures):
-        ratio = Figure(float(figure["ratio, seen"]), float(figure["ratio, seen standard error"]))
+        ratio = Estimate(float(figure["ratio, seen"]), float(figure["ratio, seen standard error"]))
         assert row[header.index("ratio, seen")] == str(ratio)
         assert (abs(ratio.value - 1) < 3.3 * ratio.error) == (row[0] == "exact")
     assert (tmp_path / "gaussian.png").stat().st_size > 10_000
@@ -137,9 +137,9 @@ def test_quick_parameters_are_those_of_samplers_that_exist():
 
 def test_figure_has_a_dot_for_every_figure_and_a_line_at_the_ideal():
     rows = [
-        {"sampler": "a", "ratio": Figure(0.5, 0.1), "error": Figure(0.2, None)},
-        {"sampler": "a", "ratio": Figure(0.8, 0.1)},
-        {"sampler": "b", "ratio": Figure(1.1, 0.2), "error": Figure(0.3, 0.1)},
+        {"sampler": "a", "ratio": Estimate(0.5, 0.1), "error": Estimate(0.2, None)},
+        {"sampler": "a", "ratio": Estimate(0.8, 0.1)},
+        {"sampler": "b", "ratio": Estimate(1.1, 0.2), "error": Estimate(0.3, 0.1)},
     ]
     first, second = plot(Table(rows), "sampler", (Panel(("ratio",), 1, "log"), Panel(("error",)))).axes
     dots, line = first.lines[0], first.lines[-1]

@@ -4,19 +4,19 @@ import math
 
 import pytest
 
-from genprior.table import Figure, Table
+from genprior.table import Estimate, Table
 
 
 @pytest.mark.parametrize(
     ("figure", "text"),
     [
-        (Figure(28.3456, 0.1234), "28.35 ± 0.12"),
-        (Figure(0.98765, 0.0099), "0.9877 ± 0.0099"),
-        (Figure(1234.5, 67.0), "1234 ± 67"),
-        (Figure(1234.5, 0.0), "1234"),
-        (Figure(math.pi), "3.142"),
-        (Figure(0.5 - 1e-16, 5e-18), "0.5"),
-        (Figure(1.0, math.nan), "1"),
+        (Estimate(28.3456, 0.1234), "28.35 ± 0.12"),
+        (Estimate(0.98765, 0.0099), "0.9877 ± 0.0099"),
+        (Estimate(1234.5, 67.0), "1234 ± 67"),
+        (Estimate(1234.5, 0.0), "1234"),
+        (Estimate(math.pi), "3.142"),
+        (Estimate(0.5 - 1e-16, 5e-18), "0.5"),
+        (Estimate(1.0, math.nan), "1"),
     ],
 )
 def test_figure_shows_two_digits_of_its_error(figure, text):
@@ -26,12 +26,12 @@ def test_figure_shows_two_digits_of_its_error(figure, text):
 def test_mean_has_the_standard_error_of_independent_values():
     values = [1.0, 2.0, 3.0, 6.0]
     variance = sum((v - 3) ** 2 for v in values) / 3
-    assert Figure.mean(values) == pytest.approx((3.0, math.sqrt(variance / 4)))
-    assert Figure.mean([5.0]) == (5.0, None)
+    assert Estimate.mean(values) == pytest.approx((3.0, math.sqrt(variance / 4)))
+    assert Estimate.mean([5.0]) == (5.0, None)
 
 
 def test_tables_say_the_same_in_markdown_and_csv():
-    table = Table([{"sampler": "a|b", "psnr": Figure(20.0, 0.5)}, {"sampler": "c", "n": 3, "ssim": 0.5}])
+    table = Table([{"sampler": "a|b", "psnr": Estimate(20.0, 0.5)}, {"sampler": "c", "n": 3, "ssim": 0.5}])
     assert table.markdown().splitlines() == [
         "| sampler | psnr | n | ssim |",
         "| --- | --- | --- | --- |",

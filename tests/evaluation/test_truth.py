@@ -15,7 +15,7 @@ from genprior.samplers.base import Sampler
 from genprior.samplers.chains.langevin import HMC
 from genprior.samplers.exact import Exact
 from genprior.samplers.integrate import geometric
-from genprior.table import Figure
+from genprior.table import Estimate
 from genprior.truth.gaussian import (
     CLOUDS,
     KINDS,
@@ -146,10 +146,10 @@ def test_draws_that_never_vary_have_no_covariance(size):
 
 
 def test_root_of_a_square_near_zero_has_a_finite_error():
-    assert root(Figure(4.0, 0.4)) == pytest.approx((2.0, 0.1))
-    assert root(Figure(0.0, 0.04)) == pytest.approx((0.0, 0.1))
-    assert root(Figure(-0.02, 0.04)) == pytest.approx((0.0, 0.1))
-    assert root(Figure(4.0, 0.0)) == (2.0, 0.0)
+    assert root(Estimate(4.0, 0.4)) == pytest.approx((2.0, 0.1))
+    assert root(Estimate(0.0, 0.04)) == pytest.approx((0.0, 0.1))
+    assert root(Estimate(-0.02, 0.04)) == pytest.approx((0.0, 0.1))
+    assert root(Estimate(4.0, 0.0)) == (2.0, 0.0)
 
 
 @pytest.mark.parametrize("operator", ["inpaint", "super-resolution", "valid blur", "colorize"])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from skimage import data
 
-from genprior.estimate import noise_level
 from genprior.noise import Noise
+from genprior.noise_level import noise_level
 from genprior.operators import random_mask
 
 DOCS = Path(__file__).parent.parent / "docs" / "inputs.md"
