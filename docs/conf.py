@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import docstrings
 
 import genprior
+from genprior.samplers import SAMPLERS
 
 project = "genprior"
 author = "The genprior authors"
@@ -80,7 +81,17 @@ def find_where_defined(app, env, node, contnode):
     return None
 
 
+def list_samplers(app, docname, source):
+    """The registry of samplers, each name with its class, where the page asks for it."""
+    rows = [
+        f"   * - ``{name}``\n     - :py:obj:`~{one.__module__}.{one.__qualname__}`" for name, one in SAMPLERS.items()
+    ]
+    table = "\n".join([".. list-table::", "   :header-rows: 1", "", "   * - name", "     - class", *rows])
+    source[0] = source[0].replace("|samplers by name|", table)
+
+
 def setup(app):
+    app.connect("source-read", list_samplers)
     app.connect("autodoc-process-docstring", docstrings.process, priority=100)
     app.connect("autodoc-skip-member", skip_data)
     app.connect("missing-reference", find_where_defined)

@@ -99,6 +99,11 @@ class Prior(nn.Module):
         """The names among `METHODS` that this prior has."""
         return methods_of(type(self)) - (self.labelled if self.classes else frozenset())
 
+    @classmethod
+    def blank(cls, **arguments) -> "Prior":
+        """One for stored weights to be read into, by the arguments that its `config` gives."""
+        return cls(**arguments)
+
     def sized(self, height: int, width: int) -> "Prior":
         """This prior for images of one size: itself, unless images of any size are open to it."""
         if None not in self.image_shape:

@@ -4,7 +4,6 @@ No code is loaded from a folder, and no pickle: the family is looked up by name 
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +40,6 @@ FAMILIES: dict[str, type[Prior]] = {
     "nf": Flow,
     "nf-patch": PatchFlow,
     "vae": VAE,
-}
-# What makes a prior from the arguments in config.json, for its weights to be read into.
-BUILDERS: dict[str, Callable[..., Prior]] = {
-    **FAMILIES,
-    "gaussian": Gaussian.blank,
-    "gaussian-field": GaussianField.blank,
-    "ldm": LatentDiffusion.blank,
 }
 
 
@@ -106,10 +98,10 @@ def read_prior(folder: str | Path) -> Prior:
         return from_diffusers(folder)
     config = read_config(folder)
     try:
-        build = lookup("prior family", config.get("family"), BUILDERS)
+        family = lookup("prior family", config.get("family"), FAMILIES)
         # A new network draws initial weights, which are overwritten: the global random state stays as it was.
         with torch.random.fork_rng(devices=[]):
-            prior = build(**config["arguments"])
+            prior = family.blank(**config["arguments"])
         state = load_file(folder / "model.safetensors")
         prior.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
         if (folder / "card.json").exists():

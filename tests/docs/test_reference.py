@@ -12,7 +12,6 @@ from genprior.samplers import SAMPLERS
 DOCS = Path(__file__).parents[2] / "docs"
 API = (DOCS / "api.rst").read_text(encoding="utf-8")
 ENTRIES = set(re.findall(r"^   (genprior\.[\w.]+)$", API, re.MULTILINE))
-NAMED = dict(re.findall(r"\* - ``([\w-]+)``\n     - :py:obj:`~([\w.]+)`", API))
 
 
 def words(page):
@@ -20,8 +19,9 @@ def words(page):
 
 
 def test_every_promised_name_is_in_the_reference():
-    classes = {name.rpartition(".")[2] for name in NAMED.values()}
-    listed = {entry.removeprefix("genprior.") for entry in ENTRIES} | classes
+    """Samplers by the table that docs/conf.py makes of their registry."""
+    assert "\n|samplers by name|\n" in API
+    listed = {entry.removeprefix("genprior.") for entry in ENTRIES} | {one.__name__ for one in SAMPLERS.values()}
     assert set(genprior.__all__) <= listed
 
 
@@ -35,10 +35,6 @@ def test_every_operator_of_the_package_is_in_the_reference():
 
     names = set(genprior.operators.__all__)
     assert {f"genprior.operators.{name}" for name in names - {"Measurement"}} <= ENTRIES
-
-
-def test_every_name_of_a_sampler_is_in_the_reference_with_its_class():
-    assert {name: f"{cls.__module__}.{cls.__qualname__}" for name, cls in SAMPLERS.items()} == NAMED
 
 
 def test_every_name_is_explained():

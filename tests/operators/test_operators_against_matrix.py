@@ -6,7 +6,18 @@ Tolerance: relative error < 1e-10. Rounding is 1e-16, times condition numbers of
 import pytest
 import torch
 
-from genprior.operators import Blur, Colorize, Composition, Denoise, Inpaint, Matrix, SuperResolution, random_mask
+import genprior.operators
+from genprior.operators import (
+    Blur,
+    Colorize,
+    Composition,
+    Denoise,
+    Inpaint,
+    LinearOperator,
+    Matrix,
+    SuperResolution,
+    random_mask,
+)
 from genprior.operators.separable import Separable
 
 TOLERANCE = 1e-10
@@ -69,6 +80,12 @@ def operators(H, W):
 
 CASES = {f"{name}-{H}x{W}": op for H, W in ((8, 8), (6, 10)) for name, op in operators(H, W)}
 WITH_SVD = [name for name in CASES if "separable" in name or not name.startswith(("valid", "composition"))]
+
+
+def test_every_operator_of_the_package_is_compared_here():
+    public = (getattr(genprior.operators, name) for name in genprior.operators.__all__)
+    kinds = {one for one in public if isinstance(one, type) and issubclass(one, LinearOperator)}
+    assert kinds - {LinearOperator} <= {type(op) for op in CASES.values()}
 
 
 def dense(f, shape):
