@@ -2,6 +2,7 @@
 
 import math
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from genprior.ambient import own
 
-Shape = tuple[int, int, int]  # (C, H, W)
+# (C, H, W), and where an axis may be of any size, None for it
+Shape = tuple[int, ...]
+OpenShape = tuple[Any, ...]
 
 
 class UnsupportedError(Exception):

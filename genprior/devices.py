@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genprior.checks import Shape
+
 # What a denoiser keeps for a backward pass, and much more than an operator or a decoder needs.
 BYTES_PER_PIXEL = 10_000
 PIXELS_AT_ONCE = {"cpu": 2**18, "mps": 2**19}
@@ -69,7 +71,7 @@ def pixels_at_once(device: torch.device) -> int:
     return (free + cached) // 2 // BYTES_PER_PIXEL
 
 
-def rows_at_once(image_shape: tuple[int, int, int], device: torch.device) -> int:
+def rows_at_once(image_shape: Shape, device: torch.device) -> int:
     """How many images of that shape to work on at once."""
     return max(1, pixels_at_once(device) // (image_shape[-2] * image_shape[-1]))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from genprior import plausible
-from genprior.checks import UnsupportedError, as_integer
+from genprior.checks import Shape, UnsupportedError, as_integer
 from genprior.devices import rows_at_once, state_of, tile_side
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -23,7 +23,7 @@ from genprior.priors.wrappers.tiled import Tiled
 from genprior.samplers.base import Sampler
 
 
-def in_tiles(prior: Prior, tile: int | None, sampler: Sampler, image_shape: tuple[int, int, int]) -> Prior:
+def in_tiles(prior: Prior, tile: int | None, sampler: Sampler, image_shape: Shape) -> Prior:
     """The prior that denoises in tiles of that side; for None, of the largest that fits, if the image is larger."""
     if tile is not None:
         tile = as_integer("tile, the side of the tiles in pixels,", tile, 1, math.inf)
@@ -64,7 +64,7 @@ def draw(
     return *_draw_once(prior, measurement, sampler, n, seed, progress), prior
 
 
-def _halved(prior: Prior, sampler: Sampler, image_shape: tuple[int, int, int]) -> Tiled | None:
+def _halved(prior: Prior, sampler: Sampler, image_shape: Shape) -> Tiled | None:
     """The prior with half the tile, of an image that is denoised whole half the image; None if that cannot be."""
     try:
         if isinstance(prior, Tiled):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genprior import images
-from genprior.checks import as_integer
+from genprior.checks import Shape, as_integer
 from genprior.files import sha256
 from genprior.operators.base import LinearOperator
 from genprior.operators.blur import Blur
@@ -36,7 +36,7 @@ class Truth:
 
     number: int
     name: str
-    shape: tuple[int, int, int]
+    shape: Shape
     sha256: str
     read: Callable[[], Tensor]
 

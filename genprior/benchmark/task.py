@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genprior.benchmark.dataset import Truth
 from genprior.benchmark.items import digest
 from genprior.benchmark.presets import PRESETS, preset
+from genprior.checks import Shape
 from genprior.devices import pick_device
 from genprior.measuring import as_noise
 from genprior.operators.base import Measurement
@@ -59,7 +60,7 @@ def trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: 
         ValueError: an image cannot be measured, or too little of it is.
     """
     least = max(SMALLEST, perceptual.SMALLEST if lpips else 0)
-    first: dict[tuple[int, int, int], Truth] = {}
+    first: dict[Shape, Truth] = {}
     for truth in truths:
         first.setdefault(truth.shape, truth)
     made = []
@@ -79,7 +80,7 @@ def trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: 
     return made
 
 
-def find_prior(prior: Any, shapes: set[tuple[int, int, int]], device: str) -> tuple[Prior, dict[str, Any]]:
+def find_prior(prior: Any, shapes: set[Shape], device: str) -> tuple[Prior, dict[str, Any]]:
     """The prior, where it is to compute, and what it is called.
 
     Raises:

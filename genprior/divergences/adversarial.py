@@ -135,6 +135,9 @@ def _perceptron(x: Tensor, seed: int) -> nn.Module:
 class Standardised(nn.Module):
     """(x - mean) / sd, flat: the mean of each value, one standard deviation for all."""
 
+    mean: Tensor
+    sd: Tensor
+
     def __init__(self, x: Tensor):
         super().__init__()
         flat = x.flatten(1)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genprior.checks import Shape
 from genprior.nets.vae import Block
 
 
@@ -21,7 +22,7 @@ class Classifier(nn.Module):
         width: number of features.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10, width: int = 64):
+    def __init__(self, image_shape: Shape = (1, 28, 28), classes: int = 10, width: int = 64):
         super().__init__()
         channels, height, across = image_shape
         self.convs = nn.Sequential(

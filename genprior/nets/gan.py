@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genprior.checks import Shape
+
 SLOPE = 0.2  # of the leaky ReLU below 0
 
 
@@ -41,7 +43,7 @@ class Generator(nn.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         latent: int = 64,
         widths: tuple[int, ...] = (96, 32),
         blocks: int = 1,
@@ -88,7 +90,7 @@ class Discriminator(nn.Module):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         widths: tuple[int, ...] = (32, 96),
         blocks: int = 1,
         hidden: int = 128,

@@ -59,6 +59,8 @@ class Ink(nn.Module):
 
     low, high = -MARGIN / LEVELS, 1 + MARGIN / LEVELS
 
+    log_share: Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("log_share", torch.full((LEVELS,), -math.log(LEVELS)))

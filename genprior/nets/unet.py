@@ -44,6 +44,8 @@ class UNet(nn.Module):
         classes: number of class labels; 0 for an unconditional network. Label `classes` is the null class.
     """
 
+    frequencies: Tensor
+
     def __init__(
         self,
         channels: int = 3,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genprior.checks import UnsupportedError
+from genprior.checks import OpenShape, UnsupportedError
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 
@@ -38,7 +38,7 @@ class LearnedPosterior(Prior):
 
     def __init__(
         self,
-        image_shape: tuple[int, int | None, int | None],
+        image_shape: OpenShape,
         *,
         operator: dict[str, Any],
         noise: tuple[float, float],

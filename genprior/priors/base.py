@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.ambient import settle_methods
-from genprior.checks import UnsupportedError
+from genprior.checks import OpenShape, UnsupportedError
 
 METHODS = (
     "sample", "log_prob", "energy", "score", "elbo", "denoise", "denoise_given", "decode", "encode", "infer",
@@ -52,8 +52,8 @@ class Prior(nn.Module):
         multiple: of so many pixels is a shift of x_t that shifts `denoise` alike.
     """
 
-    image_shape: tuple[int | None, int | None, int | None]
-    latent_shape: tuple[int | None, ...] | None = None
+    image_shape: OpenShape
+    latent_shape: OpenShape | None = None
     decoder_variance: float | Tensor
     latents: "Prior"
     centre: float | Tensor

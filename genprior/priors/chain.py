@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from genprior.checks import OpenShape, Shape
 from genprior.noise import Noise
 from genprior.priors.base import as_level
 
@@ -79,9 +80,7 @@ def respaced(alpha_bars: list[float], steps: int) -> list[float]:
     return [alpha_bars[round(i)] for i in reversed(kept)]
 
 
-def shape_of_draws(
-    image_shape: tuple[int, int | None, int | None], size: tuple[int, int] | None
-) -> tuple[int, int, int]:
+def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shape:
     """(C, H, W) of the draws that are asked for as size=(H, W), from a prior of images of image_shape."""
     channels, *own = image_shape
     if None in own and size is None:

@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from genprior.checks import OpenShape
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
 from genprior.priors.base import Prior, as_level, autocast
@@ -58,9 +59,11 @@ class DDPM(Prior):
         ValueError: an argument is not what is said here.
     """
 
+    decoder_variance: Tensor
+
     def __init__(
         self,
-        image_shape: tuple[int, int | None, int | None],
+        image_shape: OpenShape,
         *,
         betas: str = "linear",
         steps: int = 1000,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from genprior.ambient import differentiable
+from genprior.checks import Shape
 from genprior.devices import pick_device
 from genprior.images import kind_of
 from genprior.nets.wrapped import unwrapped
@@ -18,7 +19,7 @@ from genprior.priors.foreign.weights import ADVICE
 from genprior.priors.store import find_prior, load_prior
 
 
-def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int, int]) -> Prior:
+def as_prior(prior: Any, device: str | torch.device, image_shape: Shape) -> Prior:
     """The prior that `restore` takes for that argument, on that device."""
     if isinstance(unwrapped(prior), Prior):
         prior = unwrapped(prior)
@@ -32,7 +33,7 @@ def as_prior(prior: Any, device: str | torch.device, image_shape: tuple[int, int
     return _loaded(folder, written, pick_device(device))
 
 
-def _foreign(given: Any, image_shape: tuple[int, int, int]) -> Prior:
+def _foreign(given: Any, image_shape: Shape) -> Prior:
     """The prior of a pipeline of diffusers, or of a denoiser of images of so many channels."""
     if is_of_diffusers(given):
         return from_diffusers(given)

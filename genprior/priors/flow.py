@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from genprior.checks import Shape
 from genprior.nets.coupling import ActNorm, Coupling, Mixing, PerClass, Squeeze, full_precision
 from genprior.nets.pixels import PIXELS, Ink
 from genprior.noise import Noise
@@ -66,9 +67,11 @@ class Flow(Prior):
     decoder_variance = 0.0
     labelled = frozenset({"decode", "encode"})
 
+    class_weights: Tensor
+
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         *,
         widths: tuple[int, ...] = (32, 64),
         steps: tuple[int, ...] = (8, 4),
@@ -99,7 +102,7 @@ class Flow(Prior):
         self.pixels = lookup("pixels", pixels, PIXELS)()
         self.bounded = self.pixels.high < math.inf
         self.scales = nn.ModuleList()
-        self.parts: list[tuple[int, int, int]] = []  # of z, the images that scales are done with
+        self.parts: list[Shape] = []  # of z, the images that scales are done with
         channels, height, width = image_shape
         for k in range(len(widths)):
             layers = []

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from genprior.checks import Shape
 from genprior.nets.gan import Generator
 from genprior.noise import Noise
 from genprior.priors.base import Prior, autocast
@@ -41,9 +42,11 @@ class GAN(Prior):
     centre = 0.5
     labelled = frozenset({"decode"})
 
+    class_weights: Tensor
+
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: Shape,
         *,
         latent: int = 64,
         spread: float = 0.5,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genprior.checks import OpenShape
 from genprior.noise import Noise
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
@@ -35,6 +36,9 @@ class LatentDiffusion(Prior):
     Raises:
         ValueError: the two do not fit together.
     """
+
+    latent_mean: Tensor
+    latent_sd: Tensor
 
     def __init__(self, vae: VAE, ddpm: DDPM):
         super().__init__()
@@ -62,7 +66,7 @@ class LatentDiffusion(Prior):
         return self.ddpm.sized(*shape[1:])
 
     @property
-    def latent_shape(self) -> tuple[int | None, ...]:
+    def latent_shape(self) -> OpenShape:
         """Shape of one w: (latent, rows, columns), None where the image has any size."""
         return self.latents.image_shape
 

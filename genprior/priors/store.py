@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from genprior.ambient import settled
+from genprior.checks import OpenShape, Shape
 from genprior.devices import has_bfloat16
 from genprior.priors.base import Prior, supports
 from genprior.priors.folder import read_card, read_config, read_prior
@@ -25,7 +26,7 @@ def bundled() -> list[str]:
 def load_prior(
     name: str | Path,
     device: str | torch.device = "cpu",
-    image_shape: tuple[int, int, int] | None = None,
+    image_shape: Shape | None = None,
 ) -> Prior:
     """A prior by name, family or folder, its network in bfloat16 where the device computes faster in it.
 
@@ -52,7 +53,7 @@ def load_prior(
     return prior
 
 
-def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None) -> Path:
+def find_prior(name: str | Path, image_shape: Shape | None = None) -> Path:
     """The folder of a prior by name, family, path or repository, see `load_prior`."""
     names = bundled()
     if isinstance(name, str):
@@ -67,7 +68,7 @@ def find_prior(name: str | Path, image_shape: tuple[int, int, int] | None = None
     return lookup("prior", str(name), {other: BUNDLED / other for other in names}, hint=ELSE)
 
 
-def resolved_name(name: str | Path, image_shape: tuple[int, int, int] | None = None) -> str:
+def resolved_name(name: str | Path, image_shape: Shape | None = None) -> str:
     """What `find_prior` finds by that name, as one would ask for it again: name, folder, or owner/name of the Hub."""
     if not Path(name).is_dir() and is_hub_name(str(name)):
         return str(name)
@@ -75,7 +76,7 @@ def resolved_name(name: str | Path, image_shape: tuple[int, int, int] | None = N
     return folder.name if folder.parent == BUNDLED else str(folder)
 
 
-def _fitting(family: str, names: list[str], image_shape: tuple[int, int, int] | None) -> str:
+def _fitting(family: str, names: list[str], image_shape: Shape | None) -> str:
     """The one among bundled priors that fits the images best."""
     shapes = {name: tuple(read_config(BUNDLED / name)["image_shape"]) for name in names}
     if image_shape is None:
@@ -105,7 +106,7 @@ def _newest(folder: Path) -> Path:
     return max(found, key=lambda path: (read_card(path).get("steps", 0), path.name == "prior"))
 
 
-def _takes(own: tuple[int | None, ...], wanted: tuple[int, int, int]) -> bool:
+def _takes(own: OpenShape, wanted: Shape) -> bool:
     """Whether a prior of images of the shape `own` restores those of `wanted`: one of colour, grey ones too."""
     return (own[0] == wanted[0] or (own[0], wanted[0]) == (3, 1)) and all(
         a in (None, b) for a, b in zip(own[1:], wanted[1:])

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genprior.checks import OpenShape
 from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 from genprior.noise import Noise
 from genprior.priors.base import Prior, autocast
@@ -56,9 +57,11 @@ class VAE(Prior):
     centre = 0.5
     labelled = frozenset({"elbo", "score", "decode", "encode", "infer"})
 
+    class_weights: Tensor
+
     def __init__(
         self,
-        image_shape: tuple[int, int | None, int | None],
+        image_shape: OpenShape,
         *,
         latent: int = 16,
         widths: tuple[int, ...] = (64, 128),
@@ -95,7 +98,7 @@ class VAE(Prior):
         self.slow_log_variance = nn.Parameter(torch.tensor(2 * math.log(INITIAL_SD) / PACE))
 
     @property
-    def latent_shape(self) -> tuple[int | None, ...]:
+    def latent_shape(self) -> OpenShape:
         """Shape of one z: (d,), or (d, rows, columns) with None where the image has any size."""
         if self.flat:
             return (self.latent,)
@@ -247,7 +250,7 @@ class VAE(Prior):
             raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
         return self.sized(*(size or own))
 
-    def _check(self, name: str, given: Tensor, shape: tuple[int | None, ...]) -> None:
+    def _check(self, name: str, given: Tensor, shape: OpenShape) -> None:
         if given.ndim != len(shape) + 1 or any(b not in (None, a) for a, b in zip(given.shape[1:], shape)):
             wanted = ", ".join("any" if a is None else str(a) for a in shape)
             raise ValueError(f"{name} of shape {tuple(given.shape)} were given: give (B, {wanted}).")

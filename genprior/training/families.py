@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from genprior.bits import dequantize
+from genprior.checks import OpenShape
 from genprior.noise import Noise
 from genprior.priors.base import Prior
-
-Shape = tuple[int, int | None, int | None]
 
 SMALL = 64  # pixels: crops below, such as digits in a folder, are taken for whole images
 
@@ -47,7 +46,7 @@ class Plan:
 
 def plan(
     family: str,
-    shape: Shape,
+    shape: OpenShape,
     classes: int,
     examples: Tensor,
     seed: int,
@@ -84,7 +83,7 @@ def plan(
     return chosen
 
 
-def _ddpm(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
+def _ddpm(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.priors.ddpm import DDPM
     from genprior.training.objectives import Denoising
     from genprior.training.quality import denoising_psnr
@@ -102,7 +101,7 @@ def _ddpm(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     )
 
 
-def _vae(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
+def _vae(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.priors.vae import VAE
     from genprior.training.bound import EvidenceBound
     from genprior.training.quality import reconstruction_psnr
@@ -122,7 +121,7 @@ def _vae(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     )
 
 
-def _nf(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
+def _nf(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.training.likelihood import MaximumLikelihood
 
     if None in shape:
@@ -136,7 +135,7 @@ def _nf(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     )
 
 
-def _nf_of_patches(shape: Shape, examples: Tensor, seed: int) -> Plan:
+def _nf_of_patches(shape: OpenShape, examples: Tensor, seed: int) -> Plan:
     from genprior.priors.patches import PatchFlow
     from genprior.training.likelihood import PatchLikelihood
 
@@ -152,7 +151,7 @@ def _nf_of_patches(shape: Shape, examples: Tensor, seed: int) -> Plan:
     )
 
 
-def _gan(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
+def _gan(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.nets.gan import Discriminator
     from genprior.priors.gan import GAN
     from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
@@ -177,7 +176,7 @@ def _gan(shape: Shape, classes: int, examples: Tensor, seed: int) -> Plan:
     )
 
 
-def _flow_gan(shape: Shape, classes: int, examples: Tensor, seed: int, weight: float = 10.0) -> Plan:
+def _flow_gan(shape: OpenShape, classes: int, examples: Tensor, seed: int, weight: float = 10.0) -> Plan:
     from genprior.nets.gan import Discriminator
     from genprior.training.flow_gan import flow_gan
     from genprior.training.quality import held_out_bits
@@ -197,7 +196,7 @@ def _flow_gan(shape: Shape, classes: int, examples: Tensor, seed: int, weight: f
     )
 
 
-def _ldm(shape: Shape, classes: int, examples: Tensor, seed: int, vae: Prior) -> Plan:
+def _ldm(shape: OpenShape, classes: int, examples: Tensor, seed: int, vae: Prior) -> Plan:
     from genprior.priors.ddpm import DDPM
     from genprior.priors.latent import LatentDiffusion
     from genprior.priors.vae import VAE
@@ -237,7 +236,7 @@ FAMILIES: dict[str, Callable[..., Plan]] = {
 }
 
 
-def _side(shape: Shape, examples: Tensor) -> int | None:
+def _side(shape: OpenShape, examples: Tensor) -> int | None:
     """The side that a network is sized by: of the images, or of crops that are smaller than photographs are cut to."""
     if None not in shape:
         return min(shape[1:])
@@ -257,7 +256,7 @@ def _levels(widths: tuple[int, ...], side: float) -> tuple[int, ...]:
     return widths[: max(1, 1 + round(math.log2(side / 7)))]
 
 
-def _flow(shape: Shape, classes: int, examples: Tensor, seed: int) -> Prior:
+def _flow(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Prior:
     from genprior.priors.flow import Flow
 
     mostly_black = bool((examples == 0).float().mean() > 0.5)

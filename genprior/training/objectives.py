@@ -33,6 +33,8 @@ class NoisePrediction(nn.Module):
         drop_label: fraction of labels replaced by the null class.
     """
 
+    sigmas: Tensor
+
     def __init__(self, prior: DDPM, *, seed: int = 0, drop_label: float = 0.1):
         super().__init__()
         self.prior, self.seed, self.drop_label = prior, seed, drop_label

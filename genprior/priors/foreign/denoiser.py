@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.ambient import own, settled
+from genprior.checks import OpenShape
 from genprior.nets.wrapped import unwrapped
 from genprior.priors.base import Prior
 from genprior.priors.foreign.prediction import check_denoises
@@ -24,7 +25,7 @@ class DenoiserPrior(Prior):
     def __init__(
         self,
         denoiser: Callable[[Tensor, float | Tensor], Tensor],
-        image_shape: tuple[int | None, int | None, int | None],
+        image_shape: OpenShape,
         sigma_min: float,
         sigma_max: float,
         centre: float | Tensor,
@@ -98,7 +99,7 @@ class DenoiserPrior(Prior):
 @settled
 def from_denoiser(
     denoiser: Callable[[Tensor, float | Tensor], Tensor],
-    image_shape: tuple[int | None, int | None, int | None] = (3, None, None),
+    image_shape: OpenShape = (3, None, None),
     *,
     sigma_min: float = SIGMA_MIN,
     sigma_max: float = SIGMA_MAX,

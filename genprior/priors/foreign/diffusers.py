@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.checks import UnsupportedError
+from genprior.checks import OpenShape, UnsupportedError
 from genprior.files import sha256
 from genprior.nets.padding import mirrored
 from genprior.nets.wrapped import on_one_device, unwrapped
@@ -72,7 +72,7 @@ class DiffusersPrior(Prior):
         self,
         unet: UNet2DModel,
         scheduler: SchedulerMixin,
-        image_shape: tuple[int, int | None, int | None] | None = None,
+        image_shape: OpenShape | None = None,
     ):
         super().__init__()
         plain = unwrapped(unet)
@@ -137,7 +137,7 @@ class DiffusersPrior(Prior):
 def from_diffusers(
     source: str | Path | DiffusionPipeline | UNet2DModel | EMAModel,
     scheduler: SchedulerMixin | None = None,
-    image_shape: tuple[int, int | None, int | None] | None = None,
+    image_shape: OpenShape | None = None,
 ) -> DiffusersPrior:
     """The prior of a diffusers model: of the folder of `save_pretrained`, a pipeline, or a network and its scheduler.
 
@@ -380,6 +380,6 @@ def _refuse_network(name: str, advice: str = "") -> NoReturn:
     )
 
 
-def _shape_of(size: int | list[int] | None, channels: int) -> tuple[int, int | None, int | None]:
+def _shape_of(size: int | list[int] | None, channels: int) -> OpenShape:
     height, width = (size, size) if size is None or isinstance(size, int) else size
     return channels, height, width

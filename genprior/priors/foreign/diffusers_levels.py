@@ -54,6 +54,9 @@ class Chain(Levels):
     Steps that add no noise have no level of their own.
     """
 
+    log_levels: Tensor
+    timesteps: Tensor
+
     def __init__(self, scheduler: SchedulerMixin, learned_times: bool):
         super().__init__()
         kind, self.prediction = type(scheduler).__name__, scheduler.config.get("prediction_type", "epsilon")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genprior.checks import Shape
 from genprior.noise import Noise
 
 # What else networks predict of x_t = x + sigma n: its slope in n, and the denoiser that it makes.
@@ -26,7 +27,7 @@ FOUND = 0.6
 @torch.no_grad()
 def check_denoises(
     denoise: Callable[[Tensor, float], Tensor],
-    image_shape: tuple[int, int, int],
+    image_shape: Shape,
     sigmas: tuple[float, float],
     centre: float | Tensor,
     spread: float,

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from genprior.checks import UnsupportedError
+from genprior.checks import Shape, UnsupportedError
 from genprior.linalg import wide
 from genprior.registry import lookup
 
@@ -29,13 +29,15 @@ class Covariance(nn.Module, ABC):
 
     form: ClassVar[str]
 
+    eigenvalues: Tensor
+
     def __init__(self, eigenvalues: Tensor):
         super().__init__()
         self.register_buffer("eigenvalues", eigenvalues)
 
     @classmethod
     @abstractmethod
-    def identity(cls, shape: tuple[int, int, int]) -> "Covariance":
+    def identity(cls, shape: Shape) -> "Covariance":
         """I for images of that shape, in this form: what stored eigenvalues and eigenvectors are read into."""
 
     @abstractmethod
@@ -66,7 +68,7 @@ class Diagonal(Covariance):
     form = "diagonal"
 
     @classmethod
-    def identity(cls, shape: tuple[int, int, int]) -> "Diagonal":
+    def identity(cls, shape: Shape) -> "Diagonal":
         return cls(torch.ones(shape))
 
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:
@@ -78,12 +80,14 @@ class Dense(Covariance):
 
     form = "full"
 
+    eigenvectors: Tensor
+
     def __init__(self, eigenvalues: Tensor, eigenvectors: Tensor):
         super().__init__(eigenvalues)
         self.register_buffer("eigenvectors", eigenvectors)
 
     @classmethod
-    def identity(cls, shape: tuple[int, int, int]) -> "Dense":
+    def identity(cls, shape: Shape) -> "Dense":
         check_dense(math.prod(shape))
         return cls(torch.ones(shape), torch.eye(math.prod(shape)))
 
@@ -98,12 +102,14 @@ class Stationary(Covariance):
 
     form = "stationary"
 
+    axes: Tensor
+
     def __init__(self, eigenvalues: Tensor, axes: Tensor):
         super().__init__(eigenvalues)
         self.register_buffer("axes", axes)
 
     @classmethod
-    def identity(cls, shape: tuple[int, int, int]) -> "Stationary":
+    def identity(cls, shape: Shape) -> "Stationary":
         return cls(torch.ones(shape), torch.eye(shape[0]))
 
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:

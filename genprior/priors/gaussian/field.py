@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import own
+from genprior.checks import OpenShape
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import DEQUANTISATION, Stationary, chunks, reflected, spectrum_along_axes
 from genprior.priors.gaussian.gaussian import Gaussian
@@ -34,6 +35,10 @@ class GaussianField(Prior):
     """
 
     decoder_variance = 0.0
+
+    mean: Tensor
+    density: Tensor
+    axes: Tensor
 
     def __init__(self, mean: Tensor, density: Tensor, axes: Tensor):
         super().__init__()
@@ -71,7 +76,7 @@ class GaussianField(Prior):
         return cls(((255 * mean + 0.5) / 256).to(crops.dtype), density, axes)
 
     @classmethod
-    def blank(cls, image_shape: tuple[int, None, None], frequencies: int) -> "GaussianField":
+    def blank(cls, image_shape: OpenShape, frequencies: int) -> "GaussianField":
         """White noise, `config` its arguments: what stored weights are read into.
 
         Raises:

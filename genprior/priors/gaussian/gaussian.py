@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genprior.checks import Shape
 from genprior.linalg import wide
 from genprior.noise import Noise
 from genprior.priors.base import Prior, as_level
@@ -45,6 +46,8 @@ class Gaussian(Prior):
     """
 
     decoder_variance = 0.0
+
+    mean: Tensor
 
     def __init__(self, mean: Tensor, covariance: Tensor | Covariance):
         super().__init__()
@@ -96,7 +99,7 @@ class Gaussian(Prior):
         return cls(mean.to(images.dtype), fitted)
 
     @classmethod
-    def blank(cls, image_shape: tuple[int, int, int], covariance: str) -> Gaussian:
+    def blank(cls, image_shape: Shape, covariance: str) -> Gaussian:
         """N(0, I) with its covariance in the given form, `config` its arguments: what stored weights are read into.
 
         Raises:

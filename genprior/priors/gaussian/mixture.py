@@ -39,6 +39,10 @@ class GaussianMixture(Prior):
             symmetric or not semi-definite.
     """
 
+    weights: Tensor
+    means: Tensor
+    centre: Tensor
+
     def __init__(self, weights: Tensor, means: Tensor, covariance: Tensor | Covariance):
         super().__init__()
         check_means("means", "(K, C, H, W)", means, ndim=4)
