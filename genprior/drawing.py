@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -100,8 +101,9 @@ def _draw_once(
                 )
             draws.append(A.frame(x).float().cpu())
             told.append(plausible.figures(x, part, prior) | diagnostics)
-    figures = {name: torch.cat([each[name].float().cpu() for each in told]).unflatten(0, (-1, n)) for name in told[0]}
-    return torch.cat(draws).unflatten(0, (-1, n)), figures
+    figures = {name: torch.cat([each[name].float().cpu() for each in told]) for name in told[0]}
+    figures = {name: rearrange(each, "(b n) -> b n", n=n) for name, each in figures.items()}
+    return rearrange(torch.cat(draws), "(b n) c h w -> b n c h w", n=n), figures
 
 
 @contextlib.contextmanager

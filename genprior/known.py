@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -64,7 +65,7 @@ def _with_known(out: Any, given: Any, y: Tensor, known: Tensor) -> Any:
         return out
     # Of files whole numbers came through as they were, and floats are in y.
     if isinstance(out, np.ndarray) and out.dtype.kind == "f":
-        np.copyto(out[..., : y.shape[1]], y[0].movedim(0, -1).numpy(), where=_in_layout(known, out.shape))
+        np.copyto(out[..., : y.shape[1]], rearrange(y, "1 c h w -> h w c").numpy(), where=_in_layout(known, out.shape))
     if isinstance(out, Image.Image) and out.mode == "F":
         return Image.fromarray(np.where(known[0, 0], y[0, 0], out).astype(np.float32))
     return out

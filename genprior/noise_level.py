@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from scipy.stats import gamma
 from torch import Tensor
 
@@ -85,7 +86,8 @@ def _windows(y: Tensor, pixels: Tensor) -> Tensor | None:
         if len(rows) < (WINDOWS_A_VALUE * values if d > 2 else FEWEST / len(y)):
             continue
         every = math.ceil(len(rows) / AT_MOST)
-        return y.unfold(1, d, 1).unfold(2, d, 1)[:, rows[::every], columns[::every]].movedim(0, 1)
+        windows = y.unfold(1, d, 1).unfold(2, d, 1)[:, rows[::every], columns[::every]]
+        return rearrange(windows, "c n h w -> n c h w")
     return None
 
 

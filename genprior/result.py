@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from genprior import images, record
@@ -207,7 +208,8 @@ class Restoration:
             panels = {"measurement": y, **{f"sample {k}": draws[k] for k in range(shown)}, "mean": draws.mean(0)}
             for axis, (title, panel) in zip(row, panels.items()):
                 axis.set_title(title)
-                axis.imshow(panel.clamp(0, 1).movedim(0, -1).squeeze(-1).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+                pixels = rearrange(panel.clamp(0, 1), "c h w -> h w c").squeeze(-1)
+                axis.imshow(pixels.cpu().numpy(), cmap="gray", vmin=0, vmax=1)
             row[-1].set_title("standard deviation")
             figure.colorbar(row[-1].imshow(deviation.numpy(), cmap="magma", vmin=0), ax=row[-1], shrink=0.8)
             for axis in row:

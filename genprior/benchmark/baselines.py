@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from genprior.benchmark.biharmonic import fill
@@ -130,12 +131,12 @@ def bm3d(measurement: Measurement) -> Tensor:
     noise = float(measurement.noise)
     if isinstance(measurement.operator, Blur):
         periodic = _periodic(measurement)
-        y = periodic.y[0].movedim(0, -1).double().numpy()
+        y = rearrange(periodic.y, "1 c h w -> h w c").double().numpy()
         x = package.bm3d_deblurring(y, noise, _odd(periodic.operator.kernel[0].double().numpy())).reshape(y.shape)
-        return _in_frame(torch.from_numpy(x).movedim(-1, 0)[None].float(), measurement)
-    y = measurement.y[0].movedim(0, -1).double().numpy()
+        return _in_frame(rearrange(torch.from_numpy(x), "h w c -> 1 c h w").float(), measurement)
+    y = rearrange(measurement.y, "1 c h w -> h w c").double().numpy()
     x = package.bm3d_rgb(y, noise) if y.shape[-1] == 3 else package.bm3d(y, noise).reshape(y.shape)
-    return torch.from_numpy(x).movedim(-1, 0).float()
+    return rearrange(torch.from_numpy(x), "h w c -> c h w").float()
 
 
 def smoothest(

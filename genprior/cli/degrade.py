@@ -31,6 +31,8 @@ def add(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from einops import rearrange
+
     import genprior
     from genprior import images
     from genprior.devices import processes
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             images.save(holes[:1].float(), mask)
         told = f"{path} -> {target}" + (f", holes in {mask}" if mask else "")
         if target.suffix.lower() == ".npy":
-            save_array(y.movedim(0, -1).numpy(), target)
+            save_array(rearrange(y, "c h w -> h w c").numpy(), target)
             return told
         images.save(images.writable(images.read(given).like(y[None], alpha=False), y), target)
         clipped = float(((y < 0) | (y > 1)).float().mean())

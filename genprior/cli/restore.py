@@ -119,10 +119,11 @@ def run(options: argparse.Namespace) -> int:
 def _values(result: genprior.Restoration, given: Any) -> np.ndarray:
     """What a .npy file holds: whole numbers where those were given, else the mean, unclipped; H x W (x C)."""
     import numpy as np
+    from einops import rearrange
 
     if isinstance(given, np.ndarray) and given.dtype.kind == "u":
         return np.asarray(result.image)
-    return result.mean.movedim(0, -1).numpy()
+    return rearrange(result.mean, "c h w -> h w c").numpy()
 
 
 def _side_by_side(result: genprior.Restoration) -> Tensor:

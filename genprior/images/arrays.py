@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from genprior.images.checks import check_not_empty
@@ -82,7 +83,7 @@ def from_float(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def from_channels_last(values: np.ndarray, give: Callable[[Tensor, Tensor | None], Any]) -> Picture:
-    values = torch.from_numpy(values).permute(0, 3, 1, 2)
+    values = rearrange(torch.from_numpy(values), "b h w c -> b c h w")
     if values.shape[1] in (2, 4):
         return Picture(values[:, :-1].contiguous(), values[:, -1:].contiguous(), give)
     return Picture(values.contiguous(), None, give)
@@ -90,7 +91,7 @@ def from_channels_last(values: np.ndarray, give: Callable[[Tensor, Tensor | None
 
 def give_numpy(x: Tensor, alpha: Tensor | None, *, dtype: np.dtype, layout: str) -> np.ndarray:
     x = x if alpha is None else torch.cat([x, alpha.to(x)], 1)
-    values = from_float(x.permute(0, 2, 3, 1).to("cpu", torch.float32).numpy(), dtype)
+    values = from_float(rearrange(x, "b c h w -> b h w c").to("cpu", torch.float32).numpy(), dtype)
     if layout == "NHWC":
         return values
     return values[0, ..., 0] if layout == "HW" and x.shape[1] == 1 else values[0]

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from einops import rearrange
 
 from genprior.marginal.normal import cholesky, covariance_of_y, seen_values
 from genprior.operators.base import Measurement
@@ -34,7 +35,8 @@ def exact(prior: Prior, measurement: Measurement) -> list[float]:
         L = cholesky(covariance_of_y(one, lambda x: prior.covariance.filter(x, l), values))
         A_m = torch.cat([one.operator(m[None]) for m in means]).flatten(1)[:, values]
         r = group.y.double().flatten(1)[:, None, values] - A_m
-        whitened = torch.linalg.solve_triangular(L, r.flatten(0, 1).T, upper=False).T.unflatten(0, r.shape[:2])
+        whitened = torch.linalg.solve_triangular(L, rearrange(r, "b k m -> m (b k)"), upper=False)
+        whitened = rearrange(whitened, "m (b k) -> b k m", b=len(r))
         log_normaliser = -L.diagonal().log().sum() - len(values) * math.log(2 * math.pi) / 2
         log_p = (log_weights + log_normaliser - whitened.square().sum(2) / 2).logsumexp(1)
         found |= dict(zip(images.tolist(), log_p.tolist()))

@@ -12,6 +12,7 @@ import contextlib
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -28,10 +29,12 @@ class Squeeze(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return F.pixel_unshuffle(x, self.factor), x.new_zeros(len(x))
+        p = self.factor
+        return rearrange(x, "b c (h p) (w q) -> b (c p q) h w", p=p, q=p), x.new_zeros(len(x))
 
     def inverse(self, z: Tensor) -> Tensor:
-        return F.pixel_shuffle(z, self.factor)
+        p = self.factor
+        return rearrange(z, "b (c p q) h w -> b c (h p) (w q)", p=p, q=p)
 
 
 class ActNorm(nn.Module):
@@ -67,7 +70,7 @@ class Mixing(nn.Module):
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """W <- W S^(-1/2), with S the second moments of the channels of the images x: z is then white."""
-        channels = x.transpose(0, 1).flatten(1).double()
+        channels = rearrange(x, "b c h w -> c (b h w)").double()
         l, V = torch.linalg.eigh(channels @ channels.T / channels.shape[1])
         whiten = V @ (l.clamp_min(1e-8 * l[-1]).rsqrt()[:, None] * V.T)
         self.weight.copy_(self.weight.double() @ whiten)

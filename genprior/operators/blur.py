@@ -14,6 +14,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from genprior.ambient import settled
@@ -326,7 +327,7 @@ def _maps(lines: tuple[Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, 
 def _toeplitz(lines: Tensor, n: int) -> Tensor:
     """The matrices (1 or B, 1, m, n) that convolve n values with lines (B, k) to those m = n - k + 1 they all reach."""
     unit = torch.eye(n, dtype=lines.dtype, device=lines.device)[:, None]
-    return torch.nn.functional.conv1d(unit, lines.flip(-1)[:, None]).permute(1, 2, 0)[:, None]
+    return rearrange(torch.nn.functional.conv1d(unit, lines.flip(-1)[:, None]), "n b m -> b 1 m n")
 
 
 def _by_planes(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

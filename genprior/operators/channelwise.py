@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from genprior.operators.base import LinearOperator, Measurement
@@ -55,10 +56,10 @@ class Channelwise(LinearOperator):
         return Channelwise(self.operator.select(index), self.channels)
 
     def _split(self, a: Tensor) -> Tensor:
-        return a.unflatten(1, (self.channels, -1)).flatten(0, 1)
+        return rearrange(a, "b (c k) ... -> (b c) k ...", c=self.channels)
 
     def _merge(self, a: Tensor) -> Tensor:
-        return a.unflatten(0, (-1, self.channels)).flatten(1, 2)
+        return rearrange(a, "(b c) k ... -> b (c k) ...", c=self.channels)
 
 
 def in_channels(measurement: Measurement, channels: int) -> tuple[Measurement, Callable[[Tensor], Tensor]]:

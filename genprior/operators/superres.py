@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -73,11 +74,12 @@ def _gaussian(n: int, scale: int) -> Tensor:
     size = 3 * scale
     kernel = get_gaussian_kernel1d(size, scale / 2, force_even=size % 2 == 0, dtype=torch.float64)
     padded = F.pad(_columns(n), (0, 0, scale, scale), mode="reflect")
-    return F.conv2d(padded, kernel.reshape(1, 1, size, 1), stride=(scale, 1)).reshape(n, -1).T.contiguous()
+    means = F.conv2d(padded, kernel.reshape(1, 1, size, 1), stride=(scale, 1))
+    return rearrange(means, "n 1 m 1 -> m n").contiguous()
 
 
 def _average(n: int, scale: int) -> Tensor:
-    return F.avg_pool2d(_columns(n), (scale, 1)).reshape(n, -1).T.contiguous()
+    return rearrange(F.avg_pool2d(_columns(n), (scale, 1)), "n 1 m 1 -> m n").contiguous()
 
 
 REDUCTIONS: dict[str, Callable[[int, int], Tensor]] = {"bicubic": _bicubic, "gaussian": _gaussian, "average": _average}

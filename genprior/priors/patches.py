@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -22,7 +23,7 @@ CHUNK = 2**12  # patches that go through the flow at once: 0.1 GB of activations
 def tiles(x: Tensor, side: int, stride: int | None = None) -> Tensor:
     """Patches of images, row by row: (B, C, H, W) -> (B L, C, side, side); without a stride, they do not overlap."""
     columns = F.unfold(x, side, stride=stride or side)
-    return columns.transpose(1, 2).reshape(-1, x.shape[1], side, side)
+    return rearrange(columns, "b (c h w) l -> (b l) c h w", h=side, w=side)
 
 
 class PatchFlow(Prior):

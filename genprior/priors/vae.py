@@ -15,6 +15,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from genprior.checks import OpenShape
@@ -221,7 +222,7 @@ class VAE(Prior):
             ratio = (sd_j.log() + (eps**2 - z**2) / 2).flatten(1).sum(1)  # ln p(z) - ln q(z | x)
             label_j = None if label is None else label.repeat_interleave(n, 0)
             log_weights = self.log_likelihood(x_j, z, label_j) + ratio
-            total = torch.logaddexp(total, log_weights.reshape(len(x), n).logsumexp(1))
+            total = torch.logaddexp(total, rearrange(log_weights, "(b n) -> b n", n=n).logsumexp(1))
         return total - math.log(k)
 
     def score(self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, draws: int = 1) -> Tensor:

@@ -9,6 +9,7 @@ Reference: S. Zhao, Z. Liu, J. Lin, J.-Y. Zhu, S. Han, Differentiable augmentati
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from genprior.noise import Noise
@@ -44,7 +45,7 @@ def shifted(x: Tensor, noise: Noise) -> Tensor:
     columns = _whole(u[:, 1:], 2 * right + 1) + torch.arange(width, device=x.device)
     wide = F.pad(x, (right, right, down, down), value=GREY)
     each = torch.arange(len(x), device=x.device)[:, None, None]
-    return wide[each, :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+    return rearrange(wide[each, :, rows[:, :, None], columns[:, None, :]], "b h w c -> b c h w")
 
 
 def cut_out(x: Tensor, noise: Noise) -> Tensor:

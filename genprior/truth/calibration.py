@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from genprior.ambient import settled
@@ -177,7 +178,7 @@ def _compare(
     measurement = Measurement(y, A, noise)
     rows = torch.arange(len(image)).repeat_interleave(n)
     chains = Noise(seed, image[rows], torch.arange(n).repeat(len(image)))
-    samples = sampler(prior, measurement.select(rows), chains).unflatten(0, (-1, n))
+    samples = rearrange(sampler(prior, measurement.select(rows), chains), "(b n) ... -> b n ...", n=n)
 
     testing = Noise(seed, image, torch.full_like(image, TESTING))
     references = begin(prior, measurement, REFERENCE_NOISE * prior.spread, testing)

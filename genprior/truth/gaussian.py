@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from genprior.ambient import settled
@@ -222,7 +223,7 @@ def draw(sampler: Sampler, prior: Prior, one: Measurement, n: int, seed: int = 0
     noise = Noise(seed, k // size, k % size) if sampler.clouds else Noise(seed, rows, k)
     with torch.no_grad():  # samplers that want gradients ask for them
         x = sampler(prior, one.select(rows), noise)
-    return x.reshape(n // size, size, -1)
+    return rearrange(x, "(u b) c h w -> u b (c h w)", b=size)
 
 
 def moments(gaussian: Gaussian) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from genprior.ambient import settled
@@ -113,7 +114,8 @@ def importance(x: Tensor, one: Measurement) -> Referee:
     log_w = (-inner(r, r) / (2 * torch.as_tensor(one.noise) ** 2)).double().flatten()
     w = log_w.softmax(0)
     told = {"ess": float(1 / w.square().sum())}
-    return Referee("importance", x.double().reshape(GROUPS, len(x) // GROUPS, -1), w.reshape(GROUPS, -1), told)
+    draws = rearrange(x.double(), "(g t) ... -> g t (...)", g=GROUPS)
+    return Referee("importance", draws, rearrange(w, "(g t) -> g t", g=GROUPS), told)
 
 
 def chains(prior: Prior, one: Measurement, z: Tensor, effort: Effort, seed: int = 0) -> Referee:

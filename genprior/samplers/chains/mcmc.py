@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from genprior.linalg import divide, inner
@@ -192,7 +193,7 @@ def effective_sample_size(chains: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(deviation, n=2 * T).abs().square()
     autocovariance = torch.fft.irfft(spectrum, n=2 * T)[:, :T]
     rho = divide(autocovariance, autocovariance[:, :1])
-    pairs = rho[:, : T // 2 * 2].unflatten(1, (-1, 2)).sum(2)
+    pairs = rearrange(rho[:, : T // 2 * 2], "b (t two) -> b t two", two=2).sum(2)
     positive = (pairs > 0).cumprod(1)
     length = 2 * (pairs.cummin(1).values * positive).sum(1) - 1
     ess = T / length.clamp_min(1 / math.log10(max(T, 10)))
@@ -215,7 +216,7 @@ def split_rhat(chains: Tensor, image: Tensor) -> Tensor:
     data analysis. A. Gelman, J. Carlin, H. Stern, D. Dunson, A. Vehtari, D. Rubin, 2013.
     """
     N = chains.shape[1] // 2
-    halves = chains[:, chains.shape[1] - 2 * N :].unflatten(1, (2, N))
+    halves = rearrange(chains[:, chains.shape[1] - 2 * N :], "b (two t) -> b two t", two=2)
     means = halves.mean(2)
     same = image[:, None] == image
     rows = same.sum(1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from genprior.checks import as_integer, as_number
@@ -80,8 +81,9 @@ class CSGM(Sampler):
             (gradient,) = torch.autograd.grad(objective, z, torch.ones_like(objective))
             z = z.detach() - adam(gradient)
         objective, x = _objective(prior, each, z, penalty)
-        best = objective.nan_to_num(nan=math.inf, posinf=math.inf).unflatten(0, (B, self.restarts)).argmin(1)
-        return x.unflatten(0, (B, self.restarts))[torch.arange(B, device=x.device), best]
+        objective = rearrange(objective.nan_to_num(nan=math.inf, posinf=math.inf), "(b r) -> b r", b=B)
+        x = rearrange(x, "(b r) ... -> b r ...", b=B)
+        return x[torch.arange(B, device=x.device), objective.argmin(1)]
 
     def _penalty(self, prior: Prior, measurement: Measurement) -> float | Tensor:
         if self.penalty is not None:

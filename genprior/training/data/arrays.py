@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch.utils.data import Dataset
 
 from genprior.files import sha256
@@ -87,7 +88,7 @@ class Arrays(Dataset):
         image = self.images[index]
         if self.orientations > 1:
             image = turned(image, self.orientations, np.random.default_rng((self.seed, 1, item)))
-        x = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32) / 255)
+        x = torch.from_numpy(rearrange(image, "h w c -> c h w").astype(np.float32) / 255)
         example = {"x": x, "item": item}
         return example if self.labels is None else {**example, "label": self.labels[index]}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
@@ -91,7 +92,7 @@ class Photos(Dataset):
         number, photo = self._next_usable(order, index)
         x = self._random_crop(photo, item) if self.augment else self._centre_crop(photo)
         x = np.atleast_3d(np.asarray(x))
-        example = {"x": torch.from_numpy(x.transpose(2, 0, 1).astype(np.float32) / 255), "item": item}
+        example = {"x": torch.from_numpy(rearrange(x, "h w c -> c h w").astype(np.float32) / 255), "item": item}
         return example if self.images.labels is None else {**example, "label": self.images.labels[number]}
 
     @functools.cached_property

@@ -5,6 +5,7 @@ from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
+from einops import rearrange
 
 from genprior.registry import lookup
 from genprior.training.data.rows import Rows
@@ -57,7 +58,7 @@ def _held(rows) -> np.ndarray | None:
         return None
     held = np.asarray(held)
     if held.ndim == 4 and held.shape[1] in (1, 3):
-        held = held.transpose(0, 2, 3, 1)
+        held = rearrange(held, "n c h w -> n h w c")
     return held if held.dtype == np.uint8 and held.ndim in (3, 4) else None
 
 
