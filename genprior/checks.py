@@ -1,8 +1,9 @@
 """What is given, checked where it is given: one clear error, or the value as it is wanted."""
 
 import math
+from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
 import torch
@@ -67,3 +68,31 @@ def as_integer(what: str, value: int, low: int, high: float) -> int:
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high or value % 1:
         raise ValueError(f"{what} is a whole number from {low} to {high}; got {value!r}.")
     return int(value)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a parameter may have, as its type says them: `share: Annotated[float, Range(0, 1)]`."""
+
+    low: float
+    high: float = math.inf
+
+
+Count = Annotated[int, Range(1)]
+Positive = Annotated[float, Range(1e-12)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+
+
+def check_fields(parameters: Any) -> None:
+    """Check the fields of a dataclass whose types have a range; None is as good where the type says so.
+
+    Raises:
+        ValueError: one is no such number.
+    """
+    for field in fields(parameters):
+        value = getattr(parameters, field.name)
+        for kind in (field.type, *get_args(field.type)):
+            if get_origin(kind) is Annotated and (value is not None or kind is field.type):
+                number, limits = get_args(kind)
+                (as_integer if number is int else as_number)(field.name, value, limits.low, limits.high)

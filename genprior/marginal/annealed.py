@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer
+from genprior.checks import Count, check_fields
 from genprior.devices import rows_at_once
 from genprior.linalg import inner
 from genprior.marginal.normal import log_scale, noise_of
@@ -48,12 +48,11 @@ class AnnealedImportance:
         particles: of a cloud.
     """
 
-    steps: int = 500
-    particles: int = 100
+    steps: Count = 500
+    particles: Count = 100
 
     def __post_init__(self):
-        as_integer("steps", self.steps, 1, math.inf)
-        as_integer("particles", self.particles, 1, math.inf)
+        check_fields(self)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.checks import UnsupportedError, as_integer
+from genprior.checks import UnsupportedError, as_integer, check_fields
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator, Measurement
 from genprior.priors.base import Prior, supports
@@ -41,7 +41,8 @@ class Sampler(ABC):
     steps: int = 0
 
     def __post_init__(self):
-        """Check the parameters; samplers with more than `steps` add to it."""
+        """Check the parameters by the ranges of their types; samplers whose parameters hang together add to it."""
+        check_fields(self)
         if type(self).steps:
             as_integer("steps", self.steps, 1, math.inf)
 

@@ -24,11 +24,12 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, Range
 from genprior.linalg import divide, inner, norm
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -50,11 +51,7 @@ class Decoupled(Sampler):
     """
 
     steps: int = 100
-    ode_steps: int = 1
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("ode_steps", self.ode_steps, 1, math.inf)
+    ode_steps: Count = 1
 
     @abstractmethod
     def inner_draw(self, measurement: Measurement, noise: Noise) -> Draw:
@@ -116,13 +113,8 @@ class Iterated(Decoupled):
         step: below 2, where it diverges.
     """
 
-    iterations: int = 100
-    step: float = 0.25
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("iterations", self.iterations, 1, math.inf)
-        as_number("step", self.step, 1e-12, 1.99)
+    iterations: Count = 100
+    step: Annotated[float, Range(1e-12, 1.99)] = 0.25
 
     @abstractmethod
     def move(self, gradient: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, noise: Noise) -> Tensor:
@@ -182,12 +174,8 @@ class DAPSHMC(Iterated):
         momentum: what is kept of v; published: 0.003 to 0.9, by task.
     """
 
-    iterations: int = 50
-    momentum: float = 0.9
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("momentum", self.momentum, 0, 0.999)
+    iterations: Count = 50
+    momentum: Annotated[float, Range(0, 0.999)] = 0.9
 
     def move(self, gradient: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, noise: Noise) -> Tensor:
         v = torch.zeros_like(x)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, Fraction
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
@@ -48,16 +48,10 @@ class DDNM(Sampler):
 
     needs_operator: ClassVar[str | None] = "svd"
     steps: int = 100
-    eta: float = 0.85
-    travel: int = 1
-    repeats: int = 1
+    eta: Fraction = 0.85
+    travel: Count = 1
+    repeats: Count = 1
     start: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("eta", self.eta, 0, 1)
-        as_integer("travel", self.travel, 1, math.inf)
-        as_integer("repeats", self.repeats, 1, math.inf)
 
     @property
     def calls(self) -> int:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genprior.checks import as_number
+from genprior.checks import Fraction
 from genprior.linalg import divide
 from genprior.noise import Noise
 from genprior.operators.base import SVD, Measurement
@@ -46,16 +46,10 @@ class DDRM(Sampler):
 
     needs_operator: ClassVar[str | None] = "svd"
     steps: int = 20
-    eta: float = 0.85
-    eta_b: float = 1.0
-    eta_c: float = 0.85
+    eta: Fraction = 0.85
+    eta_b: Fraction = 1.0
+    eta_c: Fraction = 0.85
     start: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("eta", self.eta, 0, 1)
-        as_number("eta_b", self.eta_b, 0, 1)
-        as_number("eta_c", self.eta_c, 0, 1)
 
     @property
     def evaluations(self) -> int:

@@ -1,11 +1,10 @@
 """Split Gibbs sampling: an image that fits y and one that the prior likes, drawn in turn, ever closer to each other."""
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, Fraction, Positive
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
@@ -38,17 +37,10 @@ class SplitGibbs(Sampler):
     """
 
     steps: int = 100
-    prior_steps: int = 20
-    rho_0: float = 20.0
-    rho_min: float = 0.1
-    decay: float = 0.9
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("prior_steps", self.prior_steps, 1, math.inf)
-        as_number("rho_0", self.rho_0, 1e-12, math.inf)
-        as_number("rho_min", self.rho_min, 1e-12, math.inf)
-        as_number("decay", self.decay, 0, 1)
+    prior_steps: Count = 20
+    rho_0: Positive = 20.0
+    rho_min: Positive = 0.1
+    decay: Fraction = 0.9
 
     @property
     def calls(self) -> int:

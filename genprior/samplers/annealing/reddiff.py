@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genprior.checks import as_number
+from genprior.checks import NonNegative, Positive
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
@@ -39,13 +39,8 @@ class REDDiff(Sampler):
     """
 
     steps: int = 1000
-    rate: float = 0.2
-    weight: float = 0.25
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("rate", self.rate, 1e-12, math.inf)
-        as_number("weight", self.weight, 0, math.inf)
+    rate: Positive = 0.2
+    weight: NonNegative = 0.25
 
     @property
     def evaluations(self) -> int:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genprior.checks import UnsupportedError, as_integer
+from genprior.checks import Count, UnsupportedError
 from genprior.noise import Noise
 from genprior.operators.base import SVD, LinearOperator, Measurement
 from genprior.priors.base import Prior
@@ -44,14 +44,9 @@ class RePaint(Sampler):
 
     needs_operator: ClassVar[str | None] = "projection"
     steps: int = 250
-    jump: int = 10
-    resamplings: int = 10
+    jump: Count = 10
+    resamplings: Count = 10
     start: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("jump", self.jump, 1, math.inf)
-        as_integer("resamplings", self.resamplings, 1, math.inf)
 
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
         projection(operator)

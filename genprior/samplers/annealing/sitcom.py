@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, NonNegative, Positive
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -41,15 +41,9 @@ class SITCOM(Sampler):
     """
 
     steps: int = 20
-    iterations: int = 20
-    rate: float = 0.01
-    weight: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("iterations", self.iterations, 1, math.inf)
-        as_number("rate", self.rate, 1e-12, math.inf)
-        as_number("weight", self.weight, 0, math.inf)
+    iterations: Count = 20
+    rate: Positive = 0.01
+    weight: NonNegative = 1.0
 
     @property
     def calls(self) -> int:

@@ -9,14 +9,13 @@ and M^-1 u = argmin_x |A x|^2 / noise^2 + |x - spread^2 u|^2 / spread^2 is a pro
 Chains start at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2.
 """
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, Positive, Range
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -57,12 +56,8 @@ class ULA(Sampler):
 
     needs: ClassVar[str] = "energy"
     everywhere: ClassVar[bool] = True
-    steps: int = 1000
-    step: float = 0.2
-
-    def __post_init__(self):
-        as_integer("steps", self.steps, 2 * FEWEST, math.inf)
-        as_number("step", self.step, 1e-12, math.inf)
+    steps: Annotated[int, Range(2 * FEWEST)] = 1000
+    step: Positive = 0.2
 
     @property
     def evaluations(self) -> int:
@@ -102,14 +97,9 @@ class HMC(Sampler):
     """
 
     needs: ClassVar[str] = "energy"
-    steps: int = 25
-    burn_in: int = 25
-    leapfrog: int = 10
-
-    def __post_init__(self):
-        as_integer("steps", self.steps, FEWEST, math.inf)
-        as_integer("burn_in", self.burn_in, 1, math.inf)
-        as_integer("leapfrog", self.leapfrog, 1, math.inf)
+    steps: Annotated[int, Range(FEWEST)] = 25
+    burn_in: Count = 25
+    leapfrog: Count = 10
 
     @property
     def calls(self) -> int:
@@ -141,12 +131,8 @@ class MALA(Sampler):
     """
 
     needs: ClassVar[str] = "energy"
-    steps: int = 250
-    burn_in: int = 250
-
-    def __post_init__(self):
-        as_integer("steps", self.steps, FEWEST, math.inf)
-        as_integer("burn_in", self.burn_in, 1, math.inf)
+    steps: Annotated[int, Range(FEWEST)] = 250
+    burn_in: Count = 250
 
     @property
     def calls(self) -> int:

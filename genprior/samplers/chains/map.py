@@ -1,13 +1,12 @@
 """MAP: the image of highest posterior density, for priors with a differentiable energy."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from genprior.checks import as_number
+from genprior.checks import NonNegative
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -39,11 +38,7 @@ class MAP(Sampler):
 
     needs: ClassVar[str] = "energy"
     steps: int = 100
-    weight: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("weight", self.weight, 0, math.inf)
+    weight: NonNegative = 1.0
 
     @property
     def evaluations(self) -> int:

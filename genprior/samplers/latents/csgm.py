@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, NonNegative, Positive
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -44,16 +44,9 @@ class CSGM(Sampler):
 
     needs: ClassVar[str] = "decode"
     steps: int = 1000
-    restarts: int = 10
-    lr: float = 0.01
-    penalty: float | None = 0.1
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("restarts", self.restarts, 1, math.inf)
-        as_number("lr", self.lr, 1e-12, math.inf)
-        if self.penalty is not None:
-            as_number("penalty", self.penalty, 0, math.inf)
+    restarts: Count = 10
+    lr: Positive = 0.01
+    penalty: NonNegative | None = 0.1
 
     def chains(self, n: int) -> int:
         return n * self.restarts

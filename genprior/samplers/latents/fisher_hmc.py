@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, Positive, Range
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
@@ -48,19 +48,16 @@ class FisherHMC(Sampler):
     """
 
     needs: ClassVar[str] = "decode"
-    steps: int = 10
-    descend: int = 100
-    lr: float = 0.05
-    burn_in: int = 20
-    refreshes: int = 4
-    probes: int = 8
-    leapfrog: int = 8
+    steps: Annotated[int, Range(FEWEST)] = 10
+    descend: Count = 100
+    lr: Positive = 0.05
+    burn_in: Count = 20
+    refreshes: Count = 4
+    probes: Count = 8
+    leapfrog: Count = 8
 
     def __post_init__(self):
-        as_integer("steps", self.steps, FEWEST, math.inf)
-        for name in ("descend", "burn_in", "refreshes", "probes", "leapfrog"):
-            as_integer(name, getattr(self, name), 1, math.inf)
-        as_number("lr", self.lr, 1e-12, math.inf)
+        super().__post_init__()
         if self.burn_in < self.refreshes:
             raise ValueError(
                 f"burn_in is {self.burn_in}: give a transition at least for each of {self.refreshes} masses."

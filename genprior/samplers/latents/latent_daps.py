@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, Positive
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
 from genprior.priors.base import Prior
@@ -52,16 +52,10 @@ class LatentDAPS(Sampler):
 
     needs: ClassVar[str] = "render"
     steps: int = 50
-    transitions: int = 2
-    leapfrog: int = 6
-    probes: int = 4
-    start: float = 10.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("transitions", "leapfrog", "probes"):
-            as_integer(name, getattr(self, name), 1, math.inf)
-        as_number("start", self.start, 1e-12, math.inf)
+    transitions: Count = 2
+    leapfrog: Count = 6
+    probes: Count = 4
+    start: Positive = 10.0
 
     @property
     def calls(self) -> int:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, Positive, Range
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -50,18 +50,11 @@ class LatentHMC(Sampler):
     """
 
     needs: ClassVar[str] = "decode"
-    steps: int = 10
-    anneal: int = 25
-    burn_in: int = 8
-    leapfrog: int = 6
-    start: float = 1.0
-
-    def __post_init__(self):
-        as_integer("steps", self.steps, FEWEST, math.inf)
-        as_integer("anneal", self.anneal, 1, math.inf)
-        as_integer("burn_in", self.burn_in, 1, math.inf)
-        as_integer("leapfrog", self.leapfrog, 1, math.inf)
-        as_number("start", self.start, 1e-12, math.inf)
+    steps: Annotated[int, Range(FEWEST)] = 10
+    anneal: Count = 25
+    burn_in: Count = 8
+    leapfrog: Count = 6
+    start: Positive = 1.0
 
     @property
     def calls(self) -> int:

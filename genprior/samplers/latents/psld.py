@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genprior.checks import as_number
+from genprior.checks import NonNegative, Positive
 from genprior.linalg import divide, inner, norm
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -42,16 +42,10 @@ class PSLD(Sampler):
     """
 
     needs: ClassVar[str] = "render"
-    omega: float = 0.1
-    gamma: float = 0.1
+    omega: NonNegative = 0.1
+    gamma: NonNegative = 0.1
     steps: int = 1000
-    unit: float = 0.5
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("omega", self.omega, 0, math.inf)
-        as_number("gamma", self.gamma, 0, math.inf)
-        as_number("unit", self.unit, 1e-12, math.inf)
+    unit: Positive = 0.5
 
     @property
     def calls(self) -> int:

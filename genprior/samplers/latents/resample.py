@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, NonNegative, Positive, Range
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -55,23 +55,13 @@ class ReSample(Sampler):
 
     needs: ClassVar[str] = "render"
     steps: int = 500
-    every: int = 10
-    ahead: int = 5
-    iterations: int = 500
-    rate: float = 0.005
-    omega: float = 0.5
-    gamma: float = 40.0
-    unit: float = 0.5
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("every", self.every, 1, math.inf)
-        as_integer("ahead", self.ahead, 0, math.inf)
-        as_integer("iterations", self.iterations, 1, math.inf)
-        as_number("rate", self.rate, 1e-12, math.inf)
-        as_number("omega", self.omega, 0, math.inf)
-        as_number("gamma", self.gamma, 0, math.inf)
-        as_number("unit", self.unit, 1e-12, math.inf)
+    every: Count = 10
+    ahead: Annotated[int, Range(0)] = 5
+    iterations: Count = 500
+    rate: Positive = 0.005
+    omega: NonNegative = 0.5
+    gamma: NonNegative = 40.0
+    unit: Positive = 0.5
 
     @property
     def calls(self) -> int:

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer
+from genprior.checks import Count, Range
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -49,12 +49,8 @@ class VAEGibbs(Sampler):
     """
 
     needs: ClassVar[str] = "infer"
-    steps: int = 200
-    burn_in: int = 20
-
-    def __post_init__(self):
-        as_integer("steps", self.steps, FEWEST, math.inf)
-        as_integer("burn_in", self.burn_in, 1, math.inf)
+    steps: Annotated[int, Range(FEWEST)] = 200
+    burn_in: Count = 20
 
     @property
     def calls(self) -> int:

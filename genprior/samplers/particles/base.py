@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Count, Fraction
 from genprior.devices import rows_at_once
 from genprior.linalg import inner
 from genprior.noise import Noise
@@ -47,11 +47,7 @@ class Clouds(Sampler):
     """
 
     clouds: ClassVar[bool] = True
-    particles: int
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("particles", self.particles, 1, math.inf)
+    particles: Count
 
     def cost(self, measurement: Measurement, n: int) -> int:
         """`evaluations` are those of one particle; these, of whole clouds, shared by the draws."""
@@ -72,12 +68,8 @@ class Twisted(Clouds):
     """
 
     steps: int = 200
-    particles: int = 1000
-    threshold: float = 0.5
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("threshold", self.threshold, 0, 1)
+    particles: Count = 1000
+    threshold: Fraction = 0.5
 
     @abstractmethod
     def twist(self, prior: Prior, measurement: Measurement) -> Twist:

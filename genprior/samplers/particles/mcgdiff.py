@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from genprior.checks import as_number
+from genprior.checks import Count, Fraction, Positive, Range
 from genprior.linalg import divide
 from genprior.noise import Noise
 from genprior.operators.base import Measurement
@@ -49,16 +49,10 @@ class MCGDiff(Clouds):
     needs_operator: ClassVar[str | None] = "svd"
 
     steps: int = 100
-    particles: int = 1000
-    kappa: float = 1e-4
-    eta: float = 1.0
-    unit: float = 0.5
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("kappa", self.kappa, 0, 1)
-        as_number("eta", self.eta, 1e-6, 1)
-        as_number("unit", self.unit, 1e-12, math.inf)
+    particles: Count = 1000
+    kappa: Fraction = 1e-4
+    eta: Annotated[float, Range(1e-6, 1)] = 1.0
+    unit: Positive = 0.5
 
     @property
     def evaluations(self) -> int:
