@@ -54,5 +54,5 @@ def test_ranges_hold_to_their_ends_and_none_where_the_type_has_it():
 def test_a_subclass_has_ranges_of_its_own():
     assert Narrower().share == 2.0
     for wrong in (0, None):
-        with pytest.raises(ValueError, match="^share is"):
+        with pytest.raises(ValueError, match=r"^share is"):
             Narrower(share=wrong)
