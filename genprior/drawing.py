@@ -109,7 +109,10 @@ def _draw_once(
 @contextlib.contextmanager
 def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Prior]:
     """The prior, with a bar that moves with every call of `method`, and with every tile."""
-    with tqdm(total=total, desc="restore", disable=None if shown and total else True, leave=False) as bar:
+    if not (shown and total):
+        yield prior
+        return
+    with tqdm(total=total, desc="restore", disable=None, leave=False) as bar:
 
         def call(*arguments: Any) -> Any:
             result = getattr(prior, method)(*arguments)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from genprior.operators.base import Measurement
-from genprior.priors.base import Prior, supports
+from genprior.posteriors.exact import has_posterior
+from genprior.priors.base import Prior
 from genprior.priors.foreign.denoiser import DenoiserPrior
 
 REACH = 2.5  # spreads from the centre within which values are plausible: of photographs, -0.125 to 1.125
@@ -81,7 +82,7 @@ def _own_excess(prior: Prior, values: int) -> float:
     """The largest of draws of the prior itself, where they are for free: Gaussians have pixels of many variances."""
     if isinstance(prior, DenoiserPrior):  # of unknown images, whose values may well be normal
         return math.sqrt(NORMAL + 6 * SD / math.sqrt(values))  # six deviations, since few values make the law skewed
-    if not supports(prior, "posterior") or None in prior.image_shape:
+    if not has_posterior(prior):
         return 0.0
     return float(_excess(prior.sample(OWN, seed=0), prior).max())
 

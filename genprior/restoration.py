@@ -24,14 +24,14 @@ from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import in_channels
 from genprior.operators.check import check_foreign
 from genprior.operators.masking import is_identity
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, supports
 from genprior.priors.find import as_prior
 from genprior.priors.store import resolved_name
 from genprior.priors.wrappers.tiled import Tiled
 from genprior.result import Restoration
 from genprior.samplers import SAMPLERS, find_sampler, refuse_parameters
 from genprior.samplers.base import Sampler
-from genprior.samplers.posterior_mean import PosteriorMean, denoises
+from genprior.samplers.posterior_mean import PosteriorMean
 from genprior.scale import warn_of_scale, warn_of_sum
 
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
@@ -147,7 +147,7 @@ def restore(
     target = prior if label is None else prior.given(label)
     warn_of_scale(measurement, target)
     task, back = in_channels(measurement, target.image_shape[0])
-    by_mean = sampler == "auto" and steps is None and is_identity(task.operator, task.y) and denoises(target)
+    by_mean = sampler == "auto" and steps is None and is_identity(task.operator, task.y) and supports(target, "denoise")
     sampler = PosteriorMean() if by_mean and n == 1 else find_sampler(sampler, target, steps)
 
     began = time.perf_counter()

@@ -17,6 +17,7 @@ from genprior import images
 from genprior.devices import alone
 from genprior.noise import Noise
 from genprior.operators import Colorize, Measurement
+from genprior.posteriors.amortized import observe
 from genprior.training.data import Photos, first
 
 
@@ -45,7 +46,7 @@ def main() -> None:
 
     x_t = 0.5 + posterior.sigma_max * Noise(0, torch.arange(len(x)))(x)
     with torch.no_grad():
-        mean = posterior.denoise_given(x_t, posterior.sigma_max, posterior.observe(measurement))
+        mean = posterior.denoise_given(x_t, posterior.sigma_max, observe(posterior, measurement))
     draws = genprior.restore(
         measurement, prior=posterior, sampler="amortized", steps=options.steps, n=options.n, seed=0, progress=False
     ).samples

@@ -22,6 +22,7 @@ LAYERS = [
     ["priors.base"],
     ["priors"],
     ["operators"],
+    ["posteriors"],
     ["samplers"],
     ["scale"],
     ["measuring", "record", "known", "plausible", "drawing"],
@@ -36,9 +37,16 @@ NARROWER = {
     "priors.base": {"ambient", "checks"},
     "samplers": {
         *("ambient", "checks", "linalg", "devices", "noise", "registry"),
-        *("priors.base", "operators.base", "operators.masking"),
+        *("priors.base", "operators.base", "operators.masking", "posteriors"),
     },
-    "training": {"ambient", "checks", "priors", "nets", "images", "devices", "files", "noise", "bits", "registry"},
+    "posteriors": {
+        *("ambient", "checks", "linalg", "operators.base"),
+        *("priors.base", "priors.amortized", "priors.gaussian"),
+    },
+    "training": {
+        *("ambient", "checks", "priors", "nets", "images", "devices", "files", "noise", "bits", "registry"),
+        *("posteriors", "operators.base"),
+    },
 }
 
 

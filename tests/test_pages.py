@@ -103,11 +103,20 @@ def test_every_kind_of_prior_has_a_block():
 
 
 def test_what_auto_picks_is_what_the_page_says():
-    from genprior.priors.base import Prior
+    from genprior.priors import Gaussian, Prior
+    from genprior.priors.amortized import LearnedPosterior
     from genprior.samplers import SAMPLERS, automatic
 
-    rows = re.findall(r"^\| `(\w+)` \| `([\w-]+)` \|", SECTIONS[0], flags=re.MULTILINE)
+    rows = re.findall(r"^\| (.+?) \| `([\w-]+)` \|", SECTIONS[0], flags=re.MULTILINE)
     assert len(rows) == 6
+    assert rows[0] == ("the posterior in closed form", "exact")
+    assert type(automatic(Gaussian(torch.zeros(1, 2, 2), torch.ones(1, 2, 2)))) is SAMPLERS["exact"]
+    assert rows[1] == ("a posterior learned for one operator", "amortized")
+    assert (
+        type(automatic(LearnedPosterior((1, 4, 4), operator={"name": "Denoise"}, noise=(0, 1))))
+        is SAMPLERS["amortized"]
+    )
+    rows = [(has.strip("`"), sampler) for has, sampler in rows[2:]]
     for k, (has, sampler) in enumerate(rows):
 
         class Having(Prior):

@@ -18,6 +18,7 @@ from genprior import images
 from genprior.operators.base import LinearOperator
 from genprior.operators.build import for_image, for_measurement
 from genprior.operators.channelwise import Channelwise
+from genprior.posteriors.amortized import is_learned
 from genprior.priors.base import Prior
 from genprior.priors.store import bundled, find_prior
 from genprior.samplers import SAMPLERS
@@ -204,7 +205,7 @@ def listening(prior: Prior, listen: Callable[[], None]) -> Prior:
 
         return call
 
-    for name in prior.capabilities:
+    for name in ("denoise_given",) if is_learned(prior) else prior.capabilities:
         setattr(prior, name, heard(getattr(prior, name)))
     return prior
 

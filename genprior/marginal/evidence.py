@@ -32,7 +32,7 @@ from genprior.scale import warn_of_scale
 from genprior.table import Estimate
 
 # method -> what it needs of the prior; "auto" takes the first of them.
-NEEDS = {"exact": "posterior", "smc": "denoise", "importance": "decode"}
+NEEDS = {"exact": "a posterior in closed form", "smc": "denoise", "importance": "decode"}
 METHODS = {"smc": TDS, "importance": AnnealedImportance}
 
 
@@ -150,8 +150,8 @@ def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twi
         kind = next((name for name in NEEDS if _has(prior, name)), None)
         if kind is None:
             raise UnsupportedError(
-                f"{type(prior).__name__} has no way to ln p(y): that takes posterior (exact), denoise (smc) or decode "
-                f"(importance), and it has {has}."
+                f"{type(prior).__name__} has no way to ln p(y): that takes a posterior in closed form (exact), denoise "
+                f"(smc) or decode (importance), and it has {has}."
             )
         chosen = defaults[kind]
     else:
@@ -168,8 +168,7 @@ def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twi
 
 def _has(prior: Prior, method: str) -> bool:
     """Whether the prior has what the method takes; the closed form is one of y, and no matter how large x is."""
-    closed = method == "exact" and isinstance(prior, Gaussian | GaussianMixture)
-    return closed or supports(prior, NEEDS[method])
+    return isinstance(prior, Gaussian | GaussianMixture) if method == "exact" else supports(prior, NEEDS[method])
 
 
 def _of_luma(measurement: Measurement, prior: Prior) -> Measurement:

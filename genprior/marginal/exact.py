@@ -7,8 +7,8 @@ from einops import rearrange
 
 from genprior.marginal.normal import cholesky, covariance_of_y, seen_values
 from genprior.operators.base import Measurement
+from genprior.posteriors.conditioning import alike
 from genprior.priors.base import Prior
-from genprior.priors.gaussian.conditioning import alike
 from genprior.priors.gaussian.mixture import GaussianMixture
 
 

@@ -15,11 +15,10 @@ from genprior.ambient import settle_methods
 from genprior.checks import OpenShape, UnsupportedError
 
 METHODS = (
-    "sample", "log_prob", "energy", "score", "elbo", "denoise", "denoise_given", "decode", "encode", "infer",
-    "render", "posterior", "flow_log_prob",
+    "sample", "log_prob", "energy", "score", "elbo", "denoise", "decode", "encode", "infer", "render", "flow_log_prob",
 )  # fmt: skip
 # What of a prior runs in torch's plain state, whatever the caller's.
-SETTLED = (*METHODS, "__init__", "blank", "draw", "fit", "observe", "posteriors", "sized", "stationary")
+SETTLED = (*METHODS, "__init__", "blank", "denoise_given", "draw", "fit", "sized", "stationary")
 
 
 HALF = (torch.float16, torch.bfloat16)
@@ -143,17 +142,6 @@ class Prior(nn.Module):
         """E[x | x_t] for x_t = x + sigma n; sigma is a float or a (B, 1, 1, 1) tensor."""
         raise self._unsupported("denoise")
 
-    def observe(self, measurement) -> Tensor:
-        """What `denoise_given` wants to know of a measurement, made once."""
-        raise self._unsupported("denoise_given")
-
-    def check_operator(self, operator) -> None:
-        """Refuse, by an UnsupportedError, an operator that `denoise_given` was not learned for: by default, none."""
-
-    def denoise_given(self, x_t: Tensor, sigma: float | Tensor, observed: Tensor) -> Tensor:
-        """E[x | x_t, y], of what was learned for one kind of measurement; `observed` is what `observe` made of y."""
-        raise self._unsupported("denoise_given")
-
     def decode(self, z: Tensor) -> Tensor:
         """The image of a latent, E[x | z], (B, *latent_shape) -> (B, C, H, W); differentiable."""
         raise self._unsupported("decode")
@@ -181,14 +169,6 @@ class Prior(nn.Module):
 
     def fit_classes(self, labels: Tensor) -> None:
         """Weigh the classes by their shares among these labels, (N,), where p(x) is made of p(x | label)."""
-
-    def posterior(self, measurement, row: int = 0) -> "Prior":
-        """p(x | y) in closed form, itself a prior, for row `row` of a linear-Gaussian measurement."""
-        raise self._unsupported("posterior")
-
-    def posteriors(self, measurement) -> list["Prior"]:
-        """`posterior` of every row."""
-        return [self.posterior(measurement, row) for row in range(len(measurement.y))]
 
     def _unsupported(self, name: str) -> UnsupportedError:
         has = ", ".join(sorted(self.capabilities)) or "nothing"

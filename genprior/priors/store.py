@@ -7,6 +7,7 @@ import torch
 from genprior.ambient import settled
 from genprior.checks import OpenShape, Shape
 from genprior.devices import has_bfloat16
+from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, supports
 from genprior.priors.folder import read_card, read_config, read_prior
 from genprior.priors.foreign.weights import refuse_weights
@@ -48,7 +49,7 @@ def load_prior(
     device = torch.device(device)
     prior = read_prior(find_prior(name, image_shape)).to(device, memory_format=torch.channels_last)
     # A denoiser's own error hides the rounding; of decoders and densities, Markov chains want energies that agree.
-    denoises = supports(prior, "denoise") or supports(prior, "denoise_given")
+    denoises = supports(prior, "denoise") or isinstance(prior, LearnedPosterior)
     prior.autocast = torch.bfloat16 if denoises and has_bfloat16(device) else None
     return prior
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from genprior.checks import UnsupportedError, as_integer
+from genprior.posteriors.amortized import is_learned
+from genprior.posteriors.exact import has_posterior
 from genprior.priors.base import Prior, supports
 from genprior.registry import lookup
 from genprior.samplers.amortized import Amortized
@@ -123,10 +125,10 @@ def refuse_parameters(
 def automatic(prior: Prior) -> Sampler:
     """The sampler that suits what the prior has, the first of those that apply."""
     # The truth itself, and at no cost.
-    if supports(prior, "posterior"):
+    if has_posterior(prior):
         return Exact()
     # Nothing else is made for it.
-    if supports(prior, "denoise_given"):
+    if is_learned(prior):
         return Amortized()
     # The lowest squared error on photographs of those that were measured.
     if supports(prior, "denoise"):
@@ -142,5 +144,5 @@ def automatic(prior: Prior) -> Sampler:
     if supports(prior, "energy"):
         return MAP()
     raise UnsupportedError(
-        f"No sampler works with {type(prior).__name__}, which has {', '.join(sorted(prior.capabilities))}."
+        f"No sampler works with {type(prior).__name__}, which has {', '.join(sorted(prior.capabilities)) or 'nothing'}."
     )

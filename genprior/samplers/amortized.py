@@ -7,6 +7,7 @@ from torch import Tensor
 
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator, Measurement
+from genprior.posteriors.amortized import check_operator, is_learned, observe
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import ancestral, geometric
@@ -29,8 +30,12 @@ class Amortized(Sampler):
     needs: ClassVar[str] = "denoise_given"
     steps: int = 50
 
+    @classmethod
+    def takes(cls, prior: Prior) -> bool:
+        return is_learned(prior)
+
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
-        prior.check_operator(operator)
+        check_operator(prior, operator)
 
     def floor(self, prior: Prior) -> float:
         return 0.0  # it divides by no noise
@@ -40,7 +45,7 @@ class Amortized(Sampler):
         return self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        observed = prior.observe(measurement)
+        observed = observe(prior, measurement)
         sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
         start = measurement.y.new_empty(len(measurement.y), *measurement.operator.image_shape)
         x = prior.centre + sigmas[0] * noise(start)

@@ -26,7 +26,7 @@ class Sampler(ABC):
     Samplers are frozen dataclasses: their fields are the method's parameters. They assume no range and clip nothing.
 
     Attributes:
-        needs: the method of `Prior` that the sampler calls.
+        needs: what the sampler needs of the prior: a method of `Prior` that it calls, or what `takes` looks for.
         needs_operator: what the sampler needs of the operator, in a word; None for nothing but what every one has. For
             "svd" the base class looks, for others the sampler's `check_operator` does.
         everywhere: whether it needs an energy that is finite everywhere, see `Prior.bounded`.
@@ -70,8 +70,8 @@ class Sampler(ABC):
         """What is missing for draws from p(x | y) of that prior and operator, and what to do; None if nothing is."""
         prior = prior.sized(*operator.image_shape[1:])
         name, family = type(self).__name__, type(prior).__name__
-        if not supports(prior, self.needs):
-            has = ", ".join(sorted(prior.capabilities))
+        if not self.takes(prior):
+            has = ", ".join(sorted(prior.capabilities)) or "no method of priors"
             return f"{name} needs a prior that has {self.needs}; {family} has {has}. Choose another sampler or prior."
         if self.everywhere and prior.bounded:
             return (
@@ -83,6 +83,11 @@ class Sampler(ABC):
         except UnsupportedError as error:
             return str(error)
         return misfit(prior, operator)
+
+    @classmethod
+    def takes(cls, prior: Prior) -> bool:
+        """Whether the prior has what the sampler needs of it."""
+        return supports(prior, cls.needs)
 
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
         """Raise UnsupportedError, and say what to do, if the operator lacks what the sampler needs of it."""

@@ -9,7 +9,7 @@ from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator, Measurement
 from genprior.operators.masking import is_identity
-from genprior.priors.base import Prior, supports
+from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 
 
@@ -52,8 +52,3 @@ class PosteriorMean(Sampler):
         least = prior.sigma_min
         asked = level.clamp_min(least) if isinstance(level, Tensor) else max(level, least)
         return y + (level / asked) ** 2 * (prior.denoise(y, asked) - y)
-
-
-def denoises(prior: Prior) -> bool:
-    """Whether the prior's own posterior mean is one evaluation; one learned for its measurements has another."""
-    return supports(prior, "denoise") and not supports(prior, "denoise_given")

@@ -1,27 +1,18 @@
 """The loss of a learned posterior: denoising on pairs (x, y) that an operator makes on the fly."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genprior.nets.coupling import full_precision
 from genprior.noise import Noise
+from genprior.operators.base import LinearOperator, Measurement
+from genprior.posteriors.amortized import observe
 from genprior.priors.amortized import LearnedPosterior
 from genprior.training.objectives import Denoising
 
 PAIRS = 1  # the `sample` number of the noise that pairs are made with; 0 is that of the diffusion
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """What a learned posterior wants to know of a measurement, with the names of `operators.base.Measurement`."""
-
-    y: Tensor
-    operator: Any
-    noise: Tensor
 
 
 class Amortization(nn.Module):
@@ -38,7 +29,7 @@ class Amortization(nn.Module):
     def __init__(
         self,
         prior: LearnedPosterior,
-        operator: Callable[[Tensor, Noise], Any],
+        operator: Callable[[Tensor, Noise], LinearOperator],
         *,
         seed: int = 0,
         median: float = 0.12,
@@ -52,10 +43,10 @@ class Amortization(nn.Module):
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         (prior,) = self.unregistered
         with full_precision(batch["x"]):  # operators want float32, whatever the networks compute in
-            observed = prior.observe(self.pairs(batch["x"], batch["item"]))
+            observed = observe(prior, self.pairs(batch["x"], batch["item"]))
         return self.denoising({"x": batch["x"], "item": batch["item"], "features": observed}, step)
 
-    def pairs(self, x: Tensor, items: Tensor) -> Pair:
+    def pairs(self, x: Tensor, items: Tensor) -> Measurement:
         """The measurements of the images x with those numbers in the run; the noise level is uniform in its range."""
         (prior,) = self.unregistered
         noise = Noise(self.seed, items, torch.full_like(items, PAIRS))
@@ -63,4 +54,4 @@ class Amortization(nn.Module):
         level = least + (largest - least) * noise.uniform(x[:, :1, :1, :1])
         A = self.operator(x, noise)
         y = A(x)
-        return Pair(y + level * noise(y), A, level)
+        return Measurement(y + level * noise(y), A, level)

@@ -42,6 +42,7 @@ from genprior.operators import (
     motion_kernel,
     random_mask,
 )
+from genprior.posteriors.exact import posterior_of
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.base import Sampler, begin
@@ -190,7 +191,7 @@ def judge(
         seed: of the draws; the measurement is always the same.
     """
     one = measure(prior, operator, noise)
-    return compare(draw(sampler, prior, one, n, seed), prior.posterior(one), operator)
+    return compare(draw(sampler, prior, one, n, seed), posterior_of(prior, one), operator)
 
 
 def compare(x: Tensor, posterior: Gaussian, operator: LinearOperator) -> Judgement:

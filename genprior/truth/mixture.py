@@ -21,6 +21,7 @@ from genprior.ambient import settled
 from genprior.divergences import sliced_wasserstein
 from genprior.noise import Noise
 from genprior.operators.base import Matrix, Measurement
+from genprior.posteriors.exact import posterior_of
 from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.samplers.annealing.ddrm import begin_at_y, spectral_step
 from genprior.samplers.base import Sampler
@@ -113,7 +114,7 @@ def mixture_suite(
         for seed in range(seeds):
             prior, measurement = problem(d, observed, seed)
             for key, method in methods.items():
-                target = prior if key[0] == "unconditional" else prior.posterior(measurement)
+                target = prior if key[0] == "unconditional" else posterior_of(prior, measurement)
                 noise = Noise(seed, torch.zeros(draws, dtype=torch.long), torch.arange(draws))
                 with torch.no_grad():
                     distance = sliced_wasserstein(
@@ -164,7 +165,7 @@ def published_schedule(steps: int, more: Sequence[float] = ()) -> list[float]:
 
 
 def _exact(prior: GaussianMixture, measurement: Measurement, noise: Noise) -> Tensor:
-    return prior.posterior(measurement).draw(noise)
+    return posterior_of(prior, measurement).draw(noise)
 
 
 def _unconditional(steps: int) -> Method:

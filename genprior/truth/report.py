@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from genprior.bits import dequantize
 from genprior.files import replacing, write_text
 from genprior.noise import Noise
-from genprior.priors.base import supports
 from genprior.priors.store import bundled, load_prior
 from genprior.registry import lookup
 from genprior.samplers import SAMPLERS
@@ -242,7 +241,7 @@ def _goes_together(samplers: Mapping[str, Sampler], options: Options) -> Table:
 _ON_GAUSSIANS = tuple(
     name
     for name, sampler in SAMPLERS.items()
-    if supports(truth.independent(), sampler.needs) and name not in ("csgm", "tds-moments")
+    if sampler.takes(truth.independent()) and name not in ("csgm", "tds-moments")
 )
 _PARTS = tuple((f"{what}, seen", f"{what}, unseen") for what in ("error", "ratio"))
 

@@ -18,6 +18,7 @@ from scipy import special, stats
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
+from genprior.posteriors.exact import posteriors_of
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.field import GaussianField
 from genprior.samplers.base import Sampler
@@ -241,14 +242,14 @@ class Altered(Sampler):
 
     change: Callable
 
-    needs: ClassVar[str] = "posterior"
+    needs: ClassVar[str] = "sample"
     evaluations = 0
 
     def sample(self, prior, measurement, noise):
         x = Exact()(prior, measurement, noise)
         image, inverse = noise.image.unique(return_inverse=True)
         first = torch.stack([(noise.image == i).nonzero()[0, 0] for i in image])
-        posteriors = prior.posteriors(measurement.select(first))
+        posteriors = posteriors_of(prior, measurement.select(first))
         covariance = posteriors[0].covariance
         eye = torch.eye(x[0].numel(), dtype=x.dtype).reshape(-1, *x.shape[1:])
         variance = covariance.filter(eye, covariance.eigenvalues).flatten(1).diagonal().reshape(x.shape[1:])

@@ -9,6 +9,8 @@ import torch
 
 from genprior.noise import Noise
 from genprior.operators import Inpaint, SuperResolution, random_mask
+from genprior.posteriors.exact import posterior_of
+from genprior.priors.base import supports
 from genprior.samplers.base import Sampler
 from genprior.samplers.exact import Exact
 from genprior.samplers.latents.fisher_hmc import FisherHMC
@@ -36,7 +38,7 @@ LONG = replace(QUICK, chains=8, burn_in=20, steps=60, leapfrog=8)
 class Wrong(Sampler):
     """Exact draws, moved by `shift` posterior standard deviations, their deviations multiplied by `stretch`."""
 
-    needs: ClassVar[str] = "posterior"
+    needs: ClassVar[str] = "sample"
     shift: float = 0.0
     stretch: float = 1.0
 
@@ -45,7 +47,7 @@ class Wrong(Sampler):
         return 0
 
     def sample(self, prior, measurement, noise):
-        posterior = prior.posterior(measurement)
+        posterior = posterior_of(prior, measurement)
         x = Exact()(prior, measurement, noise)
         sd = moments(posterior)[1].diag().sqrt().reshape(prior.image_shape)
         return posterior.mean + self.stretch * (x - posterior.mean) + self.shift * sd
@@ -71,7 +73,7 @@ def much():
 def test_importance_weighs_draws_of_the_prior_to_the_posterior(little):
     """Of ess effective draws, the mean square of 64 means in standard deviations is 1 / ess; it has tails."""
     one, referee = little
-    mean, S = moments(PRIOR.posterior(one))
+    mean, S = moments(posterior_of(PRIOR, one))
     assert 100 < referee.told["ess"] < 4000
     assert referee.weights.sum() == pytest.approx(1)
     error = ((weighted_mean(referee) - mean) / S.diag().sqrt()).square().mean()
@@ -88,7 +90,7 @@ def test_effective_sample_size_is_that_of_the_weights():
 
 def test_chains_stay_in_the_posterior_and_say_that_they_mix(much):
     one, referee = much
-    mean, S = moments(PRIOR.posterior(one))
+    mean, S = moments(posterior_of(PRIOR, one))
     assert referee.told["rhat"] < 1.1
     assert referee.told["ess"] > 50
     error = ((weighted_mean(referee) - mean) / S.diag().sqrt()).square().mean()
@@ -179,4 +181,6 @@ def test_suite_takes_given_truths():
 
 @dataclass(frozen=True)
 class _VAEOnly(Exact):
-    needs: ClassVar[str] = "infer"
+    @classmethod
+    def takes(cls, prior):
+        return supports(prior, "infer")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from genprior.noise import Noise
+from genprior.posteriors.exact import posterior_of
 from genprior.samplers.annealing.ddrm import DDRM
 from genprior.samplers.annealing.repaint import RePaint
 from genprior.samplers.base import Sampler
@@ -48,7 +49,7 @@ OPERATORS = operators()
 class Wrong(Sampler):
     """Exact draws, moved by `shift` standard deviations of each pixel, their deviations multiplied by `stretch`."""
 
-    needs: ClassVar[str] = "posterior"
+    needs: ClassVar[str] = "sample"
     shift: float = 0.0
     stretch: float = 1.0
 
@@ -57,7 +58,7 @@ class Wrong(Sampler):
         return 0
 
     def sample(self, prior, measurement, noise):
-        posterior = prior.posterior(measurement)
+        posterior = posterior_of(prior, measurement)
         _, S = moments(posterior)
         x = Exact()(prior, measurement, noise)
         moved = self.shift * S.diag().sqrt().reshape(prior.image_shape)
@@ -68,7 +69,7 @@ class Wrong(Sampler):
 class Cloudy(Sampler):
     """Exact draws, of which each cloud has but one."""
 
-    needs: ClassVar[str] = "posterior"
+    needs: ClassVar[str] = "sample"
     clouds: ClassVar[bool] = True
 
     @property
@@ -115,7 +116,7 @@ def test_draws_of_a_cloud_do_not_count_as_independent():
     one = measure(prior, operator, 0.1)
     x = draw(Cloudy(), prior, one, 20 * CLOUDS)
     assert x.shape == (CLOUDS, 20, 64)
-    repeated, alone = (compare(each, prior.posterior(one), operator) for each in (x, x[:, :1]))
+    repeated, alone = (compare(each, posterior_of(prior, one), operator) for each in (x, x[:, :1]))
     for found, expected in ((repeated.seen, alone.seen), (repeated.unseen, alone.unseen)):
         assert found.square == pytest.approx(expected.square)
         assert found.ratio == pytest.approx(expected.ratio)
@@ -207,7 +208,7 @@ def test_steps_of_the_converged_sampler_leave_no_more_than_stated(prior, noise):
     for kind in ("inpaint", "super-resolution", "circular blur", "denoise"):
         operator = OPERATORS[kind]
         gaussian = PRIORS[prior](operator.image_shape)
-        l = gaussian.posterior(measure(gaussian, operator, noise)).covariance.eigenvalues.flatten()
+        l = posterior_of(gaussian, measure(gaussian, operator, noise)).covariance.eigenvalues.flatten()
         sigmas = geometric(4 * gaussian.sigma_max, gaussian.sigma_min / 5, ConvergedMMPS().steps)
         factor = torch.full_like(l, sigmas[0])
         for sigma, following in pairwise(sigmas):
@@ -241,7 +242,7 @@ def test_suite_has_a_row_for_all_that_goes_together():
 
 def test_blind_operator_leaves_the_prior():
     one = measure(independent(), blind(SHAPE), 0.1)
-    mean, S = moments(independent().posterior(one))
+    mean, S = moments(posterior_of(independent(), one))
     assert torch.equal(mean, independent().mean.flatten())
     assert torch.allclose(S.diag(), independent().covariance.eigenvalues.flatten())
     assert len(directions(blind(SHAPE))[0]) == 0

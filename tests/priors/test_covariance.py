@@ -13,7 +13,7 @@ import genprior
 from genprior.bits import bits_per_dim, dequantize
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
-from genprior.priors.base import supports
+from genprior.posteriors.exact import has_posterior
 from genprior.priors.gaussian import covariance
 from genprior.priors.gaussian.covariance import DEQUANTISATION, FORMS, Stationary, reflected
 from genprior.priors.gaussian.gaussian import Gaussian
@@ -208,13 +208,13 @@ def test_images_that_cannot_be_fitted_are_refused():
 def test_posterior_is_offered_as_far_as_its_matrix_goes():
     """Beyond 4096 values the automatic sampler is one that needs the denoiser only, and restoring still works."""
     small, large = (Gaussian(torch.full((1, h, 64), 0.5), torch.full((1, h, 64), 0.01)) for h in (64, 65))
-    assert supports(small, "posterior")
-    assert not supports(large, "posterior")
+    assert has_posterior(small)
+    assert not has_posterior(large)
     mixture = GaussianMixture(torch.ones(1), large.mean[None], large.covariance)
     for prior in (large, mixture):
-        assert not supports(prior, "posterior")
+        assert not has_posterior(prior)
         y = genprior.degrade(torch.full((1, 65, 64), 0.5), "inpaint", mask="random", fraction=0.5, noise=0.1, seed=0)
         found = genprior.restore(y, prior=prior, steps=3, seed=0, progress=False)
         assert type(found.sampler).__name__ == "DiffPIR"
-        with pytest.raises(UnsupportedError, match="Exact needs a prior that has posterior"):
+        with pytest.raises(UnsupportedError, match="Exact needs a prior that has a posterior in closed form"):
             genprior.restore(y, prior=prior, sampler="exact", progress=False)

@@ -14,6 +14,7 @@ import genprior
 from genprior.checks import UnsupportedError
 from genprior.operators import Inpaint, random_mask
 from genprior.operators.base import Measurement
+from genprior.posteriors.exact import posterior_of
 from genprior.priors.base import supports
 from genprior.priors.foreign.denoiser import SIGMA_MAX, SIGMA_MIN
 from genprior.priors.gaussian.gaussian import Gaussian
@@ -130,7 +131,7 @@ def test_restoring_takes_a_function_at_the_levels_of_common_denoisers():
     wanted = genprior.restore(masked(), prior=genprior.from_denoiser(denoise, (1, None, None)), **QUIET)
     torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=0)
     # it is a restoration: nearer to the posterior mean than what is seen of the image
-    mean = prior.posterior(masked()).mean
+    mean = posterior_of(prior, masked()).mean
     hidden = masked().operator.mask[0]
     assert (found.mean - mean)[~hidden].abs().mean() < 0.05
 

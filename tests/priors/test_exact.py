@@ -10,7 +10,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators.base import Matrix, Measurement
-from genprior.priors.base import METHODS, noisy_score
+from genprior.posteriors.exact import has_posterior, posterior_of, posteriors_of
+from genprior.priors.base import METHODS, Prior, noisy_score
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.gaussian.mixture import GaussianMixture
 
@@ -114,7 +115,7 @@ def test_denoise_is_the_posterior_mean_of_a_white_measurement(prior_and_covarian
     x_t = normal(4, *SHAPE, seed=3)
     sigma = torch.tensor([0.1, 0.4, 1.0, 3.0], dtype=torch.float64).reshape(4, 1, 1, 1)
     measurement = measured(torch.eye(D), x_t, sigma)
-    means = torch.stack([prior.posterior(measurement, row=i).centre for i in range(4)])
+    means = torch.stack([posterior_of(prior, measurement, row=i).centre for i in range(4)])
     assert_close(prior.denoise(x_t, sigma), means)
 
 
@@ -208,7 +209,7 @@ def test_sample_k_does_not_depend_on_n(prior_and_covariance):
 def test_gaussian_posterior_matches_the_information_form(form, m):
     prior, S = gaussian(form)
     M, y, noise = normal(m, D, seed=4), normal(m, seed=5), 0.3
-    posterior = prior.posterior(measured(M, y, noise))
+    posterior = posterior_of(prior, measured(M, y, noise))
     precision = S.inverse() + M.T @ M / noise**2
     mean = torch.linalg.solve(precision, S.inverse() @ prior.mean.flatten() + M.T @ y / noise**2)
     eye = torch.eye(D, dtype=torch.float64).reshape(D, *SHAPE)
@@ -222,8 +223,8 @@ def test_posterior_of_a_row_is_that_of_the_row_alone():
     M, y = normal(4, D, seed=4), normal(3, 4, seed=5)
     noise = torch.tensor([0.1, 0.5, 2.0], dtype=torch.float64).reshape(3, 1, 1, 1)
     for row in range(3):
-        together = prior.posterior(measured(M, y, noise), row=row)
-        alone = prior.posterior(measured(M, y[row], float(noise[row])))
+        together = posterior_of(prior, measured(M, y, noise), row=row)
+        alone = posterior_of(prior, measured(M, y[row], float(noise[row])))
         assert_close(together.weights, alone.weights)
         assert_close(together.means, alone.means)
 
@@ -239,10 +240,10 @@ def test_images_of_one_operator_and_noise_share_one_factorisation(make, monkeypa
     for operator, level, times in ((M, 0.3, 1), (M, noise, 3), (own, 0.3, 5)):
         many = Measurement(y, Matrix(operator, SHAPE), level)
         factorised.clear()
-        together = prior.posteriors(many)
+        together = posteriors_of(prior, many)
         assert len(factorised) == 2 * times  # of A S^(1/2), and of a root of the covariance given y
         for i, posterior in enumerate(together):
-            alone = prior.posterior(many.select(torch.tensor([i])))
+            alone = posterior_of(prior, many.select(torch.tensor([i])))
             assert_close(posterior.centre, alone.centre)
             assert_close(posterior.log_prob(prior.sample(2)), alone.log_prob(prior.sample(2)))
 
@@ -265,7 +266,7 @@ def test_levels_and_spread_follow_what_is_loaded():
 def test_mixture_posterior_is_prior_times_likelihood():
     prior, _ = mixture("dense")
     M, y, noise = normal(4, D, seed=4), normal(4, seed=5), 0.5
-    posterior = prior.posterior(measured(M, y, noise))
+    posterior = posterior_of(prior, measured(M, y, noise))
     x = normal(6, *SHAPE, seed=6)
     log_likelihood = -((x.flatten(1) @ M.T - y) ** 2).sum(1) / 2 / noise**2
     log_ratio = posterior.log_prob(x) - prior.log_prob(x) - log_likelihood
@@ -276,7 +277,9 @@ def test_mixture_posterior_matches_quadrature_in_one_dimension():
     means = torch.tensor([-300.0, -1.0, 1.5], dtype=torch.float64).reshape(3, 1, 1, 1)
     prior = GaussianMixture(WEIGHTS, means, torch.full((1, 1, 1), 0.25, dtype=torch.float64))
     a, y, noise = 2.0, 0.6, 0.8
-    posterior = prior.posterior(measured(torch.tensor([[a]]), torch.tensor([y], dtype=torch.float64), noise, (1, 1, 1)))
+    posterior = posterior_of(
+        prior, measured(torch.tensor([[a]]), torch.tensor([y], dtype=torch.float64), noise, (1, 1, 1))
+    )
     # The trapezoidal rule is exact to rounding for smooth functions that vanish at both ends.
     x = torch.linspace(-6, 6, 4001, dtype=torch.float64)
     modes = torch.exp(-((x[:, None] - means.flatten()) ** 2) / 0.5)
@@ -290,7 +293,7 @@ def test_mixture_posterior_matches_quadrature_in_one_dimension():
 def test_noiseless_posterior_is_the_limit_of_small_noise():
     prior, S = gaussian("dense")
     M, y = normal(4, D, seed=4), normal(4, seed=5)
-    posterior = prior.posterior(measured(M, y, 0.0))
+    posterior = posterior_of(prior, measured(M, y, 0.0))
     G = S @ M.T @ (M @ S @ M.T).inverse()
     eye = torch.eye(D, dtype=torch.float64).reshape(D, *SHAPE)
     L = (posterior.decode(eye) - posterior.mean).flatten(1)
@@ -306,7 +309,7 @@ def test_noiseless_full_measurement_gives_a_point():
     for make in (gaussian, mixture):
         prior, _ = make("dense")
         y = normal(D, seed=5)
-        posterior = prior.posterior(measured(torch.eye(D), y, 0.0))
+        posterior = posterior_of(prior, measured(torch.eye(D), y, 0.0))
         assert_close(posterior.sample(2).flatten(1), y.expand(2, D))
         assert_close(posterior.denoise(normal(2, *SHAPE), 3.0).flatten(1), y.expand(2, D))
 
@@ -314,7 +317,7 @@ def test_noiseless_full_measurement_gives_a_point():
 def test_noiseless_mixture_posterior_is_the_limit_of_small_noise():
     prior, _ = mixture("dense")
     M, y = normal(2, D, seed=4), normal(2, seed=5)
-    exact, near = (prior.posterior(measured(M, y, noise)) for noise in (0.0, 1e-5))
+    exact, near = (posterior_of(prior, measured(M, y, noise)) for noise in (0.0, 1e-5))
     # The weights depend on noise^2 = 1e-10 over variances of about 0.1 and more.
     assert_close(exact.weights, near.weights, 1e-7)
     assert_close(exact.means, near.means, 1e-7)
@@ -323,7 +326,7 @@ def test_noiseless_mixture_posterior_is_the_limit_of_small_noise():
 def test_noiseless_measurement_picks_the_point_mass_that_explains_it():
     means = torch.tensor([[0.0, 0.0], [1.0, 2.0], [1.0, 5.0]], dtype=torch.float64).reshape(3, 1, 1, 2)
     prior = GaussianMixture(WEIGHTS, means, torch.zeros(1, 1, 2, dtype=torch.float64))
-    posterior = prior.posterior(measured(torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]), 0.0, (1, 1, 2)))
+    posterior = posterior_of(prior, measured(torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]), 0.0, (1, 1, 2)))
     assert_close(posterior.weights, torch.tensor([0.0, 0.625, 0.375], dtype=torch.float64))
 
 
@@ -335,7 +338,7 @@ def test_posterior_of_points_is_bayes_rule(noise):
     # float32 moves the second mean by up to 1.2e-7, that is 1.2e-4 noise, and the others not at all.
     for dtype, tolerance in [(torch.float64, 1e-9), (torch.float32, 1e-3)]:
         prior = GaussianMixture(WEIGHTS, means.to(dtype), torch.zeros(1, 1, 2))
-        posterior = prior.posterior(measured(M, y, noise, (1, 1, 2)))
+        posterior = posterior_of(prior, measured(M, y, noise, (1, 1, 2)))
         assert_close(posterior.weights.double(), (WEIGHTS.log() + log_likelihood).softmax(0), tolerance)
 
 
@@ -347,17 +350,17 @@ def test_values_of_y_in_holes_mean_nothing():
     y[1, :3] = y[0, :3]
     y[1, 3:] = 1e6
     for noise in (0.0, 0.2):
-        a, b = (prior.posterior(measured(M, y, noise), row=i) for i in range(2))
+        a, b = (posterior_of(prior, measured(M, y, noise), row=i) for i in range(2))
         assert_close(a.weights, b.weights)
         assert_close(a.means, b.means)
-    nothing = prior.posterior(measured(torch.zeros(D, D), y, 0.2))
+    nothing = posterior_of(prior, measured(torch.zeros(D, D), y, 0.2))
     assert_close(nothing.means, prior.means)
     assert_close(nothing.weights, WEIGHTS)
 
 
 def test_far_components_keep_finite_weights():
     prior, _ = mixture("diagonal")
-    posterior = prior.posterior(measured(torch.eye(D), 1e4 * normal(D, seed=5), 1e-3))
+    posterior = posterior_of(prior, measured(torch.eye(D), 1e4 * normal(D, seed=5), 1e-3))
     assert_close(posterior.weights.sum(), torch.ones((), dtype=torch.float64))
     assert posterior.log_prob(posterior.sample(3)).isfinite().all()
 
@@ -433,18 +436,13 @@ def test_results_have_the_dtype_of_x_and_the_module_converts():
         prior.float()
         assert prior.sample(1).dtype == torch.float32
         assert_close(prior.denoise(x, 0.5), make("dense")[0].denoise(x, 0.5), 1e-5)
-        assert prior.posterior(measured(normal(2, D), normal(2), 0.1)).centre.dtype == torch.float32
+        assert posterior_of(prior, measured(normal(2, D), normal(2), 0.1)).centre.dtype == torch.float32
 
 
 def test_a_gaussian_has_all_but_an_encoder_and_a_mixture_no_latents():
-    assert gaussian("dense")[0].capabilities == frozenset(METHODS) - {
-        "infer",
-        "render",
-        "denoise_given",
-        "flow_log_prob",
-    }
+    assert gaussian("dense")[0].capabilities == frozenset(METHODS) - {"infer", "render", "flow_log_prob"}
     prior, _ = mixture("dense")
-    lacking = {"decode", "encode", "infer", "render", "denoise_given", "flow_log_prob"}
+    lacking = {"decode", "encode", "infer", "render", "flow_log_prob"}
     assert prior.capabilities == frozenset(METHODS) - lacking
     with pytest.raises(UnsupportedError, match="GaussianMixture has no decode"):
         prior.decode(normal(1, *SHAPE))
@@ -486,10 +484,10 @@ THREE = torch.zeros(3, *SHAPE)
             r"x has shape \(1, 1, 2, 3\)",
         ),
         (
-            lambda: Gaussian(ZERO, ONE).posterior(measured(torch.eye(D), normal(2, D), 0.1), row=2),
+            lambda: posterior_of(Gaussian(ZERO, ONE), measured(torch.eye(D), normal(2, D), 0.1), row=2),
             "row is 2, of 2 images",
         ),
-        (lambda: Gaussian(ZERO, ONE).posterior(measured(torch.eye(D), normal(D), 0.1, (1, 3, 4))), r"\(1, 3, 4\)"),
+        (lambda: posterior_of(Gaussian(ZERO, ONE), measured(torch.eye(D), normal(D), 0.1, (1, 3, 4))), r"\(1, 3, 4\)"),
     ],
 )
 def test_bad_input_is_named(make, message):
@@ -501,4 +499,19 @@ def test_posterior_of_too_large_an_image_is_refused():
     shape = (1, 64, 65)
     prior = Gaussian(torch.zeros(shape), torch.ones(shape))
     with pytest.raises(UnsupportedError, match="4160 image values"):
-        prior.posterior(measured(torch.ones(1, 4160), torch.zeros(1), 0.1, shape))
+        posterior_of(prior, measured(torch.ones(1, 4160), torch.zeros(1), 0.1, shape))
+
+
+def test_other_priors_have_no_closed_form_until_they_register_one():
+    class Flat(Prior):
+        image_shape = (1, 1, 2)
+
+    one = measured(torch.eye(2), torch.zeros(2), 0.1, (1, 1, 2))
+    assert not has_posterior(Flat())
+    with pytest.raises(UnsupportedError, match="The posterior of Flat has no closed form, as those of Gaussian"):
+        posterior_of(Flat(), one)
+    posteriors_of.register(
+        Flat, lambda prior, measurement: [Gaussian(measurement.y.reshape(1, 1, 2), torch.ones(1, 1, 2))]
+    )
+    assert has_posterior(Flat())
+    assert torch.equal(posterior_of(Flat(), one).mean, one.y.reshape(1, 1, 2))

@@ -8,6 +8,7 @@ import torch
 from genprior.noise import Noise
 from genprior.operators import Denoise
 from genprior.operators.base import Measurement
+from genprior.posteriors.exact import has_posterior
 from genprior.priors.gaussian.covariance import DEQUANTISATION
 from genprior.priors.gaussian.field import GaussianField
 from genprior.samplers import find_sampler
@@ -98,8 +99,8 @@ def test_what_a_field_says_of_an_image_is_what_the_gaussian_of_its_size_says():
         assert torch.equal(getattr(field, method)(x), getattr(prior, method)(x))
     assert torch.equal(field.denoise(x, 0.2), prior.denoise(x, 0.2))
     assert torch.equal(field.sample(2, seed=3, size=(4, 7)), prior.sample(2, seed=3))
-    assert "posterior" in prior.capabilities
-    assert "posterior" not in field.capabilities
+    assert has_posterior(prior)
+    assert not has_posterior(field)
 
 
 def test_exact_draws_are_at_hand_where_the_image_is_small():

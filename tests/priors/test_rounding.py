@@ -8,6 +8,7 @@ import torch
 from genprior.operators.base import LinearOperator, Matrix, Measurement
 from genprior.operators.blur import Blur
 from genprior.operators.build import for_image
+from genprior.posteriors.exact import posterior_of
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.gaussian.mixture import GaussianMixture
 
@@ -33,7 +34,7 @@ def test_small_deviations_beside_a_large_one_are_measured(small, noise, dtype, t
     """The least of singular values is 1e-6 of the largest, 64 eps of float32 are 8e-6."""
     prior = one_large(small, dtype)
     y = prior.sample(1, seed=1)
-    posterior = prior.posterior(Measurement(y, for_image("denoise", SHAPE), noise))
+    posterior = posterior_of(prior, Measurement(y, for_image("denoise", SHAPE), noise))
     l = (prior.covariance.eigenvalues.double() * noise**2) / (prior.covariance.eigenvalues.double() + noise**2)
     found = posterior.covariance.filter(
         torch.eye(64, dtype=DOUBLE).reshape(64, *SHAPE), posterior.covariance.eigenvalues
@@ -52,7 +53,7 @@ def test_blur_of_a_stationary_gaussian_has_the_variances_of_its_frequencies(nois
     prior = Gaussian.stationary(torch.full(SHAPE, 0.5, dtype=dtype), spectrum[None])
     kernel = torch.exp(-(torch.arange(-3, 4, dtype=DOUBLE) ** 2) / 2)
     A = Blur(kernel.outer(kernel) / kernel.sum() ** 2, SHAPE, boundary="circular")
-    posterior = prior.posterior(Measurement(A(prior.sample(1, seed=1)), A, noise))
+    posterior = posterior_of(prior, Measurement(A(prior.sample(1, seed=1)), A, noise))
     s, l = A.svd().singular_values.double(), prior.covariance.eigenvalues.double()
     truth = (l * noise**2 / (s**2 * l + noise**2)).flatten().sort().values
     found = posterior.covariance.eigenvalues.double().flatten().sort().values
@@ -63,7 +64,7 @@ def test_what_is_not_seen_hides_no_small_deviation():
     """Of F F^T rather than F, with a variance of 100 not seen, all below 1e-13 would be rounding."""
     prior, noise = one_large(1e-3, SINGLE), 1e-7
     A = Matrix(torch.eye(64, dtype=DOUBLE)[1:], SHAPE)
-    posterior = prior.posterior(Measurement(A(prior.sample(1, seed=1).double()), A, noise))
+    posterior = posterior_of(prior, Measurement(A(prior.sample(1, seed=1).double()), A, noise))
     l = posterior.covariance.eigenvalues.double().flatten().sort().values
     torch.testing.assert_close(l[:63], torch.full((63,), noise**2, dtype=DOUBLE), rtol=1e-5, atol=0)
     assert float(l[63]) == pytest.approx(100)
@@ -75,7 +76,7 @@ def test_a_small_direction_tells_components_apart():
     means = torch.full((2, *SHAPE), 0.5)
     means[1, 0, 3, 3] += 5 * noise
     prior = GaussianMixture(torch.tensor([0.5, 0.5]), means, variances)
-    posterior = prior.posterior(Measurement(means[1:], for_image("denoise", SHAPE), noise))
+    posterior = posterior_of(prior, Measurement(means[1:], for_image("denoise", SHAPE), noise))
     off = float(means[1, 0, 3, 3].double() - 0.5)
     log_odds = off**2 / 2 / (noise**2 + 1e-12)
     assert float(posterior.weights[0]) == pytest.approx(math.exp(-log_odds), rel=1e-3)
@@ -87,7 +88,7 @@ def test_noiseless_blur_in_single_precision_is_not_inverted_beyond_the_rounding_
     A = Blur(kernel.outer(kernel) / kernel.sum() ** 2, SHAPE, boundary="circular")  # |k^| down to 1e-17
     prior = Gaussian(torch.full(SHAPE, 0.5), torch.full(SHAPE, 0.1))
     x = prior.sample(1, seed=1)
-    posterior = prior.posterior(Measurement(A(x), A, 0.0))
+    posterior = posterior_of(prior, Measurement(A(x), A, 0.0))
     s = A.svd().singular_values.double() * math.sqrt(0.1)
     known = int((posterior.covariance.eigenvalues == 0).sum())
     assert int((s > 1e-5).sum()) <= known <= int((s > 1e-8).sum())
@@ -119,7 +120,7 @@ def test_rounding_of_an_operator_in_single_precision_is_no_measurement():
     M = normal(40, 5) @ normal(5, 64, seed=1)
     prior = Gaussian(torch.full(SHAPE, 0.5), torch.full(SHAPE, 0.1))
     A = Single(M)
-    posterior = prior.posterior(Measurement(A(prior.sample(1, seed=1)), A, 0.0))
+    posterior = posterior_of(prior, Measurement(A(prior.sample(1, seed=1)), A, 0.0))
     l = posterior.covariance.eigenvalues.double().flatten().sort().values
     assert (l[:5] == 0).all()
     torch.testing.assert_close(l[5:], torch.full((59,), 0.1, dtype=DOUBLE), rtol=1e-5, atol=0)

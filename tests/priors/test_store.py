@@ -155,11 +155,12 @@ def test_prior_of_every_family_comes_back_as_it_was(name, tmp_path):
     calls = {
         "decode": lambda p: p.decode(crops(*p.latent_shape)),
         "denoise": lambda p: p.denoise(crops(1, 5, 8), 0.2),
-        "denoise_given": lambda p: p.denoise_given(crops(1, 8, 8), 0.2, crops(3, 8, 8)),
         "energy": lambda p: p.energy(crops(3, 8, 8)),
         "render": lambda p: p.render(crops(*p.latent_shape)),
     }
-    call = calls[next(method for method in calls if method in prior.capabilities)]
+    call = calls.get(next((method for method in calls if method in prior.capabilities), None))
+    if isinstance(prior, LearnedPosterior):
+        call = lambda p: p.denoise_given(crops(1, 8, 8), 0.2, crops(3, 8, 8))  # noqa: E731
     assert torch.equal(call(again), call(prior))
 
 

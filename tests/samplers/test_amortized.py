@@ -13,8 +13,8 @@ import genprior
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators import Colorize, Denoise, Inpaint, Measurement, SuperResolution
+from genprior.posteriors.amortized import is_learned, observe
 from genprior.priors.amortized import LearnedPosterior
-from genprior.priors.base import Prior, supports
 from genprior.priors.ddpm import DDPM
 from genprior.priors.folder import read_prior, write_prior
 from genprior.samplers import automatic
@@ -42,18 +42,17 @@ def halved(x, noise):
     return SuperResolution(2, x.shape[1:], "average")
 
 
-class Known(Prior):
+class Known(LearnedPosterior):
     """The posterior of N(0.5, 0.3^2 I) images measured by Denoise with noise 0.2, in closed form."""
 
-    image_shape, centre, spread = SHAPE, 0.5, 0.3
-    sigma_min, sigma_max = 1e-3, 30.0
-
-    def observe(self, measurement):
-        return measurement.y
+    def __init__(self):
+        super().__init__(SHAPE, operator={"name": "Denoise"}, noise=(0.2, 0.2), widths=(4,), blocks=0)
+        self.centre, self.spread, self.sigma_min, self.sigma_max = 0.5, 0.3, 1e-3, 30.0
 
     def denoise_given(self, x_t, sigma, observed):
+        y = 0.5 + 0.3 * observed[:, :1]
         precision = 1 / 0.09 + 1 / 0.04 + 1 / sigma**2
-        return (0.5 / 0.09 + observed / 0.04 + x_t / sigma**2) / precision
+        return (0.5 / 0.09 + y / 0.04 + x_t / sigma**2) / precision
 
 
 def test_one_pass_of_the_chain_draws_from_the_posterior():
@@ -111,7 +110,7 @@ def test_loss_is_denoising_of_what_was_observed():
     objective = Amortization(prior, halved, seed=4)
     batch = {"x": images(8), "item": torch.arange(8)}
     pair = objective.pairs(batch["x"], batch["item"])
-    wanted, _ = Denoising(prior.ddpm, seed=4)({**batch, "features": prior.observe(pair)}, 0)
+    wanted, _ = Denoising(prior.ddpm, seed=4)({**batch, "features": observe(prior, pair)}, 0)
     found, logs = objective(batch, 0)
     assert torch.equal(found, wanted)
     assert logs["loss"] == found.detach()
@@ -149,7 +148,7 @@ def test_regressor_learns_what_the_kept_pixels_say():
     pair = objective.pairs(test["x"], test["item"])
     x_t = 0.5 + prior.sigma_max * Noise(8, torch.arange(200))(test["x"])
     with torch.no_grad():
-        x_hat = prior.denoise_given(x_t, prior.sigma_max, prior.observe(pair))
+        x_hat = prior.denoise_given(x_t, prior.sigma_max, observe(prior, pair))
     assert float((x_hat - test["x"]).square().mean().sqrt()) < 0.1
 
 
@@ -159,7 +158,7 @@ def test_network_sees_the_measurement_the_mask_and_the_noise():
     mask[0, 0, :2] = True
     A = Inpaint(mask, SHAPE)
     x = images(2)
-    seen = prior.observe(Measurement(A(x), A, torch.tensor([0.1, 0.2]).reshape(2, 1, 1, 1)))
+    seen = observe(prior, Measurement(A(x), A, torch.tensor([0.1, 0.2]).reshape(2, 1, 1, 1)))
     assert seen.shape == (2, 3, 4, 4)
     torch.testing.assert_close(seen[:, :1] * 0.25 + 0.5, A(x))
     assert torch.equal(seen[:, 1:2], (~mask).float())
@@ -182,24 +181,30 @@ def test_what_it_was_not_trained_for_is_refused(A, noise, message):
         genprior.restore(Measurement(y, A, noise), prior=learned(), sampler="amortized", steps=2)
 
 
+@pytest.mark.parametrize("level", [0.01, 0.1])
+def test_the_extremes_of_its_noise_are_its_own_in_any_precision(level):
+    A = SuperResolution(2, SHAPE, "average")
+    y = A(images(1))
+    for noise in (level, torch.tensor(level), torch.tensor(level, dtype=torch.float64)):
+        assert observe(learned(), Measurement(y, A, noise)).isfinite().all()
+
+
 def test_it_is_no_prior_and_others_are_not_amortized():
     prior = learned()
-    assert prior.capabilities == {"denoise_given"}
+    assert prior.capabilities == set()
     assert isinstance(automatic(prior), Amortized)
-    with pytest.raises(UnsupportedError, match="LearnedPosterior has no sample; it has denoise_given"):
+    with pytest.raises(UnsupportedError, match="LearnedPosterior has no sample; it has nothing"):
         prior.sample(1)
     A = SuperResolution(2, SHAPE, "average")
     measurement = Measurement(A(images(1)), A, 0.05)
     with pytest.raises(
-        UnsupportedError, match="DPS needs a prior that has denoise; LearnedPosterior has denoise_given"
+        UnsupportedError, match="DPS needs a prior that has denoise; LearnedPosterior has no method of priors"
     ):
         genprior.restore(measurement, prior=prior, sampler="dps")
     ddpm = DDPM(SHAPE, widths=(8, 8), blocks=1)
-    assert not supports(ddpm, "denoise_given")
+    assert not is_learned(ddpm)
     with pytest.raises(UnsupportedError, match="Amortized needs a prior that has denoise_given; DDPM has"):
         genprior.restore(measurement, prior=ddpm, sampler="amortized")
-    with pytest.raises(UnsupportedError, match="DDPM has no denoise_given"):
-        ddpm.observe(measurement)
 
 
 def test_stored_posterior_draws_the_same(tmp_path):

@@ -12,6 +12,7 @@ from test_gaussian_posterior import KNOWN_ERRORS as MORE_KNOWN_ERRORS
 
 from genprior.noise import Noise
 from genprior.operators import Measurement
+from genprior.posteriors.exact import posterior_of
 from genprior.samplers import SAMPLERS
 from genprior.samplers.guidance.dps import DPS
 from genprior.samplers.guidance.mmps import MMPS
@@ -50,7 +51,7 @@ def as_pinned(known, change=lambda prior, one: one):
     prior = PRIORS[prior](operator.image_shape)
     one = measure(prior, operator, 0.1)
     n = 10 * CLOUDS if sampler.clouds else N
-    found = compare(draw(sampler, prior, change(prior, one), n), prior.posterior(one), operator)
+    found = compare(draw(sampler, prior, change(prior, one), n), posterior_of(prior, one), operator)
     return not any(part and strays(part, figures) for part, figures in zip((found.seen, found.unseen), parts))
 
 

@@ -5,6 +5,7 @@ import torch
 
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
+from genprior.posteriors.exact import posterior_of
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers import MMPS, TMPD, DiffPIR, PiGDM
 from genprior.samplers.base import begin
@@ -45,7 +46,7 @@ def test_any_integrator_runs_any_guidance_in_the_calls_that_are_stated(guidance,
 def test_heun_takes_exact_guidance_to_the_posterior_with_second_order():
     """The flow of a Gaussian posterior N(m, S) takes m + d at sigma to m + sqrt((S + sigma'^2) / (S + sigma^2)) d."""
     prior, measurement, noise = problem()
-    m, covariance = moments(prior.posterior(measurement.select(torch.tensor([0]))))
+    m, covariance = moments(posterior_of(prior, measurement.select(torch.tensor([0]))))
     m, S = m.reshape(SHAPE), covariance.diagonal().reshape(SHAPE)  # pixels are independent
     sigma, last = prior.sigma_max, prior.sigma_min
     x_T = begin(prior, measurement, sigma, noise)

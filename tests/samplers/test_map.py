@@ -8,6 +8,7 @@ from linear import OPERATORS, SHAPE, draw, measure
 
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
+from genprior.posteriors.exact import posterior_of
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.chains.map import MAP
@@ -29,7 +30,7 @@ def test_map_is_the_mode_in_closed_form(operator, weight):
     one = measure(prior, OPERATORS[operator])
     D = prior.mean.numel()
     S = prior.covariance.filter(torch.eye(D).double().reshape(D, *prior.mean.shape), prior.covariance.eigenvalues)
-    exact = Gaussian(prior.mean, S.flatten(1) / weight).posterior(one)
+    exact = posterior_of(Gaussian(prior.mean, S.flatten(1) / weight), one)
     x, _ = draw(MAP(steps=150, weight=weight), prior, one, 1)
     assert (x[0] - exact.mean).abs().max() < 1e-3 * exact.spread
 

@@ -9,6 +9,7 @@ import genprior
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
+from genprior.posteriors.exact import posterior_of, posteriors_of
 from genprior.priors.base import Prior
 from genprior.priors.foreign.denoiser import from_denoiser
 from genprior.samplers.chains.map import MAP
@@ -32,7 +33,7 @@ def restore(measurement, prior=PRIOR, **options):
 
 def test_it_is_the_mean_of_the_exact_posterior():
     _, m = measured(3)
-    means = torch.stack([each.mean for each in PRIOR.posteriors(m)])
+    means = torch.stack([each.mean for each in posteriors_of(PRIOR, m)])
     torch.testing.assert_close(PosteriorMean()(PRIOR, m, Noise(0, range(3))), means)
 
 
@@ -63,7 +64,7 @@ def test_with_several_samples_these_are_draws_and_the_picture_is_the_mean_of_all
     _, m = measured()
     result = restore(m, n=n)
     assert result.sampler == Exact()
-    posterior = PRIOR.posterior(m)
+    posterior = posterior_of(PRIOR, m)
     torch.testing.assert_close(result.mean, posterior.mean.float())
     assert torch.equal(result.image, result.mean.clamp(0, 1))
     deviation = posterior.sample(n, seed=3).std(0)

@@ -19,6 +19,7 @@ from clouds import (
     white,
 )
 
+from genprior.posteriors.exact import posterior_of
 from genprior.samplers import DPS, MMPS, SMC, TMPD, DiffPIR, PiGDM
 from genprior.samplers.guidance.base import Guidance
 from genprior.samplers.integrate import geometric
@@ -66,7 +67,7 @@ def test_proposal_that_is_off_stays_off_without_weights():
 def test_chain_tends_to_the_exact_posterior_at_first_order_in_the_step():
     """What the clouds tend to, in closed form: half the error at twice the steps, in means and covariances."""
     prior, one = gaussian()
-    mean, S = moments(prior.posterior(one))
+    mean, S = moments(posterior_of(prior, one))
     whiten = torch.linalg.inv(torch.linalg.cholesky(S))
 
     def errors(steps):
@@ -81,7 +82,7 @@ def test_chain_tends_to_the_exact_posterior_at_first_order_in_the_step():
 def test_cloud_finds_the_weights_of_the_modes_where_guidance_alone_does_not():
     """Guidance alone by the same steps, of 4000 independent draws, whose shares have standard errors below 0.008."""
     prior, one = mixture()
-    exact, steps, P = prior.posterior(one).weights, 40, 400
+    exact, steps, P = posterior_of(prior, one).weights, 40, 400
     x, _ = of_clouds(SMC(steps, P, proposal=MMPS()), prior, one, P)
     assert farthest(modes(x), *weighed_chain(steps)) < FAR
     with torch.no_grad():
@@ -96,7 +97,7 @@ def test_cloud_finds_the_weights_of_the_modes_where_guidance_alone_does_not():
 def test_weights_of_modes_tend_to_the_exact_ones_with_the_steps():
     """Of what the clouds tend to, known to 3.3 standard errors: first order in the step, a quarter at four times."""
     prior, one = mixture()
-    exact = prior.posterior(one).weights
+    exact = posterior_of(prior, one).weights
     (coarse, coarse_error), (fine, fine_error) = weighed_chain(40), weighed_chain(160)
     assert ((coarse - exact).abs() > 3.3 * coarse_error).any()
     assert ((fine - exact).abs() < (coarse - exact).abs() / 4 + 3.3 * (fine_error + coarse_error / 4)).all()

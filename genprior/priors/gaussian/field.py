@@ -22,8 +22,7 @@ class GaussianField(Prior):
     An image of one size (see `sized`) is a `Gaussian` with the circulant covariance nearest, in the Frobenius norm, to
     that of the field (Chan, 1988), along each side H
         c_H(d) = ((H - d) c(d) + d c(H - d)) / H,   0 <= d < H,
-    which is never indefinite, and keeps the variance c(0) of a value. Everything then is in closed form by FFTs, but
-    for `posterior`, which the Gaussian of one size has, and which stops at 4096 values.
+    which is never indefinite, and keeps the variance c(0) of a value. Everything then is in closed form by FFTs.
 
     Arguments:
         mean: (C, 1, 1), in the units of x; its dtype and device become the prior's.

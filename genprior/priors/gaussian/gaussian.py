@@ -1,4 +1,4 @@
-"""The Gaussian prior, with everything in closed form, the posterior of a linear-Gaussian measurement included.
+"""The Gaussian prior, with everything in closed form; for its posterior, see `posteriors.exact`.
 
 Notation: D = C H W; m a mean, S the covariance, l its eigenvalues, f(S) the matrix with the eigenvectors of S and the
 eigenvalues f(l); n ~ N(0, I); x_t = x + sigma n.
@@ -13,7 +13,6 @@ from genprior.checks import Shape
 from genprior.linalg import wide
 from genprior.noise import Noise
 from genprior.priors.base import Prior, as_level
-from genprior.priors.gaussian.conditioning import posterior_of_each, select_row, with_posterior_of
 from genprior.priors.gaussian.covariance import (
     Covariance,
     Stationary,
@@ -28,9 +27,8 @@ from genprior.priors.gaussian.normal import check_means, checked, noise_of_sampl
 class Gaussian(Prior):
     """The Gaussian p(x) = N(x; m, S).
 
-    With every method in closed form, `posterior` of at most 4096 values: sample and decode x = m + S^(1/2) z, encode
-    z = S^(-1/2) (x - m) (symmetric root; the pseudo-inverse where S is singular), denoise
-    m + S (S + sigma^2 I)^(-1) (x_t - m).
+    With every method in closed form: sample and decode x = m + S^(1/2) z, encode z = S^(-1/2) (x - m) (symmetric root;
+    the pseudo-inverse where S is singular), denoise m + S (S + sigma^2 I)^(-1) (x_t - m).
 
     sigma_max is 10 times the largest standard deviation of x (along any direction), sigma_min a hundredth of the
     smallest that is not 0 (of a point mass, both are taken as 1). Starting a sampler at centre + sigma_max n instead of
@@ -116,10 +114,6 @@ class Gaussian(Prior):
         return {"image_shape": list(self.image_shape), "covariance": self.covariance.form}
 
     @property
-    def capabilities(self) -> frozenset[str]:
-        return with_posterior_of(self.image_shape, super().capabilities)
-
-    @property
     def centre(self) -> Tensor:
         return self.mean
 
@@ -169,26 +163,3 @@ class Gaussian(Prior):
     def encode(self, x: Tensor) -> Tensor:
         l = self.covariance.eigenvalues
         return self.covariance.filter(checked(x, self) - self.mean, torch.where(l > 0, l.rsqrt(), 0)).to(x.dtype)
-
-    def posterior(self, measurement, row: int = 0) -> Gaussian:
-        """p(x | y) of y = A x + noise n, with G = S A^T (A S A^T + noise^2 I)^+: N(m + G (y - A m), S - G A S).
-
-        noise = 0 is the limit noise -> 0: what A sees is then known, and the posterior is singular there.
-
-        Arguments:
-            measurement: y (B, ...), a linear operator A and the noise, in the units of y.
-            row: which image of the batch.
-
-        Raises:
-            UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
-            ValueError: there is no such row, or A does not take images of this shape.
-        """
-        return self.posteriors(select_row(measurement, row))[0]
-
-    def posteriors(self, measurement) -> list[Gaussian]:
-        """`posterior` of every image; those of one operator and one noise level share one factorisation."""
-
-        def posterior(means: Tensor, log_evidence: Tensor, covariance: Covariance) -> Gaussian:
-            return Gaussian(means[0].to(self.mean), covariance)
-
-        return posterior_of_each(self.covariance, self.mean[None], measurement, posterior)

@@ -1,4 +1,4 @@
-"""Gaussian mixtures of one covariance, with everything in closed form, the posterior of a measurement included.
+"""Gaussian mixtures of one covariance, with everything in closed form; for their posterior, see `posteriors.exact`.
 
 Notation: D = C H W; m a mean, S the covariance, l its eigenvalues, f(S) the matrix with the eigenvectors of S and the
 eigenvalues f(l); n ~ N(0, I); x_t = x + sigma n.
@@ -12,7 +12,6 @@ from torch import Tensor
 from genprior.linalg import wide
 from genprior.noise import Noise
 from genprior.priors.base import Prior
-from genprior.priors.gaussian.conditioning import posterior_of_each, select_row, with_posterior_of
 from genprior.priors.gaussian.covariance import Covariance, as_covariance
 from genprior.priors.gaussian.normal import check_means, checked, noise_of_samples, noise_range, wiener
 
@@ -52,10 +51,6 @@ class GaussianMixture(Prior):
         self.register_buffer("centre", torch.tensordot(weights, means.detach().double(), 1).to(means))
         self.covariance = as_covariance(covariance, means[0])
         self.image_shape = tuple(means.shape[1:])
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        return with_posterior_of(self.image_shape, super().capabilities)
 
     @property
     def spread(self) -> float:
@@ -102,31 +97,6 @@ class GaussianMixture(Prior):
         sigma = torch.as_tensor(sigma, dtype=l.dtype, device=l.device).reshape(-1, 1, 1, 1)
         m_r = self._mean_given(checked(x_t, self), l + sigma**2)
         return (m_r + self.covariance.filter(x_t - m_r, wiener(l, sigma))).to(x_t.dtype)
-
-    def posterior(self, measurement, row: int = 0) -> GaussianMixture:
-        """p(x | y) of y = A x + noise n: weights in proportion to w_k N(y; A m_k, A S A^T + noise^2 I), and each
-        component the Gaussian's posterior, N(m_k + G (y - A m_k), S - G A S) with G = S A^T (A S A^T + noise^2 I)^+.
-
-        noise = 0 is the limit noise -> 0: what A sees is then known, and the posterior is singular there.
-
-        Arguments:
-            measurement: y (B, ...), a linear operator A and the noise, in the units of y.
-            row: which image of the batch.
-
-        Raises:
-            UnsupportedError: the image or y has over 4096 values: the matrix of A would not fit.
-            ValueError: there is no such row, or A does not take images of this shape.
-        """
-        return self.posteriors(select_row(measurement, row))[0]
-
-    def posteriors(self, measurement) -> list[GaussianMixture]:
-        """`posterior` of every image; those of one operator and one noise level share one factorisation."""
-
-        def posterior(means: Tensor, log_evidence: Tensor, covariance: Covariance) -> GaussianMixture:
-            weights = (self.weights.log() + log_evidence).softmax(0)
-            return GaussianMixture(weights, means.to(self.means), covariance)
-
-        return posterior_of_each(self.covariance, self.means, measurement, posterior)
 
     def _logits(self, x: Tensor, variance: Tensor) -> Tensor:
         """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2, (B, K), V of the eigenvectors of S and `variance`; in float64.

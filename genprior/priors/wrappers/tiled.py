@@ -45,8 +45,7 @@ class Tiled(Prior):
     """
 
     sample, log_prob, energy, score = map(of_prior, ("sample", "log_prob", "energy", "score"))
-    elbo, flow_log_prob, posterior = map(of_prior, ("elbo", "flow_log_prob", "posterior"))
-    denoise_given, observe, render, latents = map(of_prior, ("denoise_given", "observe", "render", "latents"))
+    elbo, flow_log_prob, render, latents = map(of_prior, ("elbo", "flow_log_prob", "render", "latents"))
     decode, encode, infer, latent_shape = map(of_prior, ("decode", "encode", "infer", "latent_shape"))
     decoder_variance = of_prior("decoder_variance")
     classes, class_names, labelled = map(of_prior, ("classes", "class_names", "labelled"))

@@ -4,14 +4,13 @@ Notation: y = A x + noise n; m_k the means and S the covariance before, D = C H 
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from genprior.checks import UnsupportedError
 from genprior.linalg import divide
-from genprior.priors.base import Prior
+from genprior.operators.base import Measurement
 from genprior.priors.gaussian.covariance import LARGEST_DENSE, Covariance, Dense
 
 
@@ -39,7 +38,7 @@ class Conditioning:
     """
 
     @torch.no_grad()
-    def __init__(self, covariance: Covariance, means: Tensor, measurement):
+    def __init__(self, covariance: Covariance, means: Tensor, measurement: Measurement):
         A, self.noise = _dense(measurement, means)
         # Holes are zero rows of A, where y may hold anything.
         self.seen = (A != 0).any(1)
@@ -100,7 +99,7 @@ def rounding_of_rank(s: Tensor, shape: tuple[int, int], precision: torch.dtype =
     return eps * s[:1].sum()
 
 
-def alike(measurement) -> list[Tensor]:
+def alike(measurement: Measurement) -> list[Tensor]:
     """The images of a measurement, (B,) numbers in all, in groups of one operator and one noise level."""
     images = len(measurement.y)
     if measurement.operator.batch > 1:
@@ -109,39 +108,18 @@ def alike(measurement) -> list[Tensor]:
     return [(levels == level).nonzero().flatten() for level in levels.unique()]
 
 
-def posterior_of_each(
-    covariance: Covariance,
-    means: Tensor,
-    measurement,
-    posterior: Callable[[Tensor, Tensor, Covariance], Prior],
-) -> list:
-    """`posterior(means, log_evidence, covariance)` of every image of a measurement, see `Conditioning`."""
+def given_each(covariance: Covariance, means: Tensor, measurement: Measurement) -> list[tuple[Tensor, Tensor, Dense]]:
+    """Means and log-evidence, see `Conditioning.given`, and the covariance of x given y, of every image."""
     found = {}
     for images in alike(measurement):
         group = measurement.select(images)
         conditioning = Conditioning(covariance, means, group)
         shared = conditioning.covariance.to(means)
-        found |= {i: posterior(*conditioning.given(y), shared) for i, y in zip(images.tolist(), group.y)}
+        found |= {i: (*conditioning.given(y), shared) for i, y in zip(images.tolist(), group.y)}
     return [found[i] for i in sorted(found)]
 
 
-def with_posterior_of(image_shape: tuple[int, ...], capabilities: frozenset[str]) -> frozenset[str]:
-    """These, of images of that shape: without "posterior" where they have too many values for their dense matrix."""
-    return capabilities - {"posterior"} if math.prod(image_shape) > LARGEST_DENSE else capabilities
-
-
-def select_row(measurement, row: int):
-    """The measurement of one image of the batch.
-
-    Raises:
-        ValueError: there is no such row.
-    """
-    if not 0 <= row < len(measurement.y):
-        raise ValueError(f"row is {row}, of {len(measurement.y)} images: give 0 to {len(measurement.y) - 1}")
-    return measurement.select(torch.tensor([row], device=measurement.y.device))
-
-
-def _dense(measurement, means: Tensor) -> tuple[Tensor, float]:
+def _dense(measurement: Measurement, means: Tensor) -> tuple[Tensor, float]:
     """A (M, D), in float64, and the noise of the first image of a measurement."""
     shape = tuple(means.shape[1:])
     if tuple(measurement.operator.image_shape) != shape:

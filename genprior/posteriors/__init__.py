@@ -1,0 +1,1 @@
+"""Posteriors that a prior and an operator have together: in closed form, or learned."""
