@@ -4,7 +4,7 @@
 from .benchmark.evaluate import evaluate as evaluate
 from .checks import UnsupportedError as UnsupportedError
 from .marginal.evidence import evidence as evidence
-from .operators.base import Measurement as Measurement
+from .operators.measurement import Measurement as Measurement
 from .priors.base import supports as supports
 from .priors.ddpm import DDPM as DDPM
 from .priors.flow import Flow as Flow

@@ -18,7 +18,7 @@ from genprior import plausible
 from genprior.checks import Shape, UnsupportedError, as_integer
 from genprior.devices import rows_at_once, state_of, tile_side
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.priors.wrappers.tiled import Tiled
 from genprior.samplers.base import Sampler

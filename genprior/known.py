@@ -12,8 +12,8 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from genprior.operators.base import Measurement
 from genprior.operators.masking import kept_by
+from genprior.operators.measurement import Measurement
 
 
 def known_pixels(measurement: Measurement, stated: float | Tensor | None) -> Tensor | None:

@@ -19,13 +19,14 @@ from genprior import images
 from genprior.checks import as_integer, as_tensor
 from genprior.nets.wrapped import unwrapped
 from genprior.noise_level import noise_level
-from genprior.operators.base import LinearOperator, Measurement, name_of
+from genprior.operators.base import LinearOperator, name_of
 from genprior.operators.blur import weights
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
 from genprior.operators.check import check_foreign
 from genprior.operators.colour import Colorize
 from genprior.operators.deepinv import from_physics, physics_noise
 from genprior.operators.masking import kept_by
+from genprior.operators.measurement import Measurement
 from genprior.scale import warn_of_sum
 
 NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was scanned or compressed as colour

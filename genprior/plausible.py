@@ -11,7 +11,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import has_posterior
 from genprior.priors.base import Prior
 from genprior.priors.foreign.denoiser import DenoiserPrior

@@ -19,11 +19,11 @@ from genprior.drawing import draw, in_tiles
 from genprior.known import giving_back, keep, known_pixels
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
 from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import in_channels
 from genprior.operators.check import check_foreign
 from genprior.operators.masking import is_identity
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior, supports
 from genprior.priors.find import as_prior
 from genprior.priors.store import resolved_name

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genprior import images, record
 from genprior.files import refuse_existing, replacing
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 

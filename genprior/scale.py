@@ -8,7 +8,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from genprior.operators.base import Measurement, name_of
+from genprior.operators.base import name_of
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 
 # How far the values of y that lie outside do so, in the ranges of A x, and how many of them there are, before it is a

@@ -37,15 +37,15 @@ NARROWER = {
     "priors.base": {"ambient", "checks"},
     "samplers": {
         *("ambient", "checks", "linalg", "devices", "noise", "registry"),
-        *("priors.base", "operators.base", "operators.masking", "posteriors"),
+        *("priors.base", "operators.base", "operators.masking", "operators.measurement", "posteriors"),
     },
     "posteriors": {
-        *("ambient", "checks", "linalg", "operators.base"),
+        *("ambient", "checks", "linalg", "operators.base", "operators.measurement"),
         *("priors.base", "priors.amortized", "priors.gaussian"),
     },
     "training": {
         *("ambient", "checks", "priors", "nets", "images", "devices", "files", "noise", "bits", "registry"),
-        *("posteriors", "operators.base"),
+        *("posteriors", "operators.base", "operators.measurement"),
     },
 }
 

@@ -9,7 +9,7 @@ from skimage import data
 
 import genprior
 from genprior.operators import Blur, Composition, Denoise, Matrix, SuperResolution, gaussian_kernel
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.scale import warn_of_scale
 
 TASKS = {

@@ -23,10 +23,11 @@ from genprior.benchmark.biharmonic import fill
 from genprior.checks import UnsupportedError
 from genprior.linalg import norm
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.base import LinearOperator
 from genprior.operators.blur import Blur
 from genprior.operators.denoise import Denoise
 from genprior.operators.inpaint import Inpaint
+from genprior.operators.measurement import Measurement
 from genprior.operators.superres import SuperResolution
 from genprior.scores.metrics import psnr
 

@@ -35,8 +35,8 @@ from genprior.benchmark.summary import each_image, legend, summary
 from genprior.checks import UnsupportedError, as_integer
 from genprior.devices import device_of, forget_peak, peak_memory, processes
 from genprior.files import refuse_existing, write_text
-from genprior.operators.base import Measurement
 from genprior.operators.inpaint import Inpaint
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.restoration import MEASURED, degrade
 from genprior.samplers import SAMPLERS, refuse_parameters

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genprior.benchmark.baselines import BASELINES, Baseline
 from genprior.devices import device_of
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.registry import lookup
 from genprior.restoration import restore

@@ -14,8 +14,8 @@ from genprior.benchmark.presets import PRESETS, preset
 from genprior.checks import Shape
 from genprior.devices import pick_device
 from genprior.measuring import as_noise
-from genprior.operators.base import Measurement
 from genprior.operators.build import ALIASES, FOR_IMAGE
+from genprior.operators.measurement import Measurement
 from genprior.priors import store
 from genprior.priors.base import Prior
 from genprior.priors.find import as_prior

@@ -17,7 +17,7 @@ from genprior.devices import rows_at_once
 from genprior.linalg import inner
 from genprior.marginal.normal import log_scale, noise_of
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.particles.base import effective_size, log_mean, resample
 

@@ -17,8 +17,8 @@ from genprior.marginal.annealed import AnnealedImportance, by_annealing
 from genprior.marginal.exact import exact
 from genprior.marginal.particles import by_particles
 from genprior.measuring import measure, stated_noise
-from genprior.operators.base import Measurement
 from genprior.operators.colour import Colorize
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior, supports
 from genprior.priors.find import as_prior
 from genprior.priors.gaussian.gaussian import Gaussian

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 
 from genprior.marginal.normal import cholesky, covariance_of_y, seen_values
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.conditioning import alike
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.mixture import GaussianMixture

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genprior.checks import UnsupportedError
 from genprior.devices import rows_at_once
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.gaussian.covariance import LARGEST_DENSE
 
 

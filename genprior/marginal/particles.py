@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genprior.marginal.normal import log_scale, noise_of, seen_values
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import white_variance
 from genprior.samplers.integrate import geometric

@@ -1,6 +1,6 @@
 """Linear operators: what was measured of an image."""
 
-from genprior.operators.base import SVD, Composition, LinearOperator, Matrix, Measurement
+from genprior.operators.base import SVD, Composition, LinearOperator
 from genprior.operators.blur import Blur, gaussian_kernel, motion_kernel
 from genprior.operators.build import for_image, for_measurement
 from genprior.operators.check import check
@@ -8,6 +8,8 @@ from genprior.operators.colour import Colorize
 from genprior.operators.deepinv import as_physics, from_physics, physics_noise
 from genprior.operators.denoise import Denoise
 from genprior.operators.inpaint import Inpaint, box_mask, random_mask, stroke_mask
+from genprior.operators.matrix import Matrix
+from genprior.operators.measurement import Measurement
 from genprior.operators.superres import SuperResolution
 
 __all__ = [

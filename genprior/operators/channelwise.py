@@ -9,7 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.base import LinearOperator
+from genprior.operators.measurement import Measurement
 
 
 class Channelwise(LinearOperator):

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from genprior.checks import Shape, as_shape
-from genprior.operators.base import SVD, Constant, LinearOperator
+from genprior.operators.base import SVD, LinearOperator
+from genprior.operators.constant import Constant
 
 # Rec. 601 luma, as kornia.color.rgb_to_grayscale
 WEIGHTS = (0.299, 0.587, 0.114)

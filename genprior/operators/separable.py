@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from genprior.checks import Shape
 from genprior.linalg import reciprocal, rounding
-from genprior.operators.base import SVD, Constant, LinearOperator
+from genprior.operators.base import SVD, LinearOperator
+from genprior.operators.constant import Constant
 
 Maps = Callable[[], tuple[Tensor, Tensor]]
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError
-from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.base import LinearOperator
+from genprior.operators.measurement import Measurement
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genprior.checks import UnsupportedError
 from genprior.linalg import divide
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.gaussian.covariance import LARGEST_DENSE, Covariance, Dense
 
 

@@ -10,7 +10,7 @@ import torch
 
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.conditioning import given_each
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import LARGEST_DENSE

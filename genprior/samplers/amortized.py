@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.base import LinearOperator
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.amortized import check_operator, is_learned, observe
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler

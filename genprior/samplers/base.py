@@ -14,7 +14,8 @@ from torch import Tensor
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError, as_integer, check_fields
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.base import LinearOperator
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior, supports
 
 Denoiser = Callable[[Tensor, float], Tensor]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import has_posterior, posteriors_of
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler

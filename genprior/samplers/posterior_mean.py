@@ -7,8 +7,9 @@ from torch import Tensor
 
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.base import LinearOperator
 from genprior.operators.masking import is_identity
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from genprior.ambient import settled
 from genprior.divergences import sliced_wasserstein
 from genprior.noise import Noise
-from genprior.operators.base import Matrix, Measurement
+from genprior.operators.matrix import Matrix
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import posterior_of
 from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.samplers.annealing.ddrm import begin_at_y, spectral_step

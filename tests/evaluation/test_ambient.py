@@ -20,7 +20,7 @@ from genprior.operators import (
     motion_kernel,
     random_mask,
 )
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.samplers import SAMPLERS
 
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 import genprior
 from genprior.checks import UnsupportedError
 from genprior.operators import Inpaint, random_mask
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import posterior_of
 from genprior.priors.base import supports
 from genprior.priors.foreign.denoiser import SIGMA_MAX, SIGMA_MIN

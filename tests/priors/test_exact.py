@@ -9,7 +9,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
-from genprior.operators.base import Matrix, Measurement
+from genprior.operators.matrix import Matrix
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import has_posterior, posterior_of, posteriors_of
 from genprior.priors.base import METHODS, Prior, noisy_score
 from genprior.priors.gaussian.gaussian import Gaussian

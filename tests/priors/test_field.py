@@ -7,7 +7,7 @@ import torch
 
 from genprior.noise import Noise
 from genprior.operators import Denoise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import has_posterior
 from genprior.priors.gaussian.covariance import DEQUANTISATION
 from genprior.priors.gaussian.field import GaussianField

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from genprior.operators.base import LinearOperator, Matrix, Measurement
+from genprior.operators.base import LinearOperator
 from genprior.operators.blur import Blur
 from genprior.operators.build import for_image
+from genprior.operators.matrix import Matrix
+from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import posterior_of
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.gaussian.mixture import GaussianMixture

@@ -32,7 +32,7 @@ from torch import Tensor
 from genprior.checks import Count, Range
 from genprior.linalg import divide, inner, norm
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.annealing.gibbs import gaussian_draw
 from genprior.samplers.base import Denoiser, Sampler, begin, differentiable, white_variance

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genprior.checks import Count, Fraction
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.annealing.ddrm import spectral_step
 from genprior.samplers.annealing.repaint import stretches

@@ -12,7 +12,8 @@ from torch import Tensor
 from genprior.checks import Fraction
 from genprior.linalg import divide
 from genprior.noise import Noise
-from genprior.operators.base import SVD, Measurement
+from genprior.operators.base import SVD
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin, first_level
 from genprior.samplers.integrate import geometric

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from genprior.checks import Count, Fraction, Positive
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, start
 from genprior.samplers.integrate import ancestral, karras

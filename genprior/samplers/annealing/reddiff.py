@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genprior.checks import NonNegative, Positive
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler, start

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from genprior.checks import Count, UnsupportedError
 from genprior.noise import Noise
-from genprior.operators.base import SVD, LinearOperator, Measurement
+from genprior.operators.base import SVD, LinearOperator
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin, first_level
 from genprior.samplers.integrate import ancestral_step, geometric

@@ -18,7 +18,7 @@ from torch import Tensor
 from genprior.checks import Count, Positive, Range
 from genprior.linalg import inner
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, start
 from genprior.samplers.chains.mcmc import (

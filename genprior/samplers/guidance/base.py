@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genprior.checks import as_number
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.registry import lookup
 from genprior.samplers.base import Denoiser, Sampler, begin, first_level

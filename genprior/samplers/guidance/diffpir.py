@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genprior.checks import as_integer, as_number
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, begin, first_level
 from genprior.samplers.guidance.base import Guidance

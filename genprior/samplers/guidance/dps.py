@@ -9,7 +9,7 @@ from torch import Tensor
 from genprior.checks import as_number
 from genprior.linalg import divide, norm
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin, differentiable
 from genprior.samplers.integrate import ancestral_step, variance_preserving

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genprior.checks import as_integer
 from genprior.linalg import cg
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, differentiable
 from genprior.samplers.guidance.base import Guidance

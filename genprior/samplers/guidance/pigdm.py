@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, begin, differentiable, white_variance
 from genprior.samplers.guidance.base import Guidance

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genprior.linalg import divide, inner
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, differentiable
 from genprior.samplers.guidance.base import Guidance

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genprior.checks import Count, Positive
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.annealing.daps import moments
 from genprior.samplers.base import Sampler, first_level

@@ -11,7 +11,7 @@ from torch import Tensor
 from genprior.checks import NonNegative, Positive
 from genprior.linalg import divide, inner, norm
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import ancestral_step, variance_preserving

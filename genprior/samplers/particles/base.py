@@ -27,7 +27,7 @@ from genprior.checks import Count, Fraction
 from genprior.devices import rows_at_once
 from genprior.linalg import inner
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import geometric

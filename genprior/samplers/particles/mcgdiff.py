@@ -11,7 +11,7 @@ from torch import Tensor
 from genprior.checks import Count, Fraction, Positive, Range
 from genprior.linalg import divide
 from genprior.noise import Noise
-from genprior.operators.base import Measurement
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser
 from genprior.samplers.integrate import geometric

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from genprior.checks import UnsupportedError
 from genprior.linalg import inner
-from genprior.operators.base import LinearOperator, Measurement
+from genprior.operators.base import LinearOperator
+from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, differentiable, white_variance
 from genprior.samplers.particles.base import Twist, Twisted

@@ -1,0 +1,84 @@
+"""What was measured: y, by which operator, with how much noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genprior.ambient import own, settled
+from genprior.operators.base import LinearOperator
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What was measured: y = A x + noise n, n ~ N(0, I).
+
+    It keeps copies of y and of the noise, and can be pickled.
+
+    Attributes:
+        y: (B, *operator.measurement_shape), finite, any range.
+        operator: A.
+        noise: standard deviation >= 0 in the units of x, float or (B, 1, 1, 1).
+
+    Raises:
+        ValueError: y does not fit the operator or is not finite, or the noise is not a standard deviation.
+    """
+
+    y: Tensor
+    operator: LinearOperator
+    noise: float | Tensor
+
+    def __post_init__(self):
+        self.operator._check("a measurement", self.y, self.operator.measurement_shape)
+        if not torch.isfinite(self.y).all():
+            raise ValueError(
+                f"y has {(~torch.isfinite(self.y)).sum()} values that are NaN or infinite. If they mark holes, put 0 "
+                "there and say so to the operator, Inpaint(mask, ...); otherwise repair them."
+            )
+        object.__setattr__(self, "y", own(self.y))
+        object.__setattr__(self, "noise", _own_noise(self.noise, len(self.y)))
+
+    def with_noise(self, noise: float | Tensor) -> Measurement:
+        """The same y, not copied, with another noise."""
+        return _sharing(self.y, self.operator, _own_noise(noise, len(self.y)))
+
+    @property
+    def seen(self) -> Tensor:
+        """1 for values of y that depend on x, 0 for others, such as those under the holes of a mask; shaped like y.
+
+        Of A A^T n, with n normal, the rows of A that are 0 give 0, exactly, and almost surely no others do.
+        """
+        n = torch.randn(self.y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+        return (self.operator(self.operator.adjoint(n.to(self.y))) != 0).to(self.y)
+
+    def select(self, index: Tensor) -> Measurement:
+        """The measurement of the images of that `index` (1-D, long), which may repeat images."""
+        per_image = isinstance(self.noise, Tensor) and self.noise.ndim and len(self.noise) > 1
+        noise = self.noise[index.to(self.noise.device)] if per_image else self.noise
+        return _sharing(self.y[index.to(self.y.device)], self.operator.select(index), noise)
+
+    def to(self, like: Tensor) -> Measurement:
+        """The measurement with y in the dtype and on the device of a tensor."""
+        noise = self.noise.to(like.device) if isinstance(self.noise, Tensor) else self.noise
+        return _sharing(self.y.to(like), self.operator, noise)
+
+
+def _sharing(y: Tensor, operator: LinearOperator, noise: float | Tensor) -> Measurement:
+    """The measurement of a y that is the library's own and was checked, which is not copied again."""
+    measurement = object.__new__(Measurement)
+    for name, value in (("y", y), ("operator", operator), ("noise", noise)):
+        object.__setattr__(measurement, name, value)
+    return measurement
+
+
+@settled
+def _own_noise(given: float | Tensor, images: int) -> float | Tensor:
+    noise = torch.as_tensor(given)
+    if noise.ndim and noise.shape not in ((1, 1, 1, 1), (images, 1, 1, 1)):
+        raise ValueError(f"noise is one number or ({images}, 1, 1, 1); got the shape {tuple(noise.shape)}.")
+    if not (torch.isfinite(noise) & (noise >= 0)).all():
+        raise ValueError(f"noise is a standard deviation, finite and >= 0; got {given}.")
+    return own(noise) if isinstance(given, Tensor | np.ndarray) else given
