@@ -59,6 +59,28 @@ def as_number(what: str, value: float, low: float, high: float) -> float:
     return float(value)
 
 
+def whole(least: int, *numbers: object) -> bool:
+    """Whether all are ints, `least` or more."""
+    return all(isinstance(a, int) and a >= least for a in numbers)
+
+
+def positive(number: object) -> bool:
+    """Whether it is a finite number above 0."""
+    return isinstance(number, int | float) and 0 < number < math.inf
+
+
+def refuse_wrong(*arguments: tuple[str, object, bool, str]) -> None:
+    """Refuse the first of several arguments that is wrong, each given as its name, value, whether it is right, and what
+    is wanted.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name, value, right, wanted in arguments:
+        if not right:
+            raise ValueError(f"{name} is {value!r}: give {wanted}.")
+
+
 def as_integer(what: str, value: int, low: int, high: float) -> int:
     """`value` as an int from low to high, checked; 3.0 is an integer too; `what` is for the message.
 

@@ -1,6 +1,7 @@
 """The command line, in this process: files in, files out, words and exit codes."""
 
 import functools
+import inspect
 import json
 import subprocess
 import sys
@@ -11,15 +12,18 @@ import torch
 from PIL import Image
 
 import genprior.nets.gan as gan_nets
-from genprior.cli import main
-from genprior.cli.train import FAMILIES
+from genprior.cli import common, main, names
 from genprior.operators import random_mask
+from genprior.operators.build import FOR_IMAGE, FOR_MEASUREMENT
 from genprior.priors import ddpm, flow, gan, patches, store, vae
 from genprior.priors.ddpm import DDPM
 from genprior.priors.folder import read_prior, write_prior
 from genprior.priors.gaussian.gaussian import Gaussian
+from genprior.priors.store import bundled
+from genprior.samplers import SAMPLERS
 from genprior.training import families
 from genprior.training.data import Arrays, Photos, first
+from genprior.truth.report import SUITES
 
 H, W = 24, 20
 MASK = random_mask((H, W), 0.4, seed=0)[0].numpy()
@@ -466,8 +470,18 @@ def train(family, data, out, *options):
     return genprior("train", family, "--data", data, "--out", out, "--batch", 2, "--size", 16, *options)
 
 
-def test_what_can_be_trained_is_what_the_command_line_says():
-    assert set(FAMILIES) == set(families.FAMILIES) == set(SMALL)
+def test_what_there_is_is_what_the_command_line_says():
+    assert tuple(families.FAMILIES) == names.FAMILIES
+    assert set(SMALL) == set(names.FAMILIES)
+    assert tuple(FOR_MEASUREMENT) == tuple(FOR_IMAGE) == names.OPERATORS
+    assert tuple(SAMPLERS) == names.SAMPLERS
+    assert tuple(SUITES) == names.SUITES
+    assert tuple(bundled()) == names.PRIORS
+
+
+def test_every_parameter_of_an_operator_is_an_option():
+    taken = {name for make in FOR_MEASUREMENT.values() for name in inspect.signature(make).parameters}
+    assert taken - {"shape", "measurement_shape"} == set(common.PARAMETERS)
 
 
 @pytest.mark.parametrize(("family", "kind"), TRAINED)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-OPERATORS = "inpaint, super-resolution, gaussian-deblur, motion-deblur, deblur, colorize, denoise"
+from genprior.cli.names import OPERATORS
+
 PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel", "boundary")
 
 
@@ -37,7 +38,7 @@ def add_output(parser: argparse.ArgumentParser, text: str, seed: str = "of all r
 
 
 def add_operator(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--op", default="inpaint", help=f"{OPERATORS} (default: %(default)s)")
+    parser.add_argument("--op", default="inpaint", help=f"{', '.join(OPERATORS)} (default: %(default)s)")
     folder = "a folder of NAME_mask.png, in subfolders as the images are"
     parser.add_argument("--mask", help=f"image (or .npy) whose white marks the holes, or {folder}")
     parser.add_argument("--scale", type=int, help="super-resolution: whole factor")
@@ -47,6 +48,12 @@ def add_operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--angle", type=float, help="motion-deblur: degrees, counter-clockwise from the x axis")
     parser.add_argument("--kernel", type=Path, help="deblur: image or .npy of the kernel (images are scaled to sum 1)")
     parser.add_argument("--boundary", help="blurs: valid (the scene goes on past the frame) or circular")
+
+
+def add_simulation(parser: argparse.ArgumentParser) -> None:
+    """What `simulated` reads, besides the operator."""
+    parser.add_argument("--fraction", type=float, help="of the pixels, for --mask random or stroke")
+    parser.add_argument("--size", type=int, nargs="+", help="of the hole, for --mask box: one number, or height width")
 
 
 def label_of(text: str) -> int | str:
@@ -188,6 +195,16 @@ def parameters_of(options: argparse.Namespace, item: Item | None = None) -> dict
         chosen["mask"] = load_array(Path(chosen["mask"]))
     if "kernel" in chosen:
         chosen["kernel"] = _kernel(chosen["kernel"])
+    return chosen
+
+
+def simulated(options: argparse.Namespace, item: Item | None = None) -> dict[str, Any]:
+    """`parameters_of`, with those of simulated masks."""
+    chosen = parameters_of(options, item)
+    if options.fraction is not None:
+        chosen["fraction"] = options.fraction
+    if options.size is not None:
+        chosen["size"] = options.size[0] if len(options.size) == 1 else tuple(options.size)
     return chosen
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Callable, Iterator
-from pathlib import Path
+
+from genprior.cli.names import OPERATORS, PRIORS, SAMPLERS
+
+Values = dict[str, tuple[str, ...]]
 
 USAGE = {
     "bash": 'eval "$(genprior completion bash)"',
@@ -61,39 +63,25 @@ def run(options: argparse.Namespace, commands) -> int:
     return 0
 
 
-def _values() -> dict[str, list[str]]:
-    """Of arguments that take names, which argparse does not know.
-
-    They are read from the package's files: to import them takes torch, and a shell asks whenever it starts.
-    """
-    from genprior.cli.common import OPERATORS
-
-    package = Path(__file__).parent.parent
-    names = sorted(path.parent.name for path in package.glob("priors/bundled/*/config.json"))
+def _values() -> Values:
+    """Of arguments that take names, which argparse does not know."""
     return {
-        "op": OPERATORS.split(", "),
-        "prior": [*sorted({name.split("-")[0] for name in names}), *names],
-        "sampler": ["auto", *_keys(package / "samplers" / "__init__.py", "SAMPLERS")],
-        "device": ["auto", "cpu", "cuda", "mps"],
+        "op": OPERATORS,
+        "prior": (*sorted({name.split("-")[0] for name in PRIORS}), *PRIORS),
+        "sampler": ("auto", *SAMPLERS),
+        "device": ("auto", "cpu", "cuda", "mps"),
     }
 
 
-def _keys(module: Path, name: str) -> list[str]:
-    """The keys of the dictionary of that name in the text of a module."""
-    made = (node for node in ast.parse(module.read_text(encoding="utf-8")).body if isinstance(node, ast.AnnAssign))
-    table = next(node.value for node in made if ast.unparse(node.target) == name)
-    return [ast.literal_eval(key) for key in table.keys]
-
-
 def _arguments(
-    parser: argparse.ArgumentParser, values: dict[str, list[str]]
+    parser: argparse.ArgumentParser, values: Values
 ) -> Iterator[tuple[list[str], list[str], argparse.Action]]:
     """The options and values of every argument: (["-o", "--out"], [], action); no options for a positional one."""
     for action in parser._actions:
         yield action.option_strings, [*map(str, action.choices or values.get(action.dest, []))], action
 
 
-def bash(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[str]]) -> str:
+def bash(commands: dict[str, argparse.ArgumentParser], values: Values) -> str:
     words, after = [], []
     for name, parser in commands.items():
         offered: list[str] = []
@@ -118,11 +106,11 @@ def bash(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[st
     return script
 
 
-def zsh(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[str]]) -> str:
+def zsh(commands: dict[str, argparse.ArgumentParser], values: Values) -> str:
     return ZSH + bash(commands, values)
 
 
-def fish(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[str]]) -> str:
+def fish(commands: dict[str, argparse.ArgumentParser], values: Values) -> str:
     lines = []
     for name, parser in commands.items():
         *before, last = name.split()
@@ -136,7 +124,7 @@ def fish(commands: dict[str, argparse.ArgumentParser], values: dict[str, list[st
     return FISH + "\n".join(lines) + "\n"
 
 
-SHELLS: dict[str, Callable[[dict[str, argparse.ArgumentParser], dict[str, list[str]]], str]] = {
+SHELLS: dict[str, Callable[[dict[str, argparse.ArgumentParser], Values], str]] = {
     "bash": bash,
     "zsh": zsh,
     "fish": fish,

@@ -8,15 +8,14 @@ from genprior.cli.common import (
     Item,
     add_images,
     add_operator,
+    add_simulation,
     each,
     load,
-    parameters_of,
     refuse_existing,
     save_array,
     seed_of,
+    simulated,
 )
-
-SIMULATION = ("fraction", "size")
 
 
 def add(commands) -> None:
@@ -24,8 +23,7 @@ def add(commands) -> None:
     degrade = commands.add_parser("degrade", help="measure images: make blurred, holed, small, noisy ones")
     add_images(degrade)
     add_operator(degrade)
-    degrade.add_argument("--fraction", type=float, help="of the pixels, for --mask random or stroke")
-    degrade.add_argument("--size", type=int, nargs="+", help="of the hole, for --mask box: one number, or height width")
+    add_simulation(degrade)
     degrade.add_argument("--noise", type=float, default=0.0, help="standard deviation on [0, 1] (default: 0)")
     degrade.set_defaults(run=run)
 
@@ -41,14 +39,9 @@ def run(options: argparse.Namespace) -> int:
         path, target = item.path, item.target
         mask = target.with_name(f"{target.stem}_mask.png") if options.op == "inpaint" else None
         refuse_existing([target] + [mask] * (mask is not None), options.overwrite)
-        parameters = parameters_of(options, item)
-        parameters |= {name: getattr(options, name) for name in SIMULATION if getattr(options, name) is not None}
-        if "size" in parameters:
-            size = parameters["size"]
-            parameters["size"] = size[0] if len(size) == 1 else tuple(size)
         seed = seed_of(options, item.key)
         given = load(path)
-        measurement = genprior.degrade(given, options.op, noise=options.noise, seed=seed, **parameters)
+        measurement = genprior.degrade(given, options.op, noise=options.noise, seed=seed, **simulated(options, item))
         y = measurement.y[0]
         if mask is not None:
             # The noise under the holes means nothing; black says so.

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from genprior.cli.common import add_operator, parameters_of
-from genprior.cli.degrade import SIMULATION
+from genprior.cli.common import add_operator, add_simulation, simulated
 
 
 def add(commands) -> None:
@@ -19,10 +18,7 @@ def add(commands) -> None:
     )
     evaluate.add_argument("data", nargs="+", type=Path, help="folder of images, image files, or an .npz file")
     add_operator(evaluate)
-    evaluate.add_argument("--fraction", type=float, help="of the pixels, for --mask random or stroke")
-    evaluate.add_argument(
-        "--size", type=int, nargs="+", help="of the hole, for --mask box: one number, or height width"
-    )
+    add_simulation(evaluate)
     evaluate.add_argument(
         "--preset", help="a task by name in place of --op, its parameters and --noise; a wrong one lists them"
     )
@@ -88,8 +84,4 @@ def _names(text: str) -> list[str]:
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     if options.mask is not None and Path(options.mask).is_dir():
         raise ValueError(f"--mask {options.mask} is a folder; give one mask for all images, or random, box or stroke.")
-    parameters = parameters_of(options)
-    parameters |= {name: getattr(options, name) for name in SIMULATION if getattr(options, name) is not None}
-    if "size" in parameters and len(parameters["size"]) == 1:
-        (parameters["size"],) = parameters["size"]
-    return parameters
+    return simulated(options)

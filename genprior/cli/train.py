@@ -10,9 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from genprior.cli.names import FAMILIES
 from genprior.training.flags import add_flags, stated
-
-FAMILIES = ("ddpm", "vae", "ldm", "nf", "gan", "flow-gan")  # what can be trained, see genprior.training.families
 
 
 def add(commands) -> None:

@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-SUITES = ("gaussian", "mixture", "flow", "calibration", "supported")  # see genprior.truth.report
+from genprior.cli.names import SUITES
 
 
 def add(commands) -> None:

@@ -15,7 +15,6 @@ from genprior.ambient import settled
 from genprior.checks import as_integer
 from genprior.devices import rows_at_once
 from genprior.noise import Noise
-from genprior.samplers.adam import Adam
 from genprior.table import Estimate
 
 FEWEST = 8  # images of each set, of which a quarter is what the bound is measured on
@@ -67,17 +66,16 @@ def adversarial_bound(
     )
     net = _perceptron(torch.cat([train_p, train_q]), seed) if discriminator is None else discriminator
     parameters = [p for p in net.parameters() if p.requires_grad]
-    descents = [Adam(rate) for _ in parameters]
+    adam = torch.optim.Adam(parameters, lr=rate)
     of_p, of_q = Noise(seed, [2]), Noise(seed, [3])
     best, found = _bound(net, check_p, check_q).value, copy.deepcopy(net.state_dict())
     for step in range(1, steps + 1):
         net.train()
         logit_p, logit_q = net(_some(train_p, batch, of_p)), net(_some(train_q, batch, of_q))
         loss = F.softplus(-logit_p).mean() + F.softplus(logit_q).mean()
-        gradients = torch.autograd.grad(loss, parameters)
-        with torch.no_grad():
-            for parameter, descent, gradient in zip(parameters, descents, gradients):
-                parameter -= descent(gradient)
+        adam.zero_grad()
+        loss.backward(inputs=parameters)
+        adam.step()
         if step % max(1, steps // CHECKS) == 0 or step == steps:
             bound = _bound(net, check_p, check_q).value
             if bound > best:

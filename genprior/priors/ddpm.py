@@ -9,14 +9,13 @@ guidance, 2022.
 """
 
 import copy
-import math
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from genprior.checks import OpenShape
+from genprior.checks import OpenShape, positive, refuse_wrong, whole
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
 from genprior.priors.base import Prior, as_level, autocast
@@ -281,20 +280,15 @@ class DDPM(Prior):
 
 
 def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch, features) -> None:
-    def whole(least: int, *numbers) -> bool:
-        return all(isinstance(a, int) and a >= least for a in numbers)
-
     channels, *sides = image_shape
-    for name, value, right, wanted in (
+    refuse_wrong(
         ("image_shape", image_shape, whole(1, channels) and len(sides) == 2, "(C, H, W)"),
         ("image_shape", image_shape, whole(1, *(a for a in sides if a is not None)), "H and W at least 1, or None"),
         ("steps", steps, whole(2, steps), "a whole number, at least 2"),
-        ("data_std", data_std, isinstance(data_std, (int, float)) and 0 < data_std < math.inf, "a positive number"),
+        ("data_std", data_std, positive(data_std), "a positive number"),
         ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
         ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
         ("blocks", blocks, whole(0, blocks), "a whole number"),
         ("patch", patch, whole(1, patch), "a whole number, at least 1"),
         ("features", features, whole(0, features), "a whole number, 0 for none"),
-    ):
-        if not right:
-            raise ValueError(f"{name} is {value!r}: give {wanted}.")
+    )

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genprior.checks import Shape
+from genprior.checks import Shape, positive, refuse_wrong, whole
 from genprior.nets.coupling import ActNorm, Coupling, Mixing, PerClass, Squeeze, full_precision
 from genprior.nets.pixels import PIXELS, Ink
 from genprior.noise import Noise
@@ -249,13 +249,7 @@ def _checked(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread, classes) -> None:
-    def whole(least: int, *numbers) -> bool:
-        return all(isinstance(a, int) and a >= least for a in numbers)
-
-    def positive(number) -> bool:
-        return isinstance(number, (int, float)) and 0 < number < math.inf
-
-    for name, value, right, wanted in (
+    refuse_wrong(
         ("image_shape", image_shape, len(image_shape) == 3 and whole(1, *image_shape), "(C, H, W), each at least 1"),
         ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
         ("steps", steps, whole(1, *steps) and len(steps) == len(widths), "as many whole numbers as widths, at least 1"),
@@ -264,6 +258,4 @@ def _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread,
         ("bound", bound, positive(bound), "a positive number"),
         ("spread", spread, positive(spread), "a positive number"),
         ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
-    ):
-        if not right:
-            raise ValueError(f"{name} is {value!r}: give {wanted}.")
+    )

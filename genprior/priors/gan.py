@@ -8,12 +8,10 @@ generative models, 2017 (such a generator as a prior). M. Mirza, S. Osindero, Co
 2014 (labels).
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from genprior.checks import Shape
+from genprior.checks import Shape, positive, refuse_wrong, whole
 from genprior.nets.gan import Generator
 from genprior.noise import Noise
 from genprior.priors.base import Prior, autocast
@@ -111,15 +109,12 @@ class GAN(Prior):
 
 
 def _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classes) -> None:
-    def whole(least: int, *numbers) -> bool:
-        return all(isinstance(a, int) and a >= least for a in numbers)
-
     sides = tuple(image_shape)[1:]
     cell = 2 ** len(widths)
-    for name, value, right, wanted in (
+    refuse_wrong(
         ("image_shape", image_shape, whole(1, *image_shape) and len(sides) == 2, "(C, H, W), whole numbers"),
         ("latent", latent, whole(1, latent), "a whole number, at least 1"),
-        ("spread", spread, isinstance(spread, (int, float)) and 0 < spread < math.inf, "a positive number"),
+        ("spread", spread, positive(spread), "a positive number"),
         ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
         (
             "image_shape",
@@ -130,6 +125,4 @@ def _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classe
         ("blocks", blocks, whole(0, blocks), "a whole number"),
         ("hidden", hidden, whole(1, hidden), "a whole number, at least 1"),
         ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
-    ):
-        if not right:
-            raise ValueError(f"{name} is {value!r}: give {wanted}.")
+    )

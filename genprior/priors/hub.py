@@ -1,12 +1,18 @@
 """Priors on the Hugging Face Hub: a repository holds the files of a prior's folder, see `genprior.priors.folder`."""
 
+from __future__ import annotations
+
 import json
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from genprior.priors.folder import read_card, read_prior
 from genprior.priors.foreign import diffusers
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
 
 FILES = ("config.json", "model.safetensors", "card.json")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -34,7 +40,7 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         for file in FILES:
             (Path(temporary) / file).write_bytes((folder / file).read_bytes())
-        (Path(temporary) / "README.md").write_text(_readme(name, read_card(folder)), encoding="utf-8")
+        _model_card(name, read_card(folder)).save(Path(temporary) / "README.md")
         api = HfApi()
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=temporary, commit_message="A prior of genprior")
@@ -81,21 +87,22 @@ def check_hub_name(name: str) -> None:
         raise ValueError(f"The name of a repository is {name!r}: give owner/name.")
 
 
-def _readme(name: str, card: dict) -> str:
-    known = "\n".join(
+def _model_card(name: str, card: dict[str, Any]) -> ModelCard:
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        library_name="genprior",
+        license="other",
+        license_name=str(card.get("licence", "unknown")),
+        tags=["image-restoration", "inverse-problems", "generative-prior"],
+    )
+    known = (
         f"- {key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
         for key, value in card.items()
     )
-    return f"""---
-library_name: genprior
-license: other
-license_name: {json.dumps(str(card.get("licence", "unknown")), ensure_ascii=False)}
-tags: [image-restoration, inverse-problems, generative-prior]
----
-A generative prior for imaging inverse problems.
+    about = f'''A generative prior for imaging inverse problems.
 
     import genprior
     restored = genprior.restore("photo.png", "denoise", noise=0.1, prior="{name}")
-
-{known}
-"""
+'''
+    return ModelCard("\n".join(["---", data.to_yaml(), "---", about, *known, ""]))

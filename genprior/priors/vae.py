@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from genprior.checks import OpenShape
+from genprior.checks import OpenShape, positive, refuse_wrong, whole
 from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 from genprior.noise import Noise
 from genprior.priors.base import Prior, autocast
@@ -263,18 +263,13 @@ def divergence(mean: Tensor, sd: Tensor) -> Tensor:
 
 
 def _check_arguments(image_shape, latent, widths, blocks, spread, classes) -> None:
-    def whole(least: int, *numbers) -> bool:
-        return all(isinstance(a, int) and a >= least for a in numbers)
-
     channels, *sides = image_shape
-    for name, value, right, wanted in (
+    refuse_wrong(
         ("image_shape", image_shape, whole(1, channels) and len(sides) == 2, "(C, H, W)"),
         ("image_shape", image_shape, whole(1, *(a for a in sides if a is not None)), "H and W at least 1, or None"),
         ("latent", latent, whole(1, latent), "a whole number, at least 1"),
         ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
         ("blocks", blocks, whole(0, *blocks) and len(blocks) == len(widths), "a whole number for each of the widths"),
-        ("spread", spread, isinstance(spread, (int, float)) and 0 < spread < math.inf, "a positive number"),
+        ("spread", spread, positive(spread), "a positive number"),
         ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
-    ):
-        if not right:
-            raise ValueError(f"{name} is {value!r}: give {wanted}.")
+    )

@@ -39,6 +39,13 @@ from genprior.samplers.particles.smc import SMC
 from genprior.samplers.particles.tds import TDS, TDSMoments
 from genprior.samplers.posterior_mean import PosteriorMean
 
+__all__ = [
+    "CSGM", "DAPS", "DAPSHMC", "DDNM", "DDRM", "DPS", "HMC", "MALA", "MAP", "MMPS", "PSLD", "SAMPLERS", "SITCOM", "SMC",
+    "TDS", "TMPD", "ULA", "Amortized", "DAPSLangevin", "DiffPIR", "Exact", "FisherHMC", "LatentDAPS", "LatentHMC",
+    "MCGDiff", "PiGDM", "PosteriorMean", "REDDiff", "RePaint", "ReSample", "Sampler", "SplitGibbs", "TDSMoments",
+    "VAEGibbs", "automatic", "find_sampler", "refuse_parameters",
+]  # fmt: skip
+
 SAMPLERS: dict[str, type[Sampler]] = {
     "dps": DPS,
     "diffpir": DiffPIR,

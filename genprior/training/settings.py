@@ -3,95 +3,107 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Settings that may differ when a run is resumed: the weights are the same, or the same to rounding (accumulate,
-# precision, compile). `steps` has its own rule.
-FREE = (
-    "steps", "minutes", "accumulate", "auto_batch", "precision", "compile", "log_every", "validate_every", "save_every",
-    "keep", "patience", "workers",
-)  # fmt: skip
-
 PRECISIONS = ("auto", "no", "bf16")
 
-# What the values may be: names, whether one is allowed, what to give instead.
-RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
-    (
-        ("steps", "batch", "accumulate", "log_every", "validate_every", "save_every", "keep"),
-        lambda n: isinstance(n, int) and n >= 1,
-        "a whole number, at least 1",
-    ),
-    (("minutes",), lambda n: n is None or 0 < n < math.inf, "a number above 0, or None"),
-    (("patience",), lambda n: n is None or n >= 1, "a whole number, at least 1, or None"),
-    (("lr", "warmup", "weight_decay", "workers", "seed"), lambda n: 0 <= n < math.inf, "a number, at least 0"),
-    (("clip",), lambda n: n > 0, "a number above 0, inf for no limit"),
-    (("decay",), lambda share: 0 <= share <= 1, "a fraction, from 0 to 1"),
-    (("ema",), lambda share: 0 <= share < 1, "a number from 0 to 1, but not 1"),
-    (("betas",), lambda pair: all(0 <= beta < 1 for beta in pair), "two numbers from 0 to 1, but not 1"),
-    (("precision",), lambda word: word in PRECISIONS, '"auto", "no" or "bf16"; float16 gradients would underflow'),
-)
+
+def count(text: str) -> int | None:
+    return None if text == "none" else int(text)
+
+
+def minutes(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the values of a setting are: what reads one from a word, which are allowed, what to give instead."""
+
+    type: Callable[[str], Any]
+    allowed: Callable[[Any], bool]
+    wanted: str
+
+
+COUNT = Kind(int, lambda n: isinstance(n, int) and n >= 1, "a whole number, at least 1")
+WHOLE = Kind(int, lambda n: 0 <= n < math.inf, "a number, at least 0")
+NUMBER = replace(WHOLE, type=float)
+MINUTES = Kind(minutes, lambda n: n is None or 0 < n < math.inf, "a number above 0, or None")
+PATIENCE = Kind(count, lambda n: n is None or n >= 1, "a whole number, at least 1, or None")
+NORM = Kind(float, lambda n: n > 0, "a number above 0, inf for no limit")
+SHARE = Kind(float, lambda share: 0 <= share <= 1, "a fraction, from 0 to 1")
+DECAY = Kind(float, lambda share: 0 <= share < 1, "a number from 0 to 1, but not 1")
+DECAYS = Kind(float, lambda pair: all(map(DECAY.allowed, pair)), "two numbers from 0 to 1, but not 1")
+NAME = Kind(str, lambda word: word in PRECISIONS, '"auto", "no" or "bf16"; float16 gradients would underflow')
+SWITCH = Kind(bool, lambda on: on in (True, False), "True or False")
+
+
+def setting(default: Any, kind: Kind, text: str, *flags: str, free: bool = False) -> Any:
+    """A field of `Settings`, with all that is said of it in its metadata.
+
+    Arguments:
+        text: what it is, as the command line says it; what else there is to say stands above the field.
+        flags: other names of its flag.
+        free: whether it may differ when a run is resumed: the weights are the same, or the same to rounding.
+    """
+    return field(default=default, metadata={"kind": kind, "text": text, "flags": flags, "free": free})
+
+
+_free = partial(setting, free=True)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train.
+    """How to train: each field says in its metadata what it is, see `setting`."""
 
-    Attributes:
-        steps: optimiser steps in all.
-        minutes: of the clock in which the run is to end, or None: after the first steps, `steps` becomes the number
-            that fits, at most as it was, and the learning rate falls with it. Where steps become slower, it ends at the
-            minute all the same, with the averaged weights of that moment.
-        batch: images per step, over all devices and micro-batches.
-        lr: AdamW's learning rate at its height.
-        warmup: steps over which it rises linearly.
-        decay: last fraction of the steps, over which it falls linearly to zero; before that it does not depend on
-            `steps`, so a run can be resumed with other steps as long as neither number has made it decay yet.
-        weight_decay, betas: AdamW's.
-        clip: largest norm of the gradient of an objective; inf for no limit.
-        ema: decay of the moving average of the weights, which is what is kept.
-        accumulate: micro-batches per step on each device: less memory, and the same step to rounding, unless a network
-            looks at several images at once, as a discriminator that compares them does.
-        auto_batch: whether more micro-batches are made where memory does not suffice; on one process only.
-        precision: "no" (float32), "bf16" autocast of the networks, or "auto": bf16 where the device has instructions
-            for it, found out anew whenever the run is begun or resumed.
-        compile: whether objectives are compiled by torch.compile, in place.
-        seed: keys initialisation by the caller, data, noise.
-        log_every, validate_every, save_every: in steps.
-        keep: newest checkpoints kept, besides the best.
-        patience: validations without improvement after which training stops, or None to train to the end and keep the
-            last weights. With a number, what is kept are the averaged weights of the best validation.
-        workers: processes that load data.
-    """
-
-    steps: int
-    minutes: float | None = None
-    batch: int = 16
-    lr: float = 5e-4
-    warmup: int = 300
-    decay: float = 0.3
-    weight_decay: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = 1.0
-    ema: float = 0.999
-    accumulate: int = 1
-    auto_batch: bool = False
-    precision: str = "auto"
-    compile: bool = False
-    seed: int = 0
-    log_every: int = 50
-    validate_every: int = 1000
-    save_every: int = 500
-    keep: int = 2
-    patience: int | None = None
-    workers: int = 0
+    # Free within a rule of its own, see `check_resumable`.
+    steps: int = _free(MISSING, COUNT, "optimiser steps in all", "--max-train-steps")
+    # After the first steps, `steps` becomes the number that fits, at most as it was, and the learning rate falls with
+    # it. Where steps become slower, it ends at the minute all the same, with the averaged weights of that moment.
+    minutes: float | None = _free(None, MINUTES, "of the clock in which to end: as many of the steps as fit")
+    batch: int = setting(16, COUNT, "images per step, over all devices and micro-batches", "--train-batch-size")
+    lr: float = setting(5e-4, NUMBER, "AdamW's learning rate at its height", "--learning-rate")
+    warmup: int = setting(300, WHOLE, "steps over which it rises linearly", "--lr-warmup-steps")
+    # Before them it does not depend on `steps`, so a run can be resumed with other steps as long as neither number has
+    # made it decay yet.
+    decay: float = setting(0.3, SHARE, "last fraction of the steps, over which it falls linearly to zero")
+    weight_decay: float = setting(1e-4, NUMBER, "AdamW's", "--adam-weight-decay")
+    betas: tuple[float, float] = setting((0.9, 0.99), DECAYS, "AdamW's")
+    clip: float = setting(1.0, NORM, "largest norm of the gradient of an objective, or inf", "--max-grad-norm")
+    ema: float = setting(
+        0.999, DECAY, "decay of the moving average of the weights, which is what is kept", "--ema-decay"
+    )
+    # The same step to rounding, unless a network looks at several images at once, as a discriminator that compares.
+    accumulate: int = _free(
+        1, COUNT, "micro-batches per step on each device: less memory, the same step", "--gradient-accumulation-steps"
+    )
+    auto_batch: bool = _free(False, SWITCH, "make more micro-batches where memory does not suffice (on one process)")
+    # What the device is fast in is found out anew whenever the run is begun or resumed.
+    precision: str = _free(
+        "auto", NAME, "no (float32), bf16, or auto: bf16 where the device is fast in it", "--mixed-precision"
+    )
+    compile: bool = _free(False, SWITCH, "compile the networks: slow to begin, then faster on a GPU")
+    seed: int = setting(0, WHOLE, "of initial weights, data and noise")
+    log_every: int = _free(50, COUNT, "steps from one line of log.jsonl to the next", "--logging-steps")
+    validate_every: int = _free(
+        1000, COUNT, "steps from one validation and sheet of samples to the next", "--validation-steps"
+    )
+    save_every: int = _free(500, COUNT, "steps from one checkpoint to the next", "--checkpointing-steps")
+    keep: int = _free(2, COUNT, "newest checkpoints kept, besides the best", "--checkpoints-total-limit")
+    # With None, it goes on to the end, and what is kept are the last averaged weights.
+    patience: int | None = _free(
+        None, PATIENCE, "validations without improvement after which to stop, with the best weights; or none"
+    )
+    workers: int = _free(0, WHOLE, "processes that load data", "--dataloader-num-workers")
 
     def __post_init__(self):
-        for names, allowed, wanted in RULES:
-            for name in names:
-                if not allowed(value := getattr(self, name)):
-                    raise ValueError(f"{name} is {value!r}: give {wanted}.")
+        for each in fields(self):
+            kind, value = each.metadata["kind"], getattr(self, each.name)
+            if not kind.allowed(value):
+                raise ValueError(f"{each.name} is {value!r}: give {kind.wanted}.")
 
     def check_shareable(self, processes: int) -> None:
         """Refuse a batch that the processes and their micro-batches cannot share evenly."""
@@ -121,9 +133,9 @@ class Settings:
         """Refuse to go on from `step` of a run whose settings, read from JSON, made other weights than these."""
         new = json.loads(json.dumps(asdict(self)))
         changed = [
-            f"{name} is {value!r}, not {old.get(name)!r}"
-            for name, value in new.items()
-            if name not in FREE and value != old.get(name)
+            f"{each.name} is {new[each.name]!r}, not {old.get(each.name)!r}"
+            for each in fields(self)
+            if not each.metadata["free"] and new[each.name] != old.get(each.name)
         ]
         if changed:
             raise ValueError(
@@ -142,3 +154,6 @@ class Settings:
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         fall = min(1.0, (self.steps - step) / (self.decay * self.steps)) if self.decay else 1.0
         return self.lr * rise * fall
+
+
+Settings.__doc__ += "\n\nAttributes:\n" + "\n".join(f"    {a.name}: {a.metadata['text']}." for a in fields(Settings))

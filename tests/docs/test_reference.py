@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 import genprior
+from genprior import samplers
 from genprior.operators.build import FOR_IMAGE, FOR_MEASUREMENT
 from genprior.priors.store import bundled
-from genprior.samplers import SAMPLERS
+from genprior.samplers import SAMPLERS, Sampler
 
 DOCS = Path(__file__).parents[2] / "docs"
 API = (DOCS / "api.rst").read_text(encoding="utf-8")
@@ -42,3 +43,8 @@ def test_every_name_is_explained():
     assert set(FOR_IMAGE) | set(FOR_MEASUREMENT) <= words("operators.md")
     families = (DOCS / "families.md").read_text(encoding="utf-8")
     assert [name for name in bundled() if name not in families] == []
+
+
+def test_the_room_of_samplers_offers_each_of_them():
+    assert {Sampler.__name__, *(kind.__name__ for kind in SAMPLERS.values())} <= set(samplers.__all__)
+    assert all(hasattr(samplers, name) for name in samplers.__all__)

@@ -53,7 +53,7 @@ def test_prior_comes_back_from_the_hub_as_it_went(folder, cache):
     ours, theirs = load_prior(folder), load_prior("someone/noise")
     assert all(torch.equal(t, theirs.state_dict()[key]) for key, t in ours.state_dict().items())
     readme = (fetched / "README.md").read_text()
-    assert 'license_name: "CC0-1.0"' in readme
+    assert huggingface_hub.ModelCard(readme).data.license_name == "CC0-1.0"
     assert 'prior="someone/noise"' in readme
     assert "- steps: 3" in readme
 

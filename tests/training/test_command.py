@@ -19,7 +19,7 @@ from torch import nn
 from genprior.cli import main
 from genprior.priors import hub
 from genprior.priors.folder import read_card
-from genprior.training.flags import FLAGS, add_flags, stated
+from genprior.training.flags import add_flags, stated
 from genprior.training.settings import Settings
 
 
@@ -43,8 +43,10 @@ def resolved(npz, capfd, *options):
     return json.loads(capfd.readouterr().out)
 
 
-def test_every_setting_has_a_flag():
-    assert set(FLAGS) == {field.name for field in fields(Settings)}
+def test_every_setting_says_what_it_is():
+    for field in fields(Settings):
+        assert set(field.metadata) == {"kind", "text", "flags", "free"}, field.name
+        assert f"{field.name}: {field.metadata['text']}." in Settings.__doc__
 
 
 def test_every_setting_of_a_recipe_is_set_from_the_command_line_and_the_others_stay():
