@@ -41,10 +41,6 @@ class Amortized(Sampler):
     def floor(self, prior: Prior) -> float:
         return 0.0  # it divides by no noise
 
-    @property
-    def evaluations(self) -> int:
-        return self.steps
-
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         observed = observe(prior, measurement)
         sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)

@@ -31,11 +31,13 @@ class Sampler(ABC):
         needs_operator: what the sampler needs of the operator, in a word; None for nothing but what every one has. For
             "svd" the base class looks, for others the sampler's `check_operator` does.
         everywhere: whether it needs an energy that is finite everywhere, see `Prior.bounded`.
+        passes: of the network, forward and backward, for each of the `calls`, unless the sampler counts otherwise.
         clouds: whether the draws of an image come from one cloud, so that all its rows have to be asked for at once.
         steps: of the method, one after the other; 0 for none.
     """
 
     needs: ClassVar[str] = "denoise"
+    passes: ClassVar[int] = 1
     clouds: ClassVar[bool] = False
     needs_operator: ClassVar[str | None] = None
     everywhere: ClassVar[bool] = False
@@ -55,9 +57,9 @@ class Sampler(ABC):
         """
 
     @property
-    @abstractmethod
     def evaluations(self) -> int:
         """Evaluations of the network for each draw (each forward pass, and each backward pass, counts as one)."""
+        return self.passes * self.calls
 
     def cost(self, measurement: Measurement, n: int) -> int:
         """Evaluations of the network for each draw, where n of every image are asked for."""

@@ -26,10 +26,6 @@ class Exact(Sampler):
     def floor(self, prior: Prior) -> float:
         return 0.0  # it divides by no noise
 
-    @property
-    def evaluations(self) -> int:
-        return 0
-
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y = measurement.y
         x = y.new_empty(len(y), *measurement.operator.image_shape)

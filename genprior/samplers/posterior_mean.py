@@ -31,10 +31,6 @@ class PosteriorMean(Sampler):
     needs_operator: ClassVar[str | None] = "identity"
 
     @property
-    def evaluations(self) -> int:
-        return 1
-
-    @property
     def calls(self) -> int:
         return 1
 

@@ -57,10 +57,6 @@ class DDNM(Sampler):
     def calls(self) -> int:
         return self.steps * self.repeats
 
-    @property
-    def evaluations(self) -> int:
-        return self.calls
-
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         step = spectral_step(measurement.operator.svd(), measurement, noise, self.eta, 1.0, self.eta)
         sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)

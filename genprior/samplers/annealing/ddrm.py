@@ -52,10 +52,6 @@ class DDRM(Sampler):
     eta_c: Fraction = 0.85
     start: float | None = None
 
-    @property
-    def evaluations(self) -> int:
-        return self.steps
-
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         svd = measurement.operator.svd()
         sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)

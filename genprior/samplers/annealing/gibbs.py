@@ -46,10 +46,6 @@ class SplitGibbs(Sampler):
     def calls(self) -> int:
         return self.steps * self.prior_steps
 
-    @property
-    def evaluations(self) -> int:
-        return self.calls
-
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         spread, sigma_min, sigma_max = prior.spread, prior.sigma_min, prior.sigma_max
         x = start(prior, measurement)

@@ -42,10 +42,6 @@ class REDDiff(Sampler):
     rate: Positive = 0.2
     weight: NonNegative = 0.25
 
-    @property
-    def evaluations(self) -> int:
-        return self.steps
-
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y, A = measurement.y, measurement.operator
         # The published levels, of images on [-1, 1].

@@ -57,10 +57,6 @@ class RePaint(Sampler):
         last = self.steps % self.jump or min(self.jump, self.steps)
         return self.steps * self.resamplings - last * (self.resamplings - 1)
 
-    @property
-    def evaluations(self) -> int:
-        return self.calls
-
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         svd = projection(measurement.operator)
         y = svd.Ut(measurement.y)

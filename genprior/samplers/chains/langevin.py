@@ -55,13 +55,10 @@ class ULA(Sampler):
     """
 
     needs: ClassVar[str] = "energy"
+    passes: ClassVar[int] = 2
     everywhere: ClassVar[bool] = True
     steps: Annotated[int, Range(2 * FEWEST)] = 1000
     step: Positive = 0.2
-
-    @property
-    def evaluations(self) -> int:
-        return 2 * self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         potential = posterior(prior, measurement)
@@ -97,6 +94,7 @@ class HMC(Sampler):
     """
 
     needs: ClassVar[str] = "energy"
+    passes: ClassVar[int] = 2
     steps: Annotated[int, Range(FEWEST)] = 25
     burn_in: Count = 25
     leapfrog: Count = 10
@@ -104,10 +102,6 @@ class HMC(Sampler):
     @property
     def calls(self) -> int:
         return 1 + (self.burn_in + self.steps) * self.leapfrog
-
-    @property
-    def evaluations(self) -> int:
-        return 2 * self.calls
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         return _chain(prior, measurement, noise, self.steps, self.burn_in, self.leapfrog)
@@ -131,16 +125,13 @@ class MALA(Sampler):
     """
 
     needs: ClassVar[str] = "energy"
+    passes: ClassVar[int] = 2
     steps: Annotated[int, Range(FEWEST)] = 250
     burn_in: Count = 250
 
     @property
     def calls(self) -> int:
         return 1 + self.burn_in + self.steps
-
-    @property
-    def evaluations(self) -> int:
-        return 2 * self.calls
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         return _chain(prior, measurement, noise, self.steps, self.burn_in, leapfrog=1)

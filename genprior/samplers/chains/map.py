@@ -37,12 +37,9 @@ class MAP(Sampler):
     """
 
     needs: ClassVar[str] = "energy"
+    passes: ClassVar[int] = 2
     steps: int = 100
     weight: NonNegative = 1.0
-
-    @property
-    def evaluations(self) -> int:
-        return 2 * self.steps
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y, A = measurement.y, measurement.operator

@@ -67,6 +67,7 @@ class Twisted(Clouds):
         threshold: effective sample size, as a share of the cloud, below which it is resampled.
     """
 
+    passes: ClassVar[int] = 2
     steps: int = 200
     particles: Count = 1000
     threshold: Fraction = 0.5

@@ -54,10 +54,6 @@ class MCGDiff(Clouds):
     eta: Annotated[float, Range(1e-6, 1)] = 1.0
     unit: Positive = 0.5
 
-    @property
-    def evaluations(self) -> int:
-        return self.steps
-
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
 

@@ -42,10 +42,6 @@ class TDS(Twisted):
         threshold: effective sample size, as a share of the cloud, below which it is resampled; published: 0.5.
     """
 
-    @property
-    def evaluations(self) -> int:
-        return 2 * self.steps
-
     def twist(self, prior: Prior, measurement: Measurement) -> Twist:
         return isotropic(prior.denoise, measurement, prior.spread)
 
@@ -68,10 +64,6 @@ class TDSMoments(Twisted):
     """
 
     needs_operator: ClassVar[str | None] = "few values"
-
-    @property
-    def evaluations(self) -> int:
-        return 2 * self.steps
 
     def cost(self, measurement: Measurement, n: int) -> int:
         return math.ceil((1 + measurement.y[0].numel()) * self.steps * self.chains(n) / n)
