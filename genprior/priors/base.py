@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.ambient import settle_methods
-from genprior.checks import OpenShape, UnsupportedError
+from genprior.checks import OpenShape, Shape, UnsupportedError
 
 METHODS = (
     "sample", "log_prob", "energy", "score", "elbo", "denoise", "decode", "encode", "infer", "render", "flow_log_prob",
@@ -186,6 +186,20 @@ def supports(prior: Prior, name: str) -> bool:
     if name not in METHODS:
         raise ValueError(f"{name!r} is not a method of priors; choose among {', '.join(METHODS)}.")
     return name in prior.capabilities
+
+
+def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shape:
+    """(C, H, W) of the draws that are asked for as size=(H, W), from a prior of images of image_shape.
+
+    Raises:
+        ValueError: they are not of that size, or of any, and none is given.
+    """
+    channels, *own = image_shape
+    if None in own and size is None:
+        raise ValueError("This prior has images of any size: say which one, as size=(height, width).")
+    if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
+        raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
+    return channels, *(size or own)
 
 
 def noisy_score(denoise: Callable[[Tensor, float], Tensor], x_t: Tensor, sigma: float) -> Tensor:

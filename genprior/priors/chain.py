@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from genprior.checks import OpenShape, Shape
 from genprior.noise import Noise
 from genprior.priors.base import as_level
 
@@ -78,16 +77,6 @@ def respaced(alpha_bars: list[float], steps: int) -> list[float]:
         raise ValueError(f"steps must lie between 1 and the {len(alpha_bars)} of the chain, got {steps}.")
     kept = torch.linspace(len(alpha_bars) - 1, 0, steps, dtype=torch.float64).tolist()
     return [alpha_bars[round(i)] for i in reversed(kept)]
-
-
-def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shape:
-    """(C, H, W) of the draws that are asked for as size=(H, W), from a prior of images of image_shape."""
-    channels, *own = image_shape
-    if None in own and size is None:
-        raise ValueError("This prior has images of any size: say which one, as size=(height, width).")
-    if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
-        raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
-    return channels, *(size or own)
 
 
 def ancestral_chain(

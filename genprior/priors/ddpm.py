@@ -18,7 +18,7 @@ from torch import Tensor
 from genprior.checks import OpenShape, positive, refuse_wrong, whole
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
-from genprior.priors.base import Prior, as_level, autocast
+from genprior.priors.base import Prior, as_level, autocast, shape_of_draws
 from genprior.priors.chain import (
     BETAS,
     UNIT,
@@ -29,7 +29,6 @@ from genprior.priors.chain import (
     grey_level_decoder,
     relative_noise,
     respaced,
-    shape_of_draws,
 )
 from genprior.priors.labels import number_of
 from genprior.priors.probability_flow import FlowDensity, flow_estimates, flow_log_prob

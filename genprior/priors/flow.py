@@ -17,9 +17,8 @@ from genprior.checks import Shape, positive, refuse_wrong, whole
 from genprior.nets.coupling import ActNorm, Coupling, Mixing, PerClass, Squeeze, full_precision
 from genprior.nets.pixels import PIXELS, Ink
 from genprior.noise import Noise
-from genprior.priors.base import Prior
-from genprior.priors.labels import check_labels, even, labels_of, mixed, shares
-from genprior.priors.wrappers.given import Given
+from genprior.priors.labels import check_labels, even, labels_of, mixed
+from genprior.priors.wrappers.given import Classed
 from genprior.registry import lookup
 
 
@@ -28,7 +27,7 @@ def log_density(z: Tensor, logdet: Tensor) -> Tensor:
     return logdet - 0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
 
-class Flow(Prior):
+class Flow(Classed):
     """Multi-scale flow of affine couplings: `sample`, `log_prob`, `energy`, `score`, `decode`, `encode`.
 
         z = h(x), z ~ N(0, I),
@@ -66,8 +65,6 @@ class Flow(Prior):
 
     decoder_variance = 0.0
     labelled = frozenset({"decode", "encode"})
-
-    class_weights: Tensor
 
     def __init__(
         self,
@@ -232,14 +229,6 @@ class Flow(Prior):
         x = _checked("image", x, self.image_shape)
         with full_precision(x):
             return self(x, label)[0]
-
-    def given(self, label: int | str) -> Given:
-        """p(x | label), itself a prior."""
-        return Given(self, label)
-
-    @torch.no_grad()
-    def fit_classes(self, labels: Tensor) -> None:
-        self.class_weights.copy_(shares(labels, self.classes))
 
 
 def _checked(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from genprior.checks import Shape, positive, refuse_wrong, whole
 from genprior.nets.gan import Generator
 from genprior.noise import Noise
-from genprior.priors.base import Prior, autocast
-from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of, shares
-from genprior.priors.wrappers.given import Given
+from genprior.priors.base import autocast
+from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of
+from genprior.priors.wrappers.given import Classed
 
 CHUNK = 256  # latents that `sample` decodes at once
 
 
-class GAN(Prior):
+class GAN(Classed):
     """Generative adversarial prior: `sample`, `decode`.
 
     Arguments:
@@ -39,8 +39,6 @@ class GAN(Prior):
     decoder_variance = 0.0
     centre = 0.5
     labelled = frozenset({"decode"})
-
-    class_weights: Tensor
 
     def __init__(
         self,
@@ -98,14 +96,6 @@ class GAN(Prior):
         z = noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device))
         chunks = [None] * n if labels is None else labels.split(CHUNK)
         return torch.cat([self.decode(*part) for part in zip(z.split(CHUNK), chunks)])
-
-    def given(self, label: int | str) -> Given:
-        """p(x | label), itself a prior."""
-        return Given(self, label)
-
-    @torch.no_grad()
-    def fit_classes(self, labels: Tensor) -> None:
-        self.class_weights.copy_(shares(labels, self.classes))
 
 
 def _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classes) -> None:

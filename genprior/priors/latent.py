@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genprior.checks import OpenShape
 from genprior.noise import Noise
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, shape_of_draws
 from genprior.priors.ddpm import DDPM
 from genprior.priors.vae import VAE
 
@@ -98,12 +98,7 @@ class LatentDiffusion(Prior):
         Raises:
             ValueError: a size or a number of steps that this prior does not have.
         """
-        own = self.image_shape[1:]
-        if None in own and size is None:
-            raise ValueError("This prior has images of any size: say which one, as size=(height, width).")
-        if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
-            raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
-        prior = self.sized(*(size or own))
+        prior = self.sized(*shape_of_draws(self.image_shape, size)[1:])
         mean = prior.render(prior.latents.sample(n, seed=seed, steps=steps, progress=progress))
         # The chain has the noise of image 0.
         grain = Noise(seed, torch.ones(n, dtype=torch.long), torch.arange(n))

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from genprior.checks import OpenShape, positive, refuse_wrong, whole
 from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 from genprior.noise import Noise
-from genprior.priors.base import Prior, autocast
-from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of, shares
-from genprior.priors.wrappers.given import Given
+from genprior.priors.base import autocast, shape_of_draws
+from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of
+from genprior.priors.wrappers.given import Classed
 
 LIMIT = 8.0  # |ln sd| of latents stays below: exp(-8) is finer than any image needs, exp(8) coarser
 INITIAL_SD = 0.1  # of the decoder, in the units of x
@@ -32,7 +32,7 @@ INITIAL_SD = 0.1  # of the decoder, in the units of x
 PACE = 10.0
 
 
-class VAE(Prior):
+class VAE(Classed):
     """Variational autoencoder p(x) = ∫ N(x; G(z), v I) N(z; 0, I) dz: `sample`, `elbo`, `score`, `decode`, `infer`.
 
     v is one learned number, so that p(x | z, y) of a measurement y = A x + noise n is Gaussian with the closed form
@@ -57,8 +57,6 @@ class VAE(Prior):
 
     centre = 0.5
     labelled = frozenset({"elbo", "score", "decode", "encode", "infer"})
-
-    class_weights: Tensor
 
     def __init__(
         self,
@@ -126,7 +124,7 @@ class VAE(Prior):
         Raises:
             ValueError: a size or a label that this prior does not have.
         """
-        prior = self._of_size(size)
+        prior = self.sized(*shape_of_draws(self.image_shape, size)[1:])
         noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
         labels = labels_of(self, label, noise)
         mean = prior.decode(noise(self.slow_log_variance.new_empty(n, *prior.latent_shape)), labels)
@@ -231,25 +229,9 @@ class VAE(Prior):
         with torch.enable_grad():
             return torch.autograd.grad(self.elbo(x, label, seed=seed, draws=draws).sum(), x)[0]
 
-    def given(self, label: int | str) -> Given:
-        """p(x | label), itself a prior."""
-        return Given(self, label)
-
-    @torch.no_grad()
-    def fit_classes(self, labels: Tensor) -> None:
-        self.class_weights.copy_(shares(labels, self.classes))
-
     def _told(self, label: Tensor | None) -> Tensor | None:
         check_labels(self, label)
         return None if label is None else self.embed(label)
-
-    def _of_size(self, size: tuple[int, int] | None) -> "VAE":
-        own = self.image_shape[1:]
-        if None in own and size is None:
-            raise ValueError("This prior has images of any size: say which one, as size=(height, width).")
-        if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
-            raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
-        return self.sized(*(size or own))
 
     def _check(self, name: str, given: Tensor, shape: OpenShape) -> None:
         if given.ndim != len(shape) + 1 or any(b not in (None, a) for a, b in zip(given.shape[1:], shape)):

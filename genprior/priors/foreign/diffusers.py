@@ -22,14 +22,13 @@ from genprior.files import sha256
 from genprior.nets.padding import mirrored
 from genprior.nets.wrapped import on_one_device, unwrapped
 from genprior.noise import Noise
-from genprior.priors.base import Prior, as_level, autocast
+from genprior.priors.base import Prior, as_level, autocast, shape_of_draws
 from genprior.priors.chain import (
     UNIT,
     ancestral_chain,
     posterior_variance,
     relative_noise,
     respaced,
-    shape_of_draws,
 )
 from genprior.priors.foreign.diffusers_levels import AS_A_FUNCTION, levels_of
 from genprior.priors.foreign.weights import refuse_weights

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genprior.ambient import own
 from genprior.checks import OpenShape
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, shape_of_draws
 from genprior.priors.gaussian.covariance import DEQUANTISATION, Stationary, chunks, reflected, spectrum_along_axes
 from genprior.priors.gaussian.gaussian import Gaussian
 
@@ -115,9 +115,7 @@ class GaussianField(Prior):
         Raises:
             ValueError: no size=(H, W).
         """
-        if size is None:
-            raise ValueError("This prior has images of any size: say which one, as size=(height, width).")
-        return self.sized(*size).sample(n, seed=seed)
+        return self.sized(*shape_of_draws(self.image_shape, size)[1:]).sample(n, seed=seed)
 
     def log_prob(self, x: Tensor) -> Tensor:
         return self.sized(*x.shape[-2:]).log_prob(x)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genprior.priors.base import Prior, methods_of
-from genprior.priors.labels import number_of
+from genprior.priors.labels import number_of, shares
 
 
 def of_prior(name: str) -> property:
@@ -14,7 +14,31 @@ def of_prior(name: str) -> property:
     return property(lambda self: getattr(self.prior, name), doc=f"That of the prior, see `Prior.{name}`.")
 
 
-class Given(Prior):
+class Wrapper(Prior):
+    """A prior made of another, `self.prior`, with values, latents and noise levels like those of that one."""
+
+    latent_shape, decoder_variance = of_prior("latent_shape"), of_prior("decoder_variance")
+    centre, spread = of_prior("centre"), of_prior("spread")
+    sigma_min, sigma_max = of_prior("sigma_min"), of_prior("sigma_max")
+    bounded, autocast = of_prior("bounded"), of_prior("autocast")
+    reach, multiple = of_prior("reach"), of_prior("multiple")
+
+
+class Classed(Prior):
+    """A prior p(x) = sum_k w_k p(x | k) of images of several classes, whose weights w_k are `class_weights`."""
+
+    class_weights: Tensor
+
+    def given(self, label: int | str) -> "Given":
+        """p(x | label), itself a prior."""
+        return Given(self, label)
+
+    @torch.no_grad()
+    def fit_classes(self, labels: Tensor) -> None:
+        self.class_weights.copy_(shares(labels, self.classes))
+
+
+class Given(Wrapper):
     """p(x | label): all that the prior has, given the label.
 
     Arguments:
@@ -26,12 +50,6 @@ class Given(Prior):
     """
 
     image_shape = of_prior("image_shape")
-    latent_shape = of_prior("latent_shape")
-    decoder_variance = of_prior("decoder_variance")
-    centre, spread = of_prior("centre"), of_prior("spread")
-    sigma_min, sigma_max = of_prior("sigma_min"), of_prior("sigma_max")
-    bounded, autocast = of_prior("bounded"), of_prior("autocast")
-    reach, multiple = of_prior("reach"), of_prior("multiple")
 
     def __init__(self, prior: Prior, label: int | str):
         super().__init__()
@@ -80,7 +98,7 @@ class Given(Prior):
         return getattr(self.prior, name)
 
 
-class Guided(Prior):
+class Guided(Wrapper):
     """Images more typical of a label than those of p(x | label), by classifier-free guidance; no law has its denoiser.
 
     Arguments:
@@ -93,10 +111,6 @@ class Guided(Prior):
     """
 
     image_shape = of_prior("image_shape")
-    centre, spread = of_prior("centre"), of_prior("spread")
-    sigma_min, sigma_max = of_prior("sigma_min"), of_prior("sigma_max")
-    autocast = of_prior("autocast")
-    reach, multiple = of_prior("reach"), of_prior("multiple")
 
     def __init__(self, prior: Prior, label: int | str, guidance: float):
         super().__init__()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genprior.devices import rows_at_once
 from genprior.priors.base import Prior
-from genprior.priors.wrappers.given import of_prior
+from genprior.priors.wrappers.given import Wrapper, of_prior
 
 OVERLAP = 128
 # Of the overlap, on each side: what lies nearer than that to where a tile was cut is left to its neighbour.
@@ -21,7 +21,7 @@ Box = tuple[slice, slice]
 Index = tuple[int, slice, slice, slice]
 
 
-class Tiled(Prior):
+class Tiled(Wrapper):
     """The prior, with x_hat = sum_k w_k denoise(x_t on tile k): `denoise` in memory that the image has no part in.
 
     Tiles overlap, and w_k rises from 0 to 1 in the middle quarter of the overlap, so that no seam is seen. What a tile
@@ -46,11 +46,8 @@ class Tiled(Prior):
 
     sample, log_prob, energy, score = map(of_prior, ("sample", "log_prob", "energy", "score"))
     elbo, flow_log_prob, render, latents = map(of_prior, ("elbo", "flow_log_prob", "render", "latents"))
-    decode, encode, infer, latent_shape = map(of_prior, ("decode", "encode", "infer", "latent_shape"))
-    decoder_variance = of_prior("decoder_variance")
+    decode, encode, infer = map(of_prior, ("decode", "encode", "infer"))
     classes, class_names, labelled = map(of_prior, ("classes", "class_names", "labelled"))
-    centre, spread, sigma_min, sigma_max = map(of_prior, ("centre", "spread", "sigma_min", "sigma_max"))
-    bounded, autocast, reach, multiple = map(of_prior, ("bounded", "autocast", "reach", "multiple"))
 
     def __init__(self, prior: Prior, tile: int, overlap: int | None = None):
         super().__init__()
