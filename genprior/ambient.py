@@ -11,7 +11,7 @@ import copy
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,11 @@ DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 
 _thread = threading.local()
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def settled(function: Callable) -> Callable:
+
+def settled(function: Callable[P, R]) -> Callable[P, R]:
     """The function, run in torch's plain state whatever the state around; tensors of inference mode come in as copies.
 
     What runs inside a function that is `deliberate` is left as it is.
@@ -52,7 +55,7 @@ def settle_methods(cls: type, names: tuple[str, ...]) -> None:
             setattr(cls, name, settled(method))
 
 
-def deliberate(function: Callable) -> Callable:
+def deliberate(function: Callable[P, R]) -> Callable[P, R]:
     """The function, where the state around is meant for what it calls, as the autocast around a loss is."""
 
     @functools.wraps(function)

@@ -67,7 +67,7 @@ def _with_known(out: Any, given: Any, y: Tensor, known: Tensor) -> Any:
     if isinstance(out, np.ndarray) and out.dtype.kind == "f":
         np.copyto(out[..., : y.shape[1]], rearrange(y, "1 c h w -> h w c").numpy(), where=_in_layout(known, out.shape))
     if isinstance(out, Image.Image) and out.mode == "F":
-        return Image.fromarray(np.where(known[0, 0], y[0, 0], out).astype(np.float32))
+        return Image.fromarray(np.where(known[0, 0], y[0, 0], np.asarray(out)).astype(np.float32))
     return out
 
 

@@ -2,12 +2,12 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def lookup(kind: str, name: str, table: Mapping[str, T], *, hint: str = "") -> T:
+def lookup(kind: str, name: Any, table: Mapping[str, T], *, hint: str = "") -> T:
     """The value of `name` in `table`; `kind` ("operator", "sampler", ...) is for the message, as is `hint`: what
     may be given besides a name.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,12 @@ MEASURED = 2**32 - 1
 
 @settled
 def degrade(
-    img: Any, op: Any, *, noise: float = 0.0, seed: int | None = None, **operator_parameters: Any
+    img: Any,
+    op: Any,
+    *,
+    noise: float | Sequence[float] | Tensor = 0.0,
+    seed: int | None = None,
+    **operator_parameters: Any,
 ) -> Measurement:
     """Measure an image: y = A x + noise n.
 
@@ -83,7 +88,7 @@ def restore(
     *,
     sampler: str | Sampler = "auto",
     n: int = 1,
-    noise: float | None = None,
+    noise: float | Sequence[float] | Tensor | None = None,
     label: int | str | None = None,
     steps: int | None = None,
     tile: int | None = None,

@@ -83,10 +83,10 @@ def from_float(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def from_channels_last(values: np.ndarray, give: Callable[[Tensor, Tensor | None], Any]) -> Picture:
-    values = rearrange(torch.from_numpy(values), "b h w c -> b c h w")
-    if values.shape[1] in (2, 4):
-        return Picture(values[:, :-1].contiguous(), values[:, -1:].contiguous(), give)
-    return Picture(values.contiguous(), None, give)
+    x = rearrange(torch.from_numpy(values), "b h w c -> b c h w")
+    if x.shape[1] in (2, 4):
+        return Picture(x[:, :-1].contiguous(), x[:, -1:].contiguous(), give)
+    return Picture(x.contiguous(), None, give)
 
 
 def give_numpy(x: Tensor, alpha: Tensor | None, *, dtype: np.dtype, layout: str) -> np.ndarray:

@@ -71,7 +71,7 @@ def nearest_seen(hidden: np.ndarray) -> np.ndarray:
     """The row and the column of the nearest pixel that is not hidden, for each pixel of (H, W): (2, H, W)."""
     from scipy.ndimage import distance_transform_edt
 
-    return distance_transform_edt(hidden, return_distances=False, return_indices=True).astype(np.int64)
+    return np.asarray(distance_transform_edt(hidden, return_distances=False, return_indices=True), dtype=np.int64)
 
 
 def _resize_alpha(alpha: Tensor, size: torch.Size) -> Tensor:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from genprior.nets.initial import zeroed
+
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
     """Where nothing is cast below the dtype of x, whatever autocast is around."""
@@ -174,9 +176,7 @@ class ResNet(nn.Module):
         self.head = layer(channels, width, bias=False)
         self.place = nn.Parameter(torch.zeros(width) if self.flat else torch.zeros(width, *size))
         self.blocks = nn.ModuleList(nn.ModuleList([layer(width, width), layer(width, width)]) for _ in range(blocks))
-        self.tail = layer(width, out)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        self.tail = zeroed(layer(width, out))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.head(x.flatten(1) if self.flat else x)

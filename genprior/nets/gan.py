@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genprior.checks import Shape
+from genprior.nets.initial import zeroed
 
 SLOPE = 0.2  # of the leaky ReLU below 0
 
@@ -22,9 +23,7 @@ class Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.conv_in = _he(nn.Conv2d(width, width, 3, padding=1))
-        self.conv_out = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        self.conv_out = zeroed(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.conv_out(_leaky(self.conv_in(_leaky(h))))
@@ -141,8 +140,7 @@ def _leaky(h: Tensor) -> Tensor:
     return F.leaky_relu(h, SLOPE)
 
 
-def _he(layer: nn.Module) -> nn.Module:
+def _he(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     """Weights of the variance 2 / ((1 + SLOPE^2) inputs), which keeps the size of what passes through the layer."""
-    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
-    nn.init.zeros_(layer.bias)
+    nn.init.kaiming_normal_(zeroed(layer).weight, a=SLOPE)
     return layer

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genprior.nets.initial import zeroed
 from genprior.nets.padding import mirrored
 
 
@@ -20,10 +21,8 @@ class Block(nn.Module):
     def __init__(self, width: int, embedding: int):
         super().__init__()
         self.conv_in = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_out = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = zeroed(nn.Conv2d(width, width, 3, padding=1))
         self.modulation = nn.Linear(embedding, 2 * width)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         a, b = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -68,9 +67,7 @@ class UNet(nn.Module):
         self.embed = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.label = nn.Embedding(classes + 1, 32) if classes else None
         self.head = nn.Conv2d((channels + features) * patch**2, widths[0], 3, padding=1)
-        self.tail = nn.Conv2d(widths[0], channels * patch**2, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        self.tail = zeroed(nn.Conv2d(widths[0], channels * patch**2, 3, padding=1))
 
         def level(width):
             return nn.ModuleList(Block(width, embedding) for _ in range(blocks))

@@ -12,6 +12,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genprior.nets.initial import zeroed
+
 # Width of the layers of the flat pair that see the whole image. With one linear map in their place, the bound of digits
 # was no better, and to the eye about half of 64 decoded draws of N(0, I) were no digits; with them, about a quarter.
 HIDDEN = 192
@@ -29,9 +31,7 @@ class Block(nn.Module):
     def __init__(self, width: int, dilation: int = 1):
         super().__init__()
         self.conv_in = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
-        self.conv_out = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        self.conv_out = zeroed(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.conv_out(F.silu(self.conv_in(F.silu(h))))

@@ -321,7 +321,7 @@ def _lines(kernels: Tensor) -> tuple[Tensor, Tensor] | None:
     return s[:, :1] * U[:, :, 0], Vt[:, 0]
 
 
-def _maps(lines: tuple[Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
+def _maps(lines: tuple[Tensor, Tensor], size: tuple[int, ...]) -> tuple[Tensor, ...]:
     return tuple(_toeplitz(k, n) for k, n in zip(lines, size))
 
 
@@ -335,11 +335,11 @@ def _by_planes(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """f(x), of large images channel by channel: the work space of their FFTs is that much smaller."""
     if x[:, 0].numel() < LARGE:
         return f(x)
-    result = None
-    for channel in range(x.shape[1]):
-        plane = f(x[:, channel, None])
-        result = plane.new_empty(len(x), x.shape[1], *plane.shape[2:]) if result is None else result
-        result[:, channel, None] = plane
+    plane = f(x[:, :1])
+    result = plane.new_empty(len(x), x.shape[1], *plane.shape[2:])
+    result[:, :1] = plane
+    for channel in range(1, x.shape[1]):
+        result[:, channel, None] = f(x[:, channel, None])
     return result
 
 

@@ -17,7 +17,7 @@ from genprior.linalg import reciprocal, rounding
 from genprior.operators.base import SVD, LinearOperator
 from genprior.operators.constant import Constant
 
-Maps = Callable[[], tuple[Tensor, Tensor]]
+Maps = Callable[[], tuple[Tensor, ...]]
 
 
 class Separable(LinearOperator):

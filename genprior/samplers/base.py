@@ -6,7 +6,7 @@ Notation: y = A x + noise n the measurement; x_t = x + sigma n; x_hat = E[x | x_
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class Sampler(ABC):
         steps: of the method, one after the other; 0 for none.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # of subclasses: each is a dataclass
     needs: ClassVar[str] = "denoise"
     passes: ClassVar[int] = 1
     clouds: ClassVar[bool] = False

@@ -87,7 +87,7 @@ class LatentHMC(Sampler):
         return image_given(prior.decode(point.state), v, measurement, noise), diagnostics
 
 
-def posterior(prior: Prior, v: float, measurement: Measurement, level: Tensor) -> Potential:
+def posterior(prior: Prior, v: float, measurement: Measurement, level: float | Tensor) -> Potential:
     """U(z) = <r, (v A A^T + c I)^-1 r> / 2 + |z|^2 / 2 with r = y - A G(z) and c = level^2: -ln p(z | y) at that noise.
 
     The determinant of the covariance does not depend on z. With w = (v A A^T + c I)^-1 r, the gradient is that of
@@ -109,7 +109,7 @@ def posterior(prior: Prior, v: float, measurement: Measurement, level: Tensor) -
     return potential
 
 
-def weigher(v: float, measurement: Measurement, level: Tensor) -> Callable[[Tensor], Tensor]:
+def weigher(v: float, measurement: Measurement, level: float | Tensor) -> Callable[[Tensor], Tensor]:
     """r -> (v A A^T + level^2 I)^-1 r, the precision of y given z."""
     c = level**2
     if v == 0:

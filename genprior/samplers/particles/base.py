@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -200,7 +200,7 @@ def _counted(log_w: Tensor) -> Tensor:
     return torch.where(log_w.isnan(), -math.inf, log_w)
 
 
-def in_chunks(f: Callable[..., Tensor | tuple[Tensor, ...]], x: Tensor) -> Callable[..., Tensor | tuple[Tensor, ...]]:
+def in_chunks(f: Callable[..., Tensor | tuple[Tensor, ...]], x: Tensor) -> Callable[..., Any]:
     """f(x_t, …), for x_t like x, of as many particles at once as the memory takes."""
     rows = rows_at_once(x.shape[1:], x.device)
 
