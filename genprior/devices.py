@@ -43,6 +43,13 @@ def pick_device(device: str | torch.device) -> torch.device:
         raise ValueError(f'device={device!r} cannot be used here ({error}); "auto" takes the best there is.') from None
 
 
+def device_name(device: torch.device) -> str:
+    """The accelerator's name, or the number of CPU threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Where a prior or network lives and computes."""
     return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))

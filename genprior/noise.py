@@ -93,6 +93,11 @@ class Noise:
             )
         self.step = 0
 
+    @classmethod
+    def of_draws(cls, n: int, seed: int) -> Noise:
+        """The noise of draws 0 to n - 1 of a prior, of which each is the same whatever n is."""
+        return cls(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+
     @torch.no_grad()
     def __call__(self, like: Tensor) -> Tensor:
         """Standard normal noise of the next step: r cos(t) and r sin(t) with r = sqrt(-2 log u), t = 2 pi v.

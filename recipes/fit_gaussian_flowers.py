@@ -12,12 +12,11 @@ from pathlib import Path
 
 import torch
 
-from genprior.devices import alone
+from genprior.devices import alone, device_name
 from genprior.files import write_folder
 from genprior.priors.folder import write_prior
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.training.data import first, open_parts
-from genprior.training.loop import device_name
 from genprior.training.quality import held_out_and_seen, held_out_bits
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import torch
 
 from genprior.bits import bits_per_dim, dequantize
-from genprior.devices import alone
+from genprior.devices import alone, device_name
 from genprior.files import write_folder
 from genprior.noise import Noise
 from genprior.priors.folder import write_prior
 from genprior.priors.gaussian.field import GaussianField
 from genprior.training.data import Photos, first
-from genprior.training.loop import device_name
 
 
 def main() -> None:

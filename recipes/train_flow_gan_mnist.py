@@ -20,22 +20,13 @@ from genprior.nets.gan import Discriminator
 from genprior.noise import Noise
 from genprior.priors.flow import Flow
 from genprior.training.data import Arrays, first
+from genprior.training.families import ADVERSARIAL
 from genprior.training.flags import add_flags, stated
 from genprior.training.flow_gan import flow_gan
 from genprior.training.loop import Settings, train
 from genprior.training.quality import held_out_bits
 
-DEFAULTS = Settings(
-    steps=1000,
-    batch=32,
-    lr=1e-3,
-    warmup=0,
-    weight_decay=0.0,
-    betas=(0.0, 0.99),  # no momentum: the other network moves the optimum at every step
-    clip=10.0,
-    ema=0.99,
-    validate_every=200,
-)
+DEFAULTS = Settings(steps=1000, batch=32, ema=0.99, validate_every=200, **ADVERSARIAL)
 
 
 def main() -> None:

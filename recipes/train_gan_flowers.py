@@ -14,28 +14,16 @@ from functools import partial
 import torch
 
 from genprior.nets.gan import Discriminator
-from genprior.priors.base import Prior
 from genprior.priors.gan import GAN
-from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
+from genprior.training.adversarial import gan
 from genprior.training.augmentation import varied
 from genprior.training.data import first, open_parts
+from genprior.training.families import ADVERSARIAL
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.quality import held_out_and_seen, search_psnr
 
-DEFAULTS = Settings(
-    steps=8000,
-    batch=32,
-    lr=1e-3,
-    warmup=0,
-    weight_decay=0.0,
-    betas=(0.0, 0.99),  # no momentum: the other network moves the optimum at every step
-    clip=10.0,
-)
-
-
-def preview(prior: Prior) -> torch.Tensor:
-    return prior.sample(64, seed=0)
+DEFAULTS = Settings(steps=8000, batch=32, **ADVERSARIAL)
 
 
 def main() -> None:
@@ -55,14 +43,11 @@ def main() -> None:
     discriminator = Discriminator(prior.image_shape, widths=widths[::-1])
     train(
         prior,
-        [
-            DiscriminatorLoss(prior, discriminator, seed=settings.seed, gamma=options.gamma, augment=varied),
-            GeneratorLoss(prior, discriminator, seed=settings.seed, augment=varied),
-        ],
+        gan(prior, discriminator, seed=settings.seed, gamma=options.gamma, augment=varied),
         data,
         settings,
         options.out,
-        preview=preview,
+        preview=lambda prior: prior.sample(64, seed=0),
         measure=lambda prior: held_out_and_seen(partial(search_psnr, prior), first(held_out, 16), first(data, 16)),
         card={
             "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see sources.csv",

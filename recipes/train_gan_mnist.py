@@ -13,27 +13,15 @@ from dataclasses import replace
 import torch
 
 from genprior.nets.gan import Discriminator
-from genprior.priors.base import Prior
 from genprior.priors.gan import GAN
-from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
+from genprior.training.adversarial import gan
 from genprior.training.data import Arrays, first
+from genprior.training.families import ADVERSARIAL
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.quality import search_psnr
 
-DEFAULTS = Settings(
-    steps=4000,
-    batch=64,
-    lr=1e-3,
-    warmup=0,
-    weight_decay=0.0,
-    betas=(0.0, 0.99),  # no momentum: the other network moves the optimum at every step
-    clip=10.0,
-)
-
-
-def preview(prior: Prior) -> torch.Tensor:
-    return prior.sample(64, seed=0)
+DEFAULTS = Settings(steps=4000, batch=64, **ADVERSARIAL)
 
 
 def main() -> None:
@@ -50,17 +38,13 @@ def main() -> None:
 
     torch.manual_seed(settings.seed)
     prior = GAN((1, 28, 28), latent=64, spread=0.48)
-    discriminator = Discriminator(prior.image_shape)
     train(
         prior,
-        [
-            DiscriminatorLoss(prior, discriminator, seed=settings.seed, gamma=options.gamma),
-            GeneratorLoss(prior, discriminator, seed=settings.seed),
-        ],
+        gan(prior, Discriminator(prior.image_shape), seed=settings.seed, gamma=options.gamma),
         data,
         settings,
         options.out,
-        preview=preview,
+        preview=lambda prior: prior.sample(64, seed=0),
         measure=lambda prior: search_psnr(prior, first(held_out, 16)),
         card={"data": "MNIST, first 55,000 training digits", "licence": "CC BY-SA 3.0"},
     )

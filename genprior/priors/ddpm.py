@@ -180,7 +180,7 @@ class DDPM(Prior):
         if label is not None:
             label = number_of(self, label)
         weight = next(self.parameters())
-        noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+        noise = Noise.of_draws(n, seed)
         shape = shape_of_draws(self.image_shape, size)
         z = noise(torch.empty(n, *shape, dtype=weight.dtype, device=weight.device))
         labels = None if label is None else torch.full((n,), label, device=weight.device)

@@ -187,7 +187,7 @@ class Flow(Classed):
             ValueError: there is no such label.
         """
         weight = next(self.parameters())
-        noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+        noise = Noise.of_draws(n, seed)
         labels = labels_of(self, label, noise)
         z = noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device))
         return self.decode(z, labels)

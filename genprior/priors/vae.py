@@ -125,7 +125,7 @@ class VAE(Classed):
             ValueError: a size or a label that this prior does not have.
         """
         prior = self.sized(*shape_of_draws(self.image_shape, size)[1:])
-        noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+        noise = Noise.of_draws(n, seed)
         labels = labels_of(self, label, noise)
         mean = prior.decode(noise(self.slow_log_variance.new_empty(n, *prior.latent_shape)), labels)
         return mean + self.decoder_variance.sqrt() * noise(mean)

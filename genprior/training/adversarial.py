@@ -32,6 +32,16 @@ def as_they_are(x: Tensor, noise: Noise) -> Tensor:
     return x
 
 
+def gan(
+    prior: Prior, discriminator: nn.Module, *, seed: int = 0, gamma: float = 0.25, augment: Augment = as_they_are
+) -> list[nn.Module]:
+    """The objectives of a GAN, in turn; for the arguments see `DiscriminatorLoss`."""
+    return [
+        DiscriminatorLoss(prior, discriminator, seed=seed, gamma=gamma, augment=augment),
+        GeneratorLoss(prior, discriminator, seed=seed, augment=augment),
+    ]
+
+
 class DiscriminatorLoss(nn.Module):
     """-ln(1 - d(f(z))) - ln d(x), no gradient to f, and the penalty R1 = gamma/2 |grad_x l(x)|^2 on real images.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from genprior.devices import device_name
 from genprior.training.precision import precision_name
 from genprior.training.settings import Settings
 
@@ -44,10 +45,3 @@ def parameter_count(objectives: list[nn.Module]) -> int:
     """How many numbers are trained; those that objectives share count once."""
     trained = {p for objective in objectives for p in objective.parameters() if p.requires_grad}
     return sum(p.numel() for p in trained)
-
-
-def device_name(device: torch.device) -> str:
-    """The accelerator's name, or the number of CPU threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"

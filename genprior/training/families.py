@@ -154,7 +154,7 @@ def _nf_of_patches(shape: OpenShape, examples: Tensor, seed: int) -> Plan:
 def _gan(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
     from genprior.nets.gan import Discriminator
     from genprior.priors.gan import GAN
-    from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
+    from genprior.training.adversarial import gan
     from genprior.training.quality import search_psnr
 
     if None in shape:
@@ -163,13 +163,9 @@ def _gan(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
             "on photographs of any size."
         )
     prior = GAN(shape, spread=_spread(examples), classes=classes)
-    discriminator = Discriminator(shape, classes=classes)
     return Plan(
         prior,
-        [
-            DiscriminatorLoss(prior, discriminator, seed=seed),
-            GeneratorLoss(prior, discriminator, seed=seed),
-        ],
+        gan(prior, Discriminator(shape, classes=classes), seed=seed),
         lambda prior, n, size: prior.sample(n),
         ADVERSARIAL,
         measure=None if classes else search_psnr,

@@ -19,12 +19,12 @@ from tqdm.auto import tqdm
 
 from genprior import images
 from genprior.ambient import settled
-from genprior.devices import peak_memory, processes
+from genprior.devices import device_name, peak_memory, processes
 from genprior.files import write_folder
 from genprior.priors.base import Prior, autocast
 from genprior.priors.folder import write_prior
 from genprior.training import checkpoint, faults
-from genprior.training.banner import banner, device_name
+from genprior.training.banner import banner
 from genprior.training.data import item_numbers
 from genprior.training.descent import Descent
 from genprior.training.ema import EMA

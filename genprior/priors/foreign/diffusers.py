@@ -109,7 +109,7 @@ class DiffusersPrior(Prior):
         """
         state = next(self.unet.parameters())
         dtype = torch.promote_types(state.dtype, torch.float32)
-        noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+        noise = Noise.of_draws(n, seed)
         shape = shape_of_draws(self.image_shape, size)
         z = noise(torch.empty(n, *shape, dtype=dtype, device=state.device))
         own = self.levels.alpha_bars

@@ -21,7 +21,7 @@ from genprior.priors.gaussian.covariance import (
     find_form,
     fit_moments,
 )
-from genprior.priors.gaussian.normal import check_means, checked, noise_of_samples, noise_range, wiener
+from genprior.priors.gaussian.normal import check_means, checked, noise_range, wiener
 
 
 class Gaussian(Prior):
@@ -130,7 +130,7 @@ class Gaussian(Prior):
         return noise_range(self.covariance, self.mean[None], self.mean)[1]
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        return self.draw(noise_of_samples(n, seed))
+        return self.draw(Noise.of_draws(n, seed))
 
     @torch.no_grad()
     def draw(self, noise: Noise) -> Tensor:

@@ -13,7 +13,7 @@ from genprior.linalg import wide
 from genprior.noise import Noise
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import Covariance, as_covariance
-from genprior.priors.gaussian.normal import check_means, checked, noise_of_samples, noise_range, wiener
+from genprior.priors.gaussian.normal import check_means, checked, noise_range, wiener
 
 
 class GaussianMixture(Prior):
@@ -66,7 +66,7 @@ class GaussianMixture(Prior):
         return noise_range(self.covariance, self.means, self.centre)[1]
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        return self.draw(noise_of_samples(n, seed))
+        return self.draw(Noise.of_draws(n, seed))
 
     @torch.no_grad()
     def draw(self, noise: Noise) -> Tensor:

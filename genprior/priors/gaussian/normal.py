@@ -6,7 +6,6 @@ Notation: D = C H W; m_k the means, S the covariance, l its eigenvalues.
 import torch
 from torch import Tensor
 
-from genprior.noise import Noise
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import Covariance
 
@@ -23,11 +22,6 @@ def noise_range(covariance: Covariance, means: Tensor, centre: Tensor) -> tuple[
     largest = float((l.max() + distance).sqrt()) or 1.0
     smallest = float(l[l > 0].min().sqrt()) if (l > 0).any() else largest
     return smallest / 100, largest * 10
-
-
-def noise_of_samples(n: int, seed: int) -> Noise:
-    """The noise of samples 0 to n - 1."""
-    return Noise(seed, torch.zeros(n, dtype=torch.int64), torch.arange(n))
 
 
 def check_means(name: str, letters: str, means: Tensor, ndim: int) -> None:
