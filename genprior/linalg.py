@@ -19,6 +19,11 @@ def norm(a: Tensor) -> Tensor:
     return inner(a, a).sqrt()
 
 
+def per_row(numbers: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, ...), to broadcast to `like`."""
+    return numbers.reshape(-1, *[1] * (like.ndim - 1))
+
+
 def divide(a: Tensor | float, b: Tensor) -> Tensor:
     """a / b, and 0 where b = 0: the pseudo-inverse of a diagonal; its gradients are finite too."""
     nonzero = b != 0

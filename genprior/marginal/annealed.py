@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genprior.checks import Count, check_fields
 from genprior.devices import rows_at_once
-from genprior.linalg import inner
+from genprior.linalg import inner, per_row
 from genprior.marginal.normal import log_scale, noise_of
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
@@ -97,7 +97,7 @@ def anneal(log_likelihood: Callable[[Tensor], Tensor], like: Tensor, steps: int,
         moved = math.sqrt(1 - b**2) * z + b * noise(z)
         log_moved = log_likelihood(moved)
         taken = noise.uniform(log_l).log() < t * (log_moved - log_l)
-        z = torch.where(taken.reshape(-1, *[1] * (z.ndim - 1)), moved, z)
+        z = torch.where(per_row(taken, z), moved, z)
         log_l = torch.where(taken, log_moved, log_l)
         log_w = log_w + (t_next - t) * log_l
     return log_w

@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from genprior.linalg import divide, inner
+from genprior.linalg import divide, inner, per_row
 from genprior.noise import Noise
 
 # state (B, ...) -> U(state) (B,), and its gradient, shaped like the state.
@@ -64,7 +64,7 @@ def transition(
     """
     momentum = metric.draw(noise, point.state)
     jitter, threshold = noise.uniform(torch.stack([point.energy, point.energy], 1)).unbind(1)
-    length = _per_row(step * (0.8 + 0.4 * jitter), point.state)
+    length = per_row(step * (0.8 + 0.4 * jitter), point.state)
     before = point.energy + _kinetic(momentum, metric)
     proposal = point
     for _ in range(leapfrog):
@@ -235,13 +235,8 @@ def _kinetic(momentum: Tensor, metric: Metric) -> Tensor:
     return inner(momentum, metric.velocity(momentum)).flatten() / 2
 
 
-def _per_row(numbers: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B, 1, ...), to broadcast to `like`."""
-    return numbers.reshape(-1, *[1] * (like.ndim - 1))
-
-
 def _where(accepted: Tensor, new: Point, old: Point) -> Point:
-    rows = _per_row(accepted, new.state)
+    rows = per_row(accepted, new.state)
     return Point(
         torch.where(rows, new.state, old.state),
         torch.where(accepted, new.energy, old.energy),

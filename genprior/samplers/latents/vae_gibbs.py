@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genprior.checks import Count, Range
-from genprior.linalg import inner
+from genprior.linalg import inner, per_row
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
@@ -114,8 +114,8 @@ def _test(gain: Tensor, proposal: _Latent, latent: _Latent, noise: Noise) -> tup
     """The proposal with probability min(1, exp(gain)), (B,), or else the latent as it is; and that probability."""
     acceptance = gain.clamp(max=0).exp().nan_to_num(nan=0.0)
     accepted = noise.uniform(acceptance) < acceptance
-    z = torch.where(accepted.reshape(-1, *[1] * (latent.z.ndim - 1)), proposal.z, latent.z)
-    x_hat = torch.where(accepted.reshape(-1, 1, 1, 1), proposal.x_hat, latent.x_hat)
+    z = torch.where(per_row(accepted, latent.z), proposal.z, latent.z)
+    x_hat = torch.where(per_row(accepted, latent.x_hat), proposal.x_hat, latent.x_hat)
     return _Latent(z, x_hat), acceptance
 
 
