@@ -124,8 +124,4 @@ def fish(commands: dict[str, argparse.ArgumentParser], values: Values) -> str:
     return FISH + "\n".join(lines) + "\n"
 
 
-SHELLS: dict[str, Callable[[dict[str, argparse.ArgumentParser], Values], str]] = {
-    "bash": bash,
-    "zsh": zsh,
-    "fish": fish,
-}
+SHELLS: dict[str, Callable[..., str]] = {"bash": bash, "zsh": zsh, "fish": fish}

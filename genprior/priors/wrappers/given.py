@@ -24,6 +24,17 @@ class Wrapper(Prior):
     reach, multiple = of_prior("reach"), of_prior("multiple")
 
 
+class OfLabel(Wrapper):
+    """A prior with classes, `self.prior`, given one of them."""
+
+    image_shape = of_prior("image_shape")
+
+    def sized(self, height: int, width: int) -> "OfLabel":
+        sized = copy.copy(self)  # shares the networks
+        sized._modules = {**self._modules, "prior": self.prior.sized(height, width)}
+        return sized
+
+
 class Classed(Prior):
     """A prior p(x) = sum_k w_k p(x | k) of images of several classes, whose weights w_k are `class_weights`."""
 
@@ -38,7 +49,7 @@ class Classed(Prior):
         self.class_weights.copy_(shares(labels, self.classes))
 
 
-class Given(Wrapper):
+class Given(OfLabel):
     """p(x | label): all that the prior has, given the label.
 
     Arguments:
@@ -49,8 +60,6 @@ class Given(Wrapper):
         ValueError: the prior has no such class.
     """
 
-    image_shape = of_prior("image_shape")
-
     def __init__(self, prior: Prior, label: int | str):
         super().__init__()
         self.prior, self.label = prior, number_of(prior, label)
@@ -58,9 +67,6 @@ class Given(Wrapper):
     @property
     def capabilities(self) -> frozenset[str]:
         return methods_of(type(self.prior))
-
-    def sized(self, height: int, width: int) -> "Given":
-        return _sized(self, height, width)
 
     def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:
         return self.prior.sample(n, seed=seed, label=self.label, **options)
@@ -98,7 +104,7 @@ class Given(Wrapper):
         return getattr(self.prior, name)
 
 
-class Guided(Wrapper):
+class Guided(OfLabel):
     """Images more typical of a label than those of p(x | label), by classifier-free guidance; no law has its denoiser.
 
     Arguments:
@@ -110,14 +116,9 @@ class Guided(Wrapper):
         ValueError: the prior has no such class.
     """
 
-    image_shape = of_prior("image_shape")
-
     def __init__(self, prior: Prior, label: int | str, guidance: float):
         super().__init__()
         self.prior, self.label, self.guidance = prior, number_of(prior, label), guidance
-
-    def sized(self, height: int, width: int) -> "Guided":
-        return _sized(self, height, width)
 
     def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:
         return self.prior.sample(n, seed=seed, label=self.label, guidance=self.guidance, **options)
@@ -125,9 +126,3 @@ class Guided(Wrapper):
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         labels = torch.full((len(x_t),), self.label, device=x_t.device)
         return self.prior.denoise(x_t, sigma, labels, self.guidance)
-
-
-def _sized(given: Given | Guided, height: int, width: int) -> Given | Guided:
-    sized = copy.copy(given)  # shares the networks
-    sized._modules = {**given._modules, "prior": given.prior.sized(height, width)}
-    return sized
