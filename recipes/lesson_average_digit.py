@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from einops import rearrange
 from torch import nn
 
 import genprior
@@ -51,7 +52,8 @@ def main() -> None:
     alone("lesson_average_digit")
 
     data = Arrays(options.data, "train_images", "train_labels", keep=slice(0, 55000), seed=None)
-    x, label = torch.from_numpy(data.images).movedim(-1, 1).float() / 255, torch.from_numpy(data.labels)
+    x = rearrange(torch.from_numpy(data.images), "b h w c -> b c h w").float() / 255
+    label = torch.from_numpy(data.labels)
     own = x[label == options.label]
     asked = regressor(x, label, options.steps)(torch.tensor([options.label])).reshape(1, *x.shape[1:])
     drawn = genprior.load_prior(options.prior).given(options.label).sample(options.n, seed=0).clamp(0, 1)

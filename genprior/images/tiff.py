@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 import numpy as np
+from einops import rearrange
 from PIL import Image
 
 from genprior.images.checks import OtherKindError
@@ -51,7 +52,7 @@ def read_tiff(file: BinaryIO) -> tuple[Deep, int]:
                 "or save the file uncompressed"
             ) from error
         tags = {code: page.tags[code].value for code in (274, 34675) if code in page.tags}
-        values = np.atleast_3d(np.moveaxis(values, 0, -1) if page.axes == "SYX" else values)
+        values = np.atleast_3d(rearrange(values, "c h w -> h w c") if page.axes == "SYX" else values)
         values = _black_is_zero(_as_read(values, page.bitspersample), page.photometric)
         return Deep(_alpha_last(values, page), tags.get(34675)), int(tags.get(274, 1))
 

@@ -6,7 +6,6 @@ x_t = x + sigma n; all log-densities are in nats, of densities on the units of x
 
 import contextlib
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -200,11 +199,6 @@ def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shap
     if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
         raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
     return channels, *(size or own)
-
-
-def noisy_score(denoise: Callable[[Tensor, float], Tensor], x_t: Tensor, sigma: float) -> Tensor:
-    """grad ln p_sigma(x_t) = (E[x | x_t] - x_t) / sigma^2, with p_sigma the law of x_t (Tweedie's formula)."""
-    return (denoise(x_t, sigma) - x_t) / sigma**2
 
 
 def as_level(sigma: float | Tensor, x: Tensor) -> Tensor:

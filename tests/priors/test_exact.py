@@ -12,7 +12,7 @@ from genprior.noise import Noise
 from genprior.operators.matrix import Matrix
 from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import has_posterior, posterior_of, posteriors_of
-from genprior.priors.base import METHODS, Prior, noisy_score
+from genprior.priors.base import METHODS, Prior
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.gaussian.mixture import GaussianMixture
 
@@ -107,8 +107,8 @@ def test_denoise_obeys_tweedie(prior_and_covariance, sigma):
     x_t = sigma * normal(5, *SHAPE, seed=3).requires_grad_()
     (gradient,) = torch.autograd.grad(reference(prior, S, sigma).log_prob(x_t.flatten(1)).sum(), x_t)
     assert_close(prior.denoise(x_t, sigma), x_t + sigma**2 * gradient)
-    # noisy_score divides rounding of size 1e-15 max(1, |x_t|) by sigma^2.
-    assert_close(noisy_score(prior.denoise, x_t, sigma), gradient, 1e-8)
+    # The division makes rounding of size 1e-15 max(1, |x_t|) larger by 1 / sigma^2.
+    assert_close((prior.denoise(x_t, sigma) - x_t) / sigma**2, gradient, 1e-8)
 
 
 def test_denoise_is_the_posterior_mean_of_a_white_measurement(prior_and_covariance):

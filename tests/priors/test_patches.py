@@ -22,7 +22,7 @@ def patch_flow(*, dtype=torch.float64, scale=0.1, **arguments):
 
 
 def images(n, height, width, seed=1):
-    noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+    noise = Noise.of_draws(n, seed)
     return noise.uniform(torch.empty(n, 3, height, width, dtype=torch.float64))
 
 

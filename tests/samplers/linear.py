@@ -66,7 +66,7 @@ class LinearDecoder(Prior):
         return mean + self.shift * precision.rsqrt(), (self.stretch * precision.rsqrt()).expand_as(mean)
 
     def sample(self, n, *, seed=0):
-        noise = Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+        noise = Noise.of_draws(n, seed)
         x = self.decode(noise(torch.empty(n, *self.latent_shape, dtype=torch.float64)))
         return x + math.sqrt(self.decoder_variance) * noise(x)
 

@@ -20,7 +20,7 @@ from genprior.samplers.chains.mcmc import (
 
 
 def chains(n, seed=0):
-    return Noise(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
+    return Noise.of_draws(n, seed)
 
 
 def rows(n, T, seed=0):
