@@ -22,6 +22,7 @@ _thread = threading.local()
 
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M", bound=nn.Module)
 
 
 def settled(function: Callable[P, R]) -> Callable[P, R]:
@@ -77,7 +78,7 @@ def own(a: Tensor) -> Tensor:
         return a.detach().clone(memory_format=torch.contiguous_format)
 
 
-def differentiable(module: nn.Module) -> nn.Module:
+def differentiable(module: M) -> M:
     """The module, or a copy of it where its weights were made in inference mode, which no gradient can pass."""
     weights = (*module.parameters(), *module.buffers())
     return copy.deepcopy(module) if any(weight.is_inference() for weight in weights) else module

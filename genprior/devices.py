@@ -196,5 +196,5 @@ def _kind() -> str:
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "t", "y"):
         return "cpu"
     # A torch that was built for an accelerator names it where there is none, too.
-    found = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
-    return found if found in SHARED_BY else "cpu"
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found is not None and found.type in SHARED_BY else "cpu"

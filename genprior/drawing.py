@@ -53,9 +53,10 @@ def draw(
     try:
         return *_draw_once(prior, measurement, sampler, n, seed, progress), prior
     except torch.OutOfMemoryError:
-        prior = _halved(prior, sampler, measurement.operator.image_shape)
-        if prior is None:
+        halved = _halved(prior, sampler, measurement.operator.image_shape)
+        if halved is None:
             raise
+        prior = halved
         warnings.warn(
             f"The device ran out of memory. Once more, with tiles of {prior.tile} x {prior.tile}: give tile="
             f"{prior.tile} to have them at once.",

@@ -3,7 +3,8 @@
 Notation: a, b, x images (B, C, H, W); <a, b> the inner product per image, (B, 1, 1, 1).
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -133,3 +134,8 @@ def cgls(A: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], y: 
         p = torch.addcmul(s, divide(rho_next, rho), p)
         rho = rho_next
     return x
+
+
+def total(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of one tensor or more."""
+    return functools.reduce(torch.add, parts)

@@ -118,7 +118,7 @@ def stated_noise(img: Any, op: Any, noise: Any) -> float | Tensor | None:
 
 
 def measure(
-    img: Any, op: Any, noise: float | None, parameters: dict[str, Any]
+    img: Any, op: Any, noise: float | Tensor | None, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
     """The measurement that the user means, and the way from a restored (B, C, H, W) back to the user's kind."""
     if isinstance(img, Measurement):
@@ -181,7 +181,7 @@ def _like(x: Tensor, *, batched: bool, device: torch.device, dtype: torch.dtype,
 
 
 def _measure_picture(
-    img: Any, op: str, noise: float | None, parameters: dict[str, Any]
+    img: Any, op: str, noise: float | Tensor | None, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
     picture = images.read(img, role="measurement", nan=op == "inpaint")
     y, unknown, give = picture.seen, None, picture.emptied().like

@@ -137,7 +137,7 @@ class Noise:
         part.image, part.sample = self.image[rows], self.sample[rows]
         return part
 
-    def _next(self, like: Tensor, law: Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]]) -> Tensor:
+    def _next(self, like: Tensor, law: Callable[[Sequence[Tensor], Tensor], list[Tensor]]) -> Tensor:
         """The numbers of this step; and of later ones, kept, as many as were asked for in a row so far."""
         if not like.is_floating_point() or like.ndim == 0 or len(like) != len(self.image):
             raise ValueError(

@@ -93,7 +93,7 @@ def restore(
     steps: int | None = None,
     tile: int | None = None,
     seed: int | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     progress: bool = True,
     **operator_parameters: Any,
 ) -> Restoration:

@@ -66,8 +66,8 @@ class Restoration:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "prior": None, "_prior_record": self._record_of_prior()}
 
-    def _record_of_prior(self) -> dict[str, Any] | None:
-        return self._prior_record if self.prior is None else record.of_prior(self.prior)
+    def _record_of_prior(self) -> dict[str, Any]:
+        return self._prior_record or {} if self.prior is None else record.of_prior(self.prior)
 
     @property
     def mean(self) -> Tensor:

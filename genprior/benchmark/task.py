@@ -27,7 +27,7 @@ SMALLEST = 11  # pixels a side, the window of SSIM
 
 
 def find_task(
-    op: Any, noise: float | None, parameters: dict[str, Any], truths: list[Truth]
+    op: Any, noise: float | Tensor | None, parameters: dict[str, Any], truths: list[Truth]
 ) -> tuple[Any, float, dict[str, Any]]:
     """The operator, noise and parameters that are meant, those of a preset too.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from genprior.cli.names import OPERATORS, PRIORS, SAMPLERS
 
@@ -75,7 +75,7 @@ def _values() -> Values:
 
 def _arguments(
     parser: argparse.ArgumentParser, values: Values
-) -> Iterator[tuple[list[str], list[str], argparse.Action]]:
+) -> Iterator[tuple[Sequence[str], list[str], argparse.Action]]:
     """The options and values of every argument: (["-o", "--out"], [], action); no options for a positional one."""
     for action in parser._actions:
         yield action.option_strings, [*map(str, action.choices or values.get(action.dest, []))], action

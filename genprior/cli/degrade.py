@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     def one(item: Item) -> str:
         path, target = item.path, item.target
         mask = target.with_name(f"{target.stem}_mask.png") if options.op == "inpaint" else None
-        refuse_existing([target] + [mask] * (mask is not None), options.overwrite)
+        refuse_existing([target, *([] if mask is None else [mask])], options.overwrite)
         seed = seed_of(options, item.key)
         given = load(path)
         measurement = genprior.degrade(given, options.op, noise=options.noise, seed=seed, **simulated(options, item))

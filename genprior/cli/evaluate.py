@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         **_parameters(options),
     )
-    failed = [row["method"] for row in evaluation.table.rows if row.get("note")]
+    failed = [str(row["method"]) for row in evaluation.table.rows if row.get("note")]
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"{evaluation}\n{options.out}: table.md, table.csv, images.csv, run.json, contact.png")
         if failed:

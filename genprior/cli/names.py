@@ -10,7 +10,8 @@ def _keys(module: str, table: str) -> tuple[str, ...]:
     """The keys of the dictionary of that name, annotated with its type, in a file of the package."""
     made = ast.parse((PACKAGE / module).read_text(encoding="utf-8")).body
     (value,) = (node.value for node in made if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == table)
-    return tuple(map(ast.literal_eval, value.keys))
+    assert isinstance(value, ast.Dict)
+    return tuple(map(ast.literal_eval, filter(None, value.keys)))
 
 
 OPERATORS = _keys("operators/build.py", "FOR_MEASUREMENT")

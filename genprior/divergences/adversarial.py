@@ -97,7 +97,8 @@ def _parts(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
     """A half, a quarter and a quarter of the images, in a random order."""
     order = noise.uniform(_numbers(len(x), x))[0].argsort()
     half, quarter = len(x) // 2, len(x) // 4
-    return tuple(x[rows] for rows in order.split([half, quarter, len(x) - half - quarter]))
+    first, second, third = order.split([half, quarter, len(x) - half - quarter])
+    return x[first], x[second], x[third]
 
 
 def _some(x: Tensor, count: int, noise: Noise) -> Tensor:

@@ -65,5 +65,5 @@ def shape_of(x: Tensor) -> str:
     return " x ".join(map(str, x.shape))
 
 
-def size_of(size: tuple[int, int]) -> str:
+def size_of(size: tuple[int, ...]) -> str:
     return f"{size[0]} x {size[1]}"

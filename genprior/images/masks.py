@@ -14,7 +14,7 @@ _GREY_TOLERANCE = 4 / 255
 
 
 @settled
-def read_mask(mask: ImageLike, size: tuple[int, int] | None = None) -> Tensor:
+def read_mask(mask: ImageLike, size: tuple[int, ...] | None = None) -> Tensor:
     """The holes that a mask marks, (B or 1, 1, H, W) bool: white, True or 1 is a hole (from 0.5 on).
 
     Args:

@@ -67,7 +67,7 @@ def read(image: ImageLike, *, role: Literal["image", "measurement"] = "image", n
     return picture
 
 
-def _read_list(images: list | tuple, role: str, nan: bool) -> Picture:
+def _read_list(images: list | tuple, role: Literal["image", "measurement"], nan: bool) -> Picture:
     pictures = []
     for k, image in enumerate(images):
         try:

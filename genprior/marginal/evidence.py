@@ -42,7 +42,7 @@ def evidence(
     op: Any = "inpaint",
     prior: str | Path | Prior = "gaussian",
     *,
-    noise: float | None = None,
+    noise: float | Tensor | None = None,
     method: str | Twisted | AnnealedImportance = "auto",
     clouds: int = 8,
     seed: int = 0,
@@ -93,14 +93,14 @@ def evidence(
     prior = prior.sized(*shape[1:])
     if wrong := misfit(prior, measurement.operator):
         raise ValueError(wrong)
-    method = find_method(method, prior)
+    how = find_method(method, prior)
     state = state_of(prior)
     measurement = measurement.to(state)
-    if method is None:
+    if how is None:
         found = [Estimate(log_p) for log_p in exact(prior, measurement)]
     else:
         images = torch.arange(len(measurement.y), device=state.device).split(1)
-        found = [estimate_of(prior, measurement.select(i), method, clouds, seed) for i in images]
+        found = [estimate_of(prior, measurement.select(i), how, clouds, seed) for i in images]
     return found if len(found) > 1 else found[0]
 
 

@@ -8,12 +8,11 @@ from einops import rearrange
 from genprior.marginal.normal import cholesky, covariance_of_y, seen_values
 from genprior.operators.measurement import Measurement
 from genprior.posteriors.conditioning import alike
-from genprior.priors.base import Prior
 from genprior.priors.gaussian.mixture import GaussianMixture
 
 
 @torch.no_grad()
-def exact(prior: Prior, measurement: Measurement) -> list[float]:
+def exact(prior: Gaussian | GaussianMixture, measurement: Measurement) -> list[float]:
     """ln p(y) = ln sum_k w_k N(y; A m_k, A S A^T + noise^2 I) of every image, in nats.
 
     In float64, over the values of y that A sees; images of one operator and one noise level share one factorisation.

@@ -181,7 +181,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.head(x.flatten(1) if self.flat else x)
         h = h + self.place.to(h.dtype)
-        for layer_in, layer_out in self.blocks:
+        for layer_in, layer_out in (block.children() for block in self.blocks):
             h = h + layer_out(F.silu(layer_in(F.silu(h))))
         h = self.tail(F.silu(h))
         return h[:, :, None, None] if self.flat else h

@@ -105,7 +105,8 @@ class Ink(nn.Module):
         width = torch.full_like(beyond, 1 / LEVELS)
         width[[0, -1]] += MARGIN / LEVELS
         black = share.new_ones(1)  # there is no such share for level 0: any finite number will do
-        return tuple(t.to(like.dtype) for t in (torch.cat([black, share]), torch.cat([black, above]), beyond, width))
+        share, above = torch.cat([black, share]).to(like.dtype), torch.cat([black, above]).to(like.dtype)
+        return share, above, beyond.to(like.dtype), width.to(like.dtype)
 
 
 PIXELS: dict[str, type[nn.Module]] = {"linear": Linear, "logit": Logit, "ink": Ink}

@@ -91,7 +91,7 @@ class UNet(nn.Module):
         h = self.head(F.pixel_unshuffle(mirrored(x, self.multiple), self.patch))
         skips = []
         for blocks, shrink in zip(self.down, self.shrink):
-            for block in blocks:
+            for block in blocks.children():
                 h = block(h, embedding)
             skips.append(h)
             h = shrink(h)
@@ -99,6 +99,6 @@ class UNet(nn.Module):
             h = block(h, embedding)
         for blocks, grow in zip(self.up, self.grow):
             h = grow(h) + skips.pop()
-            for block in blocks:
+            for block in blocks.children():
                 h = block(h, embedding)
         return F.pixel_shuffle(self.tail(h), self.patch)[..., :height, :width]

@@ -95,8 +95,8 @@ def _inpaint(shape: Shape, *, mask: Tensor | np.ndarray) -> Inpaint:
 
 def _simulated_inpaint(shape: Shape, *, mask: Tensor | np.ndarray | str, **simulation) -> Inpaint:
     if isinstance(mask, str):
-        mask = _call(f"mask={mask!r}", lookup("mask", mask, MASKS), shape, simulation)
-    elif simulation:
+        return Inpaint(_call(f"mask={mask!r}", lookup("mask", mask, MASKS), shape, simulation), shape)
+    if simulation:
         raise TypeError(f"inpaint takes {', '.join(simulation)} with mask='random', 'box' or 'stroke' only.")
     return Inpaint(mask, shape)
 

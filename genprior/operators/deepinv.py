@@ -140,7 +140,7 @@ class PhysicsOperator(LinearOperator):
 
         return {**vars(self), "_physics": cloudpickle.dumps(_copy(next(iter(self._physics.values()))))}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         physics = pickle.loads(state["_physics"])
         device = next((a.device for a in _states(physics)), torch.device("cpu"))
         vars(self).update(state, _physics={device: physics})

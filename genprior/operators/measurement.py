@@ -56,8 +56,9 @@ class Measurement:
 
     def select(self, index: Tensor) -> Measurement:
         """The measurement of the images of that `index` (1-D, long), which may repeat images."""
-        per_image = isinstance(self.noise, Tensor) and self.noise.ndim and len(self.noise) > 1
-        noise = self.noise[index.to(self.noise.device)] if per_image else self.noise
+        noise = self.noise
+        if isinstance(noise, Tensor) and noise.ndim and len(noise) > 1:
+            noise = noise[index.to(noise.device)]
         return _sharing(self.y[index.to(self.y.device)], self.operator.select(index), noise)
 
     def to(self, like: Tensor) -> Measurement:

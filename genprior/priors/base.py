@@ -6,6 +6,7 @@ x_t = x + sigma n; all log-densities are in nats, of densities on the units of x
 
 import contextlib
 import copy
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,8 @@ METHODS = (
 # What of a prior runs in torch's plain state, whatever the caller's.
 SETTLED = (*METHODS, "__init__", "blank", "denoise_given", "draw", "fit", "sized", "stationary")
 
-
 HALF = (torch.float16, torch.bfloat16)
+S = TypeVar("S", bound="Prior")
 
 
 class Prior(nn.Module):
@@ -51,7 +52,7 @@ class Prior(nn.Module):
     """
 
     image_shape: OpenShape
-    latent_shape: OpenShape | None = None
+    latent_shape: Any = None
     decoder_variance: float | Tensor
     latents: "Prior"
     centre: float | Tensor
@@ -61,6 +62,7 @@ class Prior(nn.Module):
     bounded: bool = False
     classes: int = 0
     class_names: tuple[str, ...] = ()
+    class_weights: Tensor
     labelled: frozenset[str] = frozenset()
     autocast: torch.dtype | None = None
     reach: int | None = None
@@ -102,7 +104,7 @@ class Prior(nn.Module):
         """One for stored weights to be read into, by the arguments that its `config` gives."""
         return cls(**arguments)
 
-    def sized(self, height: int, width: int) -> "Prior":
+    def sized(self: S, height: int, width: int) -> S:
         """This prior for images of one size: itself, unless images of any size are open to it."""
         if None not in self.image_shape:
             return self

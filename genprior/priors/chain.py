@@ -85,7 +85,7 @@ def ancestral_chain(
     alpha_bars: list[float],
     noise: Callable[[Tensor], Tensor],
     variance: Callable[[float, float, float], float],
-    centre: float = 0.5,
+    centre: float | Tensor = 0.5,
     progress: bool = False,
 ) -> Tensor:
     """The reverse chain from z_T = z to x, with a bar of its steps on a terminal if there is to be progress.

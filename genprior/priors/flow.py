@@ -9,6 +9,7 @@ Semi-supervised learning with normalizing flows, 2020 (a Gaussian for each class
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ class Flow(Classed):
         self.latent_shape = (math.prod(image_shape),)
         self.centre = 0.5
         self.spread = spread
-        self.pixels = lookup("pixels", pixels, PIXELS)()
+        self.pixels: Any = lookup("pixels", pixels, PIXELS)()
         self.bounded = self.pixels.high < math.inf
         self.scales = nn.ModuleList()
         self.parts: list[Shape] = []  # of z, the images that scales are done with
@@ -136,7 +137,7 @@ class Flow(Classed):
         u, logdet = self.pixels(x)
         done = []
         for layers, part in zip(self.scales, self.parts):
-            for layer in layers:
+            for layer in layers.children():
                 u, change = layer(u)
                 logdet = logdet + change
             done.append(u[:, : part[0]].flatten(1))
@@ -153,7 +154,7 @@ class Flow(Classed):
         for layers, part, own in zip(reversed(self.scales), reversed(self.parts), reversed(done)):
             own = own.unflatten(1, part)
             u = own if u is None else torch.cat([own, u], dim=1)
-            for layer in reversed(layers):
+            for layer in reversed([*layers.children()]):
                 u = layer.inverse(u)
         return self.pixels.inverse(u)
 
@@ -169,7 +170,7 @@ class Flow(Classed):
             self.pixels.fit(x)
         u, _ = self.pixels(x)
         for layers, part in zip(self.scales, self.parts):
-            for layer in layers:
+            for layer in layers.children():
                 if isinstance(layer, ActNorm) or (whiten and isinstance(layer, Mixing)):
                     layer.fit(u)
                 u, _ = layer(u)

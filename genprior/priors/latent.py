@@ -60,7 +60,7 @@ class LatentDiffusion(Prior):
         return cls(VAE(**vae), DDPM(**ddpm))
 
     @property
-    def latents(self) -> Prior:
+    def latents(self) -> DDPM:
         """p(w), a prior of maps (latent, rows, columns), of the size that images of this prior have."""
         shape = self.vae.sized(*self.image_shape[1:]).latent_shape
         return self.ddpm.sized(*shape[1:])

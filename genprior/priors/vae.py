@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from genprior.checks import OpenShape, positive, refuse_wrong, whole
+from genprior.linalg import total
 from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 from genprior.noise import Noise
 from genprior.priors.base import autocast, shape_of_draws
@@ -169,7 +170,7 @@ class VAE(Classed):
         """E_q ln p(x | z), estimated by the mean of `draws` draws, and KL(q(z | x) || N(0, I)), in nats, each (B,)."""
         mean, sd = self.infer(x, label)
         likelihoods = [self.log_likelihood(x, mean + sd * noise(mean), label) for _ in range(draws)]
-        return sum(likelihoods) / draws, divergence(mean, sd)
+        return total(likelihoods) / draws, divergence(mean, sd)
 
     def elbo(self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, draws: int = 1) -> Tensor:
         """E_q ln p(x | z) - KL(q(z | x) || N(0, I)) <= ln p(x), in nats, (B,); differentiable.

@@ -1,7 +1,7 @@
 """Draws from a posterior that was learned for its operator: one pass of the chain."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -12,6 +12,9 @@ from genprior.posteriors.amortized import check_operator, is_learned, observe
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import ancestral, geometric
+
+if TYPE_CHECKING:
+    from genprior.priors.amortized import LearnedPosterior
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,13 @@ class Amortized(Sampler):
     def takes(cls, prior: Prior) -> bool:
         return is_learned(prior)
 
-    def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
+    def check_operator(self, prior: "LearnedPosterior", operator: LinearOperator) -> None:
         check_operator(prior, operator)
 
     def floor(self, prior: Prior) -> float:
         return 0.0  # it divides by no noise
 
-    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+    def sample(self, prior: "LearnedPosterior", measurement: Measurement, noise: Noise) -> Tensor:
         observed = observe(prior, measurement)
         sigmas = geometric(prior.sigma_max, prior.sigma_min, self.steps)
         start = measurement.y.new_empty(len(measurement.y), *measurement.operator.image_shape)

@@ -79,7 +79,7 @@ def _advice(denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigma: float)
     off = {what: slope / (FOUND * own(sigma)) for what, (own, _) in OTHERS.items()}
     near = {what: abs(math.log(ratio)) for what, ratio in off.items() if 0.25 < ratio < 4}
     if alike > 0.5 and near:
-        what = min(near, key=near.get)
+        what = min(near, key=near.__getitem__)
         return (
             f"It seems to predict {what}: give genprior.from_denoiser(lambda x_t, sigma: {OTHERS[what][1]}), with f "
             "your function. (Of diffusers' networks and their schedulers, genprior.from_diffusers makes that.)"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.checks import Shape, UnsupportedError
-from genprior.linalg import wide
+from genprior.linalg import total, wide
 from genprior.registry import lookup
 
 LARGEST_DENSE = 4096  # values of an image beyond which no D x D matrix is made
@@ -270,14 +270,14 @@ def fit_moments(images: Tensor, form: str) -> tuple[Tensor, Covariance]:
         check_dense(images[0].numel())
     moments = {Diagonal: _variances, Dense: _principal_axes, Stationary: _spectrum}[chosen]
     parts = chunks(images)
-    x_mean = sum(x.double().sum(0) for x in parts) / len(images)
+    x_mean = total(x.double().sum(0) for x in parts) / len(images)
     if chosen is Stationary:
         x_mean = x_mean.mean((1, 2), keepdim=True).expand_as(x_mean)
     return (255 * x_mean + 0.5) / 256, chosen(*moments(parts, x_mean))
 
 
 def _variances(parts: tuple[Tensor, ...], mean: Tensor) -> tuple[Tensor]:
-    squares = sum((x.double() - mean).square().sum(0) for x in parts) / sum(map(len, parts))
+    squares = total((x.double() - mean).square().sum(0) for x in parts) / sum(map(len, parts))
     return (dequantised(squares),)
 
 
@@ -292,7 +292,7 @@ def _spectrum(parts: tuple[Tensor, ...], mean: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spectrum_along_axes(
-    parts: tuple[Tensor, ...], mean: Tensor, window: Tensor, size: tuple[int, int]
+    parts: tuple[Tensor, ...], mean: Tensor, window: Tensor, size: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
     """E |F w Q^T (x' - E x')|^2, (C, *size), and Q, the principal axes of colour of w (x' - E x').
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genprior.ambient import own
 from genprior.checks import OpenShape
+from genprior.linalg import total
 from genprior.priors.base import Prior, shape_of_draws
 from genprior.priors.gaussian.covariance import DEQUANTISATION, Stationary, chunks, reflected, spectrum_along_axes
 from genprior.priors.gaussian.gaussian import Gaussian
@@ -68,7 +69,7 @@ class GaussianField(Prior):
         if not 0 <= float(crops.min()) <= float(crops.max()) <= 1:
             raise ValueError("crops have values outside [0, 1] or none that are numbers: give 8-bit images k / 255.")
         parts = chunks(crops.detach())
-        mean = sum(x.double().sum((0, 2, 3)) for x in parts)[:, None, None] / (len(crops) * side**2)
+        mean = total(x.double().sum((0, 2, 3)) for x in parts)[:, None, None] / (len(crops) * side**2)
         hann = torch.hann_window(side + 2, periodic=False, dtype=torch.float64, device=crops.device)[1:-1]
         window = 2 * side * hann.outer(hann) / hann.square().sum()
         density, axes = spectrum_along_axes(parts, mean, window, (2 * side, 2 * side))

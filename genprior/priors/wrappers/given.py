@@ -1,6 +1,7 @@
 """A prior given a class label is a prior."""
 
 import copy
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -8,9 +9,11 @@ from torch import Tensor
 from genprior.priors.base import Prior, methods_of
 from genprior.priors.labels import number_of, shares
 
+G = TypeVar("G", bound=Prior)
 
-def of_prior(name: str) -> property:
-    """An attribute that is the one of `self.prior`."""
+
+def of_prior(name: str) -> Any:
+    """An attribute that is the one of `self.prior`: a property, for type checkers whatever `Prior` says."""
     return property(lambda self: getattr(self.prior, name), doc=f"That of the prior, see `Prior.{name}`.")
 
 
@@ -28,6 +31,7 @@ class OfLabel(Wrapper):
     """A prior with classes, `self.prior`, given one of them."""
 
     image_shape = of_prior("image_shape")
+    prior: Any  # its methods take labels
 
     def sized(self, height: int, width: int) -> "OfLabel":
         sized = copy.copy(self)  # shares the networks

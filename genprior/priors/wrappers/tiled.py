@@ -163,8 +163,9 @@ def _cut(x_t: Tensor, batch: list[Index]) -> Tensor:
 
 def _levels(sigma: float | Tensor, batch: list[Index]) -> float | Tensor:
     """The noise levels of those tiles."""
-    several = isinstance(sigma, Tensor) and sigma.numel() > 1
-    return sigma[[index[0] for index in batch]] if several else sigma
+    if isinstance(sigma, Tensor) and sigma.numel() > 1:
+        return sigma[[index[0] for index in batch]]
+    return sigma
 
 
 def _spans(size: int, tile: int, overlap: int, m: int) -> list[slice]:

@@ -200,11 +200,11 @@ def _counted(log_w: Tensor) -> Tensor:
     return torch.where(log_w.isnan(), -math.inf, log_w)
 
 
-def in_chunks(f: Callable[..., Tensor | tuple[Tensor, ...]], x: Tensor) -> Callable[..., Any]:
+def in_chunks(f: Callable[..., Any], x: Tensor) -> Callable[..., Any]:
     """f(x_t, …), for x_t like x, of as many particles at once as the memory takes."""
     rows = rows_at_once(x.shape[1:], x.device)
 
-    def chunked(x_t: Tensor, *levels: float) -> Tensor | tuple[Tensor, ...]:
+    def chunked(x_t: Tensor, *levels: float) -> Any:
         parts = [f(part, *levels) for part in x_t.split(rows)]
         return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(map(torch.cat, zip(*parts)))
 
