@@ -17,6 +17,14 @@ torch.set_num_threads(1)
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """New networks draw their weights from torch's global random state: the same in each test, whatever ran before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run a recipe by name, as the script it is: what it prints."""
