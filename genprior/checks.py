@@ -48,7 +48,7 @@ def as_tensor(what: str, value: Tensor | np.ndarray) -> Tensor:
     return own(value)
 
 
-def as_number(what: str, value: Any, low: float, high: float) -> float:
+def as_number(what: str, value: float, low: float, high: float) -> float:
     """`value` as a float from low to high, checked; `what` is for the message.
 
     Raises:
@@ -81,7 +81,7 @@ def refuse_wrong(*arguments: tuple[str, object, bool, str]) -> None:
             raise ValueError(f"{name} is {value!r}: give {wanted}.")
 
 
-def as_integer(what: str, value: Any, low: int, high: float) -> int:
+def as_integer(what: str, value: float, low: int, high: float) -> int:
     """`value` as an int from low to high, checked; 3.0 is an integer too; `what` is for the message.
 
     Raises:
@@ -117,4 +117,5 @@ def check_fields(parameters: Any) -> None:
         for kind in (field.type, *get_args(field.type)):
             if get_origin(kind) is Annotated and (value is not None or kind is field.type):
                 number, limits = get_args(kind)
-                (as_integer if number is int else as_number)(field.name, value, limits.low, limits.high)
+                check = as_integer if number is int else as_number
+                check(field.name, value, limits.low, limits.high)  # pyright: ignore[reportArgumentType]

@@ -122,7 +122,7 @@ def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Pri
 
         watched = copy.copy(prior)  # shares its networks; the user's prior is left alone
         if isinstance(prior, Tiled):
-            watched.watch = bar.update
+            watched.watch = bar.update  # pyright: ignore[reportArgumentType]
         else:
             setattr(watched, method, call)
         yield watched

@@ -90,7 +90,7 @@ def sha256(*parts: Any) -> str:
                 while block := file.read(2**20):
                     digest.update(block)
         elif isinstance(part, Tensor):
-            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:
             digest.update(part.encode(errors="surrogateescape") if isinstance(part, str) else part)
     return digest.hexdigest()

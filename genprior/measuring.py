@@ -56,7 +56,7 @@ def simulation(op: str, x: Tensor, parameters: dict[str, Any], seed: int) -> dic
         return {**parameters, "mask": _one_or_each("mask", images.read_mask(mask, tuple(x.shape[-2:])), len(x))}
     as_integer("seed", seed, 0, math.inf)
     seeds = [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(len(x))]
-    masks = [for_image(op, tuple(x.shape[1:]), **parameters, seed=s).mask for s in seeds]
+    masks = [for_image(op, tuple(x.shape[1:]), **parameters, seed=s).mask for s in seeds]  # pyright: ignore[reportAttributeAccessIssue]
     return {"mask": torch.cat(masks)}
 
 
@@ -125,7 +125,8 @@ def measure(
         if parameters or op != "inpaint":
             raise ValueError("A Measurement brings its own operator: leave op and its parameters out.")
         check_foreign(img.operator, img.y)
-        return Measurement(img.y, img.operator, noise), _all if len(img.y) > 1 else _first
+        way = _all if len(img.y) > 1 else _first
+        return Measurement(img.y, img.operator, noise), way  # pyright: ignore[reportArgumentType]
     if isinstance(op, str):
         return _measure_picture(img, canonical(op), noise, parameters)
 
@@ -192,7 +193,8 @@ def _measure_picture(
             raise TypeError(f"To restore, inpaint takes mask; got {', '.join(sorted(others))}.")
         holes = _holes(picture, parameters)
         if unknown is not None:
-            picture = replace(picture, alpha=torch.where(holes, 1.0, picture.alpha))
+            alpha: Any = picture.alpha
+            picture = replace(picture, alpha=torch.where(holes, 1.0, alpha))
             hidden = unknown & ~holes
             give = partial(_give_with_hidden, picture, hidden) if hidden.any() else picture.emptied().like
         unknown = holes if unknown is None else holes | unknown

@@ -152,7 +152,7 @@ class Restoration:
         if path.suffix.lower() == ".npz":
             refuse_existing([path], overwrite)
             with replacing(path) as file:
-                np.savez(file, **self._arrays())
+                np.savez(file, **self._arrays())  # pyright: ignore[reportArgumentType]
             return [path]
         image, means = self.image, self._batch(self.mean)
         each = isinstance(image, list) or (isinstance(image, np.ndarray) and len(means) > 1)

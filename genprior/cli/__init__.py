@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         # Python would flush again at its end, and complain.
         with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # pyright: ignore[reportOptionalMemberAccess]
         return 128 + 13  # SIGPIPE
 
 

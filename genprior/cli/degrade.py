@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         y = measurement.y[0]
         if mask is not None:
             # The noise under the holes means nothing; black says so.
-            holes = measurement.operator.mask[0]
+            holes = measurement.operator.mask[0]  # pyright: ignore[reportAttributeAccessIssue]
             y = y.masked_fill(holes, 0)
             images.save(holes[:1].float(), mask)
         told = f"{path} -> {target}" + (f", holes in {mask}" if mask else "")

@@ -125,7 +125,7 @@ def to_pil(x: Tensor) -> Image.Image:
     """
     if x.ndim != 3:
         raise ValueError(f"got a tensor of shape {tuple(x.shape)}, wanted (C, H, W).")
-    return give_pil(x.detach().cpu().clamp(0, 1)[None], None, mode="RGB", icc=None)
+    return give_pil(x.detach().cpu().clamp(0, 1)[None], None, mode="RGB", icc=None)  # pyright: ignore[reportReturnType]
 
 
 def give_pil(x: Tensor, alpha: Tensor | None, *, mode: str, icc: bytes | None) -> Image.Image | Deep:

@@ -22,7 +22,7 @@ def from_torch(tensor: Tensor) -> Picture:
     batched = tensor.ndim == 4
     x = own(tensor).to(torch.float32)
     give = partial(_give, dtype=tensor.dtype, device=tensor.device, batched=batched)
-    return Picture(x if batched else x[None], None, give)
+    return Picture(x if batched else x[None], None, give)  # pyright: ignore[reportArgumentType]
 
 
 def _give(x: Tensor, alpha: None, *, dtype: torch.dtype, device: torch.device, batched: bool) -> Tensor:

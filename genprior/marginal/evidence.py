@@ -97,7 +97,7 @@ def evidence(
     state = state_of(prior)
     measurement = measurement.to(state)
     if how is None:
-        found = [Estimate(log_p) for log_p in exact(prior, measurement)]
+        found = [Estimate(log_p) for log_p in exact(prior, measurement)]  # pyright: ignore[reportArgumentType]
     else:
         images = torch.arange(len(measurement.y), device=state.device).split(1)
         found = [estimate_of(prior, measurement.select(i), how, clouds, seed) for i in images]

@@ -8,6 +8,7 @@ from einops import rearrange
 from genprior.marginal.normal import cholesky, covariance_of_y, seen_values
 from genprior.operators.measurement import Measurement
 from genprior.posteriors.conditioning import alike
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.gaussian.mixture import GaussianMixture
 
 

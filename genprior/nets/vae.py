@@ -116,6 +116,6 @@ def _level(width: int, blocks: int) -> list[Block]:
 
 def _informative(head: nn.Module) -> nn.Module:
     """An encoder's last layer, whose second half of outputs are log standard deviations, set to begin at LOG_SD."""
-    latent = len(head.bias) // 2
-    nn.init.constant_(head.bias[latent:], LOG_SD)
+    latent = len(head.bias) // 2  # pyright: ignore[reportArgumentType]
+    nn.init.constant_(head.bias[latent:], LOG_SD)  # pyright: ignore[reportIndexIssue]
     return head

@@ -37,7 +37,7 @@ def check(A: LinearOperator | Physics, image_shape: Shape | None = None, *, like
     if not isinstance(A, LinearOperator):
         from genprior.operators.deepinv import from_physics
 
-        from_physics(A, image_shape)  # which checks it
+        from_physics(A, image_shape)  # which checks it  # pyright: ignore[reportArgumentType]
         return
     check_linear(A, torch.empty(0) if like is None else like)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -95,7 +95,8 @@ def as_physics(op: LinearOperator, noise: float = 0.0) -> LinearPhysics:
             z = z if isinstance(z, Tensor) else y.new_full((len(y), *op.image_shape), z or 0.0)
             return op.prox(z, y, gamma)
 
-    return OperatorPhysics(img_size=op.image_shape, noise_model=GaussianNoise(noise) if noise else ZeroNoise())
+    model: Any = GaussianNoise(noise) if noise else ZeroNoise()
+    return OperatorPhysics(img_size=op.image_shape, noise_model=model)
 
 
 class PhysicsOperator(LinearOperator):
@@ -180,7 +181,7 @@ def _copy(physics: LinearPhysics) -> LinearPhysics:
         physics = physics.float()  # samplers want more digits, and torch has no FFT in half precision
     for part in physics.modules():
         if getattr(part, "_auto_grad_adjoint_fn", None) is not None:
-            part._auto_grad_adjoint_fn = None  # made anew when it is needed
+            part._auto_grad_adjoint_fn = None  # made anew when it is needed  # pyright: ignore[reportArgumentType]
     return physics
 
 

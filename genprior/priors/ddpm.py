@@ -241,7 +241,8 @@ class DDPM(Prior):
         with torch.no_grad():
             decoder = grey_level_decoder(self.decoder_variance)(x, self.denoise(x_1, self.sigma_min))
         proposal = gaussian_decoder(self.sigma_min**2)(x_1, x)
-        return flow_estimates(*self._flow(x_1), seed, steps, probes=1)[0] + decoder - proposal
+        bound = flow_estimates(*self._flow(x_1), seed, steps, probes=1)[0]  # pyright: ignore[reportCallIssue]
+        return bound + decoder - proposal
 
     @torch.no_grad()
     def fit_decoder(self, x: Tensor, *, seed: int = 0) -> None:

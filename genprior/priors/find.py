@@ -38,7 +38,7 @@ def _foreign(given: Any, image_shape: Shape) -> Prior:
     if is_of_diffusers(given):
         return from_diffusers(given)
     if callable(given) and not isinstance(given, type):
-        denoiser = from_denoiser(given, (image_shape[0], None, None))
+        denoiser = from_denoiser(given, (image_shape[0], None, None))  # pyright: ignore[reportArgumentType]
         denoiser.check(*image_shape[1:])  # of a network that takes images of one size only
         return denoiser
     advice = f" {ADVICE}" if isinstance(given, Mapping) else ""

@@ -155,7 +155,7 @@ class Flow(Classed):
             own = own.unflatten(1, part)
             u = own if u is None else torch.cat([own, u], dim=1)
             for layer in reversed([*layers.children()]):
-                u = layer.inverse(u)
+                u = layer.inverse(u)  # pyright: ignore[reportCallIssue]
         return self.pixels.inverse(u)
 
     @torch.no_grad()

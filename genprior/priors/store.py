@@ -47,7 +47,7 @@ def load_prior(
         ValueError: there is no such prior, or none of the family fits the images, or the Hub cannot be reached.
     """
     device = torch.device(device)
-    prior = read_prior(find_prior(name, image_shape)).to(device, memory_format=torch.channels_last)
+    prior = read_prior(find_prior(name, image_shape)).to(device).to(memory_format=torch.channels_last)
     # A denoiser's own error hides the rounding; of decoders and densities, Markov chains want energies that agree.
     denoises = supports(prior, "denoise") or isinstance(prior, LearnedPosterior)
     prior.autocast = torch.bfloat16 if denoises and has_bfloat16(device) else None

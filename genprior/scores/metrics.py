@@ -20,7 +20,7 @@ def ssim(x: Tensor, truth: Tensor) -> float:
     _check(x, truth, dimensions=(3,))
     if min(x.shape[-2:]) < 11:
         raise ValueError(f"SSIM needs images of at least 11 x 11 pixels, got {tuple(x.shape[-2:])}.")
-    return structural_similarity(
+    return structural_similarity(  # pyright: ignore[reportReturnType]
         x.detach().cpu().clamp(0, 1).double().numpy(),
         truth.detach().cpu().clamp(0, 1).double().numpy(),
         data_range=1.0,

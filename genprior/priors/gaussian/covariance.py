@@ -306,11 +306,12 @@ def spectrum_along_axes(
         window: w, (H, W), whose squares sum to H' W' of `size`.
         size: (H', W'), at least (H, W).
     """
-    cross = 0
-    for x in parts:
+
+    def products(x: Tensor) -> Tensor:
         transform = torch.fft.fft2(window * (x.double() - mean), s=size, norm="ortho")
-        cross = cross + torch.einsum("nahw,nbhw->abhw", transform, transform.conj()).real
-    cross = cross / sum(map(len, parts))
+        return torch.einsum("nahw,nbhw->abhw", transform, transform.conj()).real
+
+    cross = total(map(products, parts)) / sum(map(len, parts))
     _, Q = torch.linalg.eigh(cross.sum((2, 3)))
     spectrum = torch.einsum("ak,abhw,bk->khw", Q, cross, Q).clamp_min(0)
     return dequantised((spectrum + reflected(spectrum)) / 2), Q

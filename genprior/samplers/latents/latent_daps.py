@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ class LatentDAPS(Sampler):
         steps, acceptances = DualAveraging(step, target_acceptance(self.leapfrog)), []
         for sigma, sigma_next in pairwise(sigmas):
             w_hat, r = moments(latents.denoise, w_t, sigma, spread, noise)
-            around = _Around(prior, w_hat, r)
+            around: Any = _Around(prior, w_hat, r)
             potential = posterior(around, v, measurement, measurement.noise)
             mass = information_metric(around, v, measurement, torch.zeros_like(w_hat), noise, self.probes)
             point = Point.at(potential, (w - w_hat) / r)
