@@ -304,7 +304,7 @@ class _Job:
         return record
 
     def _gather(self, items: Path) -> Evaluation:
-        records = [read_record(items, truth.number, method.name) for truth, method in self._pairs()]
+        records: list[Any] = [read_record(items, truth.number, method.name) for truth, method in self._pairs()]
         n = self.about["settings"]["n"]
         return Evaluation(summary(records, n), each_image(records, n), self._run(records), self._contact(items))
 

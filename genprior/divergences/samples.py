@@ -72,7 +72,7 @@ def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> 
         sums = []
         for block, i in zip(a.split(rows), torch.arange(n, device=a.device).split(rows)):
             squared = torch.cdist(block, b).square()
-            k = total((squared / (-2 * w**2)).exp() for w in widths) / len(widths)
+            k = sum((squared / (-2 * w**2)).exp() for w in widths) / len(widths)
             sums.append(k.sum(1) - k[torch.arange(len(i), device=a.device), i])
         return torch.cat(sums)
 

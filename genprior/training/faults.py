@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +28,7 @@ class Stop:
 
     def __init__(self):
         self.wanted = False
-        self._usual: dict[int, object] = {}
+        self._usual: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
         # Python allows handlers in the main thread only.

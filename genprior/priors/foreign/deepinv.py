@@ -31,7 +31,7 @@ def as_denoiser(prior: Prior) -> Denoiser:
 
     class PriorDenoiser(Denoiser):
         def __init__(self):
-            super().__init__(device=None)
+            super().__init__(device=None)  # pyright: ignore[reportArgumentType]
             self.prior = prior
 
         def forward(self, x: Tensor, sigma: float | Tensor, **_) -> Tensor:

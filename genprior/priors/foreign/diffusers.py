@@ -243,9 +243,10 @@ def _read(folder: Path, with_scheduler: bool) -> tuple[UNet2DModel, SchedulerMix
     home = _home(folder, "unet")
     _, variant = weights_of(folder)
     try:
-        unet, loaded = diffusers.UNet2DModel.from_pretrained(
+        both: Any = diffusers.UNet2DModel.from_pretrained(
             home, use_safetensors=True, local_files_only=True, output_loading_info=True, variant=variant
         )
+        unet, loaded = both
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"The UNet2DModel in {home} is damaged or incomplete: {error}") from error
     if loaded["missing_keys"] or loaded["mismatched_keys"]:
@@ -287,7 +288,7 @@ def _scheduler(home: Path) -> SchedulerMixin:
     kind = getattr(diffusers, str(config.get("_class_name")), None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
         raise ValueError(f"{home} is of the scheduler {config.get('_class_name')!r}, which diffusers does not have.")
-    return kind.from_config(config)
+    return kind.from_config(config)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _package():

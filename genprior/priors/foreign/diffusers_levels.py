@@ -9,7 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from genprior.checks import UnsupportedError
 from genprior.priors.chain import UNIT, relative_noise
 
-if TYPE_CHECKING:
-    from diffusers.schedulers import SchedulerMixin
+# Schedulers are diffusers' `SchedulerMixin`, which declares none of what all of them have.
+Scheduler = Any
 
 # In the units of x. Cosine chains go on to 10^4, where a predicted eps no longer says anything of u.
 HIGHEST = 80.0
@@ -57,7 +57,7 @@ class Chain(Levels):
     log_levels: Tensor
     timesteps: Tensor
 
-    def __init__(self, scheduler: SchedulerMixin, learned_times: bool):
+    def __init__(self, scheduler: Scheduler, learned_times: bool):
         super().__init__()
         kind, self.prediction = type(scheduler).__name__, scheduler.config.get("prediction_type", "epsilon")
         if self.prediction not in ("epsilon", "v_prediction", "sample"):
@@ -108,7 +108,7 @@ class Interpolation(Levels):
     References: Y. Lipman et al., Flow matching for generative modeling, 2023.
     """
 
-    def __init__(self, scheduler: SchedulerMixin):
+    def __init__(self, scheduler: Scheduler):
         super().__init__()
         if scheduler.config.get("invert_sigmas"):
             raise UnsupportedError(f"{type(scheduler).__name__} counts its path from noise to data. {AS_A_FUNCTION}")
@@ -127,7 +127,7 @@ class Preconditioned(Levels):
     References: T. Karras et al., Elucidating the design space of diffusion-based generative models, 2022.
     """
 
-    def __init__(self, scheduler: SchedulerMixin):
+    def __init__(self, scheduler: Scheduler):
         super().__init__()
         self.scheduler = scheduler
         self.alpha_bars = _alpha_bars(_own_sigmas(scheduler))
@@ -137,7 +137,7 @@ class Preconditioned(Levels):
         return self.scheduler.precondition_outputs(u_t, network(z, t), s)
 
 
-def levels_of(scheduler: SchedulerMixin, learned_times: bool) -> Levels:
+def levels_of(scheduler: Scheduler, learned_times: bool) -> Levels:
     """The levels that a scheduler says its network was trained at.
 
     Arguments:
@@ -166,7 +166,7 @@ def levels_of(scheduler: SchedulerMixin, learned_times: bool) -> Levels:
     return Preconditioned(scheduler) if preconditioned else Interpolation(scheduler)
 
 
-def _own_sigmas(scheduler: SchedulerMixin) -> list[float]:
+def _own_sigmas(scheduler: Scheduler) -> list[float]:
     """The sigmas of the training, not the few that a pipeline may have set since."""
     return type(scheduler).from_config(scheduler.config).sigmas.double().tolist()
 
