@@ -29,6 +29,7 @@ from .samplers.annealing.daps import DAPSHMC as DAPSHMC
 from .samplers.annealing.daps import DAPSLangevin as DAPSLangevin
 from .samplers.annealing.ddnm import DDNM as DDNM
 from .samplers.annealing.ddrm import DDRM as DDRM
+from .samplers.annealing.dpir import DPIR as DPIR
 from .samplers.annealing.gibbs import SplitGibbs as SplitGibbs
 from .samplers.annealing.reddiff import REDDiff as REDDiff
 from .samplers.annealing.repaint import RePaint as RePaint
@@ -38,9 +39,11 @@ from .samplers.chains.langevin import MALA as MALA
 from .samplers.chains.langevin import ULA as ULA
 from .samplers.chains.map import MAP as MAP
 from .samplers.exact import Exact as Exact
+from .samplers.exact import ExactMean as ExactMean
 from .samplers.guidance.diffpir import DiffPIR as DiffPIR
 from .samplers.guidance.dps import DPS as DPS
 from .samplers.guidance.mmps import MMPS as MMPS
+from .samplers.guidance.optimal_covariance import OptimalCovariance as OptimalCovariance
 from .samplers.guidance.pigdm import PiGDM as PiGDM
 from .samplers.guidance.tmpd import TMPD as TMPD
 from .samplers.latents.csgm import CSGM as CSGM

@@ -4,7 +4,7 @@ Notation: a, b, x images (B, C, H, W); <a, b> the inner product per image, (B, 1
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def cg(
     b: Tensor,
     *,
     x0: Tensor | None = None,
-    iterations: int,
+    iterations: int | Sequence[int],
     preconditioner: Callable[[Tensor], Tensor] | None = None,
     least: float | Tensor = 0.0,
 ) -> Tensor:
@@ -60,14 +60,14 @@ def cg(
 
     alpha = <r, z> / <p, M p>,  x += alpha p,  r -= alpha M p,  z = P r,  p = z + (<r, z> / <r, z>_old) p
 
-    Each image has its own alpha; the number of iterations is fixed, and nothing waits for the device. An image
+    Each image has its own alpha; the number of iterations is given, and nothing waits for the device. An image
     whose residual is down to rounding stays where it is.
 
     Arguments:
         matvec: M, (B, C, H, W) -> (B, C, H, W).
         b: right-hand side (B, C, H, W).
         x0: starting point, like b; None means 0.
-        iterations: how many.
+        iterations: how many; or of each image its own.
         preconditioner: P, an approximate inverse of M, symmetric positive definite; None means the identity.
         least: a number, float or (B, 1, 1, 1), that no eigenvalue of M is below. Where M turns out not to be what it
             should, <p, M p> < least <p, p>, the image stays where it is from there on.
@@ -86,11 +86,13 @@ def cg(
     # below eps |r_0| a residual is rounding, and steps along it would only add more
     floor = torch.finfo(b.dtype).eps ** 2 * rho
     definite = torch.ones_like(rho, dtype=torch.bool)
-    for _ in range(iterations):
+    counts = [iterations] if isinstance(iterations, int) else list(iterations)
+    enough = torch.tensor(counts, device=b.device).reshape(-1, *[1] * (b.ndim - 1))
+    for k in range(max(counts)):
         q = matvec(p)
         curvature = inner(p, q)
         definite = definite & (curvature >= least * inner(p, p))
-        alpha = divide(rho, curvature) * (definite & (rho > floor))
+        alpha = divide(rho, curvature) * (definite & (rho > floor) & (k < enough))
         x = torch.addcmul(x, alpha, p)
         r = torch.addcmul(r, alpha, q, value=-1)
         del q  # of large images, each is as much as there may be room for

@@ -41,7 +41,9 @@ def small_copies(photos: Path, folder: Path, side: int) -> Path:
 
 def begin(prior: LearnedPosterior, start: str) -> None:
     """The weights of a diffusion prior; those of the channels that it was never shown are 0."""
-    state = read_prior(find_prior(start)).state_dict()
+    started = read_prior(find_prior(start))
+    started.residuals = None  # of its own denoiser, which this one is not to be
+    state = started.state_dict()
     head = torch.zeros_like(prior.ddpm.net.head.weight)
     head[:, : state["net.head.weight"].shape[1]] = state["net.head.weight"]
     prior.ddpm.load_state_dict({**state, "net.head.weight": head})

@@ -64,7 +64,7 @@ def main() -> None:
         validation=held_out,
         preview=preview,
         measure=lambda prior: held_out_and_seen(partial(measure, prior), first(held_out, 128), first(data, 128)),
-        finish=lambda prior: prior.fit_decoder(first(held_out, 128)),
+        finish=lambda prior: prior.calibrate(first(held_out, 128)),
         card={
             "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see sources.csv",
             "licence": "CC BY 2.0",

@@ -48,7 +48,7 @@ def main() -> None:
         validation=held_out,
         preview=preview,
         measure=lambda prior: denoising_psnr(prior, first(held_out, 16)),
-        finish=lambda prior: prior.fit_decoder(first(held_out, 1000)),
+        finish=lambda prior: prior.calibrate(first(held_out, 1000)),
         card={"data": "MNIST, first 55,000 training digits", "licence": "CC BY-SA 3.0"},
     )
 

@@ -61,7 +61,7 @@ def main() -> None:
         validation=held_out if options.validation else None,
         preview=preview,
         measure=lambda prior: published_levels(prior, first(held_out, 41)),
-        finish=lambda prior: prior.fit_decoder(first(held_out, 64)),
+        finish=lambda prior: prior.calibrate(first(held_out, 64)),
         card={
             "data": f"{Path(options.data).name}: random crops of {options.size} px",
             "licence": options.licence,

@@ -37,7 +37,8 @@ NARROWER = {
     "priors.base": {"ambient", "checks"},
     "samplers": {
         *("ambient", "checks", "linalg", "devices", "noise", "registry"),
-        *("priors.base", "operators.base", "operators.masking", "operators.measurement", "posteriors"),
+        *("priors.base", "posteriors"),
+        *("operators.base", "operators.masking", "operators.measurement", "operators.sight"),
     },
     "posteriors": {
         *("ambient", "checks", "linalg", "operators.base", "operators.measurement"),

@@ -6,7 +6,7 @@ x_t = x + sigma n; all log-densities are in nats, of densities on the units of x
 
 import contextlib
 import copy
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,14 @@ from genprior.ambient import settle_methods
 from genprior.checks import OpenShape, Shape, UnsupportedError
 
 METHODS = (
-    "sample", "log_prob", "energy", "score", "elbo", "denoise", "decode", "encode", "infer", "render", "flow_log_prob",
+    "sample", "log_prob", "energy", "score", "elbo", "denoise", "posterior_covariance", "decode",
+    "encode", "infer", "render", "flow_log_prob",
 )  # fmt: skip
 # What of a prior runs in torch's plain state, whatever the caller's.
 SETTLED = (*METHODS, "__init__", "blank", "denoise_given", "draw", "fit", "sized", "stationary")
+
+if TYPE_CHECKING:
+    from genprior.priors.gaussian.covariance import Covariance
 
 HALF = (torch.float16, torch.bfloat16)
 S = TypeVar("S", bound="Prior")
@@ -142,6 +146,13 @@ class Prior(nn.Module):
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         """E[x | x_t] for x_t = x + sigma n; sigma is a float or a (B, 1, 1, 1) tensor."""
         raise self._unsupported("denoise")
+
+    def posterior_covariance(self, sigma: float) -> "Covariance":
+        """The mean posterior covariance E Cov[x | x_t] for x_t = x + sigma n: of what `denoise` leaves, on average.
+
+        Of priors of images of any size it is that of images of one, see `sized`.
+        """
+        raise self._unsupported("posterior_covariance")
 
     def decode(self, z: Tensor) -> Tensor:
         """The image of a latent, E[x | z], (B, *latent_shape) -> (B, C, H, W); differentiable."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from genprior.checks import OpenShape, positive, refuse_wrong, whole
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
-from genprior.priors.base import Prior, as_level, autocast, shape_of_draws
+from genprior.priors.base import as_level, autocast, shape_of_draws
 from genprior.priors.chain import (
     BETAS,
     UNIT,
@@ -31,13 +31,14 @@ from genprior.priors.chain import (
     respaced,
 )
 from genprior.priors.labels import number_of
+from genprior.priors.posterior_covariance import LARGEST_FULL, MeasuredCovariance, PosteriorCovariance
 from genprior.priors.probability_flow import FlowDensity, flow_estimates, flow_log_prob
 from genprior.priors.wrappers.given import Given, Guided
 from genprior.registry import lookup
 
 
-class DDPM(Prior):
-    """Denoising diffusion prior with a U-Net: `sample`, `denoise`, `elbo`, `flow_log_prob`.
+class DDPM(MeasuredCovariance):
+    """Denoising diffusion prior with a U-Net: `sample`, `denoise`, `elbo`, `flow_log_prob`, `posterior_covariance`.
 
     The network sees z_t and log s_t, and through Karras' preconditioning predicts u where noise is high and eps where
     it is low; s is continuous, so `denoise` holds for any sigma, whatever the steps of the chain.
@@ -52,6 +53,7 @@ class DDPM(Prior):
             with much of either, such as digits, whose bound then counts their black as known.
         widths, blocks, patch: see `UNet`.
         features: channels that the network sees besides x_t, for what the images go with; see `priors.amortized`.
+        residuals: form of the `posterior_covariance` that was measured, see `fit_covariance`; None if none was.
 
     Raises:
         ValueError: an argument is not what is said here.
@@ -72,6 +74,7 @@ class DDPM(Prior):
         blocks: int = 2,
         patch: int = 2,
         features: int = 0,
+        residuals: str | None = None,
     ):
         super().__init__()
         _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch, features)
@@ -86,6 +89,7 @@ class DDPM(Prior):
             "blocks": blocks,
             "patch": patch,
             "features": features,
+            "residuals": residuals,
         }
         self.image_shape = tuple(image_shape)
         self.classes = classes
@@ -102,6 +106,8 @@ class DDPM(Prior):
         self.sigma_max = UNIT * relative_noise(self.alpha_bars[-1])
         # Variance of the decoder p(x | x_1) of the bound, in squared units of x: measured by `fit_decoder`.
         self.register_buffer("decoder_variance", torch.tensor(self.sigma_min**2))
+        if residuals is not None:
+            self.residuals = PosteriorCovariance.blank(self.image_shape, residuals)
 
     def raw(self, u_t: Tensor, s: Tensor, label: Tensor | None = None, features: Tensor | None = None) -> Tensor:
         """The bare network F on u_t = u + s n, s (B, 1, 1, 1): of unit variance when it fits its target."""
@@ -250,6 +256,20 @@ class DDPM(Prior):
         x = x.to(self.decoder_variance)
         x_1 = x + self.sigma_min * Noise(seed, torch.arange(len(x)))(x)
         self.decoder_variance.fill_((self.denoise(x_1, self.sigma_min) - x).square().mean())
+
+    def calibrate(self, x: Tensor, *, seed: int = 0) -> None:
+        """Measure on images that it was not trained on, (N, C, H, W), what training leaves open.
+
+        The variance of the decoder, and the posterior covariance: of small images, no more values than there are images
+        of them, along their principal axes, of others as if all places were alike.
+        """
+        self.fit_decoder(x, seed=seed)
+        axes = x[0].numel() <= min(len(x), LARGEST_FULL) and None not in self.image_shape
+        self.fit_covariance(x, "full" if axes else "stationary", seed=seed)
+
+    def fit_covariance(self, images: Tensor, form: str = "stationary", *, seed: int = 0) -> None:
+        super().fit_covariance(images, form, seed=seed)
+        self.config["residuals"] = form
 
     def given(self, label: int | str, guidance: float = 1.0) -> Given | Guided:
         """p(x | label), itself a prior; for guidance other than 1, see `denoise`."""

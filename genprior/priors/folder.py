@@ -1,5 +1,7 @@
 """The folder of a prior: config.json (family, shape of images, arguments), model.safetensors, card.json (origin).
 
+A diffusion whose posterior covariance was measured has covariance.safetensors too.
+
 No code is loaded from a folder, and no pickle: the family is looked up by name and built from checked arguments.
 """
 
@@ -30,6 +32,7 @@ from genprior.priors.vae import VAE
 from genprior.registry import lookup
 
 FORMAT = 1
+MEASURED = "residuals."  # what the names of a posterior covariance begin with, see `MeasuredCovariance`
 FAMILIES: dict[str, type[Prior]] = {
     "amortized": LearnedPosterior,
     "ddpm": DDPM,
@@ -58,8 +61,11 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     state = {key: t.detach().cpu().contiguous() for key, t in plain_state(prior).items()}
     if half:
         state = {key: t.half() if t.dim() > 0 and t.is_floating_point() else t for key, t in state.items()}
+    measured = {key: state.pop(key) for key in list(state) if key.startswith(MEASURED)}
     weights = save(state)
     (folder / "model.safetensors").write_bytes(weights)
+    if measured:  # apart, since it may be measured again, on other images, of the same weights
+        (folder / "covariance.safetensors").write_bytes(save(measured))
     shape = list(prior.image_shape)
     config = {"format": FORMAT, "family": family, "image_shape": shape, "arguments": prior.config}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -103,6 +109,8 @@ def read_prior(folder: str | Path) -> Prior:
         with torch.random.fork_rng(devices=[]):
             prior = family.blank(**config["arguments"])
         state = load_file(folder / "model.safetensors")
+        if config["arguments"].get("residuals"):
+            state |= load_file(folder / "covariance.safetensors")
         prior.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
         if (folder / "card.json").exists():
             prior.class_names = check_names(read_card(folder).get("classes", ()), prior.classes)

@@ -14,7 +14,7 @@ from genprior.priors.foreign import diffusers
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
-FILES = ("config.json", "model.safetensors", "card.json")
+FILES = ("config.json", "model.safetensors", "card.json", "covariance.safetensors")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -38,8 +38,9 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     check_hub_name(name)
     read_prior(folder)
     with tempfile.TemporaryDirectory() as temporary:
-        for file in FILES:
-            (Path(temporary) / file).write_bytes((folder / file).read_bytes())
+        for file in (folder / name for name in FILES):
+            if file.exists():
+                (Path(temporary) / file.name).write_bytes(file.read_bytes())
         _model_card(name, read_card(folder)).save(Path(temporary) / "README.md")
         api = HfApi()
         api.create_repo(name, private=private, exist_ok=True)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from genprior.checks import UnsupportedError, as_integer
+from genprior.operators.base import LinearOperator
+from genprior.operators.masking import is_identity
+from genprior.operators.sight import sees_smooth
 from genprior.posteriors.amortized import is_learned
 from genprior.posteriors.exact import has_posterior
 from genprior.priors.base import Prior, supports
@@ -14,6 +17,7 @@ from genprior.samplers.amortized import Amortized
 from genprior.samplers.annealing.daps import DAPS, DAPSHMC, DAPSLangevin
 from genprior.samplers.annealing.ddnm import DDNM
 from genprior.samplers.annealing.ddrm import DDRM
+from genprior.samplers.annealing.dpir import DPIR
 from genprior.samplers.annealing.gibbs import SplitGibbs
 from genprior.samplers.annealing.reddiff import REDDiff
 from genprior.samplers.annealing.repaint import RePaint
@@ -21,10 +25,11 @@ from genprior.samplers.annealing.sitcom import SITCOM
 from genprior.samplers.base import Sampler
 from genprior.samplers.chains.langevin import HMC, MALA, ULA
 from genprior.samplers.chains.map import MAP
-from genprior.samplers.exact import Exact
+from genprior.samplers.exact import Exact, ExactMean
 from genprior.samplers.guidance.diffpir import DiffPIR
 from genprior.samplers.guidance.dps import DPS
 from genprior.samplers.guidance.mmps import MMPS
+from genprior.samplers.guidance.optimal_covariance import OptimalCovariance
 from genprior.samplers.guidance.pigdm import PiGDM
 from genprior.samplers.guidance.tmpd import TMPD
 from genprior.samplers.latents.csgm import CSGM
@@ -40,20 +45,23 @@ from genprior.samplers.particles.tds import TDS, TDSMoments
 from genprior.samplers.posterior_mean import PosteriorMean
 
 __all__ = [
-    "CSGM", "DAPS", "DAPSHMC", "DDNM", "DDRM", "DPS", "HMC", "MALA", "MAP", "MMPS", "PSLD", "SAMPLERS", "SITCOM", "SMC",
-    "TDS", "TMPD", "ULA", "Amortized", "DAPSLangevin", "DiffPIR", "Exact", "FisherHMC", "LatentDAPS", "LatentHMC",
-    "MCGDiff", "PiGDM", "PosteriorMean", "REDDiff", "RePaint", "ReSample", "Sampler", "SplitGibbs", "TDSMoments",
-    "VAEGibbs", "automatic", "find_sampler", "refuse_parameters",
+    "CSGM", "DAPS", "DAPSHMC", "DDNM", "DDRM", "DPIR", "DPS", "HMC", "MALA", "MAP", "MMPS", "PSLD", "SAMPLERS",
+    "SITCOM", "SMC", "TDS", "TMPD", "ULA", "Amortized", "DAPSLangevin", "DiffPIR", "Exact", "ExactMean", "FisherHMC",
+    "LatentDAPS", "LatentHMC", "MCGDiff", "OptimalCovariance", "PiGDM", "PosteriorMean", "REDDiff", "RePaint",
+    "ReSample", "Sampler", "SplitGibbs", "TDSMoments", "VAEGibbs", "automatic", "find_estimator", "find_sampler",
+    "refuse_parameters",
 ]  # fmt: skip
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "dps": DPS,
     "diffpir": DiffPIR,
+    "optimal-covariance": OptimalCovariance,
     "mmps": MMPS,
     "pigdm": PiGDM,
     "tmpd": TMPD,
     "ddrm": DDRM,
     "ddnm": DDNM,
+    "dpir": DPIR,
     "daps": DAPS,
     "daps-langevin": DAPSLangevin,
     "daps-hmc": DAPSHMC,
@@ -66,6 +74,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "smc": SMC,
     "mcgdiff": MCGDiff,
     "exact": Exact,
+    "exact-mean": ExactMean,
     "posterior-mean": PosteriorMean,
     "amortized": Amortized,
     "latent": LatentHMC,
@@ -100,6 +109,33 @@ def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None)
     if not sampler.steps:
         raise ValueError(f"{type(sampler).__name__} has no steps; leave steps={steps!r} out.")
     return dataclasses.replace(sampler, steps=as_integer("steps", steps, 1, math.inf))
+
+
+def find_estimator(prior: Prior, operator: LinearOperator, steps: int | None = None) -> Sampler | None:
+    """The method whose result has the least squared error of those that "auto" may choose; None: a mean of draws.
+
+    Arguments:
+        steps: in place of the method's own, where it has any.
+    """
+    estimator = _estimator(prior, operator)
+    if steps is None or estimator is None or not estimator.steps:
+        return estimator
+    return dataclasses.replace(estimator, steps=as_integer("steps", steps, 1, math.inf))
+
+
+def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:
+    if has_posterior(prior):
+        return ExactMean()
+    if not supports(prior, "denoise") or is_learned(prior):
+        return None
+    if is_identity(operator):
+        return PosteriorMean()
+    if sees_smooth(operator):
+        return DPIR()
+    # What is in holes is decided at high noise, and wants a covariance that reaches into them.
+    if supports(prior, "posterior_covariance"):
+        return OptimalCovariance(start=32.0, integrator="fresh", iterations=32)
+    return None
 
 
 def refuse_parameters(
@@ -137,7 +173,10 @@ def automatic(prior: Prior) -> Sampler:
     # Nothing else is made for it.
     if is_learned(prior):
         return Amortized()
-    # The lowest squared error on photographs of those that were measured.
+    # Draws whose spread is right, for the cost of one evaluation a step.
+    if supports(prior, "posterior_covariance"):
+        return OptimalCovariance()
+    # Of those without a backward pass and without that covariance, the lowest squared error on photographs.
     if supports(prior, "denoise"):
         return DiffPIR()
     # On a few digits the lower squared error of a draw on two tasks of three; the spread of LatentDAPS means more.

@@ -1,7 +1,8 @@
 """The exact posterior, for priors that have it in closed form."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,10 +28,23 @@ class Exact(Sampler):
         return 0.0  # it divides by no noise
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        y = measurement.y
-        x = y.new_empty(len(y), *measurement.operator.image_shape)
-        chains = [(noise.image == image).nonzero().flatten() for image in noise.image.unique()]
-        first = torch.stack([rows[0] for rows in chains])
-        for rows, posterior in zip(chains, posteriors_of(prior, measurement.select(first))):
-            x[rows] = posterior.draw(noise.select(rows)).to(y)
-        return x
+        return _of_each(prior, measurement, noise, lambda posterior, rows: posterior.draw(noise.select(rows)))
+
+
+@dataclass(frozen=True)
+class ExactMean(Exact):
+    """The mean of p(x | y) itself: a point estimate, all samples are the same."""
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        return _of_each(prior, measurement, noise, lambda posterior, rows: posterior.centre)
+
+
+def _of_each(prior: Prior, measurement: Measurement, noise: Noise, make: Callable[[Any, Tensor], Tensor]) -> Tensor:
+    """What `make` makes of the posterior of an image and of the rows that are its chains, for each image."""
+    y = measurement.y
+    x = y.new_empty(len(y), *measurement.operator.image_shape)
+    chains = [(noise.image == image).nonzero().flatten() for image in noise.image.unique()]
+    first = torch.stack([rows[0] for rows in chains])
+    for rows, posterior in zip(chains, posteriors_of(prior, measurement.select(first))):
+        x[rows] = make(posterior, rows).to(y)
+    return x

@@ -96,7 +96,7 @@ def _ddpm(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
         [Denoising(prior, seed=seed)],
         lambda prior, n, size: prior.sample(n, size=size, steps=50),
         {"lr": 1e-3} if sized else {},
-        finish=lambda prior, x: prior.fit_decoder(x),
+        finish=lambda prior, x: prior.calibrate(x),
         measure=denoising_psnr,
     )
 

@@ -48,9 +48,9 @@ def test_sections_are_left_to_napoleon_and_references_are_one_item_each(docstrin
 
 
 def test_code_that_names_something_of_ours_leads_there(docstrings):
-    scope = "genprior.samplers.guidance.diffpir.DiffPIR"
+    scope = "genprior.samplers.guidance.pigdm.PiGDM"
     assert docstrings.full_name("begin", scope) == "genprior.samplers.base.begin"
-    assert docstrings.full_name("DiffPIR(steps=100)", scope) == scope
+    assert docstrings.full_name("PiGDM(steps=100)", scope) == scope
     assert docstrings.full_name("Prior.given", scope) == "genprior.priors.base.Prior.given"
     assert docstrings.full_name("sample", scope) == f"{scope}.sample"
     assert docstrings.full_name("genprior.DPS") == "genprior.samplers.guidance.dps.DPS"

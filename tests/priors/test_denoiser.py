@@ -202,7 +202,7 @@ def test_denoiser_computes_in_its_own_precision(dtype, digits):
 def test_restoring_takes_a_network_of_deepinv():
     denoiser = Near(1)
     y = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
-    options = {"noise": 0.1, "steps": 2, **QUIET}
+    options = {"n": 1, "noise": 0.1, "steps": 2, **QUIET}
     found = genprior.restore(y, "denoise", prior=denoiser, **options)
     wanted = genprior.restore(y, "denoise", prior=lambda x_t, sigma: denoiser(x_t, sigma), **options)
     torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=0)
@@ -212,14 +212,14 @@ def test_restoring_takes_a_network_of_deepinv():
 def test_grey_images_go_through_a_denoiser_of_colour_that_says_so():
     prior = genprior.from_denoiser(lambda x_t, sigma: x_t * torch.ones(3, 1, 1))
     assert prior.image_shape == (3, None, None)
-    found = genprior.restore(np.full((8, 8), 0.5), "denoise", prior=prior, noise=0.1, steps=2, **QUIET)
+    found = genprior.restore(np.full((8, 8), 0.5), "denoise", prior=prior, n=1, noise=0.1, steps=2, **QUIET)
     assert found.samples.shape == (1, 1, 8, 8)
 
 
 @pytest.mark.parametrize(("takes", "given"), [(3, 1), (1, 3)])
 def test_images_of_other_channels_than_a_bare_network_takes_are_one_clear_error(takes, given):
     network = Near(takes)
-    y, options = torch.full((given, 16, 16), 0.5), {"noise": 0.1, "steps": 2, **QUIET}
+    y, options = torch.full((given, 16, 16), 0.5), {"n": 1, "noise": 0.1, "steps": 2, **QUIET}
     says = rf"failed on images \(1, {given}, 16, 16\).*from_denoiser\(denoiser, \({takes}, None, None\)\)"
     with pytest.raises(ValueError, match=says) as caught:
         genprior.restore(y, "denoise", prior=network, **options)
@@ -286,8 +286,8 @@ def test_restoring_takes_a_folder_that_was_saved(tmp_path):
     genprior.save_prior(prior, tmp_path / "new" / "mine", {"licence": "CC0-1.0"})
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["mine"]
     for name in (tmp_path / "new" / "mine", str(tmp_path / "new" / "mine")):
-        found = genprior.restore(masked(), prior=name, **QUIET)
-        wanted = genprior.restore(masked(), prior=prior, **QUIET)
+        found = genprior.restore(masked(), prior=name, n=1, **QUIET)
+        wanted = genprior.restore(masked(), prior=prior, n=1, **QUIET)
         torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=1e-6)
     with pytest.raises(FileExistsError, match="mine exists"):
         genprior.save_prior(prior, tmp_path / "new" / "mine")

@@ -325,7 +325,7 @@ def test_restoring_takes_a_folder(folder, layout):
     x = images(2, 1, 8, 8)
     torch.testing.assert_close(prior.denoise(x, 0.3), wanted.denoise(x, 0.3))
     assert not any(p.requires_grad for p in prior.parameters())
-    options = {"noise": 0.1, "seed": 0, "steps": 3, "progress": False}
+    options = {"n": 1, "noise": 0.1, "seed": 0, "steps": 3, "progress": False}
     found = genprior.restore(x[0], "denoise", prior=folder, **options)
     assert str(found.sampler).startswith("DiffPIR")
     wanted = genprior.restore(x[0], "denoise", prior=prior, **options)
@@ -335,7 +335,7 @@ def test_restoring_takes_a_folder(folder, layout):
 
 
 def test_restoring_reads_a_folder_again_that_was_saved_again(folder):
-    options = {"prior": str(folder), "noise": 0.1, "seed": 0, "steps": 2, "progress": False}
+    options = {"prior": str(folder), "n": 1, "noise": 0.1, "seed": 0, "steps": 2, "progress": False}
     first = genprior.restore(images(1, 8, 8), "denoise", **options).samples
     unet = network()
     unet.conv_out.bias.data.add_(1.0)
@@ -347,7 +347,7 @@ def test_restoring_takes_a_pipeline():
     unet, scheduler = network(), DDIMScheduler()
     prior = from_diffusers(DDPMPipeline(unet, scheduler))
     assert prior.unet is unet
-    options = {"noise": 0.1, "seed": 0, "steps": 3, "progress": False}
+    options = {"n": 1, "noise": 0.1, "seed": 0, "steps": 3, "progress": False}
     x = images(1, 8, 8)
     pipeline, given = DDPMPipeline(unet, scheduler), from_diffusers(unet, scheduler)
     found, wanted = (genprior.restore(x, "denoise", prior=p, **options).samples for p in (pipeline, given))
@@ -411,7 +411,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("wrapped", WRAPPED)
 def test_wrapped_networks_are_what_they_wrap(wrapped):
-    options = {"noise": 0.1, "seed": 0, "steps": 2, "progress": False}
+    options = {"n": 1, "noise": 0.1, "seed": 0, "steps": 2, "progress": False}
     x = images(1, 8, 8)
     found = genprior.restore(x, "denoise", prior=WRAPPED[wrapped](network()), **options)
     wanted = genprior.restore(x, "denoise", prior=from_diffusers(network(), S), **options)
@@ -448,7 +448,7 @@ def test_network_computes_in_its_own_precision(dtype, digits):
     assert next(prior.unet.parameters()).dtype == dtype
     torch.testing.assert_close(found, wanted, rtol=0, atol=0.1 * 20 * 2.0**-digits)
     pipeline = DDPMPipeline(prior.unet, S)
-    restored = genprior.restore(x[0], "denoise", prior=pipeline, noise=0.1, seed=0, steps=2, progress=False)
+    restored = genprior.restore(x[0], "denoise", prior=pipeline, n=1, noise=0.1, seed=0, steps=2, progress=False)
     assert restored.samples.dtype == torch.float32
     assert prior.sample(1, steps=2).dtype == torch.promote_types(dtype, torch.float32)
 
@@ -598,7 +598,7 @@ def test_denoiser_that_only_inherits_from_diffusers_is_a_denoiser():
         def forward(self, x_t, sigma):
             return 0.5 + (x_t - 0.5) / (1 + 16 * sigma**2)
 
-    found = genprior.restore(images(1, 8, 8), "denoise", prior=Mine(), noise=0.1, steps=2, seed=0, progress=False)
+    found = genprior.restore(images(1, 8, 8), "denoise", prior=Mine(), n=1, noise=0.1, steps=2, seed=0, progress=False)
     assert found.prior.capabilities == {"denoise"}
 
 

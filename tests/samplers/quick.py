@@ -4,7 +4,7 @@ import dataclasses
 
 from genprior.samplers import SAMPLERS
 
-# Those that take any measurement, or many kinds: not the mean of denoising.
+# Those that take any measurement, or many kinds: not the mean of denoising. DPIR is one, though it draws nothing.
 DIFFUSION = [name for name, sampler in SAMPLERS.items() if sampler.needs == "denoise" and name != "posterior-mean"]
 # Of the parameters that cost time, as many as make every loop go round more than once.
 LEAST = {

@@ -17,6 +17,7 @@ from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.annealing.daps import DAPSHMC, DAPSLangevin, moments
 from genprior.samplers.annealing.ddnm import DDNM
 from genprior.samplers.annealing.ddrm import DDRM, begin_at_y
+from genprior.samplers.annealing.dpir import DPIR
 from genprior.samplers.annealing.gibbs import SplitGibbs
 from genprior.samplers.annealing.reddiff import REDDiff
 from genprior.samplers.annealing.repaint import RePaint
@@ -24,6 +25,7 @@ from genprior.samplers.chains.langevin import posterior
 from genprior.samplers.guidance.diffpir import DiffPIR
 from genprior.samplers.guidance.dps import DPS
 from genprior.samplers.guidance.mmps import MMPS
+from genprior.samplers.guidance.optimal_covariance import OptimalCovariance
 from genprior.samplers.guidance.pigdm import PiGDM
 from genprior.samplers.integrate import geometric, karras, variance_preserving
 
@@ -128,10 +130,31 @@ def ancestral(of, eta=1.0):
     return step
 
 
+def fresh(of, eta=1.0):
+    """x' = x_hat + sigma' (sqrt(1 - eta) (x - x_hat) / sigma + sqrt(eta) n), with x_hat = a x + b."""
+
+    def step(sigma, sigma_next):
+        a, b = of(sigma)
+        kept = sigma_next * math.sqrt(1 - eta) / sigma
+        return a + kept * (1 - a), (1 - kept) * b, sigma_next * math.sqrt(eta)
+
+    return step
+
+
 @pytest.mark.parametrize("eta", [1.0, 0.6, 0.0])
 def test_mmps(eta):
     """White priors have one eigenvalue on each pixel: two iterations solve exactly."""
-    compare(MMPS(steps=4, iterations=2, eta=eta), *run(levels(4), ancestral(given_y, eta), ancestral(free, eta)))
+    sampler = MMPS(steps=4, iterations=2, eta=eta, integrator="ancestral")
+    compare(sampler, *run(levels(4), ancestral(given_y, eta), ancestral(free, eta)))
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.6, 0.0])
+@pytest.mark.parametrize("integrator", ["ancestral", "fresh"])
+def test_optimal_covariance(integrator, eta):
+    """V is a multiple of I, and so is A^T A on each pixel: the preconditioned iteration is exact at once."""
+    step = {"ancestral": ancestral, "fresh": fresh}[integrator]
+    sampler = OptimalCovariance(steps=4, iterations=1, eta=eta, start=None, integrator=integrator)
+    compare(sampler, *run(levels(4), step(given_y, eta), step(free, eta)))
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.6])
@@ -149,25 +172,57 @@ def test_pigdm(eta):
     compare(PiGDM(steps=6, eta=eta), *run(levels(6), seen, ancestral(free, eta)))
 
 
-@pytest.mark.parametrize("zeta", [1.0, 0.4])
+@pytest.mark.parametrize("eta", [1.0, 0.4])
 @pytest.mark.parametrize("weight", [1.0, 3.0])
-def test_diffpir(weight, zeta):
-    def step(of):
-        def moved(sigma, sigma_next):
-            a, b = of(sigma)
-            kept = sigma_next * math.sqrt(1 - zeta) / sigma
-            return a + kept * (1 - a), (1 - kept) * b, sigma_next * math.sqrt(zeta)
-
-        return moved
-
+def test_diffpir(weight, eta):
     def fitted(sigma):
         """argmin |0.9 - x|^2 + weight noise^2 / sigma^2 |x - x_hat|^2."""
         a, b = free(sigma)
         trust = 1 / (1 + weight * LEVEL**2 / sigma**2)
         return (1 - trust) * a, (1 - trust) * b + trust * 0.9
 
-    sampler = DiffPIR(steps=5, weight=weight, zeta=zeta, start=None, coarse=0)
-    compare(sampler, *run(levels(5), step(fitted), step(free)))
+    sampler = DiffPIR(steps=5, weight=weight, eta=eta, start=None, coarse=0)
+    compare(sampler, *run(levels(5), fresh(fitted, eta), fresh(free, eta)))
+
+
+@pytest.mark.parametrize("first", [0.8, 2.0, 0.1])
+@pytest.mark.parametrize("weight", [0.15, 3.0])
+def test_dpir(weight, first):
+    """Levels even in ln sigma from `first` spreads, or the noise if that is more, to the noise; no noise is drawn."""
+    high = max(first * math.sqrt(V), LEVEL)
+    means = start(0)[0]
+    for k in range(5):
+        sigma = high ** (1 - k / 4) * LEVEL ** (k / 4)
+        # argmin |0.9 - x|^2 + weight noise^2 / sigma^2 |x - x_hat|^2
+        trust = 1 / (1 + weight * LEVEL**2 / sigma**2)
+        means[0] = (1 - trust) * means[0] + trust * 0.9
+        a, b = free(sigma)
+        means = [a * mean + b for mean in means]
+    compare(DPIR(steps=5, weight=weight, first=first), means, [0, 0])
+
+
+def test_dpir_of_less_noise_than_the_prior_knows_ends_at_its_least():
+    """For noise 0, `floor` says sigma_min / 5, and no denoiser is asked for less than sigma_min."""
+    asked = []
+
+    class Asked(Gaussian):
+        def denoise(self, x_t, sigma, label=None):
+            asked.append(float(sigma))
+            return super().denoise(x_t, sigma)
+
+    p = Asked(prior().mean, prior().covariance.eigenvalues)
+    x = DPIR(steps=6)(p, seen_and_unseen(noise=0.0), Noise(0, [0]))
+    wanted = [0.8 * math.sqrt(V) * (p.sigma_min / (0.8 * math.sqrt(V))) ** (k / 5) for k in range(6)]
+    assert asked == pytest.approx(wanted, rel=1e-6)
+    # to x_y, of which 1 / (1 + 25 / 0.15) is x_hat's at the end, the denoiser adds sigma_min^2 / V of the way back
+    assert abs(float(x[0, 0, 0, 0]) - 0.9) < 5 * p.sigma_min
+    asked.clear()
+    DPIR(steps=6, first=1e6)(p, seen_and_unseen(noise=0.0), Noise(0, [0]))
+    assert asked[0] == pytest.approx(p.sigma_max, rel=1e-6)
+    # noise above all that: one level, asked for again and again
+    asked.clear()
+    DPIR(steps=3)(p, seen_and_unseen(noise=2.0), Noise(0, [0]))
+    assert asked == pytest.approx([2.0] * 3, rel=1e-6)
 
 
 def travelling(steps, length, repeats, descend, last_once=False):

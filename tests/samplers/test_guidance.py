@@ -9,6 +9,7 @@ from genprior.posteriors.exact import posterior_of
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers import MMPS, TMPD, DiffPIR, PiGDM
 from genprior.samplers.base import begin
+from genprior.samplers.guidance.optimal_covariance import OptimalCovariance
 from genprior.samplers.integrate import INTEGRATORS, heun
 from genprior.truth.gaussian import moments
 
@@ -33,7 +34,7 @@ class Counted(Gaussian):
 
 
 @pytest.mark.parametrize("integrator", INTEGRATORS)
-@pytest.mark.parametrize("guidance", [MMPS, TMPD, PiGDM, DiffPIR])
+@pytest.mark.parametrize("guidance", [MMPS, TMPD, PiGDM, DiffPIR, OptimalCovariance])
 def test_any_integrator_runs_any_guidance_in_the_calls_that_are_stated(guidance, integrator):
     prior, measurement, noise = problem()
     counted = Counted(prior.mean, prior.covariance.eigenvalues)
@@ -69,9 +70,7 @@ def test_parameters_that_an_integrator_has_no_use_for_are_refused():
         MMPS(eta=0.5, integrator="heun")
     with pytest.raises(ValueError, match=r"Unknown integrator 'huen'.*Did you mean 'heun'"):
         MMPS(integrator="huen")
-    with pytest.raises(ValueError, match=r"eta is 0.5, but the step of DiffPIR has zeta"):
-        DiffPIR(eta=0.5)
-    with pytest.raises(ValueError, match=r"zeta is 0.5, but ancestral steps have eta"):
-        DiffPIR(zeta=0.5, integrator="ancestral")
+    with pytest.raises(ValueError, match=r"eta is 0.5, but euler draws no noise"):
+        DiffPIR(eta=0.5, integrator="euler")
     with pytest.raises(ValueError, match=r"Unknown integrator None"):
         MMPS(integrator=None)

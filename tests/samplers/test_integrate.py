@@ -14,6 +14,7 @@ from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.integrate import (
     ancestral,
     euler,
+    fresh,
     geometric,
     heun,
     karras,
@@ -152,6 +153,37 @@ def test_ancestral_without_fresh_noise_is_euler():
     sigmas = karras(HIGH, LOW, 12)
     ddim = ancestral(PRIOR.denoise, x, sigmas, Noise(0, [0, 1, 2]), eta=0.0)
     torch.testing.assert_close(ddim, euler(PRIOR.denoise, x, sigmas), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_fresh_steps_keep_x_hat_and_draw_the_rest_anew(eta):
+    """x' = x_hat + sigma' (sqrt(1 - eta) (x - x_hat) / sigma + sqrt(eta) n), number by number, and to zero: x_hat."""
+    sigmas = geometric(HIGH, LOW, 6)
+    x = torch.tensor([1.0, -2.0, 6.0], dtype=torch.float64).reshape(3, 1, 1, 1)
+    values, noise = x.flatten().tolist(), Noise(5, [0, 1, 2])
+    for sigma, sigma_next in pairwise(sigmas):
+        n = noise(x).flatten().tolist()
+        for i, value in enumerate(values):
+            x_hat = M + V / (V + sigma**2) * (value - M)
+            kept = math.sqrt(1 - eta) * (value - x_hat) / sigma
+            values[i] = x_hat + sigma_next * (kept + math.sqrt(eta) * n[i])
+    found = fresh(PRIOR.denoise, x, sigmas, Noise(5, [0, 1, 2]), eta=eta)
+    assert found.flatten().tolist() == pytest.approx(values, abs=1e-12)
+    x_0 = fresh(PRIOR.denoise, x, [0.3, 0.0], Noise(5, [0, 1, 2]), eta=eta)
+    torch.testing.assert_close(x_0, PRIOR.denoise(x, 0.3), rtol=1e-14, atol=0)
+
+
+def test_fresh_steps_without_noise_are_eulers_and_with_it_lose_variance():
+    """x' = a x + ... has the variance a^2 v + sigma'^2, with a = V / (V + sigma^2): what is lost does not come back."""
+    x = torch.tensor([1.0, -2.0, 6.0], dtype=torch.float64).reshape(3, 1, 1, 1)
+    sigmas = geometric(HIGH, LOW, 12)
+    without = fresh(PRIOR.denoise, x, sigmas, Noise(0, [0, 1, 2]), eta=0.0)
+    torch.testing.assert_close(without, euler(PRIOR.denoise, x, sigmas), rtol=1e-12, atol=0)
+    v = V + HIGH**2
+    for sigma, sigma_next in pairwise(sigmas):
+        v = (V / (V + sigma**2)) ** 2 * v + sigma_next**2
+    assert variance(fresh, sigmas) == pytest.approx(v, rel=1e-12)
+    assert v < 0.5 * V**2 / (V + LOW**2)
 
 
 def test_eta_replaces_noise_that_is_there_by_fresh_noise():

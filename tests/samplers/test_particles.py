@@ -281,7 +281,7 @@ def restored(sampler, prior=None, images=2, **options):
 def test_network_evaluations_are_those_of_the_cloud_shared_by_the_draws(sampler, n):
     prior = Counted(correlated(SHAPE))
     result = restored(sampler, prior, images=2, n=n)
-    assert result.network_evaluations == math.ceil(prior.passes / (2 * n))
+    assert result.network_evaluations == n * math.ceil(prior.passes / (2 * n))
 
 
 @every_sampler

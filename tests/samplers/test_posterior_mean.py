@@ -13,12 +13,13 @@ from genprior.posteriors.exact import posterior_of, posteriors_of
 from genprior.priors.base import Prior
 from genprior.priors.foreign.denoiser import from_denoiser
 from genprior.samplers.chains.map import MAP
-from genprior.samplers.exact import Exact
+from genprior.samplers.exact import Exact, ExactMean
 from genprior.samplers.guidance.diffpir import DiffPIR
 from genprior.samplers.posterior_mean import PosteriorMean
 from genprior.truth.gaussian import SHAPE, correlated
 
 PRIOR = correlated(SHAPE)
+DENOISER = from_denoiser(PRIOR.denoise, SHAPE)  # the same, without a closed form
 NOISE = 0.1
 
 
@@ -50,22 +51,27 @@ def test_below_sigma_min_it_goes_on_to_y():
 
 def test_restore_takes_one_evaluation_for_the_picture():
     _, m = measured()
-    result = restore(m)
-    assert result.sampler == PosteriorMean()
+    result = restore(m, DENOISER)
+    assert (result.estimator, result.sampler) == (PosteriorMean(), None)
     assert result.network_evaluations == 1
-    assert torch.equal(result.samples, PosteriorMean()(PRIOR, m, Noise(0, [0])).float())
-    assert (result.std == 0).all()
-    assert torch.equal(result.mean, result.samples[0])
-    assert torch.equal(restore(m, seed=1).samples, result.samples)  # there is nothing to draw
+    by_hand = PosteriorMean()(PRIOR, m, Noise(0, [0]))[0].float()
+    torch.testing.assert_close(result.mean, by_hand, rtol=0, atol=1e-6)  # in single precision
+    assert torch.equal(restore(m, DENOISER, seed=1).mean, result.mean)  # there is nothing to draw
+    # by its name its samples are all the same
+    named = restore(m, DENOISER, sampler="posterior-mean", n=2)
+    assert (named.std == 0).all()
+    assert torch.equal(named.mean, result.mean)
 
 
 def test_with_several_samples_these_are_draws_and_the_picture_is_the_mean_of_all_that_might_be():
     n = 2000
     _, m = measured()
     result = restore(m, n=n)
-    assert result.sampler == Exact()
+    assert (result.sampler, result.estimator) == (Exact(), ExactMean())
     posterior = posterior_of(PRIOR, m)
     torch.testing.assert_close(result.mean, posterior.mean.float())
+    # which the denoiser knows too, by one evaluation
+    torch.testing.assert_close(restore(m, DENOISER).mean, result.mean, rtol=0, atol=2e-5)
     assert torch.equal(result.image, result.mean.clamp(0, 1))
     deviation = posterior.sample(n, seed=3).std(0)
     # the deviation of a deviation of n draws, twice over, is 1 / sqrt(n) of it; 5 of them for 192 pixels
@@ -82,12 +88,23 @@ def test_it_is_nearer_the_truth_than_a_draw_and_the_mean_of_eight():
     assert error[8] / least == pytest.approx(1 + 1 / 8, rel=0.1)
 
 
-@pytest.mark.parametrize("options", [{"steps": 4}, {"sampler": "diffpir"}, {"sampler": DiffPIR(steps=4)}])
-def test_steps_or_a_sampler_choose_the_way_by_many_steps(options):
+@pytest.mark.parametrize("options", [{"sampler": "diffpir"}, {"sampler": DiffPIR(steps=4)}])
+def test_a_sampler_that_is_named_chooses_the_way_by_many_steps(options):
     _, m = measured()
-    denoiser = from_denoiser(PRIOR.denoise, SHAPE)
-    assert isinstance(restore(m, denoiser, **options).sampler, DiffPIR)
-    assert isinstance(restore(m, denoiser).sampler, PosteriorMean)
+    result = restore(m, DENOISER, **options)
+    assert isinstance(result.sampler, DiffPIR)
+    assert result.estimator is None
+    assert torch.equal(result.mean, result.samples[0])
+
+
+def test_steps_are_those_of_the_draws_and_leave_the_picture_as_it_is():
+    _, m = measured()
+    alone, drawn = restore(m, DENOISER, steps=4), restore(m, DENOISER, steps=4, n=1)
+    assert drawn.sampler == DiffPIR(steps=4)
+    for result in (alone, drawn):
+        assert result.estimator == PosteriorMean()
+        assert torch.equal(result.mean, restore(m, DENOISER).mean)
+    assert (alone.network_evaluations, drawn.network_evaluations) == (1, 1 + 4)
 
 
 def test_priors_without_a_denoiser_keep_what_they_had():
@@ -105,10 +122,14 @@ def test_other_measurements_than_denoising_are_refused_and_masks_without_holes_a
     x, m = measured()
     holes = torch.zeros(SHAPE, dtype=torch.bool)
     whole = Measurement(m.y, Inpaint(holes, SHAPE), NOISE)
-    assert torch.equal(restore(whole).samples, restore(m).samples)
+    for prior, estimator in ((PRIOR, ExactMean()), (DENOISER, PosteriorMean())):
+        whole_picture, picture = restore(whole, prior), restore(m, prior)
+        assert whole_picture.estimator == picture.estimator == estimator
+        assert torch.equal(whole_picture.mean, picture.mean)
+        assert torch.equal(restore(whole, prior, n=1).samples, restore(m, prior, n=1).samples)
     holes[:, :2] = True
     A = Inpaint(holes, SHAPE)
-    assert not isinstance(restore(Measurement(A(x), A, NOISE)).sampler, PosteriorMean)
+    assert not isinstance(restore(Measurement(A(x), A, NOISE), DENOISER).estimator, PosteriorMean)
     with pytest.raises(UnsupportedError, match=r"denoising.*Inpaint"):
         restore(Measurement(A(x), A, NOISE), sampler="posterior-mean")
 
@@ -116,7 +137,8 @@ def test_other_measurements_than_denoising_are_refused_and_masks_without_holes_a
 def test_each_image_has_its_own_noise():
     _, m = measured(2)
     noises = torch.tensor([0.05, 0.2]).reshape(2, 1, 1, 1)
-    both = restore(Measurement(m.y, m.operator, noises)).samples
-    for i, noise in enumerate((0.05, 0.2)):
-        alone = restore(Measurement(m.y[i : i + 1], m.operator, noise)).samples
-        torch.testing.assert_close(both[i], alone)
+    for prior in (PRIOR, DENOISER):
+        both = restore(Measurement(m.y, m.operator, noises), prior).mean
+        for i, noise in enumerate((0.05, 0.2)):
+            alone = restore(Measurement(m.y[i : i + 1], m.operator, noise), prior).mean
+            torch.testing.assert_close(both[i], alone)

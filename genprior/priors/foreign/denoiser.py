@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from genprior.ambient import own, settled
 from genprior.checks import OpenShape
 from genprior.nets.wrapped import unwrapped
-from genprior.priors.base import Prior
 from genprior.priors.foreign.prediction import check_denoises
+from genprior.priors.posterior_covariance import MeasuredCovariance
 
 # The levels that deepinv's DRUNet was trained for, and with it most denoisers of plug-and-play methods.
 SIGMA_MIN = 0.5 / 255
@@ -19,7 +19,7 @@ SIGMA_MAX = 50 / 255
 SIDE = 64  # of the image that is tried, along axes of any size
 
 
-class DenoiserPrior(Prior):
+class DenoiserPrior(MeasuredCovariance):
     """A prior that is known by its denoiser only; see `from_denoiser`."""
 
     def __init__(

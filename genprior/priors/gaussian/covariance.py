@@ -4,8 +4,10 @@ Notation: D = C H W; S the covariance, l its eigenvalues, V its eigenvectors; q 
 dequantisation adds to a value (see `genprior.bits`).
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from genprior.checks import Shape, UnsupportedError
 from genprior.linalg import total, wide
+from genprior.noise import Noise
 from genprior.registry import lookup
 
 LARGEST_DENSE = 4096  # values of an image beyond which no D x D matrix is made
@@ -44,6 +47,52 @@ class Covariance(nn.Module, ABC):
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:
         """V diag(gain) V^T x, V the eigenvectors; x and gain are (..., C, H, W) and broadcast."""
 
+    @abstractmethod
+    def coefficients(self, x: Tensor) -> Tensor:
+        """V^T x, (..., C, H, W) -> (..., c, h, w, 1 or 2): coordinates of x, an isometry.
+
+        The last axis holds eigenvectors of one eigenvalue that come in pairs, as a wave and the one a quarter further.
+        """
+
+    @abstractmethod
+    def image(self, coefficients: Tensor) -> Tensor:
+        """V c, the image of those coordinates."""
+
+    @property
+    @abstractmethod
+    def variances(self) -> Tensor:
+        """The eigenvalues, laid out like `coefficients`: (..., c, h, w, 1)."""
+
+    def with_eigenvalues(self, eigenvalues: Tensor) -> "Covariance":
+        """The covariance of the same eigenvectors with other eigenvalues, that broadcast to (..., C, H, W)."""
+        other = copy.copy(self)  # shares the eigenvectors
+        other._buffers = {**self._buffers, "eigenvalues": eigenvalues}
+        return other
+
+    def diagonal_like(self, apply: Callable[[Tensor], Tensor], like: Tensor, probes: int = 4) -> Tensor:
+        """A diagonal like V^T M V for a symmetric M >= 0, laid out like `variances`, for a preconditioner.
+
+        Where M shares the eigenvectors it is V^T M V itself; else of each image its mean, tr M / D, estimated from M z
+        for white noise z. What else the diagonal has would not help: where M hardly passes an eigenvector, iterations
+        that have not converged would run far along it.
+
+        Arguments:
+            apply: M, (B, C, H, W) -> (B, C, H, W).
+            like: (B, C, H, W), for the shape, dtype and device.
+            probes: how many z.
+        """
+        rows = torch.arange(probes)[:, None].expand(-1, len(like))
+        # the same for all images: none depends on the others
+        z = [Noise(0, torch.zeros_like(row), row)(like) for row in rows]
+        c, Mc = [self.coefficients(each) for each in z], [self.coefficients(apply(each)) for each in z]
+        products = total((a * b).sum(-1, keepdim=True) for a, b in zip(c, Mc))
+        squares = total(a.square().sum(-1, keepdim=True) for a in c)
+        diagonal = products / squares
+        if float((Mc[0] - diagonal * c[0]).norm()) < 1e-3 * float(Mc[0].norm()):
+            return diagonal.clamp_min(0)
+        axes = tuple(range(1, diagonal.ndim))
+        return products.sum(axes, keepdim=True) / squares.sum(axes, keepdim=True)
+
     @property
     def singular(self) -> bool:
         """Whether an eigenvalue is 0."""
@@ -74,6 +123,16 @@ class Diagonal(Covariance):
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:
         return gain * x
 
+    def coefficients(self, x: Tensor) -> Tensor:
+        return x[..., None]
+
+    def image(self, coefficients: Tensor) -> Tensor:
+        return coefficients[..., 0]
+
+    @property
+    def variances(self) -> Tensor:
+        return self.eigenvalues[..., None]
+
 
 class Dense(Covariance):
     """V is a matrix, (D, D)."""
@@ -94,7 +153,18 @@ class Dense(Covariance):
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:
         V = self.eigenvectors.to(x.dtype)
         coefficients = (x.flatten(-3) @ V) * gain.flatten(-3)
-        return (coefficients @ V.T).unflatten(-1, self.eigenvalues.shape)
+        return (coefficients @ V.T).unflatten(-1, x.shape[-3:])
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        return (x.flatten(-3) @ self.eigenvectors.to(x.dtype)).unflatten(-1, x.shape[-3:])[..., None]
+
+    def image(self, coefficients: Tensor) -> Tensor:
+        V, c = self.eigenvectors.to(coefficients.dtype), coefficients[..., 0]
+        return (c.flatten(-3) @ V.T).unflatten(-1, c.shape[-3:])
+
+    @property
+    def variances(self) -> Tensor:
+        return self.eigenvalues[..., None]
 
 
 class Stationary(Covariance):
@@ -119,6 +189,30 @@ class Stationary(Covariance):
         spectrum = half * torch.fft.rfft2(turned(Q.T, x))
         return turned(Q, torch.fft.irfft2(spectrum, s=x.shape[-2:]))
 
+    def coefficients(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(turned(self.axes.to(x.dtype).T, x), norm="ortho")
+        return torch.view_as_real(spectrum).mul_(self._weights(spectrum))
+
+    def image(self, coefficients: Tensor) -> Tensor:
+        spectrum = torch.view_as_complex(coefficients / self._weights(coefficients))
+        return turned(self.axes.to(coefficients.dtype), torch.fft.irfft2(spectrum, s=self._size, norm="ortho"))
+
+    @property
+    def variances(self) -> Tensor:
+        return self.eigenvalues[..., : self._size[1] // 2 + 1, None]
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        H, W = self.eigenvalues.shape[-2:]
+        return H, W
+
+    def _weights(self, like: Tensor) -> Tensor:
+        """sqrt(2) for the columns of half a spectrum that a column which was left out mirrors, 1 for others, (w, 2)."""
+        _, W = self._size
+        column = torch.arange(W // 2 + 1)
+        weights = torch.where((column > 0) & (2 * column < W), math.sqrt(2), 1.0)
+        return weights[:, None].expand(-1, 2).to(like.real)
+
 
 FORMS: dict[str, type[Covariance]] = {form.form: form for form in (Diagonal, Dense, Stationary)}
 
@@ -134,7 +228,7 @@ def find_form(form: str) -> type[Covariance]:
 
 def turned(Q: Tensor, x: Tensor) -> Tensor:
     """Q applied to the colour of every pixel, Q (C, C), x (..., C, H, W)."""
-    return torch.einsum("ij,...jhw->...ihw", Q, x)
+    return (Q @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
 
 
 def reflected(spectrum: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from genprior.priors.gaussian.covariance import (
     find_form,
     fit_moments,
 )
-from genprior.priors.gaussian.normal import check_means, checked, noise_range, wiener
+from genprior.priors.gaussian.normal import check_means, checked, given_noisy, noise_range, wiener
 
 
 class Gaussian(Prior):
@@ -163,3 +163,7 @@ class Gaussian(Prior):
     def encode(self, x: Tensor) -> Tensor:
         l = self.covariance.eigenvalues
         return self.covariance.filter(checked(x, self) - self.mean, torch.where(l > 0, l.rsqrt(), 0)).to(x.dtype)
+
+    def posterior_covariance(self, sigma: float) -> Covariance:
+        """Cov[x | x_t], the same for every x_t."""
+        return given_noisy(self.covariance, sigma)

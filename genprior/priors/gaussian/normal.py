@@ -15,6 +15,12 @@ def wiener(l: Tensor, sigma: Tensor) -> Tensor:
     return l / (l + sigma**2).clamp_min(torch.finfo(l.dtype).tiny)
 
 
+def given_noisy(covariance: Covariance, sigma: float) -> Covariance:
+    """Cov[x | x_t] = sigma^2 S (S + sigma^2 I)^-1 for x of covariance S and x_t = x + sigma n."""
+    l = covariance.eigenvalues
+    return covariance.with_eigenvalues(sigma**2 * wiener(l, torch.as_tensor(sigma, dtype=l.dtype, device=l.device)))
+
+
 def noise_range(covariance: Covariance, means: Tensor, centre: Tensor) -> tuple[float, float]:
     """sigma_min and sigma_max, in the units of x, of components N(m_k, S), m_k (K, C, H, W), around a centre."""
     l = covariance.eigenvalues

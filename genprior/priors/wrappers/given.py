@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from genprior.priors.base import Prior, methods_of
+from genprior.priors.gaussian.covariance import Covariance
 from genprior.priors.labels import number_of, shares
 
 G = TypeVar("G", bound=Prior)
@@ -70,7 +71,7 @@ class Given(OfLabel):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        return methods_of(type(self.prior))
+        return self.prior.capabilities | (self.prior.labelled & methods_of(type(self.prior)))
 
     def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:
         return self.prior.sample(n, seed=seed, label=self.label, **options)
@@ -89,6 +90,10 @@ class Given(OfLabel):
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         return self._of_label("denoise")(x_t, sigma, label=self._labels(x_t))
+
+    def posterior_covariance(self, sigma: float) -> Covariance:
+        """That of the prior: on average over the labels."""
+        return self.prior.posterior_covariance(sigma)
 
     def decode(self, z: Tensor) -> Tensor:
         return self._of_label("decode")(z, label=self._labels(z))
@@ -124,9 +129,17 @@ class Guided(OfLabel):
         super().__init__()
         self.prior, self.label, self.guidance = prior, number_of(prior, label), guidance
 
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return self.prior.capabilities & methods_of(type(self))
+
     def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:
         return self.prior.sample(n, seed=seed, label=self.label, guidance=self.guidance, **options)
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         labels = torch.full((len(x_t),), self.label, device=x_t.device)
         return self.prior.denoise(x_t, sigma, labels, self.guidance)
+
+    def posterior_covariance(self, sigma: float) -> Covariance:
+        """That of the prior, which has no guidance."""
+        return self.prior.posterior_covariance(sigma)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genprior.devices import rows_at_once
 from genprior.priors.base import Prior
+from genprior.priors.gaussian.covariance import Covariance
 from genprior.priors.wrappers.given import Wrapper, of_prior
 
 OVERLAP = 128
@@ -90,6 +91,9 @@ class Tiled(Wrapper):
         x_hat = self.prior.denoise(x_t, sigma)
         self.watch(len(x_t))
         return x_hat
+
+    def posterior_covariance(self, sigma: float) -> Covariance:
+        return self.prior.sized(*self.image_shape[1:]).posterior_covariance(sigma)
 
     def _boxes(self, height: int, width: int) -> list[Box]:
         rows, columns = (_spans(size, self.tile, self.overlap, self.prior.multiple) for size in (height, width))

@@ -23,8 +23,8 @@ class Guidance(Sampler):
         eta: share of fresh noise: 1 for all that the integrator may draw, 0 for none.
         start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
             None for sigma_max.
-        integrator: "ancestral", "multistep", "euler" or "heun", see `samplers.integrate`; None for the method's own
-            step, if it has one.
+        integrator: "ancestral", "multistep", "fresh", "euler" or "heun", see `samplers.integrate`; None for
+            the method's own step, if it has one.
     """
 
     steps: int = 100

@@ -2,15 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 from torch import Tensor
 
 from genprior.checks import as_integer, as_number
-from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.base import Denoiser, begin, first_level
+from genprior.samplers.base import Denoiser, first_level
 from genprior.samplers.guidance.base import Guidance
 from genprior.samplers.integrate import geometric, thinned
 
@@ -21,38 +19,35 @@ class DiffPIR(Guidance):
 
         x_hat = E[x | x_t]
         x_y   = argmin_x |y - A x|^2 + weight noise^2 / sigma^2 |x - x_hat|^2
-        x_next = x_y + sigma_next (sqrt(1 - zeta) (x_t - x_y) / sigma + sqrt(zeta) n)
+        x_next = x_y + sigma_next (sqrt(1 - eta) (x_t - x_y) / sigma + sqrt(eta) n)
 
     Closer to a point of high probability than to a draw. The defaults are chosen for the squared error of photographs;
-    `DiffPIR(steps=100, weight=7, zeta=0.3)` is closer to the published ones.
+    `DiffPIR(steps=100, weight=7, eta=0.3)` is closer to the published ones.
 
     References: Y. Zhu et al., Denoising diffusion models for plug-and-play image restoration, 2023.
 
     Attributes:
         steps: evaluations of the denoiser; published: 100 (20 for noiseless inpainting).
         weight: lambda, the weight of the denoised image against the measurement; published: 1 to 15, by task.
-        zeta: share of fresh noise; published: 0.1 for deblurring, 0.25 for super-resolution, 1 for inpainting.
+        eta: share of fresh noise, the published zeta: 0.1 for deblurring, 0.25 for super-resolution, 1 for inpainting.
         start: noise level, in multiples of the prior's spread, from which on the levels are even in ln sigma; None for
             sigma_max. The published t_start; 4, which is sigma = 1 for photographs, saves half of the steps.
-        coarse: how many of the steps come before, each at twice the noise of the next, with x begun from the
-            measurement at the first (see `begin`). There is decided what no pixel nearby tells, such as the colour of a
-            large hole, which at `start` is already held to be that of `begin`. None for as many as a hole of half of
-            the image's side wants, whose mean has a noise of sigma / side, and no more than a quarter of the steps.
-            Published: 0.
+        coarse: how many of the steps come before, each at twice the noise of the next; they settle what nearby pixels
+            do not determine, such as the colour of a large hole. None for as many as a hole of half of the image's side
+            wants, whose mean has a noise of sigma / side, and no more than a quarter of the steps. Published: 0.
         density: the most steps while sigma falls to 1/e; the others go to high noise (see `thinned`). None for levels
             even in ln sigma. As each step draws its noise anew, details that only the prior knows wear away in many
             steps of little noise: on blurs and super-resolution `DiffPIR(steps=100, density=3, weight=0.7)` is better
             than 100 even ones (docs/results.md). Published: none.
-        integrator: see `Guidance`; None for the step above, which has zeta where ancestral ones have eta.
+        integrator: see `Guidance`; "fresh" is the step above.
     """
 
     steps: int = 40
     weight: float = 1.0
-    zeta: float = 1.0
     start: float | None = 4.0
     coarse: int | None = None
     density: float | None = None
-    integrator: str | None = None
+    integrator: str | None = "fresh"
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,27 +56,10 @@ class DiffPIR(Guidance):
         if self.density is not None:
             as_number("density", self.density, 1e-3, math.inf)
         as_number("weight", self.weight, 1e-12, math.inf)
-        as_number("zeta", self.zeta, 0, 1)
-        if self.integrator is None and self.eta != 1:
-            raise ValueError(f"eta is {self.eta}, but the step of DiffPIR has zeta: give that, or an integrator.")
-        if self.integrator is not None and self.zeta != 1:
-            raise ValueError(f"zeta is {self.zeta}, but {self.integrator} steps have eta: leave one out.")
 
     @property
     def evaluations_each(self) -> int:
         return 1
-
-    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        if self.integrator is not None:
-            return super().sample(prior, measurement, noise)
-        denoise = self.guided(prior, measurement)
-        sigmas = self.levels(prior, max(measurement.operator.image_shape[1:]))
-        x = begin(prior, measurement, sigmas[0], noise)
-        for sigma, sigma_next in pairwise(sigmas):
-            x_y = denoise(x, sigma)
-            eps = (x - x_y) / sigma
-            x = x_y + sigma_next * (math.sqrt(1 - self.zeta) * eps + math.sqrt(self.zeta) * noise(x))
-        return x
 
     def levels(self, prior: Prior, side: int) -> list[float]:
         """The noise levels of the steps for images of that side, and 0; none of the coarse ones is above sigma_max."""

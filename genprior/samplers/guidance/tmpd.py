@@ -36,6 +36,9 @@ class TMPD(Guidance):
         steps, eta, start, integrator: see `Guidance`; published: 1000 ancestral steps of the chain.
     """
 
+    steps: int = 40
+    integrator: str | None = "multistep"
+
     @property
     def evaluations_each(self) -> int:
         return 3

@@ -1,0 +1,198 @@
+"""The mean posterior covariance of a denoiser, E Cov[x | x_t], measured on images that it was not trained on.
+
+    E (x - x_hat)(x - x_hat)^T = E Cov[x | x_t]   for x_hat = E[x | x_t]
+
+What a denoiser leaves says how much it knows: once for each noise level, in one basis for all, and no backward pass is
+ever made. Guidance wants this covariance to carry what y says to the pixels that y does not see.
+
+Notation: V(sigma) = U diag(l(sigma)) U^T the covariance; r = x - x_hat.
+"""
+
+import bisect
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genprior.checks import OpenShape, Shape, UnsupportedError
+from genprior.noise import Noise
+from genprior.priors.base import Prior
+from genprior.priors.gaussian.covariance import Covariance, Dense, Diagonal, Stationary, find_form, turned
+
+LEVELS = 14
+NODES = 32  # intervals of the frequencies from 0 to 1/2 on which a spectrum is kept
+LARGEST_FULL = 1024  # values of images whose principal axes, a square of that side, are worth their size
+AT_ONCE = 2**20  # values that are denoised at once
+
+
+class MeasuredCovariance(Prior):
+    """A prior whose denoiser is a network, with `posterior_covariance` once that was measured.
+
+    Attributes:
+        residuals: the covariance as a function of sigma, or None.
+    """
+
+    residuals: "PosteriorCovariance | None"
+
+    def __init__(self):
+        super().__init__()
+        self.residuals = None
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        has = super().capabilities
+        return has - {"posterior_covariance"} if self.residuals is None else has
+
+    def posterior_covariance(self, sigma: float) -> Covariance:
+        if self.residuals is None:
+            raise UnsupportedError(
+                f"The posterior covariance of this {type(self).__name__} was never measured: give it some images that "
+                "it was not trained on, prior.fit_covariance(images)."
+            )
+        return self.residuals.at(sigma, self.image_shape)
+
+    def fit_covariance(self, images: Tensor, form: str = "stationary", *, seed: int = 0) -> None:
+        """Measure `posterior_covariance` on images that the prior was not trained on.
+
+        Arguments, errors: see `PosteriorCovariance.measured`.
+        """
+        self.residuals = PosteriorCovariance.measured(self, images, form, seed=seed)
+
+
+class PosteriorCovariance(nn.Module):
+    """V(sigma) of a prior: eigenvectors of one form, and eigenvalues l relative to sigma^2 at some noise levels.
+
+    Between levels logit(l / sigma^2) is linear in ln sigma, as it is of Gaussians, where it is ln of the variance over
+    sigma^2; beyond them it stays. Of images of any size the form is "stationary": the spectrum is kept on a grid of
+    frequencies, even along both axes, and linear between them.
+
+    Arguments:
+        basis: U, a covariance of images of one size; for "stationary", of any.
+        levels: (K,), increasing, in the units of x.
+        logits: logit(l / sigma^2), (K, C, H, W), or for "stationary" (K, C, M + 1, N + 1) at the frequencies
+            i / (2 M), j / (2 N).
+    """
+
+    basis: Covariance
+    levels: Tensor
+    logits: Tensor
+
+    def __init__(self, basis: Covariance, levels: Tensor, logits: Tensor):
+        super().__init__()
+        self.basis = basis
+        self.register_buffer("levels", levels)
+        self.register_buffer("logits", logits)
+
+    @classmethod
+    def blank(cls, image_shape: OpenShape, form: str) -> "PosteriorCovariance":
+        """V(sigma) = sigma^2 I in that form: what stored figures are read into.
+
+        Raises:
+            ValueError: there is no such form, or it is not one of images of any size.
+        """
+        basis, grid = _identity(image_shape, form)
+        return cls(basis, torch.arange(LEVELS) + 1.0, torch.zeros(LEVELS, *grid))
+
+    @classmethod
+    @torch.no_grad()
+    def measured(cls, prior: Prior, images: Tensor, form: str, *, seed: int = 0) -> "PosteriorCovariance":
+        """V(sigma) of a prior's denoiser, from what it leaves of noisy images.
+
+        Arguments:
+            prior: has `denoise`.
+            images: (N, C, H, W), that it was not trained on: a hundred photographs of 128 x 128 or more are enough.
+                Their edges count least (Hann's window).
+            form: "stationary", for photographs; "full", the principal axes of the images, or "diagonal", for small
+                images of things that have their place, such as digits.
+            seed: keys the noise.
+
+        Raises:
+            ValueError: there is no such form, it is not one of these images, or an image has another shape.
+        """
+        basis, grid = _identity(prior.image_shape, form)
+        if images.ndim != 4 or any(a not in (None, b) for a, b in zip(prior.image_shape, images.shape[1:])):
+            raise ValueError(
+                f"images has shape {tuple(images.shape)}: give (N, C, H, W) of a prior of {prior.image_shape}."
+            )
+        basis = _axes(basis, images)
+        sigmas = torch.logspace(math.log10(prior.sigma_min), math.log10(prior.sigma_max), LEVELS, dtype=torch.float64)
+        rows = max(1, AT_ONCE // images[0].numel())
+        ratios = []
+        for k, sigma in enumerate(sigmas.tolist()):
+            squares = 0
+            for numbers in torch.arange(len(images)).split(rows):
+                x = images[numbers]
+                noise = Noise(seed, numbers, torch.full_like(numbers, k))
+                r = x - prior.denoise(x + sigma * noise(x), sigma)
+                squares = squares + _squares(basis, r).double().sum(0)
+            # A denoiser may leave more than the noise it was given; no Gaussian does.
+            ratios.append((squares / len(images) / sigma**2).clamp(1e-12, 0.999))
+        logits = torch.stack(ratios).logit()
+        if form == "stationary":
+            logits = _on_grid(logits, (grid[1], grid[2]))
+        return cls(basis, sigmas.float(), logits.float())
+
+    @functools.cached_property
+    def _known(self) -> list[float]:
+        """The levels, read once, as each step would wait for the device otherwise."""
+        return self.levels.tolist()
+
+    def at(self, sigma: float, image_shape: tuple[int, int, int]) -> Covariance:
+        """V(sigma), for images of that shape."""
+        levels = self._known
+        at = min(max(sigma, levels[0]), levels[-1])
+        k = max(1, bisect.bisect_left(levels, at))
+        share = math.log(at / levels[k - 1]) / math.log(levels[k] / levels[k - 1])
+        logit = torch.lerp(self.logits[k - 1], self.logits[k], share)
+        if isinstance(self.basis, Stationary):
+            rows, columns = (_hats(n, m - 1).to(logit) for n, m in zip(image_shape[1:], logit.shape[1:]))
+            logit = rows @ logit @ columns.T
+        return self.basis.with_eigenvalues(sigma**2 * logit.sigmoid())
+
+
+def _identity(image_shape: OpenShape, form: str) -> tuple[Covariance, Shape]:
+    """I in that form, and the shape in which its eigenvalues are kept."""
+    C, H, W = image_shape
+    if find_form(form) is Stationary:
+        M, N = (NODES if side is None else min(NODES, side // 2) for side in (H, W))
+        return Stationary.identity((C, 1, 1)), (C, M + 1, N + 1)
+    if H is None or W is None:
+        raise ValueError(f'form is {form!r}, but images of {image_shape} have any size: give "stationary".')
+    return find_form(form).identity((C, H, W)), (C, H, W)
+
+
+def _axes(basis: Covariance, images: Tensor) -> Covariance:
+    """The basis with the principal axes of the images, of their colours where it is "stationary"."""
+    if isinstance(basis, Diagonal):
+        return basis.to(images)
+    if isinstance(basis, Dense):
+        x = (images - images.mean(0)).double().flatten(1)
+        return Dense(basis.eigenvalues.to(images), torch.linalg.eigh(x.T @ x)[1].to(images))
+    x = (images - images.mean((0, 2, 3), keepdim=True)).double().movedim(1, 0).flatten(1)
+    return Stationary(basis.eigenvalues.to(images), torch.linalg.eigh(x @ x.T)[1].to(images))
+
+
+def _squares(basis: Covariance, r: Tensor) -> Tensor:
+    """|U^T r|^2, (B, C, H, W): of a crop of a larger image its windowed spectrum, with the square of its mean apart."""
+    if not isinstance(basis, Stationary):
+        return basis.coefficients(r)[..., 0].square()
+    H, W = r.shape[-2:]
+    r = turned(basis.axes.T, r)
+    w = torch.hann_window(H + 2, periodic=False)[1:-1].outer(torch.hann_window(W + 2, periodic=False)[1:-1]).to(r)
+    mean = r.mean((-2, -1), keepdim=True)
+    spectrum = torch.fft.fft2((r - mean) * w / w.square().mean().sqrt(), norm="ortho").abs().square()
+    spectrum[..., 0, 0] = H * W * mean[..., 0, 0].square()
+    return spectrum
+
+
+def _on_grid(logits: Tensor, nodes: tuple[int, int]) -> Tensor:
+    """The grid values whose interpolation is nearest to logits at all frequencies, (K, C, H, W) -> (K, C, M+1, N+1)."""
+    rows, columns = (torch.linalg.pinv(_hats(n, m - 1)) for n, m in zip(logits.shape[-2:], nodes))
+    return rows.to(logits) @ logits @ columns.to(logits).T
+
+
+def _hats(n: int, intervals: int) -> Tensor:
+    """The matrix, (n, intervals + 1), of linear interpolation from frequencies i / (2 intervals) to |k / n|."""
+    frequencies = torch.fft.fftfreq(n, dtype=torch.float64).abs() * 2 * intervals
+    return (1 - (frequencies[:, None] - torch.arange(intervals + 1)).abs()).clamp_min(0)
