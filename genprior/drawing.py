@@ -60,7 +60,7 @@ def draw(
         warnings.warn(
             f"The device ran out of memory. Once more, with tiles of {prior.tile} x {prior.tile}: give tile="
             f"{prior.tile} to have them at once.",
-            stacklevel=4,
+            stacklevel=5,
         )
     torch.cuda.empty_cache()  # out here, where nothing holds on to what the first attempt had made
     return *_draw_once(prior, measurement, sampler, n, seed, progress), prior

@@ -22,16 +22,14 @@ from genprior.noise import Noise
 from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import in_channels
 from genprior.operators.check import check_foreign
-from genprior.operators.masking import is_identity
 from genprior.operators.measurement import Measurement
-from genprior.priors.base import Prior, supports
+from genprior.priors.base import Prior
 from genprior.priors.find import as_prior
 from genprior.priors.store import resolved_name
 from genprior.priors.wrappers.tiled import Tiled
 from genprior.result import Restoration
-from genprior.samplers import SAMPLERS, find_sampler, refuse_parameters
+from genprior.samplers import SAMPLERS, find_estimator, find_sampler, refuse_parameters
 from genprior.samplers.base import Sampler
-from genprior.samplers.posterior_mean import PosteriorMean
 from genprior.scale import warn_of_scale, warn_of_sum
 
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
@@ -87,7 +85,7 @@ def restore(
     prior: str | Path | Prior | Callable[[Tensor, float], Tensor] = "ddpm",
     *,
     sampler: str | Sampler = "auto",
-    n: int = 1,
+    n: int | None = None,
     noise: float | Sequence[float] | Tensor | None = None,
     label: int | str | None = None,
     steps: int | None = None,
@@ -97,7 +95,7 @@ def restore(
     progress: bool = True,
     **operator_parameters: Any,
 ) -> Restoration:
-    """Draw from the posterior p(x | y) of the image given its measurement.
+    """Draw from the posterior p(x | y) of the image given its measurement, and estimate its mean.
 
     Arguments:
         img: the measurement y: path, PIL image, numpy array, torch tensor, or a list of them; or a `Measurement`, which
@@ -112,9 +110,10 @@ def restore(
             "vae", "nf", "gan", "gaussian"): its bundled prior of images of just this shape if there is one, as for
             digits of 28 x 28, else the one of photographs of any size. Or a denoiser, any function of (x_t, sigma) or
             one of deepinv, of the image's channels and for noise up to 50 / 255; see `from_denoiser` for others.
-        sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`. For "denoise", "auto"
-            without `steps` gives E[x | y], one evaluation of the denoiser, as the picture: see `Restoration.mean`.
-        n: how many samples of each image.
+        sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`. "auto" chooses two methods
+            where it can: one for the samples, whose spread is right, and one for the picture, whose squared error is
+            least; see `Restoration.mean` and docs/samplers.md.
+        n: how many samples of each image. None for the picture alone, or 1 where the picture is made of samples.
         noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list of those of several
             images; None to estimate it.
         label: class of the image, a number or a name such as "sunflowers" (see `class_names` of the prior), which makes
@@ -130,7 +129,8 @@ def restore(
         operator_parameters: of a named operator.
 
     Returns:
-        The samples, their mean and standard deviation, and the image in the kind that was given; see `Restoration`.
+        The samples, their standard deviation, the estimate of the mean, and the image in the kind that was given; see
+        `Restoration`.
         Known pixels of inpainting are as they were given, bit for bit, unless a noise above 0 was stated.
 
     Warns:
@@ -142,7 +142,8 @@ def restore(
         UnsupportedError: prior, operator and sampler do not go together.
     """
     refuse_parameters(operator_parameters, sampler, SAMPLERS)
-    n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)
+    if n is not None:
+        n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)
     seed = secrets.randbits(32) if seed is None else seed
     noise = stated_noise(img, op, noise)
     measurement, give = measure(img, op, noise, operator_parameters)
@@ -152,40 +153,46 @@ def restore(
     target = prior if label is None else prior.given(label)
     warn_of_scale(measurement, target)
     task, back = in_channels(measurement, target.image_shape[0])
-    by_mean = sampler == "auto" and steps is None and is_identity(task.operator, task.y) and supports(target, "denoise")
-    sampler = PosteriorMean() if by_mean and n == 1 else find_sampler(sampler, target, steps)
+    estimator = find_estimator(target, task.operator, steps) if sampler == "auto" else None
+    sampler = find_sampler(sampler, target, steps)
 
     began = time.perf_counter()
-    target = in_tiles(target, tile, sampler, task.operator.image_shape)
-    samples, diagnostics, target = draw(target, task, sampler, n, seed, progress)
-    samples = back(samples)
-    picture = None
-    if by_mean and n > 1:
-        means, _, _ = draw(target, task, PosteriorMean(), 1, seed, progress)
-        picture = back(means)[:, 0]
-    plausible.warn(diagnostics, task, target, stacklevel=3)
     known = known_pixels(measurement, noise)
+    target = in_tiles(target, tile, sampler, task.operator.image_shape)
+
+    def drawn(sampler: Sampler, n: int) -> tuple[Tensor, dict[str, Tensor]]:
+        nonlocal target
+        x, diagnostics, target = draw(target, task, sampler, n, seed, progress)
+        x = back(x)
+        return (x if known is None else keep(x, measurement.y.cpu(), known)), diagnostics
+
+    picture, diagnostics = (None, {}) if estimator is None else drawn(estimator, 1)
+    samples = None
+    if n is not None or estimator is None:
+        samples, diagnostics = drawn(sampler, n or 1)
+    plausible.warn(diagnostics, task, target, stacklevel=3)
     if known is not None:
-        samples = keep(samples, measurement.y.cpu(), known)
         give = giving_back(give, img, measurement.y, known)
     seconds = time.perf_counter() - began
 
     def alone(each: Tensor) -> Tensor:
         return each if len(measurement.y) > 1 else each[0]
 
+    spent = 0 if estimator is None else estimator.cost(task, 1)
     return Restoration(
-        samples=alone(samples),
         measurement=measurement,
-        sampler=sampler,
+        sampler=None if samples is None else sampler,
+        estimator=estimator,
         prior=prior,
         prior_name=name,
         label=label,
         tile=target.tile if isinstance(target, Tiled) and sampler.needs == "denoise" else None,
         noise_was_estimated=noise is None,
         seed=seed,
-        network_evaluations=sampler.cost(task, n),
+        network_evaluations=spent if samples is None else spent + samples.shape[1] * sampler.cost(task, n or 1),
         diagnostics={figure: alone(each) for figure, each in diagnostics.items()},
         seconds=seconds,
-        _mean=None if picture is None else alone(picture),
+        _samples=None if samples is None else alone(samples),
+        _picture=None if picture is None else alone(picture[:, 0]),
         _give=give,
     )

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from genprior import images, record
+from genprior.checks import UnsupportedError
 from genprior.files import refuse_existing, replacing
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
@@ -23,15 +24,15 @@ from genprior.samplers.base import Sampler
 
 @dataclass(frozen=True, eq=False)
 class Restoration:
-    """Draws from p(x | y), float32 on the CPU, never clipped; `image` is what to look at.
+    """Draws from p(x | y) and an estimate of its mean, float32 on the CPU, never clipped; `image` is what to look at.
 
     A result can be pickled, copied and sent between processes. Its networks stay behind: `prior` is then None, but
     `save` still writes what they were.
 
     Attributes:
-        samples: (n, C, H, W); (B, n, C, H, W) for B > 1 images.
         measurement: y, its operator and noise, as used.
-        sampler: with its parameters, as used.
+        sampler: of the samples, with its parameters, as used; None where there are none.
+        estimator: of the picture, with its parameters, as used; None where it is the mean of the samples.
         prior: as used, without the label; None in a copy of the result, or one that was pickled.
         prior_name: its name, that of a bundled prior where a family was asked for, or its folder; None where it was
             given itself.
@@ -39,17 +40,18 @@ class Restoration:
         tile: side in pixels of the tiles in which the network saw the image, None where it saw it whole; see `restore`.
         noise_was_estimated: whether `measurement.noise` was estimated from y.
         seed: gives the same result again.
-        network_evaluations: forward and backward passes of the network for each sample.
-        diagnostics: how well it went: name -> one number per sample, (n,); (B, n) for B > 1 images. "residual" is what
-            the sample leaves of y, |y - A x| / noise, root mean square, near 1 where operator and noise are right,
-            before known pixels were put back; "excess" is how far its values lie beyond 2.5 spreads of the prior, root
-            mean square, in spreads; see `plausible`. Samplers add what they can tell, such as the acceptance rate.
-        seconds: spent drawing all samples, and the mean where that is an evaluation of its own.
+        network_evaluations: forward and backward passes of the network for each image, for all its samples and picture.
+        diagnostics: how well it went: name -> one number per sample, (n,), or (1,) for the picture where there are
+            none; (B, n) for B > 1 images. "residual" is what is left of y, |y - A x| / noise, root mean square, near 1
+            where operator and noise are right, before known pixels were put back; "excess" is how far values lie
+            beyond 2.5 spreads of the prior, root mean square, in spreads; see `plausible`. Samplers add what they can
+            tell, such as the acceptance rate.
+        seconds: spent on all samples and the picture.
     """
 
-    samples: Tensor
     measurement: Measurement
-    sampler: Sampler
+    sampler: Sampler | None
+    estimator: Sampler | None
     prior: Prior | None
     prior_name: str | None
     label: int | str | None
@@ -59,7 +61,8 @@ class Restoration:
     network_evaluations: int
     diagnostics: dict[str, Tensor]
     seconds: float
-    _mean: Tensor | None = field(repr=False)
+    _samples: Tensor | None = field(repr=False)
+    _picture: Tensor | None = field(repr=False)
     _give: Callable[[Tensor], Any] = field(repr=False)
     _prior_record: dict[str, Any] | None = field(default=None, repr=False)
 
@@ -70,17 +73,42 @@ class Restoration:
         return self._prior_record or {} if self.prior is None else record.of_prior(self.prior)
 
     @property
-    def mean(self) -> Tensor:
-        """Mean of the samples, the estimate of least squared error: (C, H, W), B first for several images.
+    def samples(self) -> Tensor:
+        """Draws from p(x | y), (n, C, H, W); (B, n, C, H, W) for B > 1 images.
 
-        Of "denoise", where `restore` was left to choose the sampler and the prior has `denoise`, it is E[x | y] itself,
-        by one evaluation more: the limit of the mean of exact draws. With n = 1 it is the sample too, no draw; with
-        n > 1 the samples are draws by many steps, and `std`, `quantile` and `interval` are theirs.
+        Raises:
+            UnsupportedError: none were asked for.
         """
-        if self._mean is not None:
-            return self._mean
+        if self._samples is None:
+            raise UnsupportedError(
+                f"Only the picture was asked for, an estimate of the mean by {self.estimator}. Ask for draws, which "
+                "samples, std, quantile and interval are of, by n: restore(…, n=8)."
+            )
+        return self._samples
+
+    @property
+    def mean(self) -> Tensor:
+        """The estimate of E[x | y], of least squared error: (C, H, W), B first for several images.
+
+        Where `restore` was left to choose, it is the same whatever n: the picture of a method for it, `estimator`. Of
+        "denoise" that is E[x | y] itself, by one evaluation, and of priors in closed form too. Else it is the mean of
+        the samples, which for n draws has 1 + 1/n of the squared error of E[x | y].
+        """
+        if self._picture is not None:
+            return self._picture
         # in float64, where the mean of equal values is that value
         return self.samples.mean(dim=-4, dtype=torch.float64).float()
+
+    @property
+    def n(self) -> int:
+        """How many samples of each image there are."""
+        return 0 if self._samples is None else self._samples.shape[-4]
+
+    @property
+    def methods(self) -> dict[str, Any]:
+        """What drew the samples, and what estimated the picture, with their parameters, as JSON can hold them."""
+        given = {"sampler": self.sampler, "estimator": self.estimator}
+        return {role: None if method is None else record.of_sampler(method) for role, method in given.items()}
 
     @property
     def std(self) -> Tensor:
@@ -118,7 +146,7 @@ class Restoration:
 
     @property
     def image(self) -> Any:
-        """The mean (for n = 1 the sample), clipped to [0, 1], in the kind and layout of the measurement given."""
+        """The mean, clipped to [0, 1], in the kind and layout of the measurement given."""
         return self.like(self.mean)
 
     def like(self, x: Tensor) -> Any:
@@ -140,10 +168,10 @@ class Restoration:
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write `image` to a file; several images to a folder, as 0.png, 1.png, …
 
-        A path that ends in .npz gets all samples of all images and what it takes to draw them again, for `np.load`:
-        `samples`, `mean`, `std`, `y` and `noise` as in the attributes; the arrays of the operator, such as
-        `operator.mask` or `operator.kernel`; `diagnostics.NAME`; and `run`, a JSON text with the versions, prior (name,
-        label, hash of its weights), operator, sampler and their parameters, n, tile and seed.
+        A path that ends in .npz gets all there is of all images and what it takes to make it again, for `np.load`:
+        `samples` and `std`, if there are any, `mean`, `y` and `noise` as in the attributes; the arrays of the operator,
+        such as `operator.mask` or `operator.kernel`; `diagnostics.NAME`; and `run`, a JSON text: the versions, prior
+        (name, label, hash of its weights), operator, both methods and their parameters, n, tile and seed.
 
         Raises:
             FileExistsError: something is there, and `overwrite` is False; nothing is written.
@@ -170,18 +198,18 @@ class Restoration:
             "versions": record.versions(),
             "prior": {"name": self.prior_name, "label": self.label, **self._record_of_prior()},
             "operator": operator,
-            "sampler": record.of_sampler(self.sampler),
-            "n": self.samples.shape[-4],
+            **self.methods,
+            "n": self.n,
             "tile": self.tile,
             "seed": self.seed,
             "noise_was_estimated": self.noise_was_estimated,
             "network_evaluations": self.network_evaluations,
             "seconds": self.seconds,
         }
+        drawn = {} if self._samples is None else {"samples": self.samples, "std": self.std}
         tensors = {
-            "samples": self.samples,
+            **drawn,
             "mean": self.mean,
-            "std": self.std,
             "y": self.measurement.y,
             "noise": torch.as_tensor(self.measurement.noise, dtype=torch.float64),
             **{f"diagnostics.{name}": figures for name, figures in self.diagnostics.items()},
@@ -193,25 +221,27 @@ class Restoration:
         }
 
     def plot(self, samples: int = 3):
-        """A matplotlib figure, a row per image: measurement, some samples, mean, standard deviation."""
+        """A matplotlib figure, a row per image: measurement, mean, some samples and their standard deviation."""
         import matplotlib.pyplot as plt
 
-        rows = self._batch(self.samples) if self.samples.dim() == 5 else self.samples[None]
-        shown = min(samples, rows.shape[1])
+        # What is no picture is shown as its channels, one below the other.
+        y = [y if len(y) in (1, 3) else y.flatten(0, 1)[None] for y in self.measurement.y]
+        panels = {"measurement": y, "mean": self._batch(self.mean)}
+        for k in range(min(samples, self.n)):
+            panels[f"sample {k}"] = self._batch(self.samples[..., k, :, :, :])
+        columns = len(panels) + (self.n > 0)
         figure, axes = plt.subplots(
-            len(rows), shown + 3, figsize=(2.4 * (shown + 3), 2.6 * len(rows)), squeeze=False, layout="constrained"
+            len(y), columns, figsize=(2.4 * columns, 2.6 * len(y)), squeeze=False, layout="constrained"
         )
-        for row, draws, y in zip(axes, rows, self.measurement.y):
-            deviation = draws.std(dim=0, correction=min(1, len(draws) - 1)).mean(0)
-            # What is no picture is shown as its channels, one below the other.
-            y = y if len(y) in (1, 3) else y.flatten(0, 1)[None]
-            panels = {"measurement": y, **{f"sample {k}": draws[k] for k in range(shown)}, "mean": draws.mean(0)}
+        for i, row in enumerate(axes):
             for axis, (title, panel) in zip(row, panels.items()):
                 axis.set_title(title)
-                pixels = rearrange(panel.clamp(0, 1), "c h w -> h w c").squeeze(-1)
+                pixels = rearrange(panel[i].clamp(0, 1), "c h w -> h w c").squeeze(-1)
                 axis.imshow(pixels.cpu().numpy(), cmap="gray", vmin=0, vmax=1)
-            row[-1].set_title("standard deviation")
-            figure.colorbar(row[-1].imshow(deviation.numpy(), cmap="magma", vmin=0), ax=row[-1], shrink=0.8)
+            if self.n:
+                row[-1].set_title("standard deviation")
+                deviation = self._batch(self.std)[i].mean(0).numpy()
+                figure.colorbar(row[-1].imshow(deviation, cmap="magma", vmin=0), ax=row[-1], shrink=0.8)
             for axis in row:
                 axis.set_axis_off()
         return figure
@@ -220,10 +250,12 @@ class Restoration:
         noise = torch.as_tensor(self.measurement.noise).flatten().tolist()
         level = ", ".join(f"{level:.4g}" for level in sorted(set(noise)))
         told = "".join(f"; {name} {float(figures.mean()):.3g}" for name, figures in self.diagnostics.items())
+        size = " x ".join(map(str, self.mean.shape))
+        picture = "the mean of the draws" if self.estimator is None else f"an estimate of E[x | y] by {self.estimator}"
+        draws = f"{self.n} draws from p(x | y) by {self.sampler}" if self.n else "no draws (n=8 gives some)"
         return (
-            f"{tuple(self.samples.shape)} samples by {self.sampler}; noise {level}"
-            f"{' (estimated)' if self.noise_was_estimated else ''}; seed {self.seed}; "
-            f"{self.network_evaluations} network evaluations a sample; {self.seconds:.1f} s{told}"
+            f"picture {size}: {picture}; {draws}; noise {level}{' (estimated)' if self.noise_was_estimated else ''}; "
+            f"seed {self.seed}; {self.network_evaluations} network evaluations; {self.seconds:.1f} s{told}"
         )
 
     def _batch(self, x: Tensor) -> Tensor:

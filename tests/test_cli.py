@@ -133,9 +133,9 @@ def test_files_of_one_name_in_subfolders_have_noise_and_masks_of_their_own(prior
         np.testing.assert_array_equal(read(tmp_path / "alone" / name), top)
         np.testing.assert_array_equal(read(tmp_path / "again" / "a" / name), a)
 
-    options = ["--op", "denoise", "--noise", 0.5]
+    options = ["--op", "denoise", "--noise", 0.5, "--samples"]
     assert restore(prior, tmp_path / "moved", "-o", tmp_path / "x", *options) == 0
-    a, b = (read(tmp_path / "x" / place / "x.png") for place in "ab")
+    a, b = (read(tmp_path / "x" / place / "x_sample-0.png") for place in "ab")
     assert not np.array_equal(a, b)
 
 
@@ -205,11 +205,15 @@ def test_a_file_has_randomness_of_its_own_alone_and_in_a_folder(prior, tmp_path)
     assert (read(tmp_path / "y" / "a.png")[both] != read(tmp_path / "y" / "b.png")[both]).mean() > 0.9
     np.testing.assert_array_equal(read(tmp_path / "b.png"), read(tmp_path / "y" / "b.png"))
 
-    options = ["--op", "denoise", "--noise", 0.3]
+    options = ["--op", "denoise", "--noise", 0.3, "--samples"]
     assert restore(prior, tmp_path / "in", "-o", tmp_path / "x", *options) == 0
     assert restore(prior, tmp_path / "in" / "b.png", "-o", tmp_path / "alone.png", *options) == 0
-    assert (read(tmp_path / "x" / "a.png") != read(tmp_path / "x" / "b.png")).mean() > 0.5
-    np.testing.assert_array_equal(read(tmp_path / "alone.png"), read(tmp_path / "x" / "b.png"))
+    a, b = (read(tmp_path / "x" / f"{name}_sample-0.png") for name in "ab")
+    assert (a != b).mean() > 0.5
+    np.testing.assert_array_equal(read(tmp_path / "alone_sample-0.png"), b)
+    # the picture is no draw: two files of the same values have the same
+    for name in ("x/a.png", "alone.png"):
+        np.testing.assert_array_equal(read(tmp_path / name), read(tmp_path / "x" / "b.png"))
 
 
 def test_a_folder_is_restored_with_its_arrays_and_says_what_it_skips(prior, tmp_path, capfd):
@@ -272,7 +276,7 @@ def test_two_inputs_for_one_output_are_an_error(prior, tmp_path, capfd):
 
 def test_samples_and_deviation_are_written(photo, prior, tmp_path):
     options = ["--op", "denoise", "--noise", 0.3, "--n", 2, "--samples", "--std"]
-    assert restore(prior, photo, "-o", tmp_path / "x.png", *options) == 0
+    assert restore(prior, photo, "-o", tmp_path / "x.png", "--sampler", "diffpir", *options) == 0
     samples = [read(tmp_path / f"x_sample-{k}.png").astype(float) for k in range(2)]
     # the mean of two clipped and rounded samples, but for values that were clipped
     inside = ((np.stack(samples) > 0) & (np.stack(samples) < 255)).all(0)
@@ -283,12 +287,40 @@ def test_samples_and_deviation_are_written(photo, prior, tmp_path):
     assert np.corrcoef(spread[inside], std[inside])[0, 1] > 0.98
 
 
+def test_the_picture_is_the_same_with_draws_and_without(photo, prior, tmp_path, capfd):
+    """--samples and --std ask for one draw where -n says nothing."""
+    written = {
+        "alone": ([], []),
+        "samples": (["--samples"], ["_sample-0"]),
+        "std": (["--std"], ["_std"]),
+        "two": (["-n", 2, "--samples", "--std"], ["_sample-0", "_sample-1", "_std"]),
+    }
+    for name, (options, beside) in written.items():
+        out = tmp_path / name / "x.png"
+        assert restore(prior, photo, "-o", out, "--op", "denoise", "--noise", 0.3, *options) == 0
+        assert sorted(p.stem for p in out.parent.iterdir()) == ["x", *(f"x{end}" for end in beside)]
+        np.testing.assert_array_equal(read(out), read(tmp_path / "alone" / "x.png"))
+        told = capfd.readouterr().out
+        assert "by PosteriorMean()" in told
+        assert ("no draws" in told) == (not options)
+    assert (read(tmp_path / "std" / "x_std.png") == 0).all()  # of one draw
+    first = read(tmp_path / "samples" / "x_sample-0.png")
+    assert not np.array_equal(first, read(tmp_path / "alone" / "x.png"))
+    # of other company in its batch: the network in bfloat16 rounds to a grey level
+    assert np.abs(first.astype(float) - read(tmp_path / "two" / "x_sample-0.png")).max() <= 1
+    out = tmp_path / "alone.npz"
+    assert restore(prior, photo, "-o", out, "--op", "denoise", "--noise", 0.3) == 0
+    assert not {"samples", "std"} & set(np.load(out))
+    assert restore(prior, photo, "-o", out, "--op", "denoise", "--noise", 0.3, "-n", 3, "--overwrite") == 0
+    assert np.load(out)["samples"].shape == (3, 3, H, W)
+
+
 def test_the_seed_decides(photo, prior, tmp_path):
     written = []
     for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
-        options = ["--op", "denoise", "--noise", 0.3, "--seed", seed]
+        options = ["--op", "denoise", "--noise", 0.3, "--seed", seed, "--samples"]
         assert restore(prior, photo, "-o", tmp_path / f"{name}.png", *options) == 0
-        written.append((tmp_path / f"{name}.png").read_bytes())
+        written.append((tmp_path / f"{name}_sample-0.png").read_bytes())
     assert written[0] == written[1] != written[2]
 
 
@@ -436,8 +468,8 @@ SMALL = {
 }
 # Which prior comes of a folder of photographs and of an .npz file, and which sampler takes it.
 TRAINED = {
-    ("ddpm", "folder"): ("ddpm", "DiffPIR"),
-    ("ddpm", "npz"): ("ddpm", "DiffPIR"),
+    ("ddpm", "folder"): ("ddpm", "OptimalCovariance"),
+    ("ddpm", "npz"): ("ddpm", "OptimalCovariance"),
     ("vae", "folder"): ("vae", "FisherHMC"),
     ("vae", "npz"): ("vae", "FisherHMC"),
     ("nf", "folder"): ("nf-patch", "MAP"),
@@ -505,7 +537,7 @@ def test_train_makes_a_prior_that_restores(family, kind, small, data, tmp_path, 
     assert any(not torch.equal(t, begun[key]) for key, t in trained.state_dict().items() if "." in key)
 
     y = write(picture()[:16, :16], tmp_path / "y.png")
-    options = ["--op", "denoise", "--noise", 0.1, "--prior", run / "prior", "--steps", 4, "--device", "cpu"]
+    options = ["--op", "denoise", "--noise", 0.1, "--prior", run / "prior", "--steps", 4, "-n", 1, "--device", "cpu"]
     assert genprior("restore", y, "-o", tmp_path / "x.png", *options) == 0
     assert read(tmp_path / "x.png").shape == (16, 16, 3)
     assert f"{sampler}(steps=4" in capfd.readouterr().out

@@ -57,14 +57,27 @@ def test_json_is_one_object_for_each_file(photos, prior, tmp_path, capfd):
     names = ["a.png", "a_sample-0.png", "a_sample-1.png", "a_std.png", "a_concat.png"]
     assert a["outputs"] == [str(tmp_path / "x" / name) for name in names]
     assert sorted(os.listdir(tmp_path / "x")) == sorted(names + [name.replace("a", "c", 1) for name in names])
-    assert (a["n"], a["evaluations"], a["noise_was_estimated"], a["tile"]) == (2, 2, True, 300)
+    assert (a["n"], a["evaluations"], a["noise_was_estimated"], a["tile"]) == (2, 4, True, 300)
     assert (a["sampler"]["name"], a["sampler"]["parameters"]["steps"]) == ("diffpir", 2)
+    assert a["estimator"] is None
     assert a["prior"] == str(prior)
     assert a["seconds"] > 0
     assert a["noise"] > 0.1  # noise is all there is
     assert a["seed"] != c["seed"]
     assert set(b) == {"input", "error"}
     assert "cannot be read as an image" in b["error"]
+
+
+def test_json_names_the_method_of_the_picture_and_that_of_the_draws(photos, prior, tmp_path, capfd):
+    fixed = ["restore", photos / "a.png", "--op", "super-resolution", "--scale", 2, "--noise", 0.1, "--prior", prior]
+    for n, asked in ((0, []), (1, ["--samples"]), (2, ["-n", 2])):
+        options = [*fixed, "--steps", 2, "--device", "cpu", "--json", *asked, "-o", tmp_path / f"{n}.png"]
+        assert main([str(a) for a in options]) == 0
+        told = json.loads(capfd.readouterr().out)
+        assert (told["n"], told["evaluations"]) == (n, 2 + 2 * n)
+        assert (told["estimator"]["name"], told["estimator"]["parameters"]["steps"]) == ("dpir", 2)
+        assert (told["sampler"] and told["sampler"]["name"]) == ("diffpir" if n else None)
+        assert all(len(figures) == (n or 1) for figures in told["diagnostics"].values())
 
 
 def test_seed_and_noise_of_json_give_the_same_file_again(photos, prior, tmp_path, capfd):

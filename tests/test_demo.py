@@ -55,8 +55,26 @@ def test_simulation_is_degrade_then_restore(prior):
     assert "40 x 28" in outcome.facts["photograph"]
     for shown, x in [(outcome.truth, truth), (outcome.mean, result.mean), *zip(outcome.samples, result.samples)]:
         np.testing.assert_array_equal(np.asarray(shown), np.asarray(images.to_pil(x)))
-    assert outcome.facts["PSNR of the mean"] == f"{float(psnr(result.mean, truth)):.2f} dB"
+    assert len(outcome.samples) == 3
+    assert outcome.facts["PSNR of the picture"] == f"{float(psnr(result.mean, truth)):.2f} dB"
+    of_samples = psnr(result.samples, truth.expand_as(result.samples)).mean()
+    assert outcome.facts["PSNR of a sample"] == f"{float(of_samples):.2f} dB"
+    assert outcome.facts["picture"].startswith("by DPIR(steps=2")
+    assert outcome.facts["samples"].startswith("3 by DiffPIR(steps=2")
+    assert outcome.facts["network evaluations"] == "8"
     assert (outcome.facts["seed"], outcome.facts["noise"]) == ("5", "0.02, as stated")
+
+
+def test_without_samples_there_is_the_picture(prior):
+    options = {"noise": 0.02, "seed": 5, "prior": prior, "steps": 2}
+    alone, drawn = (
+        work.simulate(work.as_photo(picture()), "super-resolution", {"scale": 2}, **options, **more)
+        for more in ({}, {"n": 2})
+    )
+    np.testing.assert_array_equal(np.asarray(alone.mean), np.asarray(drawn.mean))
+    assert (alone.samples, alone.deviation, alone.facts["samples"]) == ([], None, "none")
+    assert "PSNR of a sample" not in alone.facts
+    assert alone.facts["PSNR of the picture"] == drawn.facts["PSNR of the picture"]
 
 
 def test_what_is_painted_is_filled_and_the_rest_is_kept(prior):
@@ -89,7 +107,10 @@ def test_noise_is_estimated_unless_stated(prior):
     assert "estimated" in work.restore_photo(photo, "denoise", {}, prior=prior, steps=1).facts["noise"]
     stated = work.restore_photo(photo, "denoise", {}, noise=0.1, prior=prior, steps=1)
     assert stated.facts["noise"] == "0.1, as stated"
-    assert stated.deviation is None  # of one sample there is none
+    assert stated.deviation is None
+    one = work.restore_photo(photo, "denoise", {}, noise=0.1, prior=prior, steps=1, n=1)
+    assert len(one.samples) == 1
+    assert one.deviation is None  # of one sample there is none
 
 
 def test_a_large_clean_photo_is_made_smaller_and_a_damaged_one_is_cut_about_its_holes():
@@ -134,13 +155,13 @@ def test_what_cannot_work_says_why():
 
 def test_listening_changes_nothing_and_can_end_it(prior):
     photo, heard = work.as_photo(picture()), []
-    drawing = {"noise": 0.1, "seed": 1, "steps": 3}
+    drawing = {"noise": 0.1, "seed": 1, "steps": 3, "n": 1}
     alone = work.restore_photo(photo, "denoise", {}, prior=prior, **drawing)
     listening = work.listening(prior.sized(30, 40), lambda: heard.append(1))
     np.testing.assert_array_equal(
         np.asarray(work.restore_photo(photo, "denoise", {}, prior=listening, **drawing).mean), np.asarray(alone.mean)
     )
-    assert len(heard) == 3
+    assert len(heard) == 1 + 3  # of the picture and of the sample
 
     def stop():
         raise InterruptedError
@@ -251,8 +272,11 @@ def test_a_visit(visit):
     assert size_of(page, "mean") == size_of(page, "truth") == [[256, 168]]
     assert size_of(page, "measured") == [[64, 42]]
     assert size_of(page, "deviation")
-    assert "DiffPIR(steps=1" in page.locator("#facts").inner_text()
+    assert "OptimalCovariance(steps=1" in page.locator("#facts").inner_text()
 
+    # of a sampler by its name: "auto" first shows the bar of the picture
+    page.locator("#sampler input").click()
+    page.get_by_role("option", name="diffpir", exact=True).click()
     page.locator("#steps textarea, #steps input").fill("400")
     page.locator("#start").click()
     page.get_by_text("/800 steps").first.wait_for()  # the bar: evaluations of both samples

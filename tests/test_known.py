@@ -129,8 +129,9 @@ def test_a_stated_noise_denoises_and_a_stated_zero_keeps():
 def test_a_measurement_states_its_noise():
     y, A = torch.from_numpy(values("float32", 1, 1, H, W)), Inpaint(HOLES, (1, H, W))
     for noise, kept in ((0.0, True), (0.1, False)):
-        x = genprior.restore(Measurement(A(y), A, noise), prior=prior(1), seed=0, progress=False).samples
-        assert torch.equal(x[:, :, ~HOLES], y[:, :, ~HOLES]) == kept
+        result = genprior.restore(Measurement(A(y), A, noise), prior=prior(1), n=1, seed=0, progress=False)
+        assert torch.equal(result.samples[:, :, ~HOLES], y[:, :, ~HOLES]) == kept
+        assert torch.equal(result.mean[:, ~HOLES], y[0, :, ~HOLES]) == kept
 
 
 def test_operators_and_physics_that_leave_values_out_are_inpainting():

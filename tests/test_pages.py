@@ -150,7 +150,7 @@ def test_your_own_photograph_is_restored_from_what_happened_to_it(home):
     assert size("large.png") == (32, 32)
     with Image.open("colours.png") as image:
         assert image.mode == "RGB"
-    assert (len(result.samples), type(result.sampler).__name__) == (8, "DAPS")
+    assert (len(result.samples), type(result.sampler).__name__) == (8, "DiffPIR")
     assert (home / "samples.png").exists()
 
 

@@ -40,9 +40,9 @@ GIVEN = {
 }
 
 
-def restored(name):
+def restored(name, n):
     img, op = GIVEN[name]()
-    return genprior.restore(img, op, prior(), n=3, noise=0.1, seed=0, progress=False)
+    return genprior.restore(img, op, prior(), n=n, noise=0.1, seed=0, progress=False)
 
 
 def same_image(one, other):
@@ -54,12 +54,16 @@ def same_image(one, other):
 
 
 @pytest.mark.parametrize("copied", [lambda r: pickle.loads(pickle.dumps(r)), copy.deepcopy], ids=["pickle", "deepcopy"])
-@pytest.mark.parametrize("name", GIVEN)
-def test_a_result_survives_whole_but_for_its_prior(name, copied, tmp_path):
-    result = restored(name)
+@pytest.mark.parametrize(("name", "n"), [*((name, 3) for name in GIVEN), ("array", None), ("list", None)])
+def test_a_result_survives_whole_but_for_its_prior(name, n, copied, tmp_path):
+    result = restored(name, n)
     same = copied(result)
-    assert torch.equal(same.samples, result.samples)
-    assert torch.equal(same.std, result.std)
+    assert same.n == result.n == (n or 0)
+    if n:
+        assert torch.equal(same.samples, result.samples)
+        assert torch.equal(same.std, result.std)
+    assert torch.equal(same.mean, result.mean)
+    assert (same.sampler, same.estimator) == (result.sampler, result.estimator)
     assert same_image(same.image, result.image)
     assert same.prior is None
     assert str(same) == str(result)
@@ -82,9 +86,11 @@ HOLES = {
 @pytest.mark.parametrize("copied", [lambda r: pickle.loads(pickle.dumps(r)), copy.deepcopy], ids=["pickle", "deepcopy"])
 @pytest.mark.parametrize("name", HOLES)
 def test_a_result_with_known_pixels_survives(name, copied):
-    result = genprior.restore(HOLES[name](), "inpaint", prior(), mask=np.eye(12) > 0, noise=0, seed=0, progress=False)
+    options = {"mask": np.eye(12) > 0, "noise": 0, "seed": 0, "progress": False}
+    result = genprior.restore(HOLES[name](), "inpaint", prior(), n=1, **options)
     same = copied(result)
     assert torch.equal(same.samples, result.samples)
+    assert torch.equal(same.mean, result.mean)
     assert same_image(same.image, result.image)
 
 
@@ -132,4 +138,6 @@ def test_results_come_out_of_a_pool_of_processes():
     jobs = [(image(1), Blur(gaussian_kernel(0.5), SHAPE, "circular")), (image(2).numpy()[0], "denoise")]
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         for job, result in zip(jobs, pool.map(restored_elsewhere, jobs)):
-            torch.testing.assert_close(result.samples, restored_elsewhere(job).samples)
+            here = restored_elsewhere(job)
+            torch.testing.assert_close(result.samples, here.samples)
+            torch.testing.assert_close(result.mean, here.mean)

@@ -120,14 +120,17 @@ def test_nothing_but_holes_gives_draws_from_the_prior():
 
 def test_nothing_but_holes_has_no_noise_to_estimate():
     y = torch.zeros(1, H, W)
-    result = genprior.restore(y, "inpaint", GREY, mask=torch.ones(1, H, W), seed=0)
-    stated = genprior.restore(y, "inpaint", GREY, mask=torch.ones(1, H, W), noise=0.0, seed=0)
+    result = genprior.restore(y, "inpaint", GREY, n=1, mask=torch.ones(1, H, W), seed=0)
+    stated = genprior.restore(y, "inpaint", GREY, n=1, mask=torch.ones(1, H, W), noise=0.0, seed=0)
     assert result.measurement.noise == 0
     assert torch.equal(result.samples, stated.samples)
+    assert torch.equal(result.mean, stated.mean)
 
 
 def test_no_hole_at_all_is_denoising():
-    assert torch.equal(restore(photo(), mask=np.zeros((H, W))).samples, restore(photo(), "denoise").samples)
+    whole, noisy = restore(photo(), mask=np.zeros((H, W)), n=1), restore(photo(), "denoise", n=1)
+    assert torch.equal(whole.samples, noisy.samples)
+    assert torch.equal(whole.mean, noisy.mean)
 
 
 def test_prior_sample_measurement_noise_and_draw_of_one_seed_owe_nothing_to_each_other():
@@ -168,10 +171,10 @@ def test_same_seed_gives_the_same_bytes_and_another_does_not():
 
 
 def test_a_fresh_seed_is_reported_and_reproduces():
-    a, b = (restore(photo(), mask=MASK, seed=None) for _ in range(2))
+    a, b = (restore(photo(), mask=MASK, seed=None, n=1) for _ in range(2))
     assert a.seed != b.seed
     assert not torch.equal(a.samples, b.samples)
-    assert torch.equal(a.samples, restore(photo(), mask=MASK, seed=a.seed).samples)
+    assert torch.equal(a.samples, restore(photo(), mask=MASK, seed=a.seed, n=1).samples)
 
 
 def test_sample_k_of_image_i_depends_on_nothing_else(monkeypatch):
@@ -219,18 +222,18 @@ def test_global_random_state_is_left_alone():
 
 def test_holes_are_the_mask_and_nan_and_transparency():
     y = photo(3)
-    expected = restore(y, prior=RGB, mask=MASK).samples
+    expected = restore(y, prior=RGB, n=1, mask=MASK).samples
     nan = torch.where(torch.from_numpy(MASK), torch.nan, y)
-    assert torch.equal(restore(nan, prior=RGB).samples, expected)
+    assert torch.equal(restore(nan, prior=RGB, n=1).samples, expected)
     one_channel = y.clone()
     one_channel[1, MASK] = torch.nan
-    assert torch.equal(restore(one_channel, prior=RGB).samples, expected)
+    assert torch.equal(restore(one_channel, prior=RGB, n=1).samples, expected)
     left, right = MASK.copy(), MASK.copy()
     left[:, :3], right[:, 3:] = False, False
     both = torch.where(torch.from_numpy(left), torch.nan, y)
-    assert torch.equal(restore(both, prior=RGB, mask=right).samples, expected)
+    assert torch.equal(restore(both, prior=RGB, n=1, mask=right).samples, expected)
     rgba = torch.cat([y, torch.from_numpy(~MASK)[None].float()]).movedim(0, -1).numpy()
-    result = restore(rgba, prior=RGB)
+    result = restore(rgba, prior=RGB, n=1)
     assert torch.equal(result.samples, expected)
     # what was filled is opaque, what was opaque stays so
     assert result.image.shape == (H, W, 4)
@@ -248,15 +251,17 @@ def test_partial_opacity_outside_the_holes_comes_back():
 def test_values_under_the_holes_mean_nothing():
     y = photo()
     trash = torch.where(torch.from_numpy(MASK), 77.0, y)
-    assert torch.equal(restore(trash, mask=MASK).samples, restore(y, mask=MASK).samples)
+    assert torch.equal(restore(trash, mask=MASK, n=1).samples, restore(y, mask=MASK, n=1).samples)
+    assert torch.equal(restore(trash, mask=MASK).mean, restore(y, mask=MASK).mean)
 
 
 def test_images_may_have_masks_of_their_own():
     y, masks = torch.stack([photo(seed=s) for s in range(2)]), [MASK, ~MASK]
-    result = restore(y, mask=masks, noise=0)
-    for x, y_i, mask in zip(result.samples[:, 0, 0], y[:, 0], masks):
-        assert torch.equal(x[~mask], y_i[~mask])
-        assert (x[mask] - y_i[mask]).abs().min() > 0
+    result = restore(y, mask=masks, noise=0, n=1)
+    for pictures in (result.samples[:, 0, 0], result.mean[:, 0]):
+        for x, y_i, mask in zip(pictures, y[:, 0], masks):
+            assert torch.equal(x[~mask], y_i[~mask])
+            assert (x[mask] - y_i[mask]).abs().min() > 0
 
 
 # ---- noise ----
@@ -294,9 +299,11 @@ def test_without_noise_the_known_pixels_come_back_exactly():
     y = photo(3) * 3 - 1
     result = restore(y, prior=RGB, mask=MASK, noise=0, n=3)
     assert torch.equal(result.samples[:, :, ~MASK], y[:, ~MASK].expand(3, -1, -1))
+    assert torch.equal(result.mean[:, ~MASK], y[:, ~MASK])
     assert result.measurement.noise == 0
     noisy = restore(y, prior=RGB, mask=MASK, noise=0.01, n=3)
     assert not torch.equal(noisy.samples[:, :, ~MASK], y[:, ~MASK].expand(3, -1, -1))
+    assert not torch.equal(noisy.mean[:, ~MASK], y[:, ~MASK])
 
 
 def test_integers_are_known_to_the_last_grey_level():
@@ -308,10 +315,11 @@ def test_integers_are_known_to_the_last_grey_level():
 
 def test_a_measurement_out_of_range_is_not_clipped():
     y = 40 * photo() - 20
-    result = restore(y, "denoise", noise=0.001)
+    result = restore(y, "denoise", noise=0.001, n=1)
     # noise 0.001 against a prior sd of at least 0.05 in any direction moves y by (0.001 / 0.05)^2 of |y - m| < 20
     assert (result.samples[0] - y).abs().max() < 20 * 4e-4 * 3 + 5 * 0.001
-    assert torch.equal(result.image, result.samples[0].clamp(0, 1))
+    assert (result.mean - y).abs().max() < 20 * 4e-4 * 3
+    assert torch.equal(result.image, result.mean.clamp(0, 1))
 
 
 def test_noise_is_estimated_when_it_is_not_given_and_says_so():
@@ -327,9 +335,10 @@ def test_noise_is_estimated_when_it_is_not_given_and_says_so():
 
 def test_measurement_brings_operator_and_noise():
     m = genprior.degrade(photo(), "inpaint", mask=MASK, noise=0.1, seed=2)
-    a = genprior.restore(m, prior=GREY, seed=0)
-    b = restore(m.y[0], mask=MASK, noise=0.1)
+    a = genprior.restore(m, prior=GREY, n=1, seed=0)
+    b = restore(m.y[0], mask=MASK, noise=0.1, n=1)
     assert torch.equal(a.samples, b.samples)
+    assert torch.equal(a.mean, b.mean)
     assert not a.noise_was_estimated
     quieter = genprior.restore(m, prior=GREY, noise=0.01, seed=0)
     assert quieter.measurement.noise == 0.01
@@ -341,10 +350,10 @@ def test_measurement_brings_operator_and_noise():
 
 def test_operator_object_takes_y_with_and_without_batch_axis():
     A, y = Colorize((3, H, W)), photo()
-    alone = restore(y, A, RGB)
+    alone = restore(y, A, RGB, n=1)
     assert alone.samples.shape == (1, 3, H, W)
-    assert torch.equal(alone.samples, restore(y, "colorize", RGB).samples)
-    batched = restore(y[None], A, RGB)
+    assert torch.equal(alone.samples, restore(y, "colorize", RGB, n=1).samples)
+    batched = restore(y[None], A, RGB, n=1)
     assert torch.equal(batched.samples, alone.samples)
     assert alone.image.shape == (3, H, W)
     assert batched.image.shape == (1, 3, H, W)
@@ -355,8 +364,9 @@ def test_operator_object_takes_y_with_and_without_batch_axis():
 
 def test_image_is_clipped_whatever_was_given():
     y = 40 * photo() - 20
-    for result in (restore(y, Denoise((1, H, W))), restore(Measurement(y[None], Denoise((1, H, W)), 0.1))):
+    for result in (restore(y, Denoise((1, H, W)), n=1), restore(Measurement(y[None], Denoise((1, H, W)), 0.1), n=1)):
         assert result.samples.max() > 1.5
+        assert result.mean.max() > 1.5
         assert 0 <= result.image.min() <= result.image.max() <= 1
 
 
@@ -382,16 +392,17 @@ def test_deepinv_physics_is_an_operator():
     assert not result.noise_was_estimated
     # Both are draws of one posterior from the same noise; the SVD may choose other bases, so means are compared.
     n, ours = 1000, restore(y, mask=MASK, n=1000)
-    mean = restore(y, physics, noise=None, n=n).mean
-    assert ((mean - ours.mean).abs() < 5 * ours.std * math.sqrt(2 / n) + 1e-6).all()
+    theirs = restore(y, physics, noise=None, n=n)
+    assert ((theirs.samples - ours.samples).mean(0).abs() < 5 * ours.std * math.sqrt(2 / n) + 1e-6).all()
+    torch.testing.assert_close(theirs.mean, ours.mean, atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize("y", [photo(), photo().double().numpy(), photo()[None]])
 def test_physics_that_does_not_say_its_size_measures_what_has_the_shape_of_y(y):
     deepinv = pytest.importorskip("deepinv")
-    samples = restore(y, deepinv.physics.Denoising()).samples
+    samples = restore(y, deepinv.physics.Denoising(), n=1).samples
     # the same posterior mean, by conjugate gradients on other noise: draws of the same seed differ by bases only
-    torch.testing.assert_close(samples, restore(photo(), Denoise((1, H, W))).samples, atol=1e-4, rtol=0)
+    torch.testing.assert_close(samples, restore(photo(), Denoise((1, H, W)), n=1).samples, atol=1e-4, rtol=0)
 
 
 def test_physics_that_changes_the_shape_has_that_of_its_images_from_its_adjoint():
@@ -401,8 +412,8 @@ def test_physics_that_changes_the_shape_has_that_of_its_images_from_its_adjoint(
     physics, y = deepinv.physics.Blur(filter=kernel, padding="valid"), photo(1)[:, 1:-1, 1:-1]
     fails(ValueError, r"measures \(1, 2, 1\); give y in that shape", y, physics, image_shape=tuple(y.shape))
     fails(ValueError, "takes image_shape only", y, physics, scale=2)
-    result = restore(y, physics, noise=1e-3)
-    assert torch.equal(result.samples, restore(y, physics, image_shape=(1, H, W), noise=1e-3).samples)
+    result = restore(y, physics, noise=1e-3, n=1)
+    assert torch.equal(result.samples, restore(y, physics, image_shape=(1, H, W), noise=1e-3, n=1).samples)
     # noise 1e-3 against a deviation of 0.2: 5 of them
     torch.testing.assert_close(result.samples[0, :, 1:-1, 1:-1], y, atol=5e-3, rtol=0)
     assert torch.equal(genprior.degrade(photo(), physics).y[0], y)
@@ -457,14 +468,123 @@ def test_the_same_kind_comes_back(kind, tmp_path):
     assert not np.array_equal(np.asarray(back), np.asarray(given))
 
 
-def test_mean_and_deviation_are_those_of_the_samples():
-    one = restore(photo(), mask=MASK, n=5)
-    several = restore(torch.stack([photo(), photo()]), mask=MASK, n=5)
+def test_mean_and_deviation_of_a_named_sampler_are_those_of_the_samples():
+    one = restore(photo(), mask=MASK, n=5, sampler="exact")
+    several = restore(torch.stack([photo(), photo()]), mask=MASK, n=5, sampler="exact")
     assert one.mean.shape == one.std.shape == (1, H, W)
     assert several.mean.shape == several.std.shape == (2, 1, H, W)
     torch.testing.assert_close(several.mean[0], one.samples.sum(0) / 5)
     torch.testing.assert_close(one.std, ((one.samples - one.mean).square().sum(0) / 4).sqrt())
+    assert one.estimator is None
+    auto = restore(photo(), mask=MASK, n=5)  # the samples are the same, the picture is not their mean
+    torch.testing.assert_close(auto.std, one.std)
+    assert (auto.mean - one.mean).abs().max() > 0.01
     assert torch.equal(restore(photo(), mask=MASK, n=1).std, torch.zeros(1, H, W))
+
+
+# ---- the picture and the draws ----
+
+
+def test_the_picture_alone_has_no_draws_and_says_how_to_get_them():
+    result = restore(photo(), mask=MASK)
+    assert (result.n, result.sampler, str(result.estimator)) == (0, None, "ExactMean()")
+    for ask in (
+        lambda: result.samples,
+        lambda: result.std,
+        lambda: result.quantile(0.5),
+        lambda: result.interval(0.9),
+    ):
+        with pytest.raises(UnsupportedError, match=r"Only the picture.*by ExactMean\(\).*restore\(…, n=8\)"):
+            ask()
+    assert restore(photo(), mask=MASK, n=8).n == 8
+
+
+# One method for the picture of each kind: by closed form, by one evaluation, by several, by the draws' own mean.
+PICTURES = {
+    "closed form": (lambda: GREY, "inpaint", {"mask": MASK}, "ExactMean"),
+    "one evaluation": (lambda: known_by_denoiser(GREY), "denoise", {}, "PosteriorMean"),
+    "blur": (lambda: known_by_denoiser(GREY), "gaussian-deblur", {"width": 0.5, "boundary": "circular"}, "DPIR"),
+    "measured holes": (lambda: Measured(GREY), "inpaint", {"mask": MASK}, "OptimalCovariance"),
+    "measured blur": (lambda: Measured(GREY), "gaussian-deblur", {"width": 0.5, "boundary": "circular"}, "DPIR"),
+}
+
+
+def known_by_denoiser(prior):
+    return genprior.from_denoiser(lambda x_t, sigma: prior.denoise(x_t, sigma), (1, H, W))
+
+
+class Measured(Prior):
+    """A Gaussian known by its denoiser and what that leaves, but not in closed form."""
+
+    def __init__(self, gaussian):
+        super().__init__()
+        self.gaussian = gaussian
+        for name in ("image_shape", "centre", "spread", "sigma_min", "sigma_max"):
+            setattr(self, name, getattr(gaussian, name))
+
+    def denoise(self, x_t, sigma):
+        return self.gaussian.denoise(x_t, sigma)
+
+    def posterior_covariance(self, sigma):
+        return self.gaussian.posterior_covariance(sigma)
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_the_picture_is_the_same_at_every_n_and_draw_k_too(kind):
+    make, op, parameters, method = PICTURES[kind]
+    prior = make()
+    alone, one, four = (restore(photo(), op, prior, n=n, **parameters) for n in (None, 1, 4))
+    for result in (alone, one, four):
+        assert type(result.estimator).__name__ == method
+        assert torch.equal(result.mean, alone.mean)
+        assert torch.equal(result.image, alone.image)
+    drawn = {"closed form": "Exact"}.get(kind, "OptimalCovariance" if "measured" in kind else "DiffPIR")
+    assert type(one.sampler).__name__ == type(four.sampler).__name__ == drawn
+    torch.testing.assert_close(four.samples[:1], one.samples, atol=ROUNDING, rtol=0)
+    assert (four.samples[1] - four.samples[0]).abs().max() > 0.01
+    assert (four.samples.mean(0) - four.mean).abs().max() > 1e-3
+    assert (four.samples - four.mean).flatten(1).abs().amax(1).min() > 0.01
+    # each is paid for once
+    picture, draw = alone.network_evaluations, one.sampler.evaluations
+    assert [r.network_evaluations for r in (one, four)] == [picture + draw, picture + 4 * draw]
+    assert picture == alone.estimator.evaluations
+
+
+def test_holes_without_a_covariance_have_the_mean_of_their_draws():
+    prior = known_by_denoiser(GREY)
+    one, four = (restore(photo(), "inpaint", prior, mask=MASK, n=n) for n in (None, 4))
+    for result in (one, four):
+        assert result.estimator is None
+        assert type(result.sampler).__name__ == "DiffPIR"
+    assert one.n == 1
+    torch.testing.assert_close(four.mean, four.samples.mean(0))
+
+
+def test_a_named_sampler_gives_one_draw_unless_told_and_the_picture_is_their_mean():
+    one, four = (restore(photo(), mask=MASK, sampler="diffpir", n=n) for n in (None, 4))
+    assert (one.n, four.n, one.estimator, four.estimator) == (1, 4, None, None)
+    assert torch.equal(one.mean, one.samples[0])
+    torch.testing.assert_close(four.mean, four.samples.mean(0))
+    assert [r.network_evaluations for r in (one, four)] == [one.sampler.evaluations, 4 * one.sampler.evaluations]
+
+
+@pytest.mark.parametrize("op", ["inpaint", "denoise", "blur"])
+def test_the_picture_of_a_gaussian_is_the_mean_of_the_exact_posterior(op):
+    y = photo(3)
+    A = {
+        "inpaint": Inpaint(torch.from_numpy(MASK), (3, H, W)),
+        "denoise": Denoise((3, H, W)),
+        "blur": Blur(gaussian_kernel(0.5), (3, H, W), "circular"),
+    }[op]
+    M = A(torch.eye(3 * H * W).reshape(-1, 3, H, W)).flatten(1).T.double()
+    S = RGB.covariance.filter(torch.eye(3 * H * W).reshape(-1, 3, H, W), RGB.covariance.eigenvalues).flatten(1).double()
+    m = RGB.mean.flatten().double()
+    y = torch.where(torch.from_numpy(MASK), 0.0, y) if op == "inpaint" else y
+    mean = m + S @ M.T @ torch.linalg.solve(
+        M @ S @ M.T + 0.01 * torch.eye(len(M)).double(), y.flatten().double() - M @ m
+    )
+    result = restore(y, A, RGB)
+    torch.testing.assert_close(result.mean.double().flatten(), mean, atol=ROUNDING, rtol=0)
 
 
 def test_array_is_the_image_in_the_layout_given():
@@ -545,13 +665,18 @@ def test_plot_shows_measurement_samples_mean_and_deviation():
     figure = result.plot()
     panels = [axis for axis in figure.axes if axis.get_title()]
     assert [axis.get_title() for axis in panels] == 2 * [
-        "measurement", "sample 0", "sample 1", "mean", "standard deviation"
+        "measurement", "mean", "sample 0", "sample 1", "standard deviation"
     ]  # fmt: skip
     shown = [np.asarray(axis.images[0].get_array()) for axis in panels]
-    np.testing.assert_array_equal(shown[6], result.samples[1, 0, 0].clamp(0, 1))
-    np.testing.assert_array_equal(shown[8], result.mean[1, 0].clamp(0, 1))
+    np.testing.assert_array_equal(shown[5], result.measurement.y[1, 0])
+    np.testing.assert_array_equal(shown[6], result.mean[1, 0].clamp(0, 1))
+    np.testing.assert_array_equal(shown[7], result.samples[1, 0, 0].clamp(0, 1))
+    np.testing.assert_array_equal(shown[8], result.samples[1, 1, 0].clamp(0, 1))
     np.testing.assert_allclose(shown[9], result.std[1, 0], rtol=1e-6)
     figure.canvas.draw()
+    # without draws, what there is
+    figure = restore(photo(), mask=MASK).plot()
+    assert [axis.get_title() for axis in figure.axes] == ["measurement", "mean"]
     # y of no picture's shape is shown too
     restore(torch.ones(7, 1, 1), Matrix(torch.eye(H * W)[:7], (1, H, W))).plot().canvas.draw()
     assert matplotlib.get_backend() == "svg"
@@ -560,8 +685,17 @@ def test_plot_shows_measurement_samples_mean_and_deviation():
 
 def test_text_names_what_would_reproduce_the_result():
     text = str(restore(photo(), mask=MASK, n=2, sampler="diffpir", steps=3, seed=11))
-    for part in ("(2, 1, 6, 5)", "DiffPIR(steps=3", "noise 0.1", "seed 11", "3 network evaluations"):
+    for part in (
+        "picture 1 x 6 x 5: the mean of the draws; 2 draws from p(x | y) by DiffPIR(steps=3",
+        "noise 0.1",
+        "seed 11",
+        "6 network evaluations",
+    ):
         assert part in text
+    text = str(restore(photo(), mask=MASK))
+    assert "picture 1 x 6 x 5: an estimate of E[x | y] by ExactMean(); no draws (n=8 gives some)" in text
+    text = str(restore(photo(), mask=MASK, n=2))
+    assert "an estimate of E[x | y] by ExactMean(); 2 draws from p(x | y) by Exact()" in text
 
 
 @pytest.mark.parametrize("kind", ["network", "wrapped", "closed form"])
@@ -608,8 +742,9 @@ def test_prior_in_double_precision_and_measurement_in_either_meet():
 def test_network_in_single_precision_takes_a_measurement_in_double():
     prior = DDPM((1, None, None), widths=(8, 8), blocks=1)
     single, double = (Measurement(y[None], Denoise((1, H, W)), 0.1) for y in (photo(), photo().double()))
-    a, b = (restore(m, prior=prior, noise=0.1, steps=3).samples for m in (single, double))
-    assert torch.equal(a, b)
+    a, b = (restore(m, prior=prior, noise=0.1, steps=3, n=1) for m in (single, double))
+    assert torch.equal(a.samples, b.samples)
+    assert torch.equal(a.mean, b.mean)
 
 
 # ---- priors by name ----
@@ -636,10 +771,11 @@ def shelf(tmp_path, monkeypatch):
     ],
 )
 def test_family_is_its_prior_that_fits_the_image(shelf, y, op, name):
-    result, expected = restore(y, op, "toy"), restore(y, op, shelf[name])
-    assert result.sampler == expected.sampler
+    result, expected = restore(y, op, "toy", n=1), restore(y, op, shelf[name], n=1)
+    assert (result.sampler, result.estimator) == (expected.sampler, expected.estimator)
     # means of float32 that were stored and read again, the field's with another layout of memory
     torch.testing.assert_close(result.samples, expected.samples, atol=ROUNDING, rtol=0)
+    torch.testing.assert_close(result.mean, expected.mean, atol=ROUNDING, rtol=0)
 
 
 def test_family_that_does_not_fit_is_one_clear_error(shelf):
@@ -650,14 +786,13 @@ def test_family_that_does_not_fit_is_one_clear_error(shelf):
 def test_prior_of_a_name_is_read_once_for_many_images_and_again_when_it_was_replaced(shelf, monkeypatch):
     read, read_prior = [], store.read_prior
     monkeypatch.setattr(store, "read_prior", lambda folder: read.append(folder.name) or read_prior(folder))
-    first, again = (restore(photo(), "denoise", "toy").samples for _ in range(2))
+    first, again = (restore(photo(), "denoise", "toy", n=1).samples for _ in range(2))
     assert read == ["toy-grey"]
     assert torch.equal(first, again)
     other = Gaussian(GREY.mean + 0.5, 0.04 * torch.eye(H * W))
     write_folder(store.BUNDLED / "toy-grey", lambda folder: write_prior(other, folder, {}))
-    torch.testing.assert_close(
-        restore(photo(), "denoise", "toy").samples, restore(photo(), "denoise", other).samples, atol=ROUNDING, rtol=0
-    )
+    found, wanted = (restore(photo(), "denoise", given, n=1).samples for given in ("toy", other))
+    torch.testing.assert_close(found, wanted, atol=ROUNDING, rtol=0)
     assert read == ["toy-grey", "toy-grey"]
 
 
@@ -821,12 +956,12 @@ def test_grey_image_stored_as_colour_is_colourised_by_its_luma(level):
     y = np.random.default_rng(0).integers(40, 200, (H, W, 1), dtype=np.uint8).repeat(3, 2)
     y[::2, :, 0] += level
     luma = (y / 255) @ [0.299, 0.587, 0.114]
-    found = genprior.restore(y, "colorize", RGB, noise=0.05, seed=0)
-    wanted = genprior.restore(luma, "colorize", RGB, noise=0.05, seed=0)
+    found = genprior.restore(y, "colorize", RGB, noise=0.05, n=1, seed=0)
+    wanted = genprior.restore(luma, "colorize", RGB, noise=0.05, n=1, seed=0)
     torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=ROUNDING)
     equal = np.repeat(y[..., 1:2], 3, 2)
-    found = genprior.restore(equal, "colorize", RGB, noise=0.05, seed=0).samples
-    assert torch.equal(found, genprior.restore(equal[..., 0], "colorize", RGB, noise=0.05, seed=0).samples)
+    found = genprior.restore(equal, "colorize", RGB, noise=0.05, n=1, seed=0).samples
+    assert torch.equal(found, genprior.restore(equal[..., 0], "colorize", RGB, noise=0.05, n=1, seed=0).samples)
 
 
 @pytest.mark.parametrize("toned", [5, 40])
@@ -838,11 +973,11 @@ def test_image_with_colours_is_not_colourised(toned):
 
 
 MISPLACED = {
-    "by its name": ({"sampler": "diffpir", "zeta": 0.2}, r"give sampler=DiffPIR\(zeta=0\.2\)"),
-    "of an object": ({"sampler": DiffPIR(), "zeta": 0.2}, r"give sampler=DiffPIR\(zeta=0\.2\)"),
+    "by its name": ({"sampler": "diffpir", "density": 0.2}, r"give sampler=DiffPIR\(density=0\.2\)"),
+    "of an object": ({"sampler": DiffPIR(), "density": 0.2}, r"give sampler=DiffPIR\(density=0\.2\)"),
     "of another": ({"sampler": "mmps", "particles": 9}, r"sampler=TDS\(particles=9\).*Those that have it: TDS, "),
-    "automatic": ({"zeta": 0.2}, r"sampler=\w+\(zeta=0\.2\).*Those that have it: .*DPS.*DiffPIR"),
-    "misspelt": ({"sampler": "difpir", "zeta": 0.2}, r"Those that have it: "),
+    "automatic": ({"density": 0.2}, r"sampler=\w+\(density=0\.2\).*Those that have it: .*DiffPIR"),
+    "misspelt": ({"sampler": "difpir", "density": 0.2}, r"Those that have it: "),
 }
 
 
@@ -856,10 +991,10 @@ def test_parameters_of_samplers_say_where_they_belong(name, op):
 
 def test_advice_on_misplaced_parameters_can_be_followed():
     with pytest.raises(TypeError) as caught:
-        genprior.restore(torch.rand(1, H, W), "denoise", GREY, noise=0.1, sampler="diffpir", zeta=0.2)
+        genprior.restore(torch.rand(1, H, W), "denoise", GREY, noise=0.1, sampler="diffpir", density=0.2)
     scope = {}
     exec(str(caught.value).split("`")[1], scope)
-    assert scope["DiffPIR"](zeta=0.2) == DiffPIR(zeta=0.2)
+    assert scope["DiffPIR"](density=0.2) == DiffPIR(density=0.2)
 
 
 def test_sampler_and_operator_parameters_have_no_name_in_common():

@@ -42,7 +42,7 @@ def restore(img, op="denoise", prior=None, **options):
 def test_interval_holds_the_truth_as_often_as_it_says(n, coverage):
     """Truth and samples are draws of one law, and of n + 1 such values each is as likely to be the smallest."""
     truth, *samples = torch.randn(n + 1, 1, 200, 200, generator=torch.Generator().manual_seed(0))
-    result = replace(restore(photo(1, H, W)), samples=torch.stack(samples))
+    result = replace(restore(photo(1, H, W), n=1), _samples=torch.stack(samples))
     low, high = result.interval(coverage)
     # 200^2 independent pixels: 4.5 standard deviations of their share
     assert abs(((low < truth) & (truth < high)).float().mean() - coverage) < 4.5 * 0.4 / 200
@@ -70,7 +70,7 @@ def test_quantiles_are_those_of_the_samples_and_shaped_like_the_mean():
     # beyond what four samples say
     assert torch.equal(several.quantile(0.0), ordered[:, 0])
     assert torch.equal(several.interval(0.99)[1], ordered[:, 3])
-    one = restore(photo(1, H, W))
+    one = restore(photo(1, H, W), n=1)
     assert torch.equal(one.quantile(0.9), one.samples[0])
 
 
@@ -78,7 +78,7 @@ def test_samples_of_many_pixels_have_quantiles():
     """torch.quantile takes no more than 2^24 values."""
     samples = torch.rand(8, 1, 1500, 1500, generator=torch.Generator().manual_seed(0))
     assert samples.numel() > 2**24
-    result = replace(restore(photo(1, H, W)), samples=samples)
+    result = replace(restore(photo(1, H, W), n=1), _samples=samples)
     # the k-th smallest of n uniform values has the mean k / (n + 1), here of 2.25 million with deviations below 0.17
     assert abs(result.quantile(0.4).mean() - 0.4) < 4.5 * 0.17 / 1500
 
@@ -86,10 +86,10 @@ def test_samples_of_many_pixels_have_quantiles():
 @pytest.mark.parametrize("q", [-0.1, 1.1, math.nan, [0.5, 2.0], [[0.5]]])
 def test_quantiles_that_are_none_are_refused(q):
     with pytest.raises(ValueError, match=r"in \[0, 1\].*got"):
-        restore(photo(1, H, W)).quantile(q)
+        restore(photo(1, H, W), n=1).quantile(q)
     if not isinstance(q, list):
         with pytest.raises(ValueError, match="between 0 and 1; got"):
-            restore(photo(1, H, W)).interval(q)
+            restore(photo(1, H, W), n=1).interval(q)
 
 
 # ---- what is kept ----
@@ -143,6 +143,41 @@ def test_npz_has_what_it_takes_to_draw_the_same_samples(case, tmp_path):
     assert torch.equal(again.samples, result.samples)
 
 
+def test_npz_without_draws_has_the_picture_and_what_made_it(tmp_path):
+    """And with draws both methods, from which each comes again."""
+    for n in (None, 2):
+        result = restore(photo(2, 3, H, W), "denoise", NET, seed=5, n=n, steps=2)
+        result.save(tmp_path / "a.npz", overwrite=True)
+        saved = np.load(tmp_path / "a.npz")
+        run = json.loads(str(saved["run"]))
+        assert {"samples", "std"} & set(saved) == ({"samples", "std"} if n else set())
+        np.testing.assert_array_equal(saved["mean"], result.mean)
+        assert run["n"] == result.n == (n or 0)
+        assert sampler_of(run["estimator"]) == result.estimator
+        again = genprior.restore(
+            Measurement(torch.from_numpy(saved["y"]), build(saved, run), float(saved["noise"])),
+            prior=NET,
+            sampler=sampler_of(run["estimator"]),
+            progress=False,
+        )
+        assert torch.equal(again.mean, result.mean)
+        assert (run["sampler"] is None) == (n is None)
+        assert n is None or sampler_of(run["sampler"]) == result.sampler
+        # 1 for E[x | y], and of each draw 2 steps
+        assert run["network_evaluations"] == result.network_evaluations == 1 + 2 * (n or 0)
+
+
+def test_diagnostics_are_of_the_draws_or_else_of_the_picture():
+    for n, shape in ((None, (1,)), (3, (3,))):
+        result = restore(photo(1, H, W), n=n)
+        for figures in result.diagnostics.values():
+            assert figures.shape == shape
+        left = result.mean[None] if n is None else result.samples
+        residual = ((result.measurement.y - left) / 0.1).square().flatten(1).mean(1).sqrt()
+        torch.testing.assert_close(result.diagnostics["residual"], residual, check_dtype=False)
+        assert restore(photo(2, 1, H, W), n=n).diagnostics["residual"].shape == (2, *shape)
+
+
 def test_npz_keeps_the_tile_where_it_makes_a_difference(tmp_path):
     """Of a denoiser that sees all of an image, every tile has its own mean."""
     prior = genprior.from_denoiser(lambda x_t, sigma: (x_t + x_t.mean((2, 3), keepdim=True)) / 2, (1, None, None))
@@ -186,11 +221,11 @@ def test_npz_keeps_the_label_and_diagnostics(tmp_path):
 
 
 def test_npz_is_not_overwritten_unless_told(tmp_path):
-    result = restore(photo(2, 1, H, W))
+    result = restore(photo(2, 1, H, W), n=2)
     result.save(tmp_path / "a.npz")
     before = (tmp_path / "a.npz").read_bytes()
     with pytest.raises(FileExistsError, match="overwrite=True"):
-        restore(photo(2, 1, H, W, seed=1)).save(tmp_path / "a.npz")
+        restore(photo(2, 1, H, W, seed=1), n=2).save(tmp_path / "a.npz")
     assert (tmp_path / "a.npz").read_bytes() == before
     assert result.save(tmp_path / "a.npz", overwrite=True) == [tmp_path / "a.npz"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]

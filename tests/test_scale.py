@@ -93,7 +93,7 @@ def test_restore_and_evidence_tell_where_they_were_called(call):
 
 def test_kernels_that_do_not_sum_to_one_are_told_by_name_and_not_as_operators():
     kernel, y = gaussian_kernel(1.0), photograph(32)
-    given = {"prior": denoiser, "noise": 0.05, "steps": 2, "seed": 0, "progress": False}
+    given = {"prior": denoiser, "noise": 0.05, "steps": 2, "n": 1, "seed": 0, "progress": False}
     with pytest.warns(UserWarning, match="kernel sums to 255"):
         genprior.restore(y, "deblur", kernel=255 * kernel, **given)
     with pytest.warns(UserWarning, match="kernel sums to 0.5"):
@@ -109,4 +109,5 @@ def test_kernels_that_do_not_sum_to_one_are_told_by_name_and_not_as_operators():
         with pytest.warns(UserWarning, match="integers, of sum"):
             scaled = genprior.restore(y, "deblur", kernel=integers, **given)
         torch.testing.assert_close(scaled.samples, floats.samples)
+        torch.testing.assert_close(scaled.mean, floats.mean)
     assert float((scaled.samples - plain.samples).abs().max()) < 0.01

@@ -17,7 +17,7 @@ from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.registry import lookup
 from genprior.restoration import restore
-from genprior.samplers import SAMPLERS, find_sampler
+from genprior.samplers import find_sampler
 from genprior.samplers.base import Sampler
 from genprior.scores import perceptual
 from genprior.scores.metrics import psnr, ssim
@@ -79,8 +79,10 @@ def find_methods(
     found: dict[str, Method] = {}
     for given in [sampler] if isinstance(sampler, str | Sampler) else sampler:
         chosen = find_sampler(given, prior, steps)
-        name = _name(given, chosen)
-        found[name] = Method(name, str(chosen), device_of(prior), partial(_sample, prior=prior, sampler=chosen, n=n))
+        name = given if isinstance(given, str) else str(given)  # an object's parameters tell it from others
+        definition = f"auto: {chosen}, and a picture" if given == "auto" else str(chosen)
+        run = partial(_sample, prior=prior, sampler=given if given == "auto" else chosen, steps=steps, n=n)
+        found[name] = Method(name, definition, device_of(prior), run)
     for name in [baselines] if isinstance(baselines, str) else baselines:
         baseline = lookup("baseline", name, BASELINES)
         found[name] = Method(name, "classical", torch.device("cpu"), partial(_classical, baseline=baseline))
@@ -117,16 +119,17 @@ def _inside(x: Tensor, holes: Tensor) -> Tensor:
     return x[holes.expand_as(x)][None, None]
 
 
-def _name(given: str | Sampler, chosen: Sampler) -> str:
-    """A name as it was given, or of what "auto" chose; an object's parameters tell it from others."""
-    if given == "auto":
-        return next(name for name, kind in SAMPLERS.items() if type(chosen) is kind)
-    return given if isinstance(given, str) else str(given)
-
-
-def _sample(measurement: Measurement, truth: Tensor, seed: int, prior: Prior, sampler: Sampler, n: int) -> Outcome:
-    result = restore(measurement, prior=prior, sampler=sampler, n=n, seed=seed, progress=False)
-    return Outcome(result.mean, result.samples, n * result.network_evaluations, result.seconds)
+def _sample(
+    measurement: Measurement,
+    truth: Tensor,
+    seed: int,
+    prior: Prior,
+    sampler: str | Sampler,
+    steps: int | None,
+    n: int,
+) -> Outcome:
+    result = restore(measurement, prior=prior, sampler=sampler, steps=steps, n=n, seed=seed, progress=False)
+    return Outcome(result.mean, result.samples, result.network_evaluations, result.seconds)
 
 
 def _classical(measurement: Measurement, truth: Tensor, seed: int, baseline: Baseline) -> Outcome:

@@ -42,9 +42,8 @@ def add(commands) -> None:
         "-n",
         "--n",
         type=int,
-        default=1,
-        help="samples of each image; their mean is written, or by --out NAME.npz all; torchrun leaves only -n to us "
-        "(default: 1)",
+        help="draws of each image, for --samples, --std or --out NAME.npz; torchrun leaves only -n to us (default: "
+        "the picture alone)",
     )
     restore.add_argument("--samples", action="store_true", help="write every sample too, as NAME_sample-K.png")
     restore.add_argument(
@@ -80,7 +79,9 @@ def run(options: argparse.Namespace) -> int:
 
     def one(item: Item) -> str:
         path, target = item.path, item.target
-        extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(options.n if options.samples else 0)]
+        wanted = options.n if options.n is not None else 1 if options.samples or options.std else None
+        count = (wanted or 0) if options.samples else 0
+        extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(count)]
         deviation = [target.with_name(f"{target.stem}_std.png")] if options.std else []
         beside = [target.with_name(f"{target.stem}_concat.png")] if options.concat else []
         outputs = [target, *extra, *deviation, *beside]
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
             options.op,
             options.prior,
             sampler=options.sampler,
-            n=options.n,
+            n=wanted,
             noise=options.noise,
             label=options.label,
             steps=options.steps,
@@ -105,8 +106,8 @@ def run(options: argparse.Namespace) -> int:
             save_array(_values(result, given), target)
         else:
             result.save(target, overwrite=options.overwrite)
-        for file, sample in zip(extra, result.samples):
-            images.save(images.writable(result.like(sample), sample), file)
+        for k, file in enumerate(extra):
+            images.save(images.writable(result.like(result.samples[k]), result.samples[k]), file)
         for file in deviation:
             images.save(result.std / result.std.max().clamp_min(1e-12), file)
         for file in beside:
@@ -139,18 +140,16 @@ def _side_by_side(result: genprior.Restoration) -> Tensor:
 
 def _described(path: Path, outputs: list[Path], result: genprior.Restoration) -> dict[str, Any]:
     """What `--json` prints."""
-    from genprior.record import of_sampler
-
     return {
         "input": str(path),
         "outputs": [str(output) for output in outputs],
         "seconds": round(result.seconds, 3),
-        "n": len(result.samples),
+        "n": result.n,
         "tile": result.tile,
         "seed": result.seed,
         "noise": float(result.measurement.noise),
         "noise_was_estimated": result.noise_was_estimated,
-        "sampler": of_sampler(result.sampler),
+        **result.methods,
         "prior": result.prior_name,
         "evaluations": result.network_evaluations,
         "diagnostics": {name: figures.tolist() for name, figures in result.diagnostics.items()},

@@ -241,7 +241,7 @@ def page() -> Any:
                 )
                 with gr.Row():
                     measured = picture(label="Measured", elem_id="measured")
-                    mean = picture(label="Mean of the samples", elem_id="mean")
+                    mean = picture(label="Picture", elem_id="mean")
                 with gr.Row():
                     deviation = picture(label="Uncertainty: standard deviation", elem_id="deviation")
                     truth = picture(label="Truth", elem_id="truth")

@@ -205,7 +205,8 @@ def listening(prior: Prior, listen: Callable[[], None]) -> Prior:
 
         return call
 
-    for name in ("denoise_given",) if is_learned(prior) else prior.capabilities:
+    evaluated = {"denoise_given"} if is_learned(prior) else prior.capabilities - {"posterior_covariance"}
+    for name in evaluated:
         setattr(prior, name, heard(getattr(prior, name)))
     return prior
 
@@ -219,27 +220,29 @@ def _with_holes(op: str, parameters: dict[str, Any], photo: Photo) -> dict[str, 
 
 
 def _outcome(result: genprior.Restoration, photo: Photo, truth: Tensor | None) -> Outcome:
-    n = len(result.samples)
+    n = result.n
     noise = float(torch.as_tensor(result.measurement.noise).max())
     facts = {
         "image": f"{result.mean.shape[-1]} x {result.mean.shape[-2]} pixels",
-        "sampler": str(result.sampler),
-        "network evaluations": f"{result.network_evaluations} for each of {n} samples",
+        "picture": "the mean of the samples" if result.estimator is None else f"by {result.estimator}",
+        "samples": f"{n} by {result.sampler}" if n else "none",
+        "network evaluations": str(result.network_evaluations),
         "time": f"{result.seconds:.1f} s",
         "noise": f"{noise:.4g}" + (", estimated" if result.noise_was_estimated else ", as stated"),
         "seed": str(result.seed),
         **{name: f"{float(values.mean()):.3g}" for name, values in result.diagnostics.items()},
     }
     if truth is not None:
-        facts["PSNR of the mean"] = f"{float(psnr(result.mean, truth)):.2f} dB"
-        facts["PSNR of a sample"] = f"{float(psnr(result.samples, truth.expand_as(result.samples)).mean()):.2f} dB"
+        facts["PSNR of the picture"] = f"{float(psnr(result.mean, truth)):.2f} dB"
+        if n:
+            facts["PSNR of a sample"] = f"{float(psnr(result.samples, truth.expand_as(result.samples)).mean()):.2f} dB"
     if photo.notices:
         facts["photograph"] = "; ".join(photo.notices)
     return Outcome(
         measured=_measured(result.measurement),
         mean=images.to_pil(result.mean),
         deviation=_heat(result.std.mean(0)) if n > 1 else None,
-        samples=[images.to_pil(sample) for sample in result.samples],
+        samples=[images.to_pil(sample) for sample in (result.samples if n else ())],
         truth=None if truth is None else images.to_pil(truth),
         facts=facts,
     )

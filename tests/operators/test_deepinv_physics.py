@@ -163,8 +163,8 @@ def test_the_size_of_the_images_is_found_by_the_adjoint(name):
     x = 0.5 + 0.1 * draw(1, 1, 16, 16).float()
     y = physics.A(x)
     for given in (y, y[0], y[0].numpy()):
-        found = genprior.restore(given, physics, PRIOR, noise=0.1, steps=3, seed=0, progress=False)
-        said = genprior.restore(given, physics, PRIOR, noise=0.1, steps=3, seed=0, image_shape=(1, 16, 16))
+        found = genprior.restore(given, physics, PRIOR, n=1, noise=0.1, steps=3, seed=0, progress=False)
+        said = genprior.restore(given, physics, PRIOR, n=1, noise=0.1, steps=3, seed=0, image_shape=(1, 16, 16))
         assert torch.equal(found.samples, said.samples)
         assert found.measurement.operator.image_shape == (1, 16, 16)
 
