@@ -23,7 +23,7 @@ from torch import Tensor
 from genprior.noise import Noise
 from genprior.operators import Blur, Inpaint, Measurement
 from genprior.priors.base import Prior
-from genprior.samplers import find_sampler
+from genprior.samplers import find_estimator, find_sampler
 from genprior.samplers.base import Sampler
 from genprior.samplers.guidance.diffpir import DiffPIR
 from genprior.samplers.guidance.dps import DPS
@@ -31,7 +31,10 @@ from genprior.samplers.guidance.mmps import MMPS
 from genprior.samplers.guidance.tmpd import TMPD
 
 Method = Callable[[Prior, Measurement, int, int], Tensor]
-OURS = ("diffpir", "ddrm", "ddnm", "dps", "pigdm", "tmpd", "mmps", "daps", "gibbs", "reddiff", "repaint", "sitcom")
+OURS = (
+    *("optimal-covariance", "dpir", "diffpir", "ddrm", "ddnm", "dps", "pigdm", "tmpd", "mmps", "daps", "gibbs"),
+    *("reddiff", "repaint", "sitcom"),
+)
 
 
 class TooFew(Exception):
@@ -57,6 +60,15 @@ def ours(given: str | Sampler) -> Method:
             return replace(sampler, steps=steps)(prior, measurement, Noise(seed, torch.ones_like(rows), rows))
 
     return draw
+
+
+def picture(prior: Prior, measurement: Measurement, evaluations: int, seed: int) -> Tensor:
+    """What `restore` gives as its picture, whose squared error is to be least: no draws, all rows are alike."""
+    estimator = find_estimator(prior, measurement.operator, evaluations)
+    assert estimator is not None
+    rows = torch.arange(len(measurement.y))
+    with torch.no_grad():
+        return estimator(prior, measurement, Noise(seed, torch.ones_like(rows), torch.zeros_like(rows)))
 
 
 def as_decomposable(measurement: Measurement):
@@ -197,6 +209,7 @@ class _global_seed:
 
 METHODS: dict[str, Method] = {
     **{name: ours(name) for name in OURS},
+    "picture": picture,
     # what their documentation advises for photographs and few evaluations
     "tmpd start 4": ours(TMPD(start=4.0)),
     "mmps start 4": ours(MMPS(start=4.0, iterations=1)),
