@@ -49,7 +49,7 @@ def main() -> None:
     alone("demo")
     prior = genprior.load_prior(options.prior)
     rows, began = [], time.perf_counter()
-    print("| task | measurement | best classical | one sample | mean | mean - classical | seconds |")
+    print("| task | measurement | best classical | one draw | picture | picture - classical | seconds |")
     print("|---|---|---|---|---|---|---|")
     for seed, (task, (name, op, parameters)) in enumerate(TASKS.items()):
         image = photograph(name, options.size)
@@ -67,13 +67,13 @@ def main() -> None:
         if gain <= 0:
             print(f"  not above {best}: a small prior, trained on a CPU; the recipe on a GPU goes further", flush=True)
         rows.append([*shown, truth])
-    print(f"{options.n} samples by {result.sampler}; {time.perf_counter() - began:.0f} s in all")
+    print(f"{options.n} draws by {result.sampler}; {time.perf_counter() - began:.0f} s in all")
     side = max(x.shape[-1] for row in rows for x in row)
     sheet = torch.ones(5 * len(rows), 3, side, side)
     for cell, x in zip(sheet, (x for row in rows for x in row)):
         cell[:, : x.shape[1], : x.shape[2]] = x
     images.save(images.grid(sheet, columns=5, pad=4), options.out / "figure.png")
-    print(f"{options.out / 'figure.png'}: measurement, best classical, one sample, mean, truth")
+    print(f"{options.out / 'figure.png'}: measurement, best classical, one draw, picture, truth")
 
 
 if __name__ == "__main__":
