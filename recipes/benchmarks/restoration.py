@@ -38,7 +38,6 @@ from genprior.scores.metrics import psnr, ssim
 from genprior.scores.uncertainty import coverage, crps
 from genprior.table import Estimate, Table
 
-NOISE = 0.025
 LEAST = 19  # samples that a 90 % interval takes
 FIGURES = ("psnr_sample", "ssim_sample", "psnr_mean", "ssim_mean")
 SPREAD = ("coverage_50", "coverage_90", "variance", "squared_error", "crps")
@@ -64,6 +63,7 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=10)
     parser.add_argument("--each", type=int, default=5, help="crops of every folder")
     parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--noise", type=float, default=0.025)
     parser.add_argument("--n", type=int, default=4, help="samples of every crop")
     parser.add_argument("--prior", default="ddpm-photo")
     parser.add_argument("--by", choices=FIGURES, default="psnr_mean", help="what the best are chosen by")
@@ -83,7 +83,7 @@ def main() -> None:
             for k, (name, x) in enumerate(pictures):
                 for task in options.tasks:
                     op, parameters = TASKS[task](k, options.side)
-                    measurement = genprior.degrade(x, op, noise=NOISE, seed=k, **parameters)
+                    measurement = genprior.degrade(x, op, noise=options.noise, seed=k, **parameters)
                     if isinstance(measurement.operator, Inpaint):
                         # what lies in the holes means nothing, and is nothing, for all methods
                         measurement = replace(measurement, y=measurement.operator(measurement.y))
@@ -174,7 +174,7 @@ def report(rows: list[Row], options: argparse.Namespace, where: str) -> None:
             best.append({"budget": budget, "task": task, **compare(here, options.by)})
     if options.n >= LEAST:
         print(f"{Table(calibration(rows, options))}\n")
-    print(f"{Table(table)}\n{options.n} samples; noise {NOISE}; prior {options.prior}; {where}\n")
+    print(f"{Table(table)}\n{options.n} samples; noise {options.noise}; prior {options.prior}; {where}\n")
     print(f"Difference of our best to the best of the others, by {options.by}, over the same crops:\n\n{Table(best)}")
 
 
