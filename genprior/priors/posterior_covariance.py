@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from genprior.checks import OpenShape, Shape, UnsupportedError
+from genprior.devices import state_of
+from genprior.linalg import wide
 from genprior.noise import Noise
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import Covariance, Dense, Diagonal, Stationary, find_form, turned
@@ -115,17 +117,18 @@ class PosteriorCovariance(nn.Module):
             raise ValueError(
                 f"images has shape {tuple(images.shape)}: give (N, C, H, W) of a prior of {prior.image_shape}."
             )
-        basis = _axes(basis, images)
+        state = state_of(prior)
+        basis = _axes(basis, images).to(state)
         sigmas = torch.logspace(math.log10(prior.sigma_min), math.log10(prior.sigma_max), LEVELS, dtype=torch.float64)
         rows = max(1, AT_ONCE // images[0].numel())
         ratios = []
         for k, sigma in enumerate(sigmas.tolist()):
             squares = 0
             for numbers in torch.arange(len(images)).split(rows):
-                x = images[numbers]
+                x = images[numbers].to(state)
                 noise = Noise(seed, numbers, torch.full_like(numbers, k))
                 r = x - prior.denoise(x + sigma * noise(x), sigma)
-                squares = squares + _squares(basis, r).double().sum(0)
+                squares = squares + wide(_squares(basis, r)).sum(0)
             # A denoiser may leave more than the noise it was given; no Gaussian does.
             ratios.append((squares / len(images) / sigma**2).clamp(1e-12, 0.999))
         logits = torch.stack(ratios).logit()

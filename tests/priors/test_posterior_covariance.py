@@ -83,9 +83,23 @@ def test_diagonal_of_a_mask_in_frequencies_is_the_share_it_keeps_of_each_image()
     V = stationary(64, 64, C=1).covariance
     masks = torch.stack([random_mask((1, 64, 64), fraction) for fraction in (0.7, 0.2)])
     A = Inpaint(masks, (1, 64, 64))
-    found = V.diagonal_like(lambda x: A.adjoint(A(x)), torch.zeros(2, 1, 64, 64, dtype=torch.float64)).flatten()
-    assert found.shape == (2,)
-    assert (found - torch.tensor([0.3, 0.8])).abs().max() < 3.3 * math.sqrt(2 * 0.3 * 0.7 / 4096 / 4)
+    found = V.diagonal_like(lambda x: A.adjoint(A(x)), torch.zeros(2, 1, 64, 64, dtype=torch.float64)).flatten(1)
+    assert torch.equal(found, found[:, :1].expand_as(found))
+    assert (found[:, 0] - torch.tensor([0.3, 0.8])).abs().max() < 3.3 * math.sqrt(2 * 0.3 * 0.7 / 4096 / 4)
+
+
+def test_diagonal_of_an_image_does_not_depend_on_the_others():
+    """An image without a hole shares the eigenvectors, one with holes does not: each has what it has alone."""
+    V = stationary(16, 16, C=1).covariance
+    A = Inpaint(torch.stack([torch.zeros(1, 16, 16, dtype=bool), random_mask((1, 16, 16), 0.7)]), (1, 16, 16))
+    like = torch.zeros(2, 1, 16, 16, dtype=torch.float64)
+    both = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
+    for i in (0, 1):
+        one = A.select(torch.tensor([i]))
+        alone = V.diagonal_like(lambda x, one=one: one.adjoint(one(x)), like[:1])
+        torch.testing.assert_close(both[i : i + 1], alone.expand_as(both[:1]), rtol=1e-12, atol=0)
+    assert both[0].std() < 1e-12
+    assert abs(float(both[1].mean()) - 0.3) < 0.1
 
 
 # ---- in closed form ----
@@ -164,6 +178,12 @@ def test_a_diffusion_has_it_once_it_was_measured_and_keeps_it(tmp_path):
         V, W = (p.sized(20, 12).posterior_covariance(0.3) for p in (prior, each))
         assert torch.equal(V.eigenvalues, W.eigenvalues)
         assert torch.equal(V.axes, W.axes)
+
+
+def test_images_go_to_where_the_prior_is():
+    prior = small().double()
+    prior.fit_covariance(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    assert prior.residuals.basis.axes.dtype == torch.float64
 
 
 def test_images_and_forms_that_do_not_fit_are_refused():

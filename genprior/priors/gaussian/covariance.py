@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.checks import Shape, UnsupportedError
-from genprior.linalg import total, wide
+from genprior.linalg import inner, norm, total, wide
 from genprior.noise import Noise
 from genprior.registry import lookup
 
@@ -88,10 +88,10 @@ class Covariance(nn.Module, ABC):
         products = total((a * b).sum(-1, keepdim=True) for a, b in zip(c, Mc))
         squares = total(a.square().sum(-1, keepdim=True) for a in c)
         diagonal = products / squares
-        if float((Mc[0] - diagonal * c[0]).norm()) < 1e-3 * float(Mc[0].norm()):
-            return diagonal.clamp_min(0)
-        axes = tuple(range(1, diagonal.ndim))
-        return products.sum(axes, keepdim=True) / squares.sum(axes, keepdim=True)
+        mean = inner(products, torch.ones_like(products)) / inner(squares, torch.ones_like(squares))
+        # of each image by itself: what is drawn for one depends on no other
+        shared = norm(Mc[0] - diagonal * c[0]) < 1e-3 * norm(Mc[0])
+        return torch.where(shared, diagonal.clamp_min(0), mean)
 
     @property
     def singular(self) -> bool:

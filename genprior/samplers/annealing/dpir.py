@@ -20,7 +20,7 @@ class DPIR(Sampler):
         x_hat = E[x | x_t = x_y]
 
     A point estimate, that no noise is drawn for: all samples are the same. Where y sees all of the image, as of blurs
-    and super-resolution, its squared error is below that of a mean of several draws of DiffPIR, at the cost of one
+    and super-resolution, its squared error is about that of the mean of four draws of DiffPIR, at the cost of one
     (docs/results.md). Large holes it fills with what `start` brings.
 
     References: K. Zhang et al., Plug-and-play image restoration with deep denoiser prior, 2021.
