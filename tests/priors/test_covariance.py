@@ -14,8 +14,9 @@ from genprior.bits import bits_per_dim, dequantize
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.posteriors.exact import has_posterior
-from genprior.priors.gaussian import covariance
-from genprior.priors.gaussian.covariance import DEQUANTISATION, FORMS, Stationary, reflected
+from genprior.priors.gaussian import fit
+from genprior.priors.gaussian.covariance import FORMS, Stationary, reflected
+from genprior.priors.gaussian.fit import DEQUANTISATION
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.gaussian.mixture import GaussianMixture
 
@@ -154,7 +155,7 @@ def test_no_eigenvalue_is_below_the_variance_of_dequantisation(form):
 def test_chunks_do_not_change_the_fit(form, monkeypatch):
     x = grey_levels(20)
     whole = Gaussian.fit(x, form)
-    monkeypatch.setattr(covariance, "AT_ONCE", 7 * D)  # 7, 7 and 6 images
+    monkeypatch.setattr(fit, "AT_ONCE", 7 * D)  # 7, 7 and 6 images
     parts = Gaussian.fit(x, form)
     torch.testing.assert_close(parts.mean, whole.mean, rtol=0, atol=1e-14)
     torch.testing.assert_close(matrix(parts), matrix(whole), rtol=0, atol=1e-14)

@@ -9,8 +9,8 @@ from genprior.noise import Noise
 from genprior.operators import Denoise
 from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import has_posterior
-from genprior.priors.gaussian.covariance import DEQUANTISATION
 from genprior.priors.gaussian.field import GaussianField
+from genprior.priors.gaussian.fit import DEQUANTISATION
 from genprior.samplers import find_sampler
 from genprior.samplers.exact import Exact
 from genprior.samplers.guidance.diffpir import DiffPIR

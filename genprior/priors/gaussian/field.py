@@ -13,7 +13,8 @@ from genprior.ambient import own
 from genprior.checks import OpenShape
 from genprior.linalg import total
 from genprior.priors.base import Prior, shape_of_draws
-from genprior.priors.gaussian.covariance import DEQUANTISATION, Stationary, chunks, reflected, spectrum_along_axes
+from genprior.priors.gaussian.covariance import Stationary, reflected
+from genprior.priors.gaussian.fit import DEQUANTISATION, chunks, spectrum_along_axes
 from genprior.priors.gaussian.gaussian import Gaussian
 
 

@@ -13,14 +13,8 @@ from genprior.checks import Shape
 from genprior.linalg import wide
 from genprior.noise import Noise
 from genprior.priors.base import Prior, as_level
-from genprior.priors.gaussian.covariance import (
-    Covariance,
-    Stationary,
-    as_covariance,
-    as_spectrum,
-    find_form,
-    fit_moments,
-)
+from genprior.priors.gaussian.covariance import Covariance, Stationary, as_covariance, as_spectrum, find_form
+from genprior.priors.gaussian.fit import fit_moments
 from genprior.priors.gaussian.normal import check_means, checked, given_noisy, noise_range, wiener
 
 
