@@ -23,6 +23,12 @@ class Estimate(NamedTuple):
         n = len(values)
         return cls(float(values.mean()), float(values.std() / math.sqrt(n)) if n > 1 else None)
 
+    @classmethod
+    def average(cls, figures: Sequence["Estimate"]) -> "Estimate":
+        """The mean of independent figures, with the standard error that theirs give it."""
+        n, errors = len(figures), [each.error for each in figures if each.error is not None]
+        return cls(sum(each.value for each in figures) / n, math.hypot(*errors) / n if len(errors) == n else None)
+
     def __str__(self) -> str:
         """With as many decimals as the standard error has up to its second digit; four digits where there is none."""
         # An error of rounding only says no more than none.

@@ -12,6 +12,7 @@ References: V. Morozov, On the solution of functional equations by the method of
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ from genprior.operators.measurement import Measurement
 from genprior.operators.superres import SuperResolution
 from genprior.scores.metrics import psnr
 
+Kind = TypeVar("Kind", bound=LinearOperator)
+
 # What the oracles choose from: weights of TV in multiples of the noise, and balances of Wiener.
 WEIGHTS = (0.08, 0.12, 0.16, 0.2, 0.24, 0.32, 0.48, 0.8, 1.2)
 LEAST_NOISE = 0.0125  # below which weights shrink no more, as the iterations would not converge
@@ -44,14 +47,14 @@ def biharmonic(measurement: Measurement) -> Tensor:
         ValueError: no pixel of a channel is known.
     """
     y = measurement.y[0].double()
-    holes = measurement.operator.mask[0].expand_as(y)
+    holes = _operator(measurement, Inpaint).mask[0].expand_as(y)
     x = np.stack([fill(channel.numpy(), hole.numpy()) for channel, hole in zip(y, holes)])
     return torch.from_numpy(x).float()
 
 
 def bicubic(measurement: Measurement) -> Tensor:
     """The small image enlarged by bicubic interpolation, as Pillow and MATLAB do, (C, H, W)."""
-    size = measurement.operator.image_shape[1:]
+    size = _operator(measurement, SuperResolution).image_shape[1:]
     # antialias does nothing to an enlargement but choose their kernel, a = -1/2, where torch's own has a = -3/4
     return F.interpolate(measurement.y, size=size, mode="bicubic", antialias=True)[0]
 
@@ -82,7 +85,7 @@ def wiener_unsupervised(measurement: Measurement) -> Tensor:
     """
     from skimage.restoration import unsupervised_wiener
 
-    x = _each_channel(lambda y, k: unsupervised_wiener(y, k, clip=False, rng=0)[0], _periodic(measurement))
+    x = _each_channel(lambda y, k: np.asarray(unsupervised_wiener(y, k, clip=False, rng=0)[0]), _periodic(measurement))
     return _in_frame(x, measurement)
 
 
@@ -130,10 +133,10 @@ def bm3d(measurement: Measurement) -> Tensor:
         ) from error
 
     noise = float(measurement.noise)
-    if isinstance(measurement.operator, Blur):
+    if isinstance(_operator(measurement, Blur, Denoise), Blur):
         periodic = _periodic(measurement)
         y = rearrange(periodic.y, "1 c h w -> h w c").double().numpy()
-        x = package.bm3d_deblurring(y, noise, _odd(periodic.operator.kernel[0].double().numpy())).reshape(y.shape)
+        x = package.bm3d_deblurring(y, noise, _odd(_kernel(periodic))).reshape(y.shape)
         return _in_frame(rearrange(torch.from_numpy(x), "h w c -> 1 c h w").float(), measurement)
     y = rearrange(measurement.y, "1 c h w -> h w c").double().numpy()
     x = package.bm3d_rgb(y, noise) if y.shape[-1] == 3 else package.bm3d(y, noise).reshape(y.shape)
@@ -161,14 +164,9 @@ def best_of(restorations: Iterable[Tensor], truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A classical method that `restore(measurement, truth)` runs; all but the oracles leave the truth alone.
-
-    Attributes:
-        suits: the kinds of operators that it can undo.
-    """
+    """A classical method that `restore(measurement, truth)` runs; all but the oracles leave the truth alone."""
 
     restore: Callable[[Measurement, Tensor], Tensor]
-    suits: tuple[type[LinearOperator], ...]
 
     def __call__(self, measurement: Measurement, truth: Tensor) -> Tensor:
         """The image, (C, H, W), in the measured frame.
@@ -177,9 +175,6 @@ class Baseline:
             UnsupportedError: the operator is of another kind, or a package is missing.
             ArithmeticError: the method failed on this measurement.
         """
-        if not isinstance(measurement.operator, self.suits):
-            kinds = ", ".join(kind.__name__ for kind in self.suits)
-            raise UnsupportedError(f"suits {kinds}, not {type(measurement.operator).__name__}")
         try:
             x = self.restore(measurement, truth)
         except (UnsupportedError, MemoryError):
@@ -205,14 +200,14 @@ def _wiener_oracle(measurement: Measurement, truth: Tensor) -> Tensor:
 
 
 BASELINES = {
-    "bicubic": Baseline(_alone(bicubic), (SuperResolution,)),
-    "biharmonic": Baseline(_alone(biharmonic), (Inpaint,)),
-    "wiener": Baseline(_alone(wiener_by_noise), (Blur,)),
-    "wiener-unsupervised": Baseline(_alone(wiener_unsupervised), (Blur,)),
-    "wiener-oracle": Baseline(_wiener_oracle, (Blur,)),
-    "tv": Baseline(_alone(total_variation_by_noise), (LinearOperator,)),
-    "tv-oracle": Baseline(_total_variation_oracle, (LinearOperator,)),
-    "bm3d": Baseline(_alone(bm3d), (Blur, Denoise)),
+    "bicubic": Baseline(_alone(bicubic)),
+    "biharmonic": Baseline(_alone(biharmonic)),
+    "wiener": Baseline(_alone(wiener_by_noise)),
+    "wiener-unsupervised": Baseline(_alone(wiener_unsupervised)),
+    "wiener-oracle": Baseline(_wiener_oracle),
+    "tv": Baseline(_alone(total_variation_by_noise)),
+    "tv-oracle": Baseline(_total_variation_oracle),
+    "bm3d": Baseline(_alone(bm3d)),
 }
 
 
@@ -224,30 +219,46 @@ def classical(measurement: Measurement, truth: Tensor) -> dict[str, Tensor]:
     names = {"TV": "tv-oracle", "biharmonic": "biharmonic", "bicubic": "bicubic", "Wiener": "wiener-oracle"}
     found = {}
     for name, key in names.items():
-        if isinstance(measurement.operator, BASELINES[key].suits):
-            try:
-                found[name] = BASELINES[key](measurement, truth)
-            except ArithmeticError as error:
-                warnings.warn(f"{name} is left out: it {error}.", stacklevel=2)
+        try:
+            found[name] = BASELINES[key](measurement, truth)
+        except UnsupportedError:
+            continue
+        except ArithmeticError as error:
+            warnings.warn(f"{name} is left out: it {error}.", stacklevel=2)
     return found
+
+
+def _operator(measurement: Measurement, *kinds: type[Kind]) -> Kind:
+    """The operator, one of the kinds that a method undoes.
+
+    Raises:
+        UnsupportedError: it is another.
+    """
+    if not isinstance(measurement.operator, kinds):
+        suited = ", ".join(kind.__name__ for kind in kinds)
+        raise UnsupportedError(f"suits {suited}, not {type(measurement.operator).__name__}")
+    return measurement.operator
+
+
+def _kernel(measurement: Measurement) -> np.ndarray:
+    return _operator(measurement, Blur).kernel[0].double().numpy()
 
 
 def _wiener(periodic: Measurement, balance: float) -> Tensor:
     from skimage.restoration import wiener as deconvolve
 
-    return _each_channel(lambda y, k: deconvolve(y, k, balance, clip=False), periodic)
+    return _each_channel(lambda y, k: np.asarray(deconvolve(y, k, balance, clip=False)), periodic)
 
 
 def _each_channel(deconvolve: Callable[[np.ndarray, np.ndarray], np.ndarray], periodic: Measurement) -> Tensor:
     """deconvolve(y, k) of every channel y of a circular blur, (1, C, H, W)."""
-    kernel = periodic.operator.kernel[0].double().numpy()
-    x = np.stack([deconvolve(y, kernel) for y in periodic.y[0].double().numpy()])
+    x = np.stack([deconvolve(y, _kernel(periodic)) for y in periodic.y[0].double().numpy()])
     return torch.from_numpy(x)[None].float()
 
 
 def _periodic(measurement: Measurement) -> Measurement:
     """A blur as a circular one: itself, or with its frame continued by a smooth passage from each end to the other."""
-    A = measurement.operator
+    A = _operator(measurement, Blur)
     if A.boundary == "circular":
         return measurement
     y = measurement.y

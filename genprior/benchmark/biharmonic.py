@@ -47,9 +47,6 @@ def _laplacian(height: int, width: int) -> sparse.csc_array:
     return (sparse.kron(rows, sparse.eye_array(width)) + sparse.kron(sparse.eye_array(height), columns)).tocsc()
 
 
-def _second_difference(n: int) -> sparse.coo_array:
-    step = np.ones(n)
-    diagonal = np.full(n, -2.0)
-    diagonal[0] += 1
-    diagonal[-1] += 1  # one pixel has no neighbour, and 0 is left
-    return sparse.diags_array([step[1:], diagonal, step[1:]], offsets=[-1, 0, 1]).tocoo()
+def _second_difference(n: int) -> sparse.csr_array:
+    step = sparse.eye_array(n - 1, n, k=1) - sparse.eye_array(n - 1, n)
+    return (-step.T @ step).tocsr()

@@ -121,17 +121,18 @@ def page() -> Any:
         try:
             photo, parameters = photo_of(image, drawn), parameters_of(op, scale, width, length, angle)
             operator = work.operator_of(photo, op, parameters, clean=mode == SIMULATE)
-            outcome = (work.simulate if mode == SIMULATE else work.restore_photo)(
-                photo,
-                op,
-                parameters,
-                prior=work.listening(loaded(prior).sized(*operator.image_shape[1:]), listen),
-                sampler=sampler,
-                n=int(n),
-                noise=None if estimate and mode == RESTORE else noise,
-                steps=whole("steps", steps),
-                seed=whole("seed", seed),
-            )
+            drawing = {
+                "prior": work.listening(loaded(prior).sized(*operator.image_shape[1:]), listen),
+                "sampler": sampler,
+                "n": int(n),
+                "steps": whole("steps", steps),
+                "seed": whole("seed", seed),
+            }
+            if mode == SIMULATE:
+                outcome = work.simulate(photo, op, parameters, noise=noise, **drawing)
+            else:
+                told = None if estimate else noise
+                outcome = work.restore_photo(photo, op, parameters, noise=told, **drawing)
         except Stopped:
             gr.Info("Nothing was finished.", title="Stopped")
             return [gr.skip()] * len(results)
@@ -305,8 +306,7 @@ def photo_of(path: str | None, drawn: dict[str, Any] | None = None) -> work.Phot
     """
     if path is None:
         raise ValueError("There is no photograph yet: pick one of the list, or drop your own.")
-    (painted,) = (drawn and drawn["layers"]) or [None]
-    return work.as_photo(path, painted)
+    return work.as_photo(path, drawn["layers"][0] if drawn and drawn["layers"] else None)
 
 
 def to_paint(path: str | None) -> Image.Image | None:

@@ -80,7 +80,7 @@ def as_photo(image: images.ImageLike, painted: Image.Image | None = None) -> Pho
     holes = torch.zeros_like(x[:1]) if alpha is None else (alpha[0] == 0).float()
     photo = Photo(images.to_pil(x), images.to_pil(holes))
     if painted is not None:
-        strokes = painted.getchannel("A").point(lambda opacity: 255 * (opacity > 0))
+        strokes = painted.getchannel("A").point([0] + [255] * 255)
         photo.holes.paste(255, mask=strokes.resize(photo.image.size, Image.Resampling.NEAREST))
     return photo
 

@@ -90,7 +90,7 @@ def _bound(net: nn.Module, x_p: Tensor, x_q: Tensor) -> Estimate:
     parts = [x.split(rows_at_once((1, 1, *x.shape[1:]), x.device)) for x in (x_p, x_q)]
     of_p = Estimate.mean(math.log(2) - F.softplus(-torch.cat([net(x) for x in parts[0]]).double()))
     of_q = Estimate.mean(math.log(2) - F.softplus(torch.cat([net(x) for x in parts[1]]).double()))
-    return Estimate((of_p.value + of_q.value) / 2, math.hypot(of_p.error, of_q.error) / 2)
+    return Estimate.average([of_p, of_q])
 
 
 def _parts(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:

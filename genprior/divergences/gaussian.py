@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.devices import rows_at_once
-from genprior.priors.gaussian.covariance import Covariance, Diagonal, Stationary
+from genprior.priors.gaussian.covariance import Covariance, Dense, Diagonal, Stationary
 from genprior.priors.gaussian.gaussian import Gaussian
 
 
@@ -88,10 +88,10 @@ def _trace(a: Covariance, gain_a: Tensor, b: Covariance, gain_b: Tensor) -> Tens
 
 def _diagonal(covariance: Covariance, gain: Tensor) -> Tensor:
     """The diagonal of V diag(gain) V^T, (C, H, W)."""
-    if isinstance(covariance, Diagonal):
-        return gain
+    if isinstance(covariance, Dense):
+        V = covariance.eigenvectors.double()
+        return (V.square() @ gain.flatten()).reshape(gain.shape)
     if isinstance(covariance, Stationary):
         axes = covariance.axes.double().square()
         return torch.einsum("ck,k->c", axes, gain.mean((1, 2)))[:, None, None].expand_as(gain)
-    V = covariance.eigenvectors.double()
-    return (V.square() @ gain.flatten()).reshape(gain.shape)
+    return gain

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.devices import pixels_at_once
+from genprior.linalg import total
 from genprior.noise import Noise
 from genprior.table import Estimate
 
@@ -72,15 +73,15 @@ def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> 
         sums = []
         for block, i in zip(a.split(rows), torch.arange(n, device=a.device).split(rows)):
             squared = torch.cdist(block, b).square()
-            k = sum((squared / (-2 * w**2)).exp() for w in widths) / len(widths)
+            k = total((squared / (-2 * w**2)).exp() for w in widths) / len(widths)
             sums.append(k.sum(1) - k[torch.arange(len(i), device=a.device), i])
         return torch.cat(sums)
 
     h = kernel_sums(x, x) + kernel_sums(y, y) - kernel_sums(x, y) - kernel_sums(y, x)
-    total = h.sum()
-    without = (total - 2 * h) / ((n - 1) * (n - 2))  # the estimates without pair i
+    whole = h.sum()
+    without = (whole - 2 * h) / ((n - 1) * (n - 2))  # the estimates without pair i
     variance = (without - without.mean()).square().sum() * (n - 1) / n
-    return Estimate(float(total / (n * (n - 1))), float(variance.sqrt()))
+    return Estimate(float(whole / (n * (n - 1))), float(variance.sqrt()))
 
 
 def _median_distance(x: Tensor, y: Tensor) -> float:

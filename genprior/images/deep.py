@@ -7,10 +7,10 @@ unpack the higher and the lower bytes, one after the other; in PPM files the val
 from __future__ import annotations
 
 import sys
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from genprior.images.pixels import Deep
 from genprior.images.tiff import CodecError, is_tiff, read_tiff, tiff_header
@@ -61,23 +61,23 @@ def header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
 
 def bits_lost(image: Image.Image) -> int:
     """How many bits each value of the file has that PIL is about to cut to 8; 0 if it keeps them, or did so before."""
-    if image.mode.startswith(("I", "F")):
+    if not isinstance(image, ImageFile.ImageFile) or image.mode.startswith(("I", "F")):
         return 0
     bits = max(getattr(image, "tag_v2", {}).get(258, (0,)))
     if bits > 8 and image.tile:
         return bits
-    for tile in getattr(image, "tile", ()):
-        codec, words = tile[0], _words(tile)
+    for tile in image.tile:
+        codec, words = tile.codec_name, _words(tile)
         if codec == "SGI16" or any(isinstance(word, str) and ";16" in word for word in words):
             return 16
         if codec.startswith("ppm"):
             return 16 if isinstance(words[-1], int) and words[-1] > 255 else 0
-        if codec == "jpeg2k":
+        if codec == "jpeg2k" and image.fp:
             return _bits_of_jpeg2000(image.fp)
     return 0
 
 
-def _bits_of_jpeg2000(file: BinaryIO) -> int:
+def _bits_of_jpeg2000(file: IO[bytes]) -> int:
     """By the size segment of the codestream, which begins with the markers SOC and SIZ."""
     place = file.tell()
     file.seek(0)
@@ -94,7 +94,7 @@ def _turned(values: Deep, orientation: int) -> Deep:
     return Deep(np.ascontiguousarray(turned.swapaxes(0, 1) if swap else turned), values.icc_profile)
 
 
-def _read_png(file: BinaryIO, image: Image.Image) -> tuple[Deep, int]:
+def _read_png(file: BinaryIO, image: ImageFile.ImageFile) -> tuple[Deep, int]:
     values = _both_bytes(file, image)
     if "transparency" in image.info:
         seen = (values != np.array(image.info["transparency"])).any(-1, keepdims=True)
@@ -102,7 +102,7 @@ def _read_png(file: BinaryIO, image: Image.Image) -> tuple[Deep, int]:
     return Deep(values, image.info.get("icc_profile")), image.getexif().get(0x0112, 1)
 
 
-def _read_tiff(file: BinaryIO, image: Image.Image) -> tuple[Deep, int]:
+def _read_tiff(file: BinaryIO, image: ImageFile.ImageFile) -> tuple[Deep, int]:
     try:
         return read_tiff(file)
     except CodecError:
@@ -111,7 +111,7 @@ def _read_tiff(file: BinaryIO, image: Image.Image) -> tuple[Deep, int]:
         return Deep(_both_bytes(file, image), image.info.get("icc_profile")), 1  # PIL turns TIFF files itself
 
 
-def _both_bytes(file: BinaryIO, image: Image.Image) -> np.ndarray:
+def _both_bytes(file: BinaryIO, image: ImageFile.ImageFile) -> np.ndarray:
     """16-bit values (H, W, C) by PIL, whose unpackers give one byte of each value: so the file is decoded twice."""
     first, *_ = _words(image.tile[0])
     if first == "LA;16B":  # as four bytes for each pixel, of grey and alpha
@@ -123,20 +123,18 @@ def _both_bytes(file: BinaryIO, image: Image.Image) -> np.ndarray:
 def _unpacked(file: BinaryIO, raw_mode: str) -> np.ndarray:
     file.seek(0)
     with Image.open(file) as image:
-        image.tile = [_with_raw_mode(tile, raw_mode) for tile in image.tile]
+        image.tile = [
+            tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
+            for tile in image.tile
+        ]
         return np.asarray(image)
 
 
-def _with_raw_mode(tile: tuple, raw_mode: str) -> tuple:
-    arguments = (raw_mode, *tile[3][1:]) if isinstance(tile[3], tuple) else raw_mode
-    return type(tile)(*tile[:3], arguments) if hasattr(tile, "_fields") else (*tile[:3], arguments)
+def _words(tile: ImageFile._Tile) -> tuple[Any, ...]:
+    return tile.args if isinstance(tile.args, tuple) else (tile.args,)
 
 
-def _words(tile: tuple) -> tuple:
-    return tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-
-
-def _read_ppm(file: BinaryIO, image: Image.Image) -> tuple[Deep, int]:
+def _read_ppm(file: BinaryIO, image: ImageFile.ImageFile) -> tuple[Deep, int]:
     ((codec, _, offset, _),) = image.tile
     white = _words(image.tile[0])[-1]
     count = 3 * image.width * image.height

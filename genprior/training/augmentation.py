@@ -51,13 +51,13 @@ def shifted(x: Tensor, noise: Noise) -> Tensor:
 def cut_out(x: Tensor, noise: Noise) -> Tensor:
     """A box of half of each side, with its middle anywhere in the image, becomes grey."""
     u = noise.uniform(x.new_empty(len(x), 2))
-    inside = True
-    for axis, side in zip((-2, -1), x.shape[-2:]):
-        place = torch.arange(side, device=x.device)
-        middle = _whole(u[:, axis], side).reshape(-1, 1)
-        within = (place - middle).abs() < CUT * side / 2
-        inside = inside & within[:, None].unsqueeze(-1 if axis == -2 else -2)
-    return torch.where(inside, GREY, x)
+    rows, columns = _within(u[:, :1], x.shape[-2]), _within(u[:, 1:], x.shape[-1])
+    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], GREY, x)
+
+
+def _within(u: Tensor, side: int) -> Tensor:
+    """Which places of a side lie in the box, (B, side), for u (B, 1) in (0, 1) that says where its middle is."""
+    return (torch.arange(side, device=u.device) - _whole(u, side)).abs() < CUT * side / 2
 
 
 def _whole(u: Tensor, n: int) -> Tensor:

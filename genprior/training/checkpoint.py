@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ MARKER = "complete.json"
 def save(
     folder: Path,
     state: dict[str, Any],
-    modules: dict[str, nn.Module],
-    optimizers: list[torch.optim.Optimizer],
+    modules: Mapping[str, nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
     beside: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Write modules, optimisers, what else is known of the run, and what `beside` writes, to `folder`."""
@@ -44,7 +44,7 @@ def save(
     write_folder(folder, write)
 
 
-def load(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
+def load(folder: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """Restore modules and optimisers that `save` wrote, in place.
 
     Raises:
@@ -74,7 +74,7 @@ def load(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.opt
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def load_sound(folder: Path, modules: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
+def load_sound(folder: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """`load`, after a look at whether the files are those that were saved.
 
     Raises:
@@ -162,7 +162,7 @@ def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()]
 
 
-def _tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+def _tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return {f"{name}/{key}": t for name, m in modules.items() for key, t in m.state_dict().items()}
 
 

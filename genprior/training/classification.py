@@ -5,17 +5,17 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from genprior.noise import Noise
-from genprior.training.data import item_numbers
+from genprior.training.data import Data, item_numbers
 
 LEARNING_RATE = 2e-3
 
 
 def train_classifier(
     classifier: nn.Module,
-    data: Dataset,
+    data: Data,
     steps: int,
     *,
     batch: int = 100,

@@ -84,4 +84,4 @@ class Descent:
             logs.append(own_logs)
         if parts == 1:
             return losses[0], logs[0]
-        return sum(losses) / parts, {key: sum(one[key] for one in logs) / parts for key in logs[0]}
+        return torch.stack(losses).mean(), {key: torch.stack([one[key] for one in logs]).mean() for key in logs[0]}

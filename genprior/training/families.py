@@ -4,17 +4,33 @@ The recipes do the same with figures chosen for their data.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from genprior.bits import dequantize
 from genprior.checks import OpenShape
+from genprior.nets.gan import Discriminator
 from genprior.noise import Noise
 from genprior.priors.base import Prior
+from genprior.priors.ddpm import DDPM
+from genprior.priors.flow import Flow
+from genprior.priors.gan import GAN
+from genprior.priors.latent import LatentDiffusion
+from genprior.priors.patches import PatchFlow
+from genprior.priors.vae import VAE
+from genprior.training.adversarial import gan
+from genprior.training.bound import EvidenceBound
+from genprior.training.flow_gan import flow_gan
+from genprior.training.latent import LatentDenoising
+from genprior.training.likelihood import MaximumLikelihood, PatchLikelihood
+from genprior.training.objectives import Denoising
+from genprior.training.quality import denoising_psnr, held_out_bits, reconstruction_psnr, search_psnr
+
+P = TypeVar("P", bound=Prior)
 
 SMALL = 64  # pixels: crops below, such as digits in a folder, are taken for whole images
 
@@ -23,7 +39,7 @@ ADVERSARIAL = {"lr": 1e-3, "betas": (0.0, 0.99), "clip": 10.0, "warmup": 0, "wei
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[P]):
     """How to train one prior: arguments of `genprior.training.loop.train`.
 
     Attributes:
@@ -36,12 +52,12 @@ class Plan:
             error of a flow is already in bits per value.
     """
 
-    prior: Prior
-    objectives: list[nn.Module]
-    preview: Callable[[Prior, int, tuple[int, int]], Tensor]
+    prior: P
+    objectives: Sequence[nn.Module]
+    preview: Callable[[P, int, tuple[int, int]], Tensor]
     settings: dict[str, Any] = field(default_factory=dict)
-    finish: Callable[[Prior, Tensor], None] | None = None
-    measure: Callable[[Prior, Tensor], dict[str, float]] | None = None
+    finish: Callable[[P, Tensor], None] | None = None
+    measure: Callable[[P, Tensor], dict[str, float]] | None = None
 
 
 def plan(
@@ -83,29 +99,23 @@ def plan(
     return chosen
 
 
-def _ddpm(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
-    from genprior.priors.ddpm import DDPM
-    from genprior.training.objectives import Denoising
-    from genprior.training.quality import denoising_psnr
-
+def _ddpm(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan[DDPM]:
     side = _side(shape, examples)
-    sized = {"widths": _levels((48, 96, 160, 192), side / 2)} if side else {}  # of patches of 2
-    prior = DDPM(shape, classes=classes, **sized)
+    if side:
+        prior = DDPM(shape, classes=classes, widths=_levels((48, 96, 160, 192), side / 2))  # of patches of 2
+    else:
+        prior = DDPM(shape, classes=classes)
     return Plan(
         prior,
         [Denoising(prior, seed=seed)],
         lambda prior, n, size: prior.sample(n, size=size, steps=50),
-        {"lr": 1e-3} if sized else {},
+        {"lr": 1e-3} if side else {},
         finish=lambda prior, x: prior.calibrate(x),
         measure=denoising_psnr,
     )
 
 
-def _vae(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
-    from genprior.priors.vae import VAE
-    from genprior.training.bound import EvidenceBound
-    from genprior.training.quality import reconstruction_psnr
-
+def _vae(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan[VAE]:
     side = _side(shape, examples)
     sized = {}
     if side:
@@ -122,8 +132,6 @@ def _vae(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
 
 
 def _nf(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
-    from genprior.training.likelihood import MaximumLikelihood
-
     if None in shape:
         return _nf_of_patches(shape, examples, seed)
     prior = _flow(shape, classes, examples, seed)
@@ -135,10 +143,7 @@ def _nf(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
     )
 
 
-def _nf_of_patches(shape: OpenShape, examples: Tensor, seed: int) -> Plan:
-    from genprior.priors.patches import PatchFlow
-    from genprior.training.likelihood import PatchLikelihood
-
+def _nf_of_patches(shape: OpenShape, examples: Tensor, seed: int) -> Plan[PatchFlow]:
     prior = PatchFlow(spread=_spread(examples))
     if shape[0] != prior.image_shape[0]:
         raise ValueError(f"An nf of photographs of any size is one of RGB images, not of {shape[0]} channels.")
@@ -151,12 +156,7 @@ def _nf_of_patches(shape: OpenShape, examples: Tensor, seed: int) -> Plan:
     )
 
 
-def _gan(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
-    from genprior.nets.gan import Discriminator
-    from genprior.priors.gan import GAN
-    from genprior.training.adversarial import gan
-    from genprior.training.quality import search_psnr
-
+def _gan(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan[GAN]:
     if None in shape:
         raise ValueError(
             "A gan makes images of one size only: give an .npz file of images of one size, or train another family "
@@ -172,11 +172,7 @@ def _gan(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
     )
 
 
-def _flow_gan(shape: OpenShape, classes: int, examples: Tensor, seed: int, weight: float = 10.0) -> Plan:
-    from genprior.nets.gan import Discriminator
-    from genprior.training.flow_gan import flow_gan
-    from genprior.training.quality import held_out_bits
-
+def _flow_gan(shape: OpenShape, classes: int, examples: Tensor, seed: int, weight: float = 10.0) -> Plan[Flow]:
     if None in shape or any(side % 4 for side in shape[1:]):
         raise ValueError(
             "A flow-gan makes images of one size, of sides that are multiples of 4: give an .npz file of such images, "
@@ -192,12 +188,7 @@ def _flow_gan(shape: OpenShape, classes: int, examples: Tensor, seed: int, weigh
     )
 
 
-def _ldm(shape: OpenShape, classes: int, examples: Tensor, seed: int, vae: Prior) -> Plan:
-    from genprior.priors.ddpm import DDPM
-    from genprior.priors.latent import LatentDiffusion
-    from genprior.priors.vae import VAE
-    from genprior.training.latent import LatentDenoising
-
+def _ldm(shape: OpenShape, classes: int, examples: Tensor, seed: int, vae: Prior) -> Plan[LatentDiffusion]:
     if not isinstance(vae, VAE) or vae.flat or vae.image_shape[0] != shape[0]:
         raise ValueError(
             f"An ldm of these images needs a vae of images ({shape[0]}, None, None), whose latents are maps; the prior "
@@ -209,7 +200,7 @@ def _ldm(shape: OpenShape, classes: int, examples: Tensor, seed: int, vae: Prior
     prior = LatentDiffusion(vae, DDPM(vae.latent_shape, data_std=1.0, widths=widths, patch=1))
     prior.standardise(examples)
 
-    def preview(prior: Prior, n: int, size: tuple[int, int]) -> Tensor:
+    def preview(prior: LatentDiffusion, n: int, size: tuple[int, int]) -> Tensor:
         prior = prior.sized(*size)
         return prior.render(prior.latents.sample(n, steps=50))
 
@@ -252,9 +243,7 @@ def _levels(widths: tuple[int, ...], side: float) -> tuple[int, ...]:
     return widths[: max(1, 1 + round(math.log2(side / 7)))]
 
 
-def _flow(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Prior:
-    from genprior.priors.flow import Flow
-
+def _flow(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Flow:
     mostly_black = bool((examples == 0).float().mean() > 0.5)
     prior = Flow(shape, pixels="ink" if mostly_black else "logit", spread=_spread(examples), classes=classes)
     prior.initialise(_dequantised(examples, seed))

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from tqdm.auto import tqdm
 
@@ -25,7 +25,7 @@ from genprior.priors.base import Prior, autocast
 from genprior.priors.folder import write_prior
 from genprior.training import checkpoint, faults
 from genprior.training.banner import banner
-from genprior.training.data import item_numbers
+from genprior.training.data import Data, item_numbers
 from genprior.training.descent import Descent
 from genprior.training.ema import EMA
 from genprior.training.log import Log, check_trackers, trackers_begun
@@ -39,11 +39,11 @@ from genprior.training.settings import Settings
 def train(
     prior: Prior,
     objectives: list[nn.Module],
-    data: Dataset,
+    data: Data,
     settings: Settings,
     out: str | Path,
     *,
-    validation: Dataset | None = None,
+    validation: Data | None = None,
     preview: Callable[[Prior], Tensor] | None = None,
     measure: Callable[[Prior], dict[str, float]] | None = None,
     finish: Callable[[Prior], None] | None = None,
@@ -108,11 +108,10 @@ def train(
         _check_resumable(state, settings, content, data_changed, out)
     start, validations = state["step"], state["validations"]  # validations: [step, error] of each
 
-    modules = nn.ModuleDict({"prior": prior, "objectives": nn.ModuleList(objectives)}).train()
-    modules.to(device, memory_format=torch.channels_last)
-    ema = EMA(modules, settings.ema)
-    average = ema.module["prior"]
-    parts = {"objectives": modules["objectives"], "ema": ema.module["objectives"]}
+    trained = Trained(prior, objectives).train().to(device).to(memory_format=torch.channels_last)
+    ema = EMA(trained, settings.ema)
+    average, averages = ema.module.prior, ema.module.objectives
+    parts = {"objectives": trained.objectives, "ema": averages}
     descent = Descent(objectives, settings, dtype, accelerator)
     if resumed:
         checkpoint.load(resumed, parts, descent.optimizers)
@@ -157,12 +156,12 @@ def train(
             if progress:
                 print(f"genprior: step {done} is saved in {out}: call again to go on", file=sys.stderr)
 
-    def judge(step: int) -> None:
+    def judge(step: int, held_out: Data) -> None:
         """Validate with the averaged weights, which may decide which of them are kept."""
         judging = faults.looking("validation", step) if settings.patience is None else contextlib.nullcontext()
         with judging, autocast(device, dtype):
             rows = descent.share // descent.accumulate
-            validations.append([step, validate(ema.module["objectives"], validation, rows, accelerator)])
+            validations.append([step, validate(averages, held_out, rows, accelerator)])
             log.write(step, validation=validations[-1][1])
 
     def look(step: int) -> None:
@@ -176,8 +175,8 @@ def train(
 
     log = Log(out, start, accelerator)
     if progress and main:
-        held_out = len(validation) if validation is not None else 0
-        print(banner(settings, objectives, len(data), held_out, start, dtype, accelerator, out), file=sys.stderr)
+        checked = len(validation) if validation is not None else 0
+        print(banner(settings, objectives, len(data), checked, start, dtype, accelerator, out), file=sys.stderr)
     bar = tqdm(initial=start, total=settings.steps, desc="train", disable=None if progress and main else True)
     began = time.perf_counter() - log.seconds
     rate = Rate(start * settings.batch)
@@ -214,7 +213,7 @@ def train(
                     log.write(done, seconds=round(time.perf_counter() - began, 1), **numbers)
                     bar.set_postfix({key: f"{value:.4g}" for key, value in numbers.items()}, refresh=False)
                 if looking and validation is not None:
-                    judge(done)
+                    judge(done, validation)
                 if saving or stopping or _best(validations, settings) == done:
                     save(done)
                 if looking:
@@ -236,8 +235,16 @@ def train(
     return result
 
 
+class Trained(nn.Module):
+    """A prior and the objectives that train it, whose networks may have weights in common."""
+
+    def __init__(self, prior: Prior, objectives: Iterable[nn.Module]):
+        super().__init__()
+        self.prior, self.objectives = prior, nn.ModuleList(objectives)
+
+
 @torch.no_grad()
-def validate(objectives: Iterable[nn.Module], data: Dataset, batch: int, accelerator: Accelerator) -> float:
+def validate(objectives: Iterable[nn.Module], data: Data, batch: int, accelerator: Accelerator) -> float:
     """Mean over `data` of the summed losses of the objectives: the same items and noise every time.
 
     Raises:
@@ -253,13 +260,13 @@ def validate(objectives: Iterable[nn.Module], data: Dataset, batch: int, acceler
     except Exception as found:
         error = found
     sums = torch.tensor([total, count, error is not None], dtype=torch.float32, device=accelerator.device)
-    total, count, failed = accelerator.reduce(sums).tolist()
+    total, count, failed = torch.as_tensor(accelerator.reduce(sums)).tolist()
     if failed:
         raise error or RuntimeError(f"validation failed on {failed:.0f} other process(es)")
     return total / count
 
 
-def fingerprint(data: Dataset) -> Any:
+def fingerprint(data: Data) -> Any:
     """What tells these data from others, as JSON for checkpoints: their own word for it, or their number."""
     return getattr(data, "fingerprint", f"{len(data)} images")
 
@@ -292,7 +299,7 @@ def _differences(now: Any, then: Any) -> str:
 
 @contextlib.contextmanager
 def _loading(
-    data: Dataset, settings: Settings, start: int, accelerator: Accelerator
+    data: Data, settings: Settings, start: int, accelerator: Accelerator
 ) -> Iterator[Iterator[dict[str, Tensor]]]:
     """This process's share of the batch of each step from `start` on.
 

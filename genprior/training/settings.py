@@ -156,4 +156,5 @@ class Settings:
         return self.lr * rise * fall
 
 
-Settings.__doc__ += "\n\nAttributes:\n" + "\n".join(f"    {a.name}: {a.metadata['text']}." for a in fields(Settings))
+_ATTRIBUTES = "\n".join(f"    {each.name}: {each.metadata['text']}." for each in fields(Settings))
+Settings.__doc__ = f"{Settings.__doc__}\n\nAttributes:\n{_ATTRIBUTES}"

@@ -50,7 +50,7 @@ from genprior.samplers.chains.langevin import HMC
 from genprior.samplers.guidance.mmps import moment_matching
 from genprior.samplers.integrate import geometric, heun
 from genprior.samplers.particles.tds import TDSMoments
-from genprior.table import Estimate, Table
+from genprior.table import Cell, Estimate, Table
 
 SHAPE = (1, 8, 8)
 NOISES = (0.01, 0.1, 0.5)
@@ -176,7 +176,7 @@ class Judgement:
         far = [self.square]
         for part in filter(None, (self.seen, self.unseen)):
             far += [part.square, (part.ratio.value - 1, part.ratio.error)]
-        return max(abs(value) / error if error > 0 else math.inf for value, error in far)
+        return max(abs(value) / error if error and error > 0 else math.inf for value, error in far)
 
 
 def judge(
@@ -293,7 +293,8 @@ def _covariance(e: Tensor) -> Tensor:
 def root(square: Estimate) -> Estimate:
     """The square root of a figure, 0 where it is negative; near 0, its standard error is half of the error's root."""
     value, error = square
-    return Estimate(math.sqrt(max(value, 0)), error / (2 * math.sqrt(max(value, error))) if error > 0 else 0.0)
+    own = error / (2 * math.sqrt(max(value, error))) if error and error > 0 else 0.0
+    return Estimate(math.sqrt(max(value, 0)), own)
 
 
 @settled
@@ -330,13 +331,13 @@ def gaussian_suite(samplers: Mapping[str, Sampler], *, quick: bool = False, seed
     return Table(rows)
 
 
-def _columns(judged: Judgement, control: Judgement) -> dict[str, Estimate | float]:
+def _columns(judged: Judgement, control: Judgement) -> dict[str, Cell]:
     parts = {"seen": judged.seen, "unseen": judged.unseen}
     return {
         **{f"error, {name}": part.error for name, part in parts.items() if part},
         **{f"ratio, {name}": part.ratio for name, part in parts.items() if part},
         "covariance error": judged.covariance_error,
         "deviation": judged.deviation,
-        "blind ratio": control.unseen.ratio,
+        "blind ratio": control.unseen and control.unseen.ratio,
         "blind covariance error": control.covariance_error,
     }

@@ -30,7 +30,7 @@ from genprior.samplers.integrate import ancestral, geometric
 from genprior.samplers.particles.mcgdiff import MCGDiff
 from genprior.table import Estimate, Table
 
-CELLS = tuple(product((8, 80, 800), (1, 2, 4)))  # d, values of y
+CELLS: tuple[tuple[int, int], ...] = tuple(product((8, 80, 800), (1, 2, 4)))  # d, values of y
 SEEDS = 20
 DRAWS = 2000
 # Table 1 of Cardoso et al. (2024), 20 steps: mean and half a 95 % interval over 20 seeds.
@@ -199,8 +199,8 @@ def _published_ddrm(prior: GaussianMixture, measurement: Measurement, noise: Noi
 
 def _published_mcgdiff(prior: GaussianMixture, measurement: Measurement, noise: Noise) -> Tensor:
     """kappa 0.01, eta 0.6, 20 steps and one at each coordinate's own level, from N(0, I), two clouds."""
-    s = torch.linalg.svdvals(measurement.operator.M[0])
-    sigmas = published_schedule(20, (measurement.noise / s).tolist())
+    s = measurement.operator.svd().singular_values
+    sigmas = published_schedule(20, (measurement.noise / s[s > 0]).tolist())
     sampler = MCGDiff(kappa=1e-2, eta=0.6, unit=1.0)
     origin = torch.zeros_like(prior.centre)[None]
     clouds = [noise.select(rows) for rows in torch.arange(len(noise.image)).chunk(2)]

@@ -31,7 +31,7 @@ from torch import Tensor
 from genprior.ambient import settled
 from genprior.checks import Shape
 from genprior.divergences import sliced_wasserstein
-from genprior.linalg import inner
+from genprior.linalg import inner, total
 from genprior.noise import Noise
 from genprior.operators import Inpaint, LinearOperator, Measurement, SuperResolution, random_mask
 from genprior.priors.base import Prior
@@ -150,10 +150,10 @@ def compare(x: Tensor, referee: Referee) -> dict[str, Estimate]:
         referee: of at least two groups.
     """
     x, r, w = x.double(), referee.draws, referee.weights
-    total = _variance(r, w)
+    spread = _variance(r, w)
 
     def square(x: Tensor, r: Tensor, w: Tensor) -> Tensor:
-        return (x.mean((0, 1)) - _average(r, w)).square().sum() / total
+        return (x.mean((0, 1)) - _average(r, w)).square().sum() / spread
 
     def ratio(x: Tensor, r: Tensor, w: Tensor) -> Tensor:
         return x.flatten(0, 1).var(0, correction=0).sum() / _variance(r, w)
@@ -185,7 +185,7 @@ def _jackknife(f: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, r: Tens
     without_x = torch.stack([f(_without(x, k), r, w) for k in range(len(x))])
     without_r = torch.stack([f(x, _without(r, k), _without(w, k)) for k in range(len(r))])
     bias = sum((len(each) - 1) * (each.mean() - value) for each in (without_x, without_r))
-    variance = sum((len(each) - 1) * each.var(correction=0) for each in (without_x, without_r))
+    variance = total((len(each) - 1) * each.var(correction=0) for each in (without_x, without_r))
     return Estimate(float(value - bias), float(variance.sqrt()))
 
 
@@ -248,14 +248,7 @@ def _listed(told: dict[str, float]) -> str:
 
 
 def _means(found: list[dict[str, Estimate]]) -> dict[str, Cell]:
-    n = len(found)
-    means = {
-        name: Estimate(
-            sum(each[name].value for each in found) / n,
-            None if found[0][name].error is None else math.sqrt(sum(each[name].error ** 2 for each in found)) / n,
-        )
-        for name in found[0]
-    }
+    means = {name: Estimate.average([each[name] for each in found]) for name in found[0]}
     return {
         "error": root(means["square"]),
         "ratio": means["ratio"],

@@ -157,15 +157,15 @@ def plot(table: Table, label: str, panels: Sequence[Panel]) -> Figure:
         for k, column in enumerate(columns):
             # The rows of one label side by side, and in each of them the columns.
             dots = [
-                (place + 0.7 * ((i + (k + 0.5) / len(columns)) / len(rows) - 0.5), row[column])
+                (place + 0.7 * ((i + (k + 0.5) / len(columns)) / len(rows) - 0.5), cell)
                 for place, rows in enumerate(groups.values())
                 for i, row in enumerate(rows)
-                if row.get(column) is not None
+                if isinstance(cell := row.get(column), Estimate)
             ]
             axis.errorbar(
-                [figure.value for _, figure in dots],
+                [cell.value for _, cell in dots],
                 [y for y, _ in dots],
-                xerr=[figure.error or 0 for _, figure in dots],
+                xerr=[cell.error or 0 for _, cell in dots],
                 fmt="o",
                 markersize=2.5,
                 elinewidth=0.8,

@@ -7,13 +7,14 @@ given; `Photos` crops images that are read one at a time, `Arrays` holds images 
 
 from genprior.training.data.arrays import Arrays, read_names
 from genprior.training.data.folder import Folder
-from genprior.training.data.order import first, item_numbers, shuffled
+from genprior.training.data.order import Data, first, item_numbers, shuffled
 from genprior.training.data.photos import Photos
 from genprior.training.data.sources import open_data, open_parts
 from genprior.training.data.split import held_out
 
 __all__ = [
     "Arrays",
+    "Data",
     "Folder",
     "Photos",
     "first",

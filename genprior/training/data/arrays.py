@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from torch.utils.data import Dataset
 
 from genprior.files import sha256
-from genprior.training.data.order import shuffled
+from genprior.training.data.order import Data, shuffled
 from genprior.training.data.orientation import check_orientations, turned
 
 
-class Arrays(Dataset):
+class Arrays(Data):
     """Images of an `.npz` file, such as MNIST, whole; all of them are held in memory.
 
     Arguments:
@@ -51,9 +50,8 @@ class Arrays(Dataset):
             raise ValueError(
                 f"{images!r} must be uint8 of shape (N, H, W) or (N, H, W, C), not {given.dtype} {given.shape}."
             )
-        if callable(keep):
-            keep = np.flatnonzero([keep(image.tobytes()) for image in given])
-        self.images = given[keep] if given.ndim == 4 else given[keep][..., None]
+        kept = np.flatnonzero([keep(image.tobytes()) for image in given]) if callable(keep) else keep
+        self.images = given[kept] if given.ndim == 4 else given[kept][..., None]
         if not self.images.size:
             raise ValueError(
                 f"{images!r} has no images to keep, of shape {given.shape}; keep more, or give more images."
@@ -75,19 +73,19 @@ class Arrays(Dataset):
                     f"{labels!r} must be one integer per image, of shape {given.shape[:1]}, "
                     f"not {numbers.dtype} {numbers.shape}."
                 )
-            self.labels = numbers[keep].astype(np.int64)
+            self.labels = numbers[kept].astype(np.int64)
         self.seed = seed
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, item: int) -> dict[str, torch.Tensor | int]:
+    def __getitem__(self, item: int) -> dict[str, Any]:
         epoch, index = divmod(item, len(self.images))
-        if self.seed is not None:
+        if self.seed is None:
+            image = self.images[index]
+        else:
             index = shuffled(self.seed, epoch, len(self.images))[index]
-        image = self.images[index]
-        if self.orientations > 1:
-            image = turned(image, self.orientations, np.random.default_rng((self.seed, 1, item)))
+            image = turned(self.images[index], self.orientations, np.random.default_rng((self.seed, 1, item)))
         x = torch.from_numpy(rearrange(image, "h w c -> c h w").astype(np.float32) / 255)
         example = {"x": x, "item": item}
         return example if self.labels is None else {**example, "label": self.labels[index]}

@@ -1,14 +1,24 @@
 """Which image is item i, and which items a process trains on."""
 
 import functools
+from abc import abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 
-def first(data: Dataset, n: int) -> torch.Tensor:
+class Data(Dataset[dict[str, Any]]):
+    """What is trained on: from an item's number, of any size, to a dict with its image "x" and that number, "item"."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many images there are."""
+
+
+def first(data: Data, n: int) -> torch.Tensor:
     """The first n images of a data set, or all if there are fewer, (n, C, H, W)."""
     return torch.stack([data[i]["x"] for i in range(min(n, len(data)))])
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from genprior.files import sha256
 from genprior.training.data.folder import Folder
-from genprior.training.data.order import shuffled
+from genprior.training.data.order import Data, shuffled
 from genprior.training.data.orientation import check_orientations
 from genprior.training.data.pixels import Images, UnusableError
 
@@ -24,7 +24,7 @@ NAMED = 3  # unusable images that a message names; the others are counted
 TRIES = 100  # images in a row that may turn out unusable before training stops
 
 
-class Photos(Dataset):
+class Photos(Data):
     """Square crops of photographs: scaled down by up to 2, flipped and turned, sometimes made grey.
 
     Images that are broken or smaller than `size` are left out, with one warning that counts them. What shows only when
@@ -86,7 +86,7 @@ class Photos(Dataset):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, item: int) -> dict[str, torch.Tensor | int]:
+    def __getitem__(self, item: int) -> dict[str, Any]:
         epoch, index = divmod(item, len(self))
         order = shuffled(self.seed, epoch, len(self)) if self.augment else range(len(self))
         number, photo = self._next_usable(order, index)
@@ -141,9 +141,9 @@ class Photos(Dataset):
         rng = np.random.default_rng((self.seed, 1, item))
         factor = rng.uniform(1, 2) if rng.random() < self.shrink else 1.0
         side = min(self.size * factor, *image.size)
-        left, top = (rng.integers(0, int(extent - side) + 1) for extent in image.size)
+        left, top = (int(rng.integers(0, int(extent - side) + 1)) for extent in image.size)
         if factor > 1:
-            image = image.resize((self.size,) * 2, Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
         else:
             image = image.crop((left, top, left + self.size, top + self.size))
         turn = rng.integers(0, 8)

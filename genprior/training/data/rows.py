@@ -1,13 +1,21 @@
 """Images of a data set whose rows have no names."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from genprior.files import sha256
 from genprior.training.data.pixels import Images, UnusableError, decoded
+
+
+class Table(Protocol):
+    """What has rows by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Any: ...
 
 
 class Rows(Images):
@@ -23,7 +31,7 @@ class Rows(Images):
 
     def __init__(
         self,
-        rows: Sequence,
+        rows: Table,
         content: Callable[[Any], bytes | Image.Image],
         title: str,
         origin: str = "",

@@ -97,9 +97,14 @@ def _found(
         )
 
     def arrays(found, name: str) -> Make:
-        augmented = {"seed": seed, "orientations": 1 if orientations is None else orientations}
+        shown = 1 if orientations is None else orientations
         return lambda keep, augment: Arrays(
-            found, name, labels, keep=keep or slice(None), **(augmented if augment else {"seed": None})
+            found,
+            name,
+            labels,
+            keep=keep or slice(None),
+            seed=seed if augment else None,
+            orientations=shown if augment else 1,
         )
 
     path = Path(source)

@@ -53,7 +53,7 @@ def _needs(kind: type) -> set[str]:
 
 def _held(rows) -> np.ndarray | None:
     """The images, uint8 (N, H, W) or (N, H, W, C), if the data set holds them all."""
-    held = getattr(rows, "data", None)
+    held = getattr(rows, "data", ())
     if not hasattr(held, "dtype") or len(held) != len(rows):
         return None
     held = np.asarray(held)
