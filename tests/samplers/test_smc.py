@@ -33,10 +33,6 @@ class Shifted(Guidance):
     steps: int = 20
     shift: float = 0.2
 
-    @property
-    def evaluations_each(self):
-        return MMPS().evaluations_each
-
     def guided(self, prior, measurement):
         guided = MMPS().guided(prior, measurement)
         return lambda x_t, sigma: guided(x_t, sigma) + self.shift * sigma

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genprior.checks import as_number
+from genprior.checks import Fraction
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
@@ -16,7 +16,7 @@ from genprior.samplers.integrate import INTEGRATORS, Integrator, geometric
 
 @dataclass(frozen=True)
 class Guidance(Sampler):
-    """A sampler that is an approximation of E[x | x_t, y]: a subclass gives `guided`, and says what a call costs.
+    """A sampler that is an approximation of E[x | x_t, y]: a subclass gives `guided`, and its `passes` for each call.
 
     Attributes:
         steps: noise levels.
@@ -28,24 +28,18 @@ class Guidance(Sampler):
     """
 
     steps: int = 100
-    eta: float = 1.0
+    eta: Fraction = 1.0
     start: float | None = None
     integrator: str | None = "ancestral"
 
     def __post_init__(self):
         super().__post_init__()
-        as_number("eta", self.eta, 0, 1)
         if not self._own_step and not self._integrator.stochastic and self.eta != 1:
             raise ValueError(f"eta is {self.eta}, but {self.integrator} draws no noise: leave eta out.")
 
     @abstractmethod
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
         """(x_t, sigma) -> the approximate E[x | x_t, y], rows of x_t going with rows of the measurement."""
-
-    @property
-    @abstractmethod
-    def evaluations_each(self) -> int:
-        """Evaluations of the network for each call of the guided denoiser."""
 
     @property
     def _own_step(self) -> bool:
@@ -59,10 +53,6 @@ class Guidance(Sampler):
     @property
     def calls(self) -> int:
         return self.steps if self._own_step else self._integrator.calls(self.steps)
-
-    @property
-    def evaluations(self) -> int:
-        return self.calls * self.evaluations_each
 
     def levels(self, prior: Prior, side: int) -> list[float]:
         """The noise levels for images of that larger side in pixels, decreasing, and 0."""

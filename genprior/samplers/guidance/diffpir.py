@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
-from genprior.checks import as_integer, as_number
+from genprior.checks import Positive, Range
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, first_level
@@ -43,23 +44,11 @@ class DiffPIR(Guidance):
     """
 
     steps: int = 40
-    weight: float = 1.0
+    weight: Positive = 1.0
     start: float | None = 4.0
-    coarse: int | None = None
-    density: float | None = None
+    coarse: Annotated[int, Range(0)] | None = None
+    density: Annotated[float, Range(1e-3)] | None = None
     integrator: str | None = "fresh"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.coarse is not None:
-            as_integer("coarse", self.coarse, 0, math.inf)
-        if self.density is not None:
-            as_number("density", self.density, 1e-3, math.inf)
-        as_number("weight", self.weight, 1e-12, math.inf)
-
-    @property
-    def evaluations_each(self) -> int:
-        return 1
 
     def levels(self, prior: Prior, side: int) -> list[float]:
         """The noise levels of the steps for images of that side, and 0; none of the coarse ones is above sigma_max."""

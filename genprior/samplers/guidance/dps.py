@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor
 
-from genprior.checks import as_number
+from genprior.checks import NonNegative, Positive
 from genprior.linalg import divide, norm
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
@@ -34,18 +35,10 @@ class DPS(Sampler):
         unit: half the range of x; the paper's images live on [-1, 1], ours on [0, 1].
     """
 
-    zeta: float = 0.3
+    passes: ClassVar[int] = 2
+    zeta: NonNegative = 0.3
     steps: int = 1000
-    unit: float = 0.5
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_number("zeta", self.zeta, 0, math.inf)
-        as_number("unit", self.unit, 1e-12, math.inf)
-
-    @property
-    def evaluations(self) -> int:
-        return 2 * self.steps
+    unit: Positive = 0.5
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y, A, known = measurement.y, measurement.operator, measurement.seen

@@ -1,11 +1,10 @@
 """Moment matching posterior sampling: guidance by the denoiser's own posterior covariance."""
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from genprior.checks import as_integer
+from genprior.checks import Count
 from genprior.linalg import cg
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
@@ -35,15 +34,11 @@ class MMPS(Guidance):
 
     steps: int = 40
     integrator: str | None = "multistep"
-    iterations: int = 3
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_integer("iterations", self.iterations, 1, math.inf)
+    iterations: Count = 3
 
     @property
-    def evaluations_each(self) -> int:
-        return 2 + self.iterations
+    def evaluations(self) -> int:
+        return self.calls * (2 + self.iterations)
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
         return moment_matching(prior.denoise, measurement, self.iterations)

@@ -47,10 +47,6 @@ class OptimalCovariance(Guidance):
     integrator: str | None = "multistep"
     iterations: Count = 16
 
-    @property
-    def evaluations_each(self) -> int:
-        return 1
-
     def lacks(self, prior: Prior, operator: LinearOperator) -> str | None:
         prior = prior.sized(*operator.image_shape[1:])
         if supports(prior, "denoise") and not supports(prior, "posterior_covariance"):

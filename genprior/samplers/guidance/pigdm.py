@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -40,11 +41,8 @@ class PiGDM(Guidance):
         integrator: see `Guidance`; None for the steps above, with g as part of the score for all others.
     """
 
+    passes: ClassVar[int] = 2
     integrator: str | None = None
-
-    @property
-    def evaluations_each(self) -> int:
-        return 2
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         if self.integrator is not None:

@@ -1,6 +1,7 @@
 """Tweedie moment projected diffusion: guidance by the row sums of the denoiser's posterior covariance."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,12 +37,9 @@ class TMPD(Guidance):
         steps, eta, start, integrator: see `Guidance`; published: 1000 ancestral steps of the chain.
     """
 
+    passes: ClassVar[int] = 3
     steps: int = 40
     integrator: str | None = "multistep"
-
-    @property
-    def evaluations_each(self) -> int:
-        return 3
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
         return row_sums(prior.denoise, measurement)

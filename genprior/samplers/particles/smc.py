@@ -40,7 +40,7 @@ class SMC(Twisted):
 
     @property
     def evaluations(self) -> int:
-        return self.steps * (1 + self.proposal.evaluations_each)
+        return self.steps * (1 + self.proposal.evaluations // self.proposal.calls)
 
     @property
     def calls(self) -> int:
