@@ -12,21 +12,23 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from genprior.likelihoods import Likelihood
 from genprior.operators.masking import kept_by
 from genprior.operators.measurement import Measurement
 
 
-def known_pixels(measurement: Measurement, stated: float | Tensor | None) -> Tensor | None:
+def known_pixels(measurement: Measurement, stated: float | Tensor | Likelihood | None) -> Tensor | None:
     """What is known of each image exactly, bool like y on the CPU; None of an operator that is no mask.
 
-    All that is no hole, unless a noise above 0 was stated. Where none was, an image without a hole is one to denoise.
+    All that is no hole, unless a noise above 0 or another likelihood was stated. Where none was, an image without a
+    hole is one to denoise.
 
     Arguments:
         measurement: y (B, C, H, W) and its operator.
         stated: noise that was stated for them, None where it was estimated.
     """
     kept = kept_by(measurement.operator, measurement.y)
-    if kept is None:
+    if kept is None or isinstance(stated, Likelihood):
         return None
     number = len(measurement.y)
     kept = kept.cpu().expand(number, -1, -1, -1)

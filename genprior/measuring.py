@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genprior import images
 from genprior.checks import as_integer, as_tensor
+from genprior.likelihoods import Likelihood
 from genprior.nets.wrapped import unwrapped
 from genprior.noise_level import noise_level
 from genprior.operators.base import LinearOperator, name_of
@@ -32,8 +33,10 @@ from genprior.scale import warn_of_sum
 NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was scanned or compressed as colour
 
 
-def as_noise(noise: Any) -> float | Tensor:
-    """The noise as a float, or of each image as a tensor; `Measurement` checks range and shape."""
+def as_noise(noise: Any) -> float | Tensor | Likelihood:
+    """The noise as a float, or of each image as a tensor, or its likelihood; `Measurement` checks range and shape."""
+    if isinstance(noise, Likelihood):
+        return noise
     if isinstance(noise, list | tuple):
         return torch.tensor([as_noise(each) for each in noise]).reshape(-1, 1, 1, 1)
     if np.ma.is_masked(noise):
@@ -42,7 +45,10 @@ def as_noise(noise: Any) -> float | Tensor:
         noise = torch.as_tensor(noise).float()
         return noise.reshape(-1, 1, 1, 1) if noise.ndim == 1 else noise
     if isinstance(noise, bool) or not isinstance(noise, Real | Tensor | np.ndarray):
-        raise TypeError(f"noise is a standard deviation in the units of the image, such as 0.02; got {noise!r}.")
+        raise TypeError(
+            "noise is a standard deviation in the units of the image, such as 0.02, or a likelihood, such as "
+            f"Poisson(1 / 30); got {noise!r}."
+        )
     return float(noise)
 
 
@@ -107,7 +113,7 @@ def as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ...
     raise TypeError(f"op is a name, an operator or a deepinv physics, not {images.kind_of(op)}.")
 
 
-def stated_noise(img: Any, op: Any, noise: Any) -> float | Tensor | None:
+def stated_noise(img: Any, op: Any, noise: Any) -> float | Tensor | Likelihood | None:
     """The noise that the user, the measurement or the physics says; None where it is to be estimated."""
     if noise is not None:
         return as_noise(noise)
@@ -118,7 +124,7 @@ def stated_noise(img: Any, op: Any, noise: Any) -> float | Tensor | None:
 
 
 def measure(
-    img: Any, op: Any, noise: float | Tensor | None, parameters: dict[str, Any]
+    img: Any, op: Any, noise: float | Tensor | Likelihood | None, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
     """The measurement that the user means, and the way from a restored (B, C, H, W) back to the user's kind."""
     if isinstance(img, Measurement):
@@ -182,7 +188,7 @@ def _like(x: Tensor, *, batched: bool, device: torch.device, dtype: torch.dtype,
 
 
 def _measure_picture(
-    img: Any, op: str, noise: float | Tensor | None, parameters: dict[str, Any]
+    img: Any, op: str, noise: float | Tensor | Likelihood | None, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
     picture = images.read(img, role="measurement", nan=op == "inpaint")
     y, unknown, give = picture.seen, None, picture.emptied().like

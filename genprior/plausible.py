@@ -1,6 +1,6 @@
 """Whether a restoration is plausible: what its samples leave unexplained of y, and how far they leave the prior.
 
-Notation: x a sample, y = A x + noise n, n ~ N(0, I); centre and spread of the prior.
+Notation: x a sample; y ~ p(y | A x), as y = A x + noise n, n ~ N(0, I); centre and spread of the prior.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ OWN = 64  # draws of a prior in closed form, some of whose values may vary more 
 def figures(x: Tensor, measurement: Measurement, prior: Prior) -> dict[str, Tensor]:
     """Two numbers of each row of x (B, *image_shape), each (B,).
 
-        residual = sqrt(mean (y - A x)^2) / noise
+        residual = sqrt(mean (y - E[y | A x])^2 / Var[y | A x])
         excess   = sqrt(mean max(0, |x - centre| / spread - REACH)^2)
 
-    The noise is taken to be no less than 1/50 of the prior's spread, of photographs 0.005: diffusions end near there.
+    Of Gaussian noise, the first is sqrt(mean (y - A x)^2) / noise. The standard deviation of y is taken to be no less
+    than 1/50 of the prior's spread, of photographs 0.005: diffusions end near there.
     """
-    noise = torch.as_tensor(measurement.noise).to(x).clamp_min(prior.spread / 50)
-    return {"residual": _rms((measurement.y - measurement.operator(x)) / noise), "excess": _excess(x, prior)}
+    mean, variance = measurement.likelihood.to(x).predicted(measurement.operator(x))
+    deviation = variance.sqrt().clamp_min(prior.spread / 50)
+    return {"residual": _rms((measurement.y - mean) / deviation), "excess": _excess(x, prior)}
 
 
 def warn(diagnostics: dict[str, Tensor], measurement: Measurement, prior: Prior, stacklevel: int) -> None:

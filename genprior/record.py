@@ -13,6 +13,7 @@ import torch
 import genprior
 from genprior.devices import device_of
 from genprior.files import sha256
+from genprior.likelihoods import Likelihood
 from genprior.nets.wrapped import plain_state
 from genprior.operators.base import LinearOperator
 from genprior.priors.base import Prior
@@ -48,6 +49,25 @@ def of_operator(operator: LinearOperator) -> tuple[dict[str, Any], dict[str, np.
         else:
             parameters[name] = value
     return parameters, arrays
+
+
+def of_noise(noise: float | torch.Tensor | Likelihood) -> tuple[Any, dict[str, np.ndarray]]:
+    """For JSON: a number or a list of numbers, or a likelihood's class and parameters; and the arrays, by name."""
+    if not isinstance(noise, Likelihood):
+        level = torch.as_tensor(noise, dtype=torch.float64).cpu()
+        return (level.item() if level.numel() == 1 else level.flatten().tolist()), {"noise": level.numpy()}
+    values = {field.name: getattr(noise, field.name) for field in dataclasses.fields(noise)}
+    arrays = {f"noise.{name}": torch.as_tensor(value).cpu().numpy() for name, value in values.items()}
+    return {"class": type(noise).__name__, **{k: v for k, v in values.items() if isinstance(v, float)}}, arrays
+
+
+def noise_in_words(noise: float | torch.Tensor | Likelihood) -> str:
+    """The standard deviations that there are, in order; or the likelihood, with the parameters that are numbers."""
+    if not isinstance(noise, Likelihood):
+        return ", ".join(f"{level:.4g}" for level in sorted(set(torch.as_tensor(noise).flatten().tolist())))
+    values = [(field.name, getattr(noise, field.name)) for field in dataclasses.fields(noise)]
+    told = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k} {tuple(v.shape)}" for k, v in values)
+    return f"{type(noise).__name__}({', '.join(told)})"
 
 
 def of_sampler(sampler: Sampler) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from genprior.ambient import settled
 from genprior.checks import as_integer
 from genprior.drawing import draw, in_tiles
 from genprior.known import giving_back, keep, known_pixels
+from genprior.likelihoods import Likelihood
 from genprior.measuring import as_noise, as_operator, measure, simulation, stated_noise
 from genprior.noise import Noise
 from genprior.operators.build import canonical, for_image
@@ -41,17 +41,18 @@ def degrade(
     img: Any,
     op: Any,
     *,
-    noise: float | Sequence[float] | Tensor = 0.0,
+    noise: float | Sequence[float] | Tensor | Likelihood = 0.0,
     seed: int | None = None,
     **operator_parameters: Any,
 ) -> Measurement:
-    """Measure an image: y = A x + noise n.
+    """Measure an image: y = A x + noise n, or y ~ p(y | A x) of another likelihood.
 
     Arguments:
         img: path, PIL image, numpy array, torch tensor, or a list of them, with values in [0, 1] (integers are scaled).
         op: name of an operator, an operator, or a deepinv physics; see `restore`. For "inpaint", `mask` may also be
             "random" (with `fraction`), "box" (with `size`) or "stroke" (with `fraction`).
-        noise: standard deviation in the units of x, [0, 1].
+        noise: standard deviation in the units of x, [0, 1], or a list of those of several images; or a likelihood,
+            such as `Poisson(1 / 30)`, see `genprior.likelihoods`.
         seed: keys noise and simulated masks, of which each image has its own; None for a fresh one.
         operator_parameters: of a named operator.
 
@@ -73,9 +74,9 @@ def degrade(
         operator = as_operator(op, operator_parameters, shape)
     check_foreign(operator, x)
     y = operator(x)
-    n = Noise(seed, torch.arange(len(y)), torch.full((len(y),), MEASURED))(y)
-    measurement = Measurement(y, operator, noise)
-    return replace(measurement, y=y + measurement.to(y).noise * n)
+    n = Noise(seed, torch.arange(len(y)), torch.full((len(y),), MEASURED))
+    likelihood = noise if isinstance(noise, Likelihood) else Measurement(y, operator, noise).likelihood
+    return Measurement(likelihood.to(y).sample(y, n), operator, noise)
 
 
 @settled
@@ -86,7 +87,7 @@ def restore(
     *,
     sampler: str | Sampler = "auto",
     n: int | None = None,
-    noise: float | Sequence[float] | Tensor | None = None,
+    noise: float | Sequence[float] | Tensor | Likelihood | None = None,
     label: int | str | None = None,
     steps: int | None = None,
     tile: int | None = None,
@@ -115,7 +116,7 @@ def restore(
             least; see `Restoration.mean` and docs/samplers.md.
         n: how many samples of each image. None for the picture alone, or 1 where the picture is made of samples.
         noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list of those of several
-            images; None to estimate it.
+            images, or a likelihood, see `genprior.likelihoods`; None to estimate it.
         label: class of the image, a number or a name such as "sunflowers" (see `class_names` of the prior), which makes
             of the prior p(x | label), see `Prior.given`; None for any.
         steps: of the sampler; None for its own.

@@ -169,9 +169,10 @@ class Restoration:
         """Write `image` to a file; several images to a folder, as 0.png, 1.png, …
 
         A path that ends in .npz gets all there is of all images and what it takes to make it again, for `np.load`:
-        `samples` and `std`, if there are any, `mean`, `y` and `noise` as in the attributes; the arrays of the operator,
-        such as `operator.mask` or `operator.kernel`; `diagnostics.NAME`; and `run`, a JSON text: the versions, prior
-        (name, label, hash of its weights), operator, both methods and their parameters, n, tile and seed.
+        `samples` and `std`, if there are any, `mean`, `y` and `noise` as in the attributes, of a likelihood
+        `noise.PARAMETER`; the arrays of the operator, such as `operator.mask` or `operator.kernel`; `diagnostics.NAME`;
+        and `run`, a JSON text: the versions, prior (name, label, hash of its weights), operator, noise, both methods
+        and their parameters, n, tile and seed.
 
         Raises:
             FileExistsError: something is there, and `overwrite` is False; nothing is written.
@@ -194,6 +195,7 @@ class Restoration:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         operator, arrays = record.of_operator(self.measurement.operator)
+        noise, levels = record.of_noise(self.measurement.noise)
         run = {
             "versions": record.versions(),
             "prior": {"name": self.prior_name, "label": self.label, **self._record_of_prior()},
@@ -202,6 +204,7 @@ class Restoration:
             "n": self.n,
             "tile": self.tile,
             "seed": self.seed,
+            "noise": noise,
             "noise_was_estimated": self.noise_was_estimated,
             "network_evaluations": self.network_evaluations,
             "seconds": self.seconds,
@@ -211,12 +214,12 @@ class Restoration:
             **drawn,
             "mean": self.mean,
             "y": self.measurement.y,
-            "noise": torch.as_tensor(self.measurement.noise, dtype=torch.float64),
             **{f"diagnostics.{name}": figures for name, figures in self.diagnostics.items()},
         }
         return {
             **{name: tensor.cpu().numpy() for name, tensor in tensors.items()},
             **{f"operator.{name}": array for name, array in arrays.items()},
+            **levels,
             "run": np.array(json.dumps(run, default=str)),
         }
 
@@ -247,14 +250,13 @@ class Restoration:
         return figure
 
     def __str__(self) -> str:
-        noise = torch.as_tensor(self.measurement.noise).flatten().tolist()
-        level = ", ".join(f"{level:.4g}" for level in sorted(set(noise)))
         told = "".join(f"; {name} {float(figures.mean()):.3g}" for name, figures in self.diagnostics.items())
         size = " x ".join(map(str, self.mean.shape))
         picture = "the mean of the draws" if self.estimator is None else f"an estimate of E[x | y] by {self.estimator}"
         draws = f"{self.n} draws from p(x | y) by {self.sampler}" if self.n else "no draws (n=8 gives some)"
+        noise = record.noise_in_words(self.measurement.noise) + " (estimated)" * self.noise_was_estimated
         return (
-            f"picture {size}: {picture}; {draws}; noise {level}{' (estimated)' if self.noise_was_estimated else ''}; "
+            f"picture {size}: {picture}; {draws}; noise {noise}; "
             f"seed {self.seed}; {self.network_evaluations} network evaluations; {self.seconds:.1f} s{told}"
         )
 

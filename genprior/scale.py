@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from genprior.likelihoods import Likelihood
 from genprior.operators.base import name_of
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
@@ -31,7 +32,7 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
     y, A = measurement.y, measurement.operator
     low, high, usual = _range_of_values(measurement)
     extent = (high - low).flatten(1).amax(1)
-    noise = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).flatten()
+    noise = _level(measurement, high).flatten()
     loud = noise > extent.clamp_min(1)
     if loud.any():
         largest = float(torch.where(loud, noise, 0).max())
@@ -56,6 +57,14 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
         "0..255 by 255, map -1..1 by (y + 1) / 2, and see whether the operator is the one that was at work.",
         stacklevel=4,
     )
+
+
+def _level(measurement: Measurement, high: Tensor) -> Tensor:
+    """The noise of each image; of another likelihood than the Gaussian, its most, at the largest values of A x."""
+    y, noise = measurement.y, measurement.noise
+    if isinstance(noise, Likelihood):
+        return noise.predicted(high.expand_as(y))[1].sqrt().flatten(1).amax(1)
+    return torch.as_tensor(noise, dtype=y.dtype, device=y.device)
 
 
 def warn_of_sum(kernel: Tensor | None) -> None:

@@ -21,6 +21,7 @@ LAYERS = [
     ["checks", "registry", "linalg", "devices", "files", "noise", "images", "noise_level", "bits", "table", "nets"],
     ["priors.base"],
     ["priors"],
+    ["likelihoods"],
     ["operators"],
     ["posteriors"],
     ["samplers"],
@@ -33,10 +34,11 @@ LAYERS = [
 ]
 # Of what stands above them, these may import only some; operators and priors stand side by side.
 NARROWER = {
-    "operators": {"ambient", "checks", "linalg", "registry"},
+    "likelihoods": {"ambient", "checks", "linalg", "noise"},
+    "operators": {"ambient", "checks", "linalg", "likelihoods", "registry"},
     "priors.base": {"ambient", "checks"},
     "samplers": {
-        *("ambient", "checks", "linalg", "devices", "noise", "registry"),
+        *("ambient", "checks", "linalg", "devices", "likelihoods", "noise", "registry"),
         *("priors.base", "posteriors"),
         *("operators.base", "operators.masking", "operators.measurement", "operators.sight"),
     },

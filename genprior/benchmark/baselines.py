@@ -71,7 +71,7 @@ def wiener_by_noise(measurement: Measurement) -> Tensor:
 
     def too_smooth(x: Tensor) -> bool:
         residual = _in_frame(periodic.y - periodic.operator(x), measurement)
-        return float(residual.square().mean()) > float(measurement.noise) ** 2
+        return float(residual.square().mean()) > float(measurement.sd) ** 2
 
     x = smoothest(lambda balance: _wiener(periodic, balance), too_smooth, 1e-8, 1e4, halvings=24)
     return _in_frame(x, measurement)
@@ -105,7 +105,7 @@ def total_variation(measurement: Measurement, weight: float, iterations: int = 4
 
 def total_variation_by_noise(measurement: Measurement) -> Tensor:
     """`total_variation` with the weight of the known noise."""
-    A, y, noise = measurement.operator, measurement.y, float(measurement.noise)
+    A, y, noise = measurement.operator, measurement.y, float(measurement.sd)
     seen = A(torch.ones_like(y)) if isinstance(A, Inpaint) else torch.ones_like(y)
 
     def too_smooth(x: Tensor) -> bool:
@@ -132,7 +132,7 @@ def bm3d(measurement: Measurement) -> Tensor:
             "bm3d needs the package of its authors, which is free for non-commercial use only: pip install bm3d."
         ) from error
 
-    noise = float(measurement.noise)
+    noise = float(measurement.sd)
     if isinstance(_operator(measurement, Blur, Denoise), Blur):
         periodic = _periodic(measurement)
         y = rearrange(periodic.y, "1 c h w -> h w c").double().numpy()
@@ -191,7 +191,7 @@ def _alone(method: Callable[[Measurement], Tensor]) -> Callable[[Measurement, Te
 
 
 def _total_variation_oracle(measurement: Measurement, truth: Tensor) -> Tensor:
-    unit = max(float(measurement.noise), LEAST_NOISE)
+    unit = max(float(measurement.sd), LEAST_NOISE)
     return best_of((total_variation(measurement, unit * weight) for weight in WEIGHTS), truth)
 
 
@@ -267,7 +267,7 @@ def _periodic(measurement: Measurement) -> Measurement:
         share = share.reshape(-1, *[1] * (-1 - axis)).to(y)
         first, last = y.narrow(axis, 0, 1), y.narrow(axis, -1, 1)
         y = torch.cat([y, (1 - share) * last + share * first], axis)
-    return Measurement(y, Blur(A.kernel, tuple(y.shape[1:]), "circular"), measurement.noise)
+    return Measurement(y, Blur(A.kernel, tuple(y.shape[1:]), "circular"), measurement.sd)
 
 
 def _in_frame(x: Tensor, measurement: Measurement) -> Tensor:

@@ -47,10 +47,11 @@ def find_task(
         noise = own if noise is None else noise
     if noise is None:
         raise ValueError("Give noise=, the standard deviation on [0, 1] to measure with, such as 0.025.")
-    noise = as_noise(noise)
-    if isinstance(noise, Tensor):
-        raise ValueError(f"An evaluation has one noise level; got {len(noise)}.")
-    return op, noise, parameters
+    level = as_noise(noise)
+    if not isinstance(level, float):
+        given = f"{len(level)}" if isinstance(level, Tensor) else f"{level}"
+        raise ValueError(f"An evaluation has one noise level, a standard deviation; got {given}.")
+    return op, level, parameters
 
 
 def trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: bool) -> list[Measurement]:

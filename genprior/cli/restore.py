@@ -140,6 +140,8 @@ def _side_by_side(result: genprior.Restoration) -> Tensor:
 
 def _described(path: Path, outputs: list[Path], result: genprior.Restoration) -> dict[str, Any]:
     """What `--json` prints."""
+    from genprior import record
+
     return {
         "input": str(path),
         "outputs": [str(output) for output in outputs],
@@ -147,7 +149,7 @@ def _described(path: Path, outputs: list[Path], result: genprior.Restoration) ->
         "n": result.n,
         "tile": result.tile,
         "seed": result.seed,
-        "noise": float(result.measurement.noise),
+        "noise": record.of_noise(result.measurement.noise)[0],
         "noise_was_estimated": result.noise_was_estimated,
         **result.methods,
         "prior": result.prior_name,

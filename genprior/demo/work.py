@@ -221,7 +221,7 @@ def _with_holes(op: str, parameters: dict[str, Any], photo: Photo) -> dict[str, 
 
 def _outcome(result: genprior.Restoration, photo: Photo, truth: Tensor | None) -> Outcome:
     n = result.n
-    noise = float(torch.as_tensor(result.measurement.noise).max())
+    noise = float(torch.as_tensor(result.measurement.sd).max())
     facts = {
         "image": f"{result.mean.shape[-1]} x {result.mean.shape[-2]} pixels",
         "picture": "the mean of the samples" if result.estimator is None else f"by {result.estimator}",

@@ -84,8 +84,7 @@ def evidence(
     """
     refuse_parameters(operator_parameters, method, METHODS, "method")
     clouds = as_integer("clouds", clouds, 1, math.inf)
-    noise = stated_noise(img, op, noise)
-    measurement, _ = measure(img, op, noise, operator_parameters)
+    measurement, _ = measure(img, op, stated_noise(img, op, noise), operator_parameters)
     prior = as_prior(prior, device, measurement.operator.image_shape)
     warn_of_scale(measurement, prior)
     measurement = _of_luma(measurement, prior)
@@ -175,4 +174,4 @@ def _of_luma(measurement: Measurement, prior: Prior) -> Measurement:
     A = measurement.operator
     if A.image_shape[0] != 1 or prior.image_shape[0] != 3:
         return measurement
-    return Measurement(measurement.y, A @ Colorize((3, *A.image_shape[1:])), measurement.noise)
+    return Measurement(measurement.y, A @ Colorize((3, *A.image_shape[1:])), measurement.sd)

@@ -49,7 +49,7 @@ def covariance_of_y(one: Measurement, S: Callable[[Tensor], Tensor], values: Ten
 
 def noise_of(one: Measurement) -> float:
     """The noise of the measurement of one image."""
-    return float(torch.as_tensor(one.noise, dtype=torch.float64).reshape(()))
+    return float(torch.as_tensor(one.sd, dtype=torch.float64).reshape(()))
 
 
 def cholesky(K: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from genprior.likelihoods import Likelihood
 from genprior.operators.base import LinearOperator
 from genprior.operators.measurement import Measurement
 
@@ -67,12 +68,13 @@ def in_channels(measurement: Measurement, channels: int) -> tuple[Measurement, C
     """The measurement for a prior of so many channels, and the way back from its draws.
 
     A grey measurement for a prior of colour images is three of equal channels, of whose draws the mean is taken. For x
-    grey, three copies of y with noise sqrt(3) sd each say about x just what y says, and that x is grey.
+    grey, three copies of y with noise sqrt(3) sd each say about x just what y says, and that x is grey; for other
+    likelihoods, see `Likelihood.shared`.
     """
     A = measurement.operator
     if A.image_shape[0] != 1 or channels != 3:
         return measurement, lambda x: x
-    colour = Measurement(
-        measurement.y.repeat(1, channels, 1, 1), Channelwise(A, channels), math.sqrt(channels) * measurement.noise
-    )
+    noise = measurement.noise
+    shared = noise.shared(channels) if isinstance(noise, Likelihood) else math.sqrt(channels) * noise
+    colour = Measurement(measurement.y.repeat(1, channels, 1, 1), Channelwise(A, channels), shared)
     return colour, lambda x: x.mean(dim=-3, keepdim=True)

@@ -1,4 +1,4 @@
-"""What was measured: y, by which operator, with how much noise."""
+"""What was measured: y, by which operator, with which noise."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import own, settled
+from genprior.checks import UnsupportedError
+from genprior.likelihoods import Gaussian, Likelihood
 from genprior.operators.base import LinearOperator
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What was measured: y = A x + noise n, n ~ N(0, I).
+    """What was measured: y = A x + noise n, n ~ N(0, I), or y ~ p(y | A x) of another likelihood.
 
     It keeps copies of y and of the noise, and can be pickled.
 
     Attributes:
         y: (B, *operator.measurement_shape), finite, any range.
         operator: A.
-        noise: standard deviation >= 0 in the units of x, float or (B, 1, 1, 1).
+        noise: standard deviation >= 0 in the units of x, float or (B, 1, 1, 1); or a likelihood, such as
+            `Poisson(1 / 30)`. Of `Gaussian(sd)` it is the sd.
 
     Raises:
-        ValueError: y does not fit the operator or is not finite, or the noise is not a standard deviation.
+        ValueError: y does not fit the operator or is not finite, or the noise is not as above.
     """
 
     y: Tensor
     operator: LinearOperator
-    noise: float | Tensor
+    noise: float | Tensor | Likelihood
 
     def __post_init__(self):
         self.operator._check("a measurement", self.y, self.operator.measurement_shape)
@@ -39,11 +42,30 @@ class Measurement:
                 "there and say so to the operator, Inpaint(mask, ...); otherwise repair them."
             )
         object.__setattr__(self, "y", own(self.y))
-        object.__setattr__(self, "noise", _own_noise(self.noise, len(self.y)))
+        object.__setattr__(self, "noise", _own_noise(self.noise, self.y))
 
-    def with_noise(self, noise: float | Tensor) -> Measurement:
+    @property
+    def likelihood(self) -> Likelihood:
+        """The law of y given A x."""
+        return self.noise if isinstance(self.noise, Likelihood) else Gaussian(self.noise)
+
+    @property
+    def sd(self) -> float | Tensor:
+        """The standard deviation of Gaussian noise, float or (B, 1, 1, 1).
+
+        Raises:
+            UnsupportedError: the noise is another.
+        """
+        if isinstance(self.noise, Likelihood):
+            raise UnsupportedError(
+                f"This needs Gaussian noise, of one standard deviation, and the noise of y is {self.noise}. Give a "
+                "number in its place, noise=0.02, if that is near enough."
+            )
+        return self.noise
+
+    def with_noise(self, noise: float | Tensor | Likelihood) -> Measurement:
         """The same y, not copied, with another noise."""
-        return _sharing(self.y, self.operator, _own_noise(noise, len(self.y)))
+        return _sharing(self.y, self.operator, _own_noise(noise, self.y))
 
     @property
     def seen(self) -> Tensor:
@@ -56,7 +78,7 @@ class Measurement:
 
     def select(self, index: Tensor) -> Measurement:
         """The measurement of the images of that `index` (1-D, long), which may repeat images."""
-        noise = self.noise
+        noise = self.noise.select(index) if isinstance(self.noise, Likelihood) else self.noise
         if isinstance(noise, Tensor) and noise.ndim and len(noise) > 1:
             noise = noise[index.to(noise.device)]
         return _sharing(self.y[index.to(self.y.device)], self.operator.select(index), noise)
@@ -64,10 +86,11 @@ class Measurement:
     def to(self, like: Tensor) -> Measurement:
         """The measurement with y in the dtype and on the device of a tensor."""
         noise = self.noise.to(like.device) if isinstance(self.noise, Tensor) else self.noise
+        noise = noise.to(like) if isinstance(noise, Likelihood) else noise
         return _sharing(self.y.to(like), self.operator, noise)
 
 
-def _sharing(y: Tensor, operator: LinearOperator, noise: float | Tensor) -> Measurement:
+def _sharing(y: Tensor, operator: LinearOperator, noise: float | Tensor | Likelihood) -> Measurement:
     """The measurement of a y that is the library's own and was checked, which is not copied again."""
     measurement = object.__new__(Measurement)
     for name, value in (("y", y), ("operator", operator), ("noise", noise)):
@@ -76,8 +99,11 @@ def _sharing(y: Tensor, operator: LinearOperator, noise: float | Tensor) -> Meas
 
 
 @settled
-def _own_noise(given: float | Tensor, images: int) -> float | Tensor:
-    noise = torch.as_tensor(given)
+def _own_noise(given: float | Tensor | Likelihood, y: Tensor) -> float | Tensor | Likelihood:
+    if isinstance(given, Likelihood):
+        given.check(y)
+        return given.sd if isinstance(given, Gaussian) else given
+    noise, images = torch.as_tensor(given), len(y)
     if noise.ndim and noise.shape not in ((1, 1, 1, 1), (images, 1, 1, 1)):
         raise ValueError(f"noise is one number or ({images}, 1, 1, 1); got the shape {tuple(noise.shape)}.")
     if not (torch.isfinite(noise) & (noise >= 0)).all():

@@ -33,9 +33,9 @@ def observe(prior: LearnedPosterior, measurement: Measurement) -> Tensor:
     """
     A, y = measurement.operator, measurement.y
     check_operator(prior, A)
-    _check_noise(prior, measurement.noise)
+    _check_noise(prior, measurement.sd)
     ones = y.new_ones(len(y), *A.image_shape)
-    level = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).expand(len(y), 1, 1, 1)
+    level = torch.as_tensor(measurement.sd, dtype=y.dtype, device=y.device).expand(len(y), 1, 1, 1)
     seen = [(A.pinv(y) - prior.centre) / prior.spread, A.adjoint(A(ones)), level / prior.spread * ones[:, :1]]
     return torch.cat(seen, dim=1)
 

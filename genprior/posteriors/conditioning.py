@@ -104,7 +104,7 @@ def alike(measurement: Measurement) -> list[Tensor]:
     images = len(measurement.y)
     if measurement.operator.batch > 1:
         return list(torch.arange(images).split(1))
-    levels = torch.as_tensor(measurement.noise).flatten().expand(images).cpu()
+    levels = torch.as_tensor(measurement.sd).flatten().expand(images).cpu()
     return [(levels == level).nonzero().flatten() for level in levels.unique()]
 
 
@@ -136,4 +136,4 @@ def _dense(measurement: Measurement, means: Tensor) -> tuple[Tensor, float]:
     one = measurement.select(torch.tensor([0], device=measurement.y.device))
     eye = torch.eye(D, dtype=torch.float64, device=means.device).reshape(D, *shape)
     A = torch.cat([one.operator(x).flatten(1) for x in eye.split(256)]).T
-    return A, float(torch.as_tensor(one.noise, dtype=torch.float64).reshape(()))
+    return A, float(torch.as_tensor(one.sd, dtype=torch.float64).reshape(()))

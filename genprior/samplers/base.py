@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError, as_integer, check_fields
+from genprior.likelihoods import Gaussian, Likelihood
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator
 from genprior.operators.measurement import Measurement
@@ -30,6 +31,7 @@ class Sampler(ABC):
         needs: what the sampler needs of the prior: a method of `Prior` that it calls, or what `takes` looks for.
         needs_operator: what the sampler needs of the operator, in a word; None for nothing but what every one has. For
             "svd" the base class looks, for others the sampler's `check_operator` does.
+        likelihoods: the laws of y given A x that it takes.
         everywhere: whether it needs an energy that is finite everywhere, see `Prior.bounded`.
         passes: of the network, forward and backward, for each of the `calls`, unless the sampler counts otherwise.
         clouds: whether the draws of an image come from one cloud, so that all its rows have to be asked for at once.
@@ -41,6 +43,7 @@ class Sampler(ABC):
     passes: ClassVar[int] = 1
     clouds: ClassVar[bool] = False
     needs_operator: ClassVar[str | None] = None
+    likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Gaussian,)
     everywhere: ClassVar[bool] = False
     steps: int = 0
 
@@ -70,10 +73,16 @@ class Sampler(ABC):
         """How many images the method works on at once for n draws of one."""
         return n
 
-    def lacks(self, prior: Prior, operator: LinearOperator) -> str | None:
-        """What is missing for draws from p(x | y) of that prior and operator, and what to do; None if nothing is."""
+    def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
+        """What is missing for draws from p(x | y) of that prior, operator and likelihood, and what to do; else None.
+
+        No likelihood is Gaussian noise.
+        """
         prior = prior.sized(*operator.image_shape[1:])
         name, family = type(self).__name__, type(prior).__name__
+        if likelihood is not None and not isinstance(likelihood, self.likelihoods):
+            taken = ", ".join(kind.__name__ for kind in self.likelihoods)
+            return f"{name} takes y of the likelihood {taken}, not of {likelihood}. Choose another sampler."
         if not self.takes(prior):
             has = ", ".join(sorted(prior.capabilities)) or "no method of priors"
             return f"{name} needs a prior that has {self.needs}; {family} has {has}. Choose another sampler or prior."
@@ -135,15 +144,17 @@ class Sampler(ABC):
         prior = prior.sized(*operator.image_shape[1:])
         if wrong := misfit(prior, operator):
             raise ValueError(wrong)
-        if lack := self.lacks(prior, operator):
+        if lack := self.lacks(prior, operator, measurement.likelihood):
             raise UnsupportedError(lack)
         drawn = self.sample(prior, floored(measurement, self.floor(prior)), noise)
         return drawn if isinstance(drawn, tuple) else (drawn, {})
 
 
 def floored(measurement: Measurement, least: float) -> Measurement:
-    """The measurement with a noise of at least that."""
+    """The measurement with Gaussian noise of at least that, or as it is with another likelihood."""
     noise = measurement.noise
+    if isinstance(noise, Likelihood):
+        return measurement
     return measurement.with_noise(noise.clamp_min(least) if isinstance(noise, Tensor) else max(noise, least))
 
 
@@ -178,7 +189,7 @@ def start(prior: Prior, measurement: Measurement) -> Tensor:
     """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2."""
     y, A = measurement.y, measurement.operator
     centre = torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(len(y), *A.image_shape)
-    return A.prox(centre, y, (prior.spread / measurement.noise) ** 2)
+    return A.prox(centre, y, (prior.spread / measurement.sd) ** 2)
 
 
 def begin(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:

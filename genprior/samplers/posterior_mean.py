@@ -45,7 +45,7 @@ class PosteriorMean(Sampler):
             )
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        y, level = measurement.y, measurement.noise
+        y, level = measurement.y, measurement.sd
         least = prior.sigma_min
         asked = level.clamp_min(least) if isinstance(level, Tensor) else max(level, least)
         return y + (level / asked) ** 2 * (prior.denoise(y, asked) - y)

@@ -200,7 +200,7 @@ def _published_ddrm(prior: GaussianMixture, measurement: Measurement, noise: Noi
 def _published_mcgdiff(prior: GaussianMixture, measurement: Measurement, noise: Noise) -> Tensor:
     """kappa 0.01, eta 0.6, 20 steps and one at each coordinate's own level, from N(0, I), two clouds."""
     s = measurement.operator.svd().singular_values
-    sigmas = published_schedule(20, (measurement.noise / s[s > 0]).tolist())
+    sigmas = published_schedule(20, (measurement.sd / s[s > 0]).tolist())
     sampler = MCGDiff(kappa=1e-2, eta=0.6, unit=1.0)
     origin = torch.zeros_like(prior.centre)[None]
     clouds = [noise.select(rows) for rows in torch.arange(len(noise.image)).chunk(2)]

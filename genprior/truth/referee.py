@@ -111,7 +111,7 @@ def importance(x: Tensor, one: Measurement) -> Referee:
     """Draws x of the prior, (N, C, H, W), weighed by one measurement with noise."""
     x = x[: len(x) // GROUPS * GROUPS]
     r = one.operator(x) - one.y
-    log_w = (-inner(r, r) / (2 * torch.as_tensor(one.noise) ** 2)).double().flatten()
+    log_w = (-inner(r, r) / (2 * torch.as_tensor(one.sd) ** 2)).double().flatten()
     w = log_w.softmax(0)
     told = {"ess": float(1 / w.square().sum())}
     draws = rearrange(x.double(), "(g t) ... -> g t (...)", g=GROUPS)
@@ -124,7 +124,7 @@ def chains(prior: Prior, one: Measurement, z: Tensor, effort: Effort, seed: int 
     rows = torch.zeros(K, dtype=torch.long)
     noise = Noise(seed, rows, torch.arange(K))
     measurement, v = floored(one.select(rows), FisherHMC().floor(prior)), decoder_variance(prior)
-    potential = posterior(prior, v, measurement, measurement.noise)
+    potential = posterior(prior, v, measurement, measurement.sd)
     z = z.expand(K, *z.shape[1:])
     metric = information_metric(prior, v, measurement, z, noise, probes=16)
     sizes = DualAveraging(

@@ -126,7 +126,7 @@ class Iterated(Decoupled):
 
         def draw(x_hat: Tensor, r: Tensor) -> Tensor:
             def gradient(x: Tensor) -> Tensor:
-                return (x_hat - x) / r**2 + A.adjoint(y - A(x)) / measurement.noise**2
+                return (x_hat - x) / r**2 + A.adjoint(y - A(x)) / measurement.sd**2
 
             return self.move(gradient, x_hat, self.step / (1 / r**2 + stiffness), noise)
 
@@ -203,4 +203,4 @@ def _stiffness(measurement: Measurement, noise: Noise, iterations: int = 20) -> 
     for _ in range(iterations):
         x = divide(x, norm(x))
         x = A.adjoint(A(x))
-    return norm(x) / measurement.noise**2
+    return norm(x) / measurement.sd**2

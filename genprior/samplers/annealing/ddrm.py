@@ -65,7 +65,7 @@ class DDRM(Sampler):
 def begin_at_y(svd: SVD, measurement: Measurement, x: Tensor, sigma: float, noise: Noise) -> Tensor:
     """x_t with y / s + sqrt(sigma^2 - (noise / s)^2) n in its coordinates where s sigma >= noise."""
     s = svd.singular_values.to(x)
-    level = torch.as_tensor(measurement.noise, dtype=x.dtype, device=x.device)
+    level = torch.as_tensor(measurement.sd, dtype=x.dtype, device=x.device)
     y_bar = divide(svd.Ut(measurement.y), s)
     fresh = (sigma**2 - divide(level, s) ** 2).clamp_min(0).sqrt()
     return svd.V(torch.where(s * sigma >= level, y_bar + fresh * noise(x), svd.Vt(x)))
@@ -75,7 +75,7 @@ def spectral_step(svd: SVD, measurement: Measurement, noise: Noise, eta: float, 
     """(x_t, x_hat, sigma, sigma') -> x' = x_hat + a (x_t - x_hat) + b (y - s x_hat) + w n, as of `DDRM`."""
     y = svd.Ut(measurement.y)
     s = svd.singular_values.to(y)
-    level = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device)
+    level = torch.as_tensor(measurement.sd, dtype=y.dtype, device=y.device)
     unseen = (s == 0).to(y)
     sees_all = not unseen.any()  # one transform less in each step
     eta_noisier = eta_c * unseen + eta * (1 - unseen)

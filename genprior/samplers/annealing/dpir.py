@@ -39,10 +39,10 @@ class DPIR(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y, A = measurement.y, measurement.operator
         x_hat = start(prior, measurement)
-        last = as_level(measurement.noise, y).clamp_min(prior.sigma_min)
+        last = as_level(measurement.sd, y).clamp_min(prior.sigma_min)
         high = last.clamp_min(min(self.first * prior.spread, prior.sigma_max))
         for share in torch.linspace(0, 1, self.steps).tolist():
             sigma = high ** (1 - share) * last**share
-            x_y = A.prox(x_hat, y, sigma**2 / (self.weight * measurement.noise**2))
+            x_y = A.prox(x_hat, y, sigma**2 / (self.weight * measurement.sd**2))
             x_hat = prior.denoise(x_y, sigma)
         return x_hat

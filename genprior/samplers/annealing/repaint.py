@@ -61,7 +61,7 @@ class RePaint(Sampler):
         svd = projection(measurement.operator)
         y = svd.Ut(measurement.y)
         seen = svd.singular_values.to(y) > 0.5
-        level = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device)
+        level = torch.as_tensor(measurement.sd, dtype=y.dtype, device=y.device)
 
         def descend(x: Tensor, sigmas: list[float]) -> Tensor:
             for sigma, sigma_next in pairwise(sigmas):

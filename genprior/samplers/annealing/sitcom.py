@@ -58,7 +58,7 @@ class SITCOM(Sampler):
         unit = 2 * prior.spread
         sigmas = variance_preserving(prior.sigma_max, prior.sigma_min, self.steps, unit)
         known = measurement.seen
-        enough = measurement.noise**2 * inner(known, known)
+        enough = measurement.sd**2 * inner(known, known)
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
             dilation = math.sqrt(1 + (sigma / unit) ** 2)

@@ -154,7 +154,7 @@ def _chain(
 def posterior(prior: Prior, measurement: Measurement) -> Potential:
     """U(x) = energy(x) + |y - A x|^2 / (2 noise^2) = -ln p(x | y) + const."""
     y, A = measurement.y, measurement.operator
-    c = measurement.noise**2
+    c = measurement.sd**2
 
     def potential(x: Tensor) -> tuple[Tensor, Tensor]:
         energy, gradient = prior_energy(prior, x)
@@ -176,7 +176,7 @@ def prior_energy(prior: Prior, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def white_metric(prior: Prior, measurement: Measurement) -> Metric:
     """M = I / spread^2 + A^T A / noise^2."""
-    A, spread, sd = measurement.operator, prior.spread, measurement.noise
+    A, spread, sd = measurement.operator, prior.spread, measurement.sd
     nothing = torch.zeros_like(measurement.y)
 
     def draw(noise: Noise, like: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class MAP(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y, A = measurement.y, measurement.operator
-        c = measurement.noise**2
+        c = measurement.sd**2
 
         def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
             energy, gradient = prior_energy(prior, x)

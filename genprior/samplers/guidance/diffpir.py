@@ -66,6 +66,6 @@ class DiffPIR(Guidance):
         y, A = measurement.y, measurement.operator
 
         def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
-            return A.prox(prior.denoise(x_t, sigma), y, sigma**2 / (self.weight * measurement.noise**2))
+            return A.prox(prior.denoise(x_t, sigma), y, sigma**2 / (self.weight * measurement.sd**2))
 
         return denoise_given_y

@@ -55,10 +55,10 @@ def moment_matching(denoise: Denoiser, measurement: Measurement, iterations: int
             return sigma**2 * vjp(u)
 
         def covariance(v: Tensor) -> Tensor:
-            return measurement.noise**2 * v + A(V(A.adjoint(v)))
+            return measurement.sd**2 * v + A(V(A.adjoint(v)))
 
         # Of a network V may be no covariance: what it says beyond a direction where it is negative is left out.
-        least = measurement.noise**2 / 2
+        least = measurement.sd**2 / 2
         v = cg(covariance, known * (y - A(x_hat)), iterations=iterations, least=least)
         return x_hat + V(A.adjoint(v))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genprior.checks import Count
+from genprior.likelihoods import Likelihood
 from genprior.linalg import cg
 from genprior.operators.base import LinearOperator
 from genprior.operators.measurement import Measurement
@@ -47,17 +48,17 @@ class OptimalCovariance(Guidance):
     integrator: str | None = "multistep"
     iterations: Count = 16
 
-    def lacks(self, prior: Prior, operator: LinearOperator) -> str | None:
+    def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
         prior = prior.sized(*operator.image_shape[1:])
         if supports(prior, "denoise") and not supports(prior, "posterior_covariance"):
             return (
                 f"OptimalCovariance needs the posterior covariance of this {type(prior).__name__}, which was never "
                 "measured. Measure it with prior.fit_covariance(images), or choose another sampler."
             )
-        return super().lacks(prior, operator)
+        return super().lacks(prior, operator, likelihood)
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
-        y, A, noise = measurement.y, measurement.operator, measurement.noise
+        y, A, noise = measurement.y, measurement.operator, measurement.sd
         seen = measurement.seen
         levels = torch.as_tensor(noise).flatten().tolist()
         # V has the same coordinates at all noise levels

@@ -75,7 +75,7 @@ def pseudo_inverse(denoise: Denoiser, measurement: Measurement, spread: float):
     def guide(x_t: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         x_hat, vjp = differentiable(denoise, x_t, sigma)
         variance = white_variance(sigma, spread)
-        v = A.solve(y - A(x_hat), measurement.noise**2 / variance) / variance
+        v = A.solve(y - A(x_hat), measurement.sd**2 / variance) / variance
         return x_hat, vjp(A.adjoint(v))
 
     return guide

@@ -56,10 +56,10 @@ def row_sums(denoise: Denoiser, measurement: Measurement) -> Denoiser:
             return sigma**2 * vjp(u)
 
         residual = known * (y - A(x_hat))
-        w = measurement.noise**2 + A(V(A.adjoint(torch.ones_like(residual)))).clamp_min(0)
+        w = measurement.sd**2 + A(V(A.adjoint(torch.ones_like(residual)))).clamp_min(0)
         v = residual / w
         shift = V(A.adjoint(v))
-        alpha = divide(inner(v, residual), inner(v, A(shift) + measurement.noise**2 * v))
+        alpha = divide(inner(v, residual), inner(v, A(shift) + measurement.sd**2 * v))
         return x_hat + alpha * shift
 
     return denoise_given_y

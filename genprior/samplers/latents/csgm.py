@@ -81,7 +81,7 @@ class CSGM(Sampler):
     def _penalty(self, prior: Prior, measurement: Measurement) -> float | Tensor:
         if self.penalty is not None:
             return self.penalty
-        return torch.as_tensor(measurement.noise**2 + decoder_variance(prior)).to(measurement.y).flatten()
+        return torch.as_tensor(measurement.sd**2 + decoder_variance(prior)).to(measurement.y).flatten()
 
 
 def _objective(prior: Prior, measurement: Measurement, z: Tensor, penalty: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -80,7 +80,7 @@ class FisherHMC(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         v = decoder_variance(prior)
         z = self._mode(prior, v, measurement)
-        potential = posterior(prior, v, measurement, measurement.noise)
+        potential = posterior(prior, v, measurement, measurement.sd)
         # A white Gaussian in D dimensions takes steps of about D^(-1/4).
         step = torch.full_like(z.flatten(1)[:, 0], z[0].numel() ** -0.25 / 2)
         steps = DualAveraging(step, target_acceptance(self.leapfrog))
@@ -97,10 +97,10 @@ class FisherHMC(Sampler):
         y = measurement.y
         z = y.new_zeros(len(y), *prior.latent_shape)
         adam = Adam(self.lr)
-        first = floored(measurement, 4 * prior.spread).noise
+        first = floored(measurement, 4 * prior.spread).sd
         for k in range(self.descend):
             share = (k + 1) / self.descend
-            level = first ** (1 - share) * measurement.noise**share
+            level = first ** (1 - share) * measurement.sd**share
             _, gradient = posterior(prior, v, measurement, level)(z)
             z = z - adam(gradient)
         return z
@@ -111,13 +111,13 @@ def information_metric(
 ) -> Metric:
     """M = I + diag F at z, F estimated by (J^T A^T w)^2, w = (v A A^T + c I)^-1 r and r a draw of y - A G(z)."""
     A = measurement.operator
-    precision = weigher(v, measurement, measurement.noise)
+    precision = weigher(v, measurement, measurement.sd)
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         predicted = A(prior.decode(z))
     mass = torch.ones_like(z)
     for _ in range(probes):
-        r = measurement.noise * noise(measurement.y)
+        r = measurement.sd * noise(measurement.y)
         if v > 0:
             r = r + math.sqrt(v) * A(noise(r.new_empty(len(r), *A.image_shape)))
         (pull,) = torch.autograd.grad(predicted, z, precision(r), retain_graph=True)

@@ -79,7 +79,7 @@ class LatentDAPS(Sampler):
         for sigma, sigma_next in pairwise(sigmas):
             w_hat, r = moments(latents.denoise, w_t, sigma, spread, noise)
             around: Any = _Around(prior, w_hat, r)
-            potential = posterior(around, v, measurement, measurement.noise)
+            potential = posterior(around, v, measurement, measurement.sd)
             mass = information_metric(around, v, measurement, torch.zeros_like(w_hat), noise, self.probes)
             point = Point.at(potential, (w - w_hat) / r)
             for _ in range(self.transitions):

@@ -70,7 +70,7 @@ class LatentHMC(Sampler):
         z = noise(y.new_empty(len(y), *prior.latent_shape))
         first = self.start * prior.spread * math.sqrt(y[0].numel() / z[0].numel())
         shares = [k / self.anneal for k in range(self.anneal)]
-        potentials = [posterior(prior, v, measurement, first ** (1 - k) * measurement.noise**k) for k in shares]
+        potentials = [posterior(prior, v, measurement, first ** (1 - k) * measurement.sd**k) for k in shares]
 
         # N(0, I) in D dimensions takes steps of about D^(-1/4), and the first potential is hardly anything else.
         step = torch.full_like(z.flatten(1)[:, 0], z[0].numel() ** -0.25)
@@ -80,7 +80,7 @@ class LatentHMC(Sampler):
             point = adapt([potential], Point.at(potential, z), steps, self.leapfrog, noise)
             z = point.state
 
-        potential = posterior(prior, v, measurement, measurement.noise)
+        potential = posterior(prior, v, measurement, measurement.sd)
         steps = DualAveraging(steps.step, target_acceptance(self.leapfrog))
         point = adapt([potential] * self.burn_in, Point.at(potential, z), steps, self.leapfrog, noise)
         point, diagnostics = run(potential, point, steps.settled, self.steps, self.leapfrog, noise)

@@ -77,7 +77,7 @@ class ReSample(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         latents = prior.latents
         y, A, known = measurement.y, measurement.operator, measurement.seen
-        spread, trust = latents.spread, (prior.spread / measurement.noise) ** 2
+        spread, trust = latents.spread, (prior.spread / measurement.sd) ** 2
         sigmas = variance_preserving(latents.sigma_max, latents.sigma_min, self.steps, spread)
         w = latents.centre + sigmas[0] * noise(y.new_empty(len(y), *latents.image_shape))
         for k, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -110,7 +110,7 @@ class ReSample(Sampler):
     def _nearest(self, prior: Prior, measurement: Measurement, w: Tensor, known: Tensor) -> Tensor:
         """The first w on the way of Adam down |y - A G(w)|^2 that fits y to the noise, or the last."""
         y, A, spread = measurement.y, measurement.operator, prior.latents.spread
-        enough = measurement.noise**2 * inner(known, known)
+        enough = measurement.sd**2 * inner(known, known)
         adam = Adam(self.rate * spread)
         for _ in range(self.iterations):
             with torch.enable_grad():

@@ -86,7 +86,7 @@ class MCGDiff(Clouds):
         svd = measurement.operator.svd()
         s = svd.singular_values.to(centre)
         y_bar = divide(svd.Ut(measurement.y), s)
-        noise_bar = divide(torch.as_tensor(measurement.noise, dtype=centre.dtype, device=centre.device), s)
+        noise_bar = divide(torch.as_tensor(measurement.sd, dtype=centre.dtype, device=centre.device), s)
         levels = torch.tensor(sigmas[:-1], dtype=centre.dtype, device=centre.device)
         # Where y is less noisy than all of them, the last.
         own = levels[(noise_bar[..., None] < levels).sum(-1).clamp_max(len(levels) - 1)]

@@ -102,7 +102,7 @@ def white(measurement: Measurement, spread: float) -> Callable[[Tensor, float], 
         variance = white_variance(sigma, spread)
         # What y holds where A sees nothing is the same for all particles, as the determinant is, but may be large.
         residual = known * (y - A(x_hat))
-        v = A.solve(residual, measurement.noise**2 / variance) / variance
+        v = A.solve(residual, measurement.sd**2 / variance) / variance
         return -inner(v, residual).flatten() / 2, v
 
     return psi
@@ -113,7 +113,7 @@ def moment_matched(denoise: Denoiser, measurement: Measurement) -> Twist:
     y, A, known = measurement.y, measurement.operator, measurement.seen
     eye = torch.eye(y[0].numel(), dtype=y.dtype, device=y.device)
     basis = eye.reshape(-1, 1, *A.measurement_shape)
-    floor = torch.as_tensor(measurement.noise, dtype=y.dtype, device=y.device).flatten() ** 2 * eye
+    floor = torch.as_tensor(measurement.sd, dtype=y.dtype, device=y.device).flatten() ** 2 * eye
 
     def twist(x_t: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor, Tensor]:
         x_hat, vjp = differentiable(denoise, x_t, sigma)
