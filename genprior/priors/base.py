@@ -214,6 +214,13 @@ def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shap
     return channels, *(size or own)
 
 
+def as_config(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a prior, of which its class makes another, as JSON can hold them: of the `locals()` of its
+    `__init__`, before there are others."""
+    given = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+
 def as_level(sigma: float | Tensor, x: Tensor) -> Tensor:
     """A noise level as a (B, 1, 1, 1) tensor of the dtype and device of x."""
     return torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)

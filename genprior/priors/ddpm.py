@@ -18,7 +18,7 @@ from torch import Tensor
 from genprior.checks import OpenShape, positive, refuse_wrong, whole
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
-from genprior.priors.base import as_level, autocast, shape_of_draws
+from genprior.priors.base import as_config, as_level, autocast, shape_of_draws
 from genprior.priors.chain import (
     BETAS,
     UNIT,
@@ -78,19 +78,7 @@ class DDPM(MeasuredCovariance):
     ):
         super().__init__()
         _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch, features)
-        self.config = {
-            "image_shape": list(image_shape),
-            "betas": betas,
-            "steps": steps,
-            "data_std": data_std,
-            "classes": classes,
-            "edges": edges,
-            "widths": list(widths),
-            "blocks": blocks,
-            "patch": patch,
-            "features": features,
-            "residuals": residuals,
-        }
+        self.config = as_config(locals())
         self.image_shape = tuple(image_shape)
         self.classes = classes
         self.data_std = data_std

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from genprior.checks import Shape, positive, refuse_wrong, whole
 from genprior.nets.coupling import ActNorm, Coupling, Mixing, PerClass, Squeeze, full_precision
 from genprior.nets.pixels import PIXELS, Ink
-from genprior.noise import Noise
-from genprior.priors.labels import check_labels, even, labels_of, mixed
+from genprior.priors.base import as_config
+from genprior.priors.labels import check_labels, even, mixed
 from genprior.priors.wrappers.given import Classed
 from genprior.registry import lookup
 
@@ -82,17 +82,7 @@ class Flow(Classed):
     ):
         super().__init__()
         _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread, classes)
-        self.config = {
-            "image_shape": list(image_shape),
-            "widths": list(widths),
-            "steps": list(steps),
-            "blocks": blocks,
-            "squeeze": squeeze,
-            "bound": bound,
-            "pixels": pixels,
-            "spread": spread,
-            "classes": classes,
-        }
+        self.config = as_config(locals())
         self.image_shape = tuple(image_shape)
         self.latent_shape = (math.prod(image_shape),)
         self.centre = 0.5
@@ -175,23 +165,6 @@ class Flow(Classed):
                     layer.fit(u)
                 u, _ = layer(u)
             u = u[:, part[0] :]
-
-    @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0, label: int | str | None = None) -> Tensor:
-        """n draws x = h^-1(z), z ~ N(0, I), (n, C, H, W); draw k is the same whatever n is.
-
-        Arguments:
-            seed: keys the noise.
-            label: class label, 0 to classes - 1, or a name; None for draws of p(x).
-
-        Raises:
-            ValueError: there is no such label.
-        """
-        weight = next(self.parameters())
-        noise = Noise.of_draws(n, seed)
-        labels = labels_of(self, label, noise)
-        z = noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device))
-        return self.decode(z, labels)
 
     def log_prob(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """ln p(x), given labels (B,) ln p(x | label), in nats, exact, (B,).

@@ -8,17 +8,13 @@ generative models, 2017 (such a generator as a prior). M. Mirza, S. Osindero, Co
 2014 (labels).
 """
 
-import torch
 from torch import Tensor, nn
 
 from genprior.checks import Shape, positive, refuse_wrong, whole
 from genprior.nets.gan import Generator
-from genprior.noise import Noise
-from genprior.priors.base import autocast
-from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of
+from genprior.priors.base import as_config, autocast
+from genprior.priors.labels import EMBEDDING, beside, check_labels, even
 from genprior.priors.wrappers.given import Classed
-
-CHUNK = 256  # latents that `sample` decodes at once
 
 
 class GAN(Classed):
@@ -53,15 +49,7 @@ class GAN(Classed):
     ):
         super().__init__()
         _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classes)
-        self.config = {
-            "image_shape": list(image_shape),
-            "latent": latent,
-            "spread": spread,
-            "classes": classes,
-            "widths": list(widths),
-            "blocks": blocks,
-            "hidden": hidden,
-        }
+        self.config = as_config(locals())
         self.image_shape = tuple(image_shape)
         self.latent_shape = (latent,)
         self.spread, self.classes = spread, classes
@@ -78,24 +66,6 @@ class GAN(Classed):
         told = None if label is None else self.embed(label)
         with autocast(z.device, self.autocast):
             return self.net(beside(z, told)).to(z.dtype)
-
-    @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0, label: int | str | None = None) -> Tensor:
-        """n draws f(z), (n, C, H, W); draw k is the same whatever n is.
-
-        Arguments:
-            seed: keys the noise.
-            label: class label, 0 to classes - 1, or a name; None for draws of p(x).
-
-        Raises:
-            ValueError: there is no such label.
-        """
-        weight = next(self.parameters())
-        noise = Noise.of_draws(n, seed)
-        labels = labels_of(self, label, noise)
-        z = noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device))
-        chunks = [None] * n if labels is None else labels.split(CHUNK)
-        return torch.cat([self.decode(*part) for part in zip(z.split(CHUNK), chunks)])
 
 
 def _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classes) -> None:

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, as_config
 from genprior.priors.flow import Flow
 
 CHUNK = 2**12  # patches that go through the flow at once: 0.1 GB of activations
@@ -52,7 +52,7 @@ class PatchFlow(Prior):
         super().__init__()
         if not isinstance(patch, int) or patch < 2:
             raise ValueError(f"patch is {patch!r}: give a whole number, at least 2.")
-        self.config = {"patch": patch, "width": width, "steps": steps, "blocks": blocks, "spread": spread}
+        self.config = as_config(locals())
         self.image_shape = (3, None, None)
         self.side = patch
         self.centre = 0.5

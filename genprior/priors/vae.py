@@ -22,7 +22,7 @@ from genprior.checks import OpenShape, positive, refuse_wrong, whole
 from genprior.linalg import total
 from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 from genprior.noise import Noise
-from genprior.priors.base import autocast, shape_of_draws
+from genprior.priors.base import as_config, autocast, shape_of_draws
 from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of
 from genprior.priors.wrappers.given import Classed
 
@@ -71,14 +71,7 @@ class VAE(Classed):
     ):
         super().__init__()
         _check_arguments(image_shape, latent, widths, blocks, spread, classes)
-        self.config = {
-            "image_shape": list(image_shape),
-            "latent": latent,
-            "widths": list(widths),
-            "blocks": list(blocks),
-            "spread": spread,
-            "classes": classes,
-        }
+        self.config = as_config(locals())
         self.image_shape = tuple(image_shape)
         self.latent, self.spread, self.classes = latent, spread, classes
         self.stride = 2 ** len(widths)

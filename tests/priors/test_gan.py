@@ -8,7 +8,8 @@ import torch
 from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.priors.base import supports
-from genprior.priors.gan import CHUNK, GAN
+from genprior.priors.gan import GAN
+from genprior.priors.wrappers.given import CHUNK
 
 SMALL = {"latent": 6, "widths": (8, 4), "hidden": 8, "spread": 0.3}
 

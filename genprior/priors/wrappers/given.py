@@ -1,16 +1,17 @@
 """A prior given a class label is a prior."""
 
 import copy
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from genprior.noise import Noise
 from genprior.priors.base import Prior, methods_of
 from genprior.priors.gaussian.covariance import Covariance
-from genprior.priors.labels import number_of, shares
+from genprior.priors.labels import labels_of, number_of, shares
 
-G = TypeVar("G", bound=Prior)
+CHUNK = 256  # latents that are decoded at once
 
 
 def of_prior(name: str) -> Any:
@@ -41,13 +42,32 @@ class OfLabel(Wrapper):
 
 
 class Classed(Prior):
-    """A prior p(x) = sum_k w_k p(x | k) of images of several classes, whose weights w_k are `class_weights`."""
+    """A prior p(x) = sum_k w_k p(x | k) with `decode`, of classes whose weights w_k are `class_weights`."""
 
     class_weights: Tensor
 
     def given(self, label: int | str) -> "Given":
         """p(x | label), itself a prior."""
         return Given(self, label)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0, label: int | str | None = None) -> Tensor:
+        """n draws decode(z), z ~ N(0, I), (n, C, H, W); draw k is the same whatever n is.
+
+        Arguments:
+            seed: keys the noise.
+            label: class label, 0 to classes - 1, or a name; None for draws of p(x).
+
+        Raises:
+            ValueError: there is no such label.
+        """
+        weight = next(self.parameters())
+        noise = Noise.of_draws(n, seed)
+        labels = labels_of(self, label, noise)
+        z = noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device))
+        parts = z.split(CHUNK)
+        decode: Any = self.decode  # which takes labels too
+        return torch.cat(list(map(decode, parts, [None] * len(parts) if labels is None else labels.split(CHUNK))))
 
     @torch.no_grad()
     def fit_classes(self, labels: Tensor) -> None:
