@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import platform
 from typing import Any
 
 import numpy as np
 import torch
 
-import genprior
 from genprior.devices import device_of
 from genprior.files import sha256
 from genprior.likelihoods import Likelihood
@@ -19,16 +17,6 @@ from genprior.operators.base import LinearOperator
 from genprior.priors.base import Prior
 from genprior.samplers import SAMPLERS
 from genprior.samplers.base import Sampler
-
-
-def versions() -> dict[str, str]:
-    """Of what the numbers come from."""
-    return {
-        "genprior": genprior.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def of_operator(operator: LinearOperator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from genprior.files import refuse_existing, replacing
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
+from genprior.versions import versions
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +199,7 @@ class Restoration:
         operator, arrays = record.of_operator(self.measurement.operator)
         noise, levels = record.of_noise(self.measurement.noise)
         run = {
-            "versions": record.versions(),
+            "versions": {**versions("torch", "numpy"), "python": platform.python_version()},
             "prior": {"name": self.prior_name, "label": self.label, **self._record_of_prior()},
             "operator": operator,
             **self.methods,

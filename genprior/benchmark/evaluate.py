@@ -29,7 +29,7 @@ from genprior.benchmark import task
 from genprior.benchmark.contact import sheet
 from genprior.benchmark.dataset import Truth, described, find_truths, hashes
 from genprior.benchmark.items import Record, differences, digest, read_record, stem, to_json, write_record
-from genprior.benchmark.machine import machine, versions
+from genprior.benchmark.machine import machine
 from genprior.benchmark.methods import Method, figures, find_methods
 from genprior.benchmark.summary import each_image, legend, summary
 from genprior.checks import UnsupportedError, as_integer
@@ -43,9 +43,11 @@ from genprior.samplers import SAMPLERS, refuse_parameters
 from genprior.samplers.base import Sampler
 from genprior.scores import perceptual
 from genprior.table import Table
+from genprior.versions import versions
 
 SHOWN = 4  # images on the contact sheet
 FILES = ("table.md", "table.csv", "images.csv", "run.json", "contact.png")
+DEPENDENCIES = ("torch", "deepinv", "kornia", "scikit-image")  # what figures depend on
 NOISE_UNIT = "standard deviation in the units of x, images in [0, 1]; half of what papers on [-1, 1] state"
 
 
@@ -134,7 +136,7 @@ def evaluate(
         "prior_sha256": task.prior_sha256(prior),
         "autocast": str(prior.autocast),
         "device": device_of(prior).type,
-        "versions": versions(*["lpips"] * lpips),
+        "versions": versions(*DEPENDENCIES, *["lpips"] * lpips),
     }
     about = {
         "command": shlex.join(sys.argv),

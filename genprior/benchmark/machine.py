@@ -1,8 +1,7 @@
-"""What a computation ran on: device, threads, versions."""
+"""What a computation ran on."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from typing import Any
 
@@ -19,11 +18,3 @@ def machine(device: torch.device, processes: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-
-
-def versions(*extras: str) -> dict[str, str]:
-    """Of the packages that figures depend on."""
-    import genprior
-
-    others = ("torch", "deepinv", "kornia", "scikit-image", *extras)
-    return {"genprior": genprior.__version__} | {name: importlib.metadata.version(name) for name in others}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 from typing import Any
+
+from genprior.versions import versions
 
 PACKAGES = (
     "torch",
@@ -41,18 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _versions() -> dict[str, str]:
-    import importlib.metadata
-    import platform
-
-    import genprior
-
-    found = {"genprior": genprior.__version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions(*PACKAGES)}
 
 
 def _devices() -> dict[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ from einops import rearrange
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.checks import Shape
+from genprior.checks import Count, Shape
 from genprior.noise import Noise
 from genprior.operators import (
     Blur,
@@ -45,10 +45,11 @@ from genprior.operators import (
 from genprior.posteriors.exact import posterior_of
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.samplers.base import Sampler, begin
+from genprior.samplers.base import Denoiser, Sampler
 from genprior.samplers.chains.langevin import HMC
+from genprior.samplers.guidance.base import Guidance
 from genprior.samplers.guidance.mmps import moment_matching
-from genprior.samplers.integrate import geometric, heun
+from genprior.samplers.integrate import geometric
 from genprior.samplers.particles.tds import TDSMoments
 from genprior.table import Cell, Estimate, Table
 
@@ -100,7 +101,7 @@ def blind(shape: Shape = SHAPE) -> LinearOperator:
 
 
 @dataclass(frozen=True)
-class ConvergedMMPS(Sampler):
+class ConvergedMMPS(Guidance):
     """`MMPS` without its numerical errors: Heun's steps for ancestral ones, from 4 sigma_max to a fifth of sigma_min.
 
     What is left is its claim, that the guidance is exact for Gaussian priors. The ancestral steps of `MMPS` have an
@@ -115,16 +116,14 @@ class ConvergedMMPS(Sampler):
     """
 
     steps: int = 150
-    iterations: int = 64
+    integrator: str | None = "heun"
+    iterations: Count = 64
 
-    @property
-    def evaluations(self) -> int:
-        return 2 * self.steps * (2 + self.iterations)
+    def levels(self, prior: Prior, side: int) -> list[float]:
+        return geometric(4 * prior.sigma_max, prior.sigma_min / 5, self.steps)
 
-    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        sigmas = geometric(4 * prior.sigma_max, prior.sigma_min / 5, self.steps)
-        x = begin(prior, measurement, sigmas[0], noise)
-        return heun(moment_matching(prior.denoise, measurement, self.iterations), x, sigmas)
+    def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
+        return moment_matching(prior.denoise, measurement, self.iterations)
 
 
 # Methods that are exact in the limit, with as much work as makes what is left of their error less than chance.

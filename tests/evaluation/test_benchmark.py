@@ -3,6 +3,7 @@ the same from two processes as from one."""
 
 import csv
 import hashlib
+import importlib.metadata
 import io
 import json
 import math
@@ -19,7 +20,6 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 import genprior
-from genprior.benchmark import machine
 from genprior.benchmark.evaluate import image_seed
 from genprior.benchmark.items import differences, digest
 from genprior.benchmark.summary import columns
@@ -524,8 +524,8 @@ def test_lpips_is_measured_where_it_is_installed(monkeypatch):
             return (2 * a - 2 * b).square().mean().reshape(1, 1, 1, 1)
 
     monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=LPIPS))
-    version = machine.importlib.metadata.version
-    monkeypatch.setattr(machine.importlib.metadata, "version", lambda name: "0" if name == "lpips" else version(name))
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if name == "lpips" else version(name))
     perceptual.network.cache_clear()
     state = torch.random.get_rng_state()
     found = evaluate(draws(independent(), 2), independent(), lpips=True)
