@@ -112,14 +112,7 @@ class Noise:
 
     @torch.no_grad()
     def uniform(self, like: Tensor) -> Tensor:
-        """Uniform noise in (0, 1) of the next step.
-
-        Arguments:
-            like: (B, ...) floating-point tensor whose shape, dtype and device the noise takes.
-
-        Raises:
-            ValueError: `like` is not floating-point or does not have one row per image number.
-        """
+        """Uniform noise in (0, 1) of the next step; arguments and errors as for the normal one."""
         return self._next(like, _uniform)
 
     def cloud(self, row: Tensor, first: Tensor, particles: int) -> Noise:

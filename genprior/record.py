@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import itertools
+import platform
 from typing import Any
 
 import numpy as np
 import torch
 
+import genprior
 from genprior.devices import device_of
 from genprior.files import sha256
 from genprior.likelihoods import Likelihood
@@ -17,6 +20,29 @@ from genprior.operators.base import LinearOperator
 from genprior.priors.base import Prior
 from genprior.samplers import SAMPLERS
 from genprior.samplers.base import Sampler
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of this package and of others, by their names on PyPI."""
+    found = {"genprior": genprior.__version__}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def machine(device: torch.device, processes: int) -> dict[str, Any]:
+    """Where figures were measured."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "name": f"{device.type}, {name}",
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
 
 
 def of_operator(operator: LinearOperator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

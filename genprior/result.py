@@ -21,7 +21,6 @@ from genprior.files import refuse_existing, replacing
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
-from genprior.versions import versions
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +198,7 @@ class Restoration:
         operator, arrays = record.of_operator(self.measurement.operator)
         noise, levels = record.of_noise(self.measurement.noise)
         run = {
-            "versions": {**versions("torch", "numpy"), "python": platform.python_version()},
+            "versions": {**record.versions("torch", "numpy"), "python": platform.python_version()},
             "prior": {"name": self.prior_name, "label": self.label, **self._record_of_prior()},
             "operator": operator,
             **self.methods,

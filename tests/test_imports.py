@@ -17,7 +17,7 @@ PACKAGE = Path(genprior.__file__).parent
 HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate", "matplotlib", "skimage"}
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
-    ["ambient", "versions"],
+    ["ambient"],
     ["checks", "registry", "linalg", "devices", "files", "noise", "images", "noise_level", "bits", "table", "nets"],
     ["priors.base"],
     ["priors"],

@@ -29,7 +29,6 @@ from genprior.benchmark import task
 from genprior.benchmark.contact import sheet
 from genprior.benchmark.dataset import Truth, described, find_truths, hashes
 from genprior.benchmark.items import Record, differences, digest, read_record, stem, to_json, write_record
-from genprior.benchmark.machine import machine
 from genprior.benchmark.methods import Method, figures, find_methods
 from genprior.benchmark.summary import each_image, legend, summary
 from genprior.checks import UnsupportedError, as_integer
@@ -38,12 +37,12 @@ from genprior.files import refuse_existing, write_text
 from genprior.operators.inpaint import Inpaint
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
+from genprior.record import machine, versions
 from genprior.restoration import MEASURED, degrade
 from genprior.samplers import SAMPLERS, refuse_parameters
 from genprior.samplers.base import Sampler
 from genprior.scores import perceptual
 from genprior.table import Table
-from genprior.versions import versions
 
 SHOWN = 4  # images on the contact sheet
 FILES = ("table.md", "table.csv", "images.csv", "run.json", "contact.png")

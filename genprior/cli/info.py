@@ -7,8 +7,6 @@ import json
 import platform
 from typing import Any
 
-from genprior.versions import versions
-
 PACKAGES = (
     "torch",
     "numpy",
@@ -44,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _versions() -> dict[str, str]:
+    from genprior.record import versions
+
     return {"python": platform.python_version(), "platform": platform.platform(), **versions(*PACKAGES)}
 
 

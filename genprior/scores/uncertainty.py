@@ -50,12 +50,7 @@ def crps(samples: Tensor, truth: Tensor) -> Tensor:
     sum_i |x_i - x*| / n - sum_{i,j} |x_i - x_j| / (2 n (n - 1)), and with x_(1) <= … <= x_(n) the second sum is
     sum_i (2 i - n - 1) x_(i) / (n (n - 1)). Its expectation is the score of the sampler's law, for every n.
 
-    Arguments:
-        samples: (B, n, C, H, W), n >= 2.
-        truth: (B, C, H, W).
-
-    Raises:
-        ValueError: samples and truth do not fit or are not finite.
+    Arguments, Raises: as for `coverage`; n >= 2.
 
     References: T. Gneiting, A. Raftery, Strictly proper scoring rules, prediction, and estimation, 2007. C. Ferro, Fair
     scores for ensemble forecasts, 2014.
@@ -72,15 +67,7 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
 
     sum_i |x_i - x*| / n - sum_{i,j} |x_i - x_j| / (2 n (n - 1)), of whole images: the correlations count too.
 
-    Arguments:
-        samples: (B, n, C, H, W), n >= 2.
-        truth: (B, C, H, W).
-
-    Raises:
-        ValueError: samples and truth do not fit or are not finite.
-
-    References: T. Gneiting, A. Raftery, Strictly proper scoring rules, prediction, and estimation, 2007. C. Ferro, Fair
-    scores for ensemble forecasts, 2014.
+    Arguments, Raises, References: as for `crps`.
     """
     check_samples(samples, truth, least=2)
     n = samples.shape[1]
@@ -94,12 +81,7 @@ def spread_error_correlation(samples: Tensor, truth: Tensor) -> Tensor:
 
     Below 1 for exact samplers too, as the error of a pixel is one draw; nan where one of the two is constant.
 
-    Arguments:
-        samples: (B, n, C, H, W), n >= 2.
-        truth: (B, C, H, W).
-
-    Raises:
-        ValueError: samples and truth do not fit or are not finite.
+    Arguments, Raises: as for `crps`.
     """
     check_samples(samples, truth, least=2)
     spread = samples.std(1).flatten(1)

@@ -74,6 +74,18 @@ class Classed(Prior):
         self.class_weights.copy_(shares(labels, self.classes))
 
 
+def of_label(name: str) -> Any:
+    """The method of that name of `self.prior`, given the label of each row of its first argument."""
+
+    def call(self: "Given", x: Tensor, *arguments: Any, **options: Any) -> Any:
+        if name not in self.capabilities:
+            raise self.prior._unsupported(name)
+        labels = torch.full((len(x),), self.label, device=x.device)
+        return getattr(self.prior, name)(x, *arguments, label=labels, **options)
+
+    return call
+
+
 class Given(OfLabel):
     """p(x | label): all that the prior has, given the label.
 
@@ -96,41 +108,12 @@ class Given(OfLabel):
     def sample(self, n: int, *, seed: int = 0, **options) -> Tensor:
         return self.prior.sample(n, seed=seed, label=self.label, **options)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        return self._of_label("log_prob")(x, label=self._labels(x))
-
-    def score(self, x: Tensor, **options) -> Tensor:
-        return self._of_label("score")(x, label=self._labels(x), **options)
-
-    def elbo(self, x: Tensor, *, seed: int = 0, **options) -> Tensor:
-        return self._of_label("elbo")(x, label=self._labels(x), seed=seed, **options)
-
-    def flow_log_prob(self, x: Tensor, *, seed: int = 0, **options) -> tuple[Tensor, ...]:
-        return self._of_label("flow_log_prob")(x, label=self._labels(x), seed=seed, **options)
-
-    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
-        return self._of_label("denoise")(x_t, sigma, label=self._labels(x_t))
+    log_prob, score, elbo, flow_log_prob = map(of_label, ("log_prob", "score", "elbo", "flow_log_prob"))
+    denoise, decode, encode, infer = map(of_label, ("denoise", "decode", "encode", "infer"))
 
     def posterior_covariance(self, sigma: float) -> Covariance:
         """That of the prior: on average over the labels."""
         return self.prior.posterior_covariance(sigma)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self._of_label("decode")(z, label=self._labels(z))
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self._of_label("encode")(x, label=self._labels(x))
-
-    def infer(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._of_label("infer")(x, label=self._labels(x))
-
-    def _labels(self, like: Tensor) -> Tensor:
-        return torch.full((len(like),), self.label, device=like.device)
-
-    def _of_label(self, name: str):
-        if name not in self.capabilities:
-            raise self.prior._unsupported(name)
-        return getattr(self.prior, name)
 
 
 class Guided(OfLabel):
