@@ -8,7 +8,6 @@ design space of diffusion-based generative models, 2022 (preconditioning). J. Ho
 guidance, 2022.
 """
 
-import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -220,10 +219,9 @@ class DDPM(MeasuredCovariance):
     ) -> FlowDensity:
         """ln p(x), given labels (B,) ln p(x | label), of images with sigma_min noise, by the probability flow.
 
-        The network computes in the precision of its weights here, whatever `autocast` says: the noise of the lowest
-        levels is finer than bfloat16. See `probability_flow.flow_log_prob` for the arguments and the errors.
+        See `probability_flow.flow_log_prob` for the arguments and the errors.
         """
-        return flow_log_prob(*self._flow(x, label), seed=seed, steps=steps, probes=probes)
+        return flow_log_prob(self, x, label, seed=seed, steps=steps, probes=probes)
 
     def flow_bound_8bit(self, x: Tensor, *, seed: int = 0, steps: int = 100) -> Tensor:
         """A lower bound of ln P(x) + D ln 256 in nats, (B,), as `elbo_8bit`, with the flow's density for the chain's.
@@ -235,8 +233,7 @@ class DDPM(MeasuredCovariance):
         with torch.no_grad():
             decoder = grey_level_decoder(self.decoder_variance)(x, self.denoise(x_1, self.sigma_min))
         proposal = gaussian_decoder(self.sigma_min**2)(x_1, x)
-        bound = flow_estimates(*self._flow(x_1), seed, steps, probes=1)[0]  # pyright: ignore[reportCallIssue]
-        return bound + decoder - proposal
+        return flow_estimates(self, x_1, None, seed, steps, probes=1)[0] + decoder - proposal
 
     @torch.no_grad()
     def fit_decoder(self, x: Tensor, *, seed: int = 0) -> None:
@@ -262,12 +259,6 @@ class DDPM(MeasuredCovariance):
     def given(self, label: int | str, guidance: float = 1.0) -> Given | Guided:
         """p(x | label), itself a prior; for guidance other than 1, see `denoise`."""
         return Given(self, label) if guidance == 1 else Guided(self, label, guidance)
-
-    def _flow(self, x: Tensor, label: Tensor | None = None) -> tuple:
-        """What `flow_log_prob` wants: the denoiser in full precision, x, the levels, the law of pure noise."""
-        exact = copy.copy(self)  # shares the network
-        exact.autocast = None
-        return partial(exact.denoise, label=label), x, (self.sigma_min, self.sigma_max), self.centre, self.spread
 
     def _bound(
         self,

@@ -9,16 +9,18 @@ W. Grathwohl et al., FFJORD: free-form continuous dynamics for scalable reversib
 random probes).
 """
 
+import copy
 import math
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from genprior.linalg import inner
 from genprior.noise import Noise
+from genprior.priors.base import Prior
 
 
 class FlowDensity(NamedTuple):
@@ -43,15 +45,7 @@ class FlowDensity(NamedTuple):
 
 
 def flow_log_prob(
-    denoise: Callable[[Tensor, float], Tensor],
-    x: Tensor,
-    sigmas: tuple[float, float],
-    centre: float | Tensor,
-    spread: float,
-    *,
-    seed: int = 0,
-    steps: int = 100,
-    probes: int = 4,
+    prior: Prior, x: Tensor, label: Tensor | None = None, *, seed: int = 0, steps: int = 100, probes: int = 4
 ) -> FlowDensity:
     """ln p_sigma_min(x) in nats: the density of images with noise sigma_min, by Heun's method.
 
@@ -61,10 +55,10 @@ def flow_log_prob(
     variances of x along all directions over sigma_max^2.
 
     Arguments:
-        denoise: (x_t, sigma) -> E[x | x_t], differentiable.
+        prior: with a differentiable `denoise`, which computes in the precision of its weights here, whatever its
+            `autocast`: the noise of the lowest levels is finer than bfloat16.
         x: (B, C, H, W).
-        sigmas: sigma_min and sigma_max, in the units of x.
-        centre, spread: mean and standard deviation of a value of x.
+        label: (B,), of a prior whose `denoise` takes labels; None for none.
         seed: keys the probes.
         steps: an even number; each takes two evaluations forward, and a backward one of each for every probe. Half as
             many, for `step_error`, are added to that.
@@ -75,28 +69,22 @@ def flow_log_prob(
     """
     if steps < 2 or steps % 2:
         raise ValueError(f"steps is {steps}: give an even number, at least 2; half as many tell the error.")
-    fine, coarse = (flow_estimates(denoise, x, sigmas, centre, spread, seed, k, probes) for k in (steps, steps // 2))
+    fine, coarse = (flow_estimates(prior, x, label, seed, k, probes) for k in (steps, steps // 2))
     value = fine.mean(0)
     deviation = fine.std(0) if probes > 1 else torch.full_like(value, math.nan)
     return FlowDensity(value, deviation / math.sqrt(probes), (value - coarse.mean(0)).abs())
 
 
-def flow_estimates(
-    denoise: Callable[[Tensor, float], Tensor],
-    x: Tensor,
-    sigmas: tuple[float, float],
-    centre: float | Tensor,
-    spread: float,
-    seed: int,
-    steps: int,
-    probes: int,
-) -> Tensor:
+def flow_estimates(prior: Prior, x: Tensor, label: Tensor | None, seed: int, steps: int, probes: int) -> Tensor:
     """ln p_sigma_min(x) by each of the probes, (K, B): `flow_log_prob` without its errors, for any number of steps."""
     if probes < 1:
         raise ValueError(f"probes is {probes}: give a whole number, at least 1.")
+    exact: Any = copy.copy(prior)  # shares the network; of some priors, `denoise` takes labels
+    exact.autocast = None
+    denoise = exact.denoise if label is None else partial(exact.denoise, label=label)
     noise = Noise(seed, torch.arange(len(x)))
     signs = torch.stack([torch.where(noise.uniform(x) < 0.5, -1.0, 1.0).to(x) for _ in range(probes)])
-    low, high = map(math.log, sigmas)
+    low, high = math.log(prior.sigma_min), math.log(prior.sigma_max)
     taus = [low + (high - low) * k / steps for k in range(steps + 1)]
 
     def velocity(x_t: Tensor, tau: float) -> tuple[Tensor, Tensor]:
@@ -114,6 +102,6 @@ def flow_estimates(
         x_t = x_t + h * (v + v_next) / 2
         total = total + h * (divergence + divergence_next) / 2
 
-    variance = spread**2 + sigmas[1] ** 2
-    r = x_t - centre
+    variance = prior.spread**2 + prior.sigma_max**2
+    r = x_t - prior.centre
     return total - 0.5 * (inner(r, r).flatten() / variance + x[0].numel() * math.log(2 * math.pi * variance))

@@ -36,7 +36,7 @@ from genprior.noise import Noise
 from genprior.operators import Inpaint, LinearOperator, Measurement, SuperResolution, random_mask
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, floored
-from genprior.samplers.chains.mcmc import DualAveraging, Point, Trace, adapt, target_acceptance, transition
+from genprior.samplers.chains.mcmc import DualAveraging, Point, Trace, adapt, transition
 from genprior.samplers.latents.fisher_hmc import FisherHMC, information_metric
 from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, posterior
 from genprior.table import Cell, Estimate, Table
@@ -127,9 +127,7 @@ def chains(prior: Prior, one: Measurement, z: Tensor, effort: Effort, seed: int 
     potential = posterior(prior, v, measurement, measurement.sd)
     z = z.expand(K, *z.shape[1:])
     metric = information_metric(prior, v, measurement, z, noise, probes=16)
-    sizes = DualAveraging(
-        torch.full_like(z.flatten(1)[:, 0], z[0].numel() ** -0.25 / 4), target_acceptance(effort.leapfrog)
-    )
+    sizes = DualAveraging.of(z, effort.leapfrog, 1 / 4)
     point = adapt([potential] * effort.burn_in, Point.at(potential, z), sizes, effort.leapfrog, noise, metric)
     trace, draws = Trace(point.state), []
     for _ in range(T):

@@ -27,6 +27,7 @@ from genprior.priors.chain import (
     respaced,
 )
 from genprior.priors.ddpm import DDPM
+from genprior.priors.foreign.denoiser import DenoiserPrior
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.probability_flow import flow_log_prob
 from genprior.priors.store import load_prior
@@ -480,7 +481,8 @@ def test_flow_log_prob_is_unbiased_over_probes():
     S = SD**2 * torch.exp(-(i[:, None] - i).abs() / 3)
     truth, noisy = (Gaussian(torch.full((1, 4, 4), 0.5).double(), S + v * torch.eye(16)) for v in (0.0, 0.01**2))
     x = noisy.sample(1, seed=2).expand(2000, 1, 4, 4)
-    found = flow_log_prob(truth.denoise, x, (0.01, 50.0), 0.5, SD, steps=200, probes=1).value
+    known = DenoiserPrior(truth.denoise, (1, 4, 4), 0.01, 50.0, 0.5, SD)
+    found = flow_log_prob(known, x, steps=200, probes=1).value
     error = float(found.std()) / math.sqrt(2000)
     assert error > 1e-4  # the probes matter
     assert float(found.mean()) == pytest.approx(float(noisy.log_prob(x[:1])), abs=3.5 * error + 16 * 2e-3)

@@ -9,6 +9,7 @@ from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.priors.base import supports
 from genprior.priors.ddpm import DDPM
+from genprior.priors.foreign.denoiser import DenoiserPrior
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.priors.probability_flow import flow_estimates, flow_log_prob
 
@@ -22,8 +23,13 @@ def correlated(noise=0.0):
     return Gaussian(torch.full((1, 4, 4), 0.5, dtype=torch.float64), S + noise**2 * torch.eye(16))
 
 
+def known(truth, low=LOW, high=HIGH):
+    """The prior of which there is the denoiser of that law, and a spread."""
+    return DenoiserPrior(truth.denoise, truth.image_shape, low, high, 0.5, SD)
+
+
 def density(x, **options):
-    return flow_log_prob(correlated().denoise, x, (LOW, HIGH), 0.5, SD, **options)
+    return flow_log_prob(known(correlated()), x, **options)
 
 
 def images(n):
@@ -50,7 +56,7 @@ def test_stated_error_covers_the_true_one():
 def white(x, steps):
     """A denoiser whose Jacobian is a multiple of I: any probe meets its trace exactly, and only the steps err."""
     truth = Gaussian(torch.full((1, 4, 4), 0.5).double(), torch.full((1, 4, 4), SD**2).double())
-    found = flow_log_prob(truth.denoise, x, (LOW, HIGH), 0.5, SD, steps=steps, probes=2)
+    found = flow_log_prob(known(truth), x, steps=steps, probes=2)
     noisy = Gaussian(truth.mean, torch.full((1, 4, 4), SD**2 + LOW**2).double())
     return (found.value - noisy.log_prob(x)).abs(), found
 
@@ -73,7 +79,7 @@ def test_law_of_noisy_images_has_the_spread_of_the_images_too():
     variances = torch.full((1, 4, 4), SD**2).double()
     truth = Gaussian(torch.full((1, 4, 4), 0.5).double(), variances)
     noisy, x = Gaussian(truth.mean, variances + LOW**2), images(5)
-    found = flow_log_prob(truth.denoise, x, (LOW, SD), 0.5, SD, steps=100, probes=2)
+    found = flow_log_prob(known(truth, high=SD), x, steps=100, probes=2)
     assert float(found.step_error.max()) < 2e-2
     assert ((found.value - noisy.log_prob(x)).abs() < found.step_error).all()
 
@@ -81,7 +87,7 @@ def test_law_of_noisy_images_has_the_spread_of_the_images_too():
 def test_probe_error_is_the_standard_error_of_the_mean_over_the_probes():
     x = images(3)
     for probes in (2, 5):
-        each = flow_estimates(correlated().denoise, x, (LOW, HIGH), 0.5, SD, 0, 10, probes)
+        each = flow_estimates(known(correlated()), x, None, 0, 10, probes)
         found = density(x, steps=10, probes=probes)
         torch.testing.assert_close(found.value, each.mean(0))
         square = (each - each.mean(0)).square().sum(0) / (probes - 1) / probes
@@ -125,7 +131,8 @@ def test_ddpm_has_the_density_under_its_own_name_and_in_full_precision():
     assert not supports(prior, "log_prob")
     found = prior.flow_log_prob(x, steps=4, probes=2)
     levels = (prior.sigma_min, prior.sigma_max)
-    wanted = flow_log_prob(prior.denoise, x, levels, 0.5, prior.spread, steps=4, probes=2)
+    plain = DenoiserPrior(prior.denoise, prior.image_shape, *levels, 0.5, prior.spread)
+    wanted = flow_log_prob(plain, x, steps=4, probes=2)
     prior.autocast = torch.bfloat16
     rounded = prior.flow_log_prob(x, steps=4, probes=2)
     for each in (found, rounded):

@@ -74,8 +74,7 @@ class DenoiserPrior(MeasuredCovariance):
         own = next((t for t in self.parameters() if t.is_floating_point()), torch.empty(0))
         like = torch.empty(0, dtype=torch.promote_types(own.dtype, torch.float32), device=own.device)
         shape = tuple(a or b for a, b in zip(self.image_shape, (3, height, width)))
-        levels = (self.sigma_min, self.sigma_max)
-        self._seen = check_denoises(self.denoise, shape, levels, self.centre, self.spread, like)
+        self._seen = check_denoises(self, shape, like)
 
     def _call(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         """The denoiser's answer; a network of half precision is given that."""

@@ -6,7 +6,6 @@ timestep; sigma = s / 2.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,10 +116,7 @@ class DiffusersPrior(Prior):
         return ancestral_chain(self.denoise, z, alpha_bars, noise, posterior_variance, self.centre)
 
     def flow_log_prob(self, x: Tensor, *, seed: int = 0, steps: int = 100, probes: int = 4) -> FlowDensity:
-        exact = copy.copy(self)  # shares the network
-        exact.autocast = None  # the noise of the lowest levels is finer than bfloat16
-        sigmas = (self.sigma_min, self.sigma_max)
-        return flow_log_prob(exact.denoise, x, sigmas, self.centre, self.spread, seed=seed, steps=steps, probes=probes)
+        return flow_log_prob(self, x, seed=seed, steps=steps, probes=probes)
 
     def _network(self, z: Tensor, t: Tensor) -> Tensor:
         height, width = z.shape[-2:]

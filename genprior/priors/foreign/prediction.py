@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genprior.checks import Shape
 from genprior.noise import Noise
+from genprior.priors.base import Prior
 
 # What else networks predict of x_t = x + sigma n: its slope in n, and the denoiser that it makes.
 OTHERS = {
@@ -25,24 +26,15 @@ FOUND = 0.6
 
 
 @torch.no_grad()
-def check_denoises(
-    denoise: Callable[[Tensor, float], Tensor],
-    image_shape: Shape,
-    sigmas: tuple[float, float],
-    centre: float | Tensor,
-    spread: float,
-    like: Tensor,
-) -> bool:
-    """Refuse a function whose D(x, sigma_min) is not near x, for a smooth x.
+def check_denoises(prior: Prior, image_shape: Shape, like: Tensor) -> bool:
+    """Refuse a prior whose D(x, sigma_min) is not near x, for a smooth x.
 
     A denoiser moves x by about sigma_min, and what predicts noise, about 0 of a smooth image, misses x by at least the
     spread: near is within three quarters of that, root mean square.
 
     Arguments:
-        denoise: (x_t, sigma) -> x_hat.
+        prior: with `denoise`.
         image_shape: (C, H, W) of x.
-        sigmas: sigma_min and sigma_max, in the units of x.
-        centre, spread: about where images lie, and how far a value lies from there.
         like: a tensor where the function computes.
 
     Returns:
@@ -52,13 +44,14 @@ def check_denoises(
         ValueError: it is not near; the message says what the function seems to predict.
     """
     _, height, width = image_shape
+    centre, spread = prior.centre, prior.spread
     # waves of a few periods, of the spread of images
     waves = (torch.linspace(0, 9, height)[:, None] + torch.linspace(0, 14, width)).sin()
     wave = (math.sqrt(2) * spread * waves).to(like).expand(1, *image_shape)
     x = torch.as_tensor(centre).to(like) + wave
-    low, high = sigmas
+    low, high = prior.sigma_min, prior.sigma_max
     try:
-        off = float((denoise(x, low) - x).square().mean().sqrt())
+        off = float((prior.denoise(x, low) - x).square().mean().sqrt())
     except Exception:
         return False
     if off <= 0.75 * spread + low:
@@ -66,7 +59,7 @@ def check_denoises(
     where = f"an image around {float(torch.as_tensor(centre).mean()):.3g} of spread {spread:.3g}"
     raise ValueError(
         f"The denoiser D is none: D(x, sigma) should be near x for small sigma, and D(x, {low:.3g}) is off by "
-        f"{off:.3g} for {where}. {_advice(denoise, x, min(spread, high))}"
+        f"{off:.3g} for {where}. {_advice(prior.denoise, x, min(spread, high))}"
     )
 
 

@@ -30,7 +30,6 @@ from genprior.samplers.chains.mcmc import (
     Trace,
     adapt,
     run,
-    target_acceptance,
 )
 
 
@@ -143,9 +142,7 @@ def _chain(
     potential = posterior(prior, measurement)
     metric = white_metric(prior, measurement)
     x = start(prior, measurement)
-    # In the metric M a white Gaussian of D dimensions takes steps of about D^(-1/4).
-    step = torch.full_like(x[:, 0, 0, 0], x[0].numel() ** -0.25)
-    sizes = DualAveraging(step, target_acceptance(leapfrog))
+    sizes = DualAveraging.of(x, leapfrog)
     point = adapt([potential] * burn_in, Point.at(potential, x), sizes, leapfrog, noise, metric)
     point, diagnostics = run(potential, point, sizes.settled, steps, leapfrog, noise, metric)
     return point.state, diagnostics

@@ -105,6 +105,12 @@ class DualAveraging:
         self._h = torch.zeros_like(first)
         self._t = 0
 
+    @classmethod
+    def of(cls, state: Tensor, leapfrog: int, share: float = 1.0) -> DualAveraging:
+        """From a share of D^(-1/4), about the step that a white Gaussian of D dimensions takes in its own metric."""
+        first = torch.full_like(state.flatten(1)[:, 0], share * state[0].numel() ** -0.25)
+        return cls(first, target_acceptance(leapfrog))
+
     def update(self, acceptance: Tensor) -> None:
         self._t += 1
         share = 1 / (self._t + self.t0)

@@ -13,7 +13,7 @@ from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler, floored
-from genprior.samplers.chains.mcmc import FEWEST, DualAveraging, Metric, Point, adapt, run, target_acceptance
+from genprior.samplers.chains.mcmc import FEWEST, DualAveraging, Metric, Point, adapt, run
 from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, posterior, weigher
 
 
@@ -81,9 +81,7 @@ class FisherHMC(Sampler):
         v = decoder_variance(prior)
         z = self._mode(prior, v, measurement)
         potential = posterior(prior, v, measurement, measurement.sd)
-        # A white Gaussian in D dimensions takes steps of about D^(-1/4).
-        step = torch.full_like(z.flatten(1)[:, 0], z[0].numel() ** -0.25 / 2)
-        steps = DualAveraging(step, target_acceptance(self.leapfrog))
+        steps = DualAveraging.of(z, self.leapfrog, 1 / 2)
         for _ in range(self.refreshes):
             mass = information_metric(prior, v, measurement, z, noise, self.probes)
             settle = [potential] * (self.burn_in // self.refreshes)

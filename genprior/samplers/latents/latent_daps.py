@@ -14,7 +14,7 @@ from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.annealing.daps import moments
 from genprior.samplers.base import Sampler, first_level
-from genprior.samplers.chains.mcmc import DualAveraging, Point, target_acceptance, transition
+from genprior.samplers.chains.mcmc import DualAveraging, Point, transition
 from genprior.samplers.integrate import geometric
 from genprior.samplers.latents.fisher_hmc import information_metric
 from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, posterior
@@ -73,9 +73,7 @@ class LatentDAPS(Sampler):
         n = noise(measurement.y.new_empty(len(measurement.y), *latents.image_shape))
         w_t = latents.centre + math.hypot(sigmas[0], spread) * n
         w = latents.denoise(w_t, sigmas[0])
-        # A white Gaussian in D dimensions takes steps of about D^(-1/4).
-        step = torch.full_like(n.flatten(1)[:, 0], n[0].numel() ** -0.25 / 2)
-        steps, acceptances = DualAveraging(step, target_acceptance(self.leapfrog)), []
+        steps, acceptances = DualAveraging.of(n, self.leapfrog, 1 / 2), []
         for sigma, sigma_next in pairwise(sigmas):
             w_hat, r = moments(latents.denoise, w_t, sigma, spread, noise)
             around: Any = _Around(prior, w_hat, r)

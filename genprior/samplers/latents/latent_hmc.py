@@ -72,9 +72,7 @@ class LatentHMC(Sampler):
         shares = [k / self.anneal for k in range(self.anneal)]
         potentials = [posterior(prior, v, measurement, first ** (1 - k) * measurement.sd**k) for k in shares]
 
-        # N(0, I) in D dimensions takes steps of about D^(-1/4), and the first potential is hardly anything else.
-        step = torch.full_like(z.flatten(1)[:, 0], z[0].numel() ** -0.25)
-        steps = DualAveraging(step, target_acceptance(self.leapfrog))
+        steps = DualAveraging.of(z, self.leapfrog)  # the first potential is hardly more than that of N(0, I)
         for potential in potentials:
             # the energy has changed since the last transition
             point = adapt([potential], Point.at(potential, z), steps, self.leapfrog, noise)
