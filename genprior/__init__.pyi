@@ -3,6 +3,7 @@
 
 from .benchmark.evaluate import evaluate as evaluate
 from .checks import UnsupportedError as UnsupportedError
+from .compression import read_jpeg as read_jpeg
 from .marginal.evidence import evidence as evidence
 from .operators.measurement import Measurement as Measurement
 from .priors.base import supports as supports

@@ -15,8 +15,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from genprior import plausible
+from genprior.cells import in_cells
 from genprior.checks import Shape, UnsupportedError, as_integer
 from genprior.devices import rows_at_once, state_of, tile_side
+from genprior.likelihoods import Quantised
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
@@ -100,6 +102,8 @@ def _draw_once(
                     f"{sampler} diverged: its samples are not finite. Check noise={measurement.noise}, or try more "
                     "steps or another sampler."
                 )
+            if isinstance(part.noise, Quantised):
+                x = in_cells(x, part)
             draws.append(A.frame(x).float().cpu())
             told.append(plausible.figures(x, part, prior) | diagnostics)
     figures = {name: torch.cat([each[name].float().cpu() for each in told]) for name in told[0]}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genprior import images
 from genprior.checks import as_integer, as_tensor
+from genprior.compression import measured
 from genprior.likelihoods import Likelihood
 from genprior.nets.wrapped import unwrapped
 from genprior.noise_level import noise_level
@@ -133,6 +134,8 @@ def measure(
         check_foreign(img.operator, img.y)
         way = _all if len(img.y) > 1 else _first
         return Measurement(img.y, img.operator, noise), way  # pyright: ignore[reportArgumentType]
+    if isinstance(op, str) and canonical(op) == "jpeg":
+        return _measure_jpeg(img, noise, parameters)
     if isinstance(op, str):
         return _measure_picture(img, canonical(op), noise, parameters)
 
@@ -213,6 +216,15 @@ def _measure_picture(
     warn_of_sum(parameters.get("kernel"))
     noise = _estimated(y, unknown) if noise is None else noise
     return Measurement(y, operator, noise), give
+
+
+def _measure_jpeg(
+    img: Any, noise: float | Tensor | Likelihood | None, parameters: dict[str, Any]
+) -> tuple[Measurement, Callable[[Tensor], Any]]:
+    if parameters or noise is not None:
+        given = ", ".join([*parameters, *["noise"] * (noise is not None)])
+        raise TypeError(f"To restore, jpeg takes all it needs from the file: leave {given} out.")
+    return measured(img)
 
 
 def _give_with_hidden(picture: images.Picture, hidden: Tensor, x: Tensor) -> Any:

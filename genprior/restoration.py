@@ -14,6 +14,7 @@ from torch import Tensor
 from genprior import images, plausible
 from genprior.ambient import settled
 from genprior.checks import as_integer
+from genprior.compression import compressed
 from genprior.drawing import draw, in_tiles
 from genprior.known import giving_back, keep, known_pixels
 from genprior.likelihoods import Likelihood
@@ -50,7 +51,8 @@ def degrade(
     Arguments:
         img: path, PIL image, numpy array, torch tensor, or a list of them, with values in [0, 1] (integers are scaled).
         op: name of an operator, an operator, or a deepinv physics; see `restore`. For "inpaint", `mask` may also be
-            "random" (with `fraction`), "box" (with `size`) or "stroke" (with `fraction`).
+            "random" (with `fraction`), "box" (with `size`) or "stroke" (with `fraction`). For "jpeg", `quality` is that
+            of Pillow's encoder, 1 to 100, and `subsampling` "4:4:4", "4:2:2" or "4:2:0".
         noise: standard deviation in the units of x, [0, 1], or a list of those of several images; or a likelihood,
             such as `Poisson(1 / 30)`, see `genprior.likelihoods`.
         seed: keys noise and simulated masks, of which each image has its own; None for a fresh one.
@@ -66,6 +68,8 @@ def degrade(
     noise = as_noise(noise)
     x = images.read(img, role="image").seen
     shape = tuple(x.shape[1:])
+    if isinstance(op, str) and canonical(op) == "jpeg":
+        return compressed(x, noise, operator_parameters)
     if isinstance(op, str):
         parameters = simulation(canonical(op), x, operator_parameters, seed)
         operator = for_image(op, shape, **parameters)
@@ -103,7 +107,8 @@ def restore(
             brings its operator and noise. Floating-point arrays and tensors may hold any finite values.
         op: what was done to the image: "inpaint" (`mask`: white, True or 1 marks the holes; NaN and, without a mask,
             alpha 0 mark holes too), "super-resolution" (`scale`, `antialias`), "gaussian-deblur" (`width`, `boundary`),
-            "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise"; or
+            "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise",
+            "jpeg" (`img` is the JPEG file: its path, its bytes, or the PIL image opened from it, and says the rest); or
             an operator or deepinv physics, which take `img` as it is, in their measurement shape, batch axis optional.
             For several images, `mask` and `kernel` may be lists with one for each; kernels may differ in size.
             A physics that does not say the size of its images takes `image_shape=(C, H, W)`, by default that of y.
@@ -154,7 +159,8 @@ def restore(
     target = prior if label is None else prior.given(label)
     warn_of_scale(measurement, target)
     task, back = in_channels(measurement, target.image_shape[0])
-    estimator = find_estimator(target, task.operator, steps) if sampler == "auto" else None
+    law = task.noise if isinstance(task.noise, Likelihood) else None
+    estimator = find_estimator(target, task.operator, steps, law) if sampler == "auto" else None
     sampler = find_sampler(sampler, target, steps)
 
     began = time.perf_counter()
@@ -188,7 +194,7 @@ def restore(
         prior_name=name,
         label=label,
         tile=target.tile if isinstance(target, Tiled) and sampler.needs == "denoise" else None,
-        noise_was_estimated=noise is None,
+        noise_was_estimated=noise is None and not isinstance(measurement.noise, Likelihood),
         seed=seed,
         network_evaluations=spent if samples is None else spent + samples.shape[1] * sampler.cost(task, n or 1),
         diagnostics={figure: alone(each) for figure, each in diagnostics.items()},

@@ -229,7 +229,7 @@ class Restoration:
         import matplotlib.pyplot as plt
 
         # What is no picture is shown as its channels, one below the other.
-        y = [y if len(y) in (1, 3) else y.flatten(0, 1)[None] for y in self.measurement.y]
+        y = [y if len(y) in (1, 3) else y.flatten(0, 1)[None] for y in self.measurement.picture]
         panels = {"measurement": y, "mean": self._batch(self.mean)}
         for k in range(min(samples, self.n)):
             panels[f"sample {k}"] = self._batch(self.samples[..., k, :, :, :])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from skimage.data import astronaut
 
 from genprior.noise import Noise
 from genprior.operators import Denoise, Measurement
@@ -77,3 +79,17 @@ def test_speed_takes_the_passes_of_the_network_off_and_only_those(load, monkeypa
     # One call of the noise begins, and one ends no step but the last; ddrm begins with two.
     noises = {"ddrm": 2 + 10, "dps": 1 + 9, "mmps": 1 + 9}[method]
     assert found == pytest.approx(0.1 * noises / (10 * passes))
+
+
+def test_jpeg_compares_files_decoded_and_restored(load, monkeypatch, capsys, tmp_path):
+    Image.fromarray(astronaut()[50:98, 100:164]).save(tmp_path / "photo.png")
+    words = f"--data {tmp_path} --prior ddpm-photo --quality 10 --crop 41"
+    monkeypatch.setattr(sys, "argv", ["jpeg", *words.split()])
+    load("jpeg")["main"]()
+    _, _, head, line, row = capsys.readouterr().out.splitlines()
+    assert head.count("|") == line.count("|") == row.count("|")
+    quality, decoded, restored, gain, least, outside, differ, _ = row.strip("| ").split(" | ")
+    assert (quality, outside) == ("10", "0e+00 steps")
+    assert float(restored[:-3]) - float(decoded[:-3]) == pytest.approx(float(gain[:-3]), abs=0.011)
+    assert gain == least
+    assert float(differ[:-1]) < 1

@@ -26,7 +26,7 @@ LAYERS = [
     ["posteriors"],
     ["samplers"],
     ["scale"],
-    ["measuring", "record", "known", "plausible", "drawing"],
+    ["cells", "compression", "measuring", "record", "known", "plausible", "drawing"],
     ["result"],
     ["restoration", "training", "scores", "benchmark", "truth", "divergences", "marginal"],
     ["demo"],

@@ -332,7 +332,7 @@ class _Job:
             measurement = self.measure(truth)
             target = measurement.operator.frame(truth.read())
             columns["truth"].append(target)
-            columns["measurement"].append(F.interpolate(measurement.y, target.shape[1:], mode="nearest")[0])
+            columns["measurement"].append(F.interpolate(measurement.picture, target.shape[1:], mode="nearest")[0])
             for method in self.methods:
                 for kind in ("mean", "sample"):
                     path = Path(f"{items / stem(truth.number, method.name)}-{kind}.png")

@@ -54,6 +54,8 @@ def add_simulation(parser: argparse.ArgumentParser) -> None:
     """What `simulated` reads, besides the operator."""
     parser.add_argument("--fraction", type=float, help="of the pixels, for --mask random or stroke")
     parser.add_argument("--size", type=int, nargs="+", help="of the hole, for --mask box: one number, or height width")
+    parser.add_argument("--quality", type=int, help="jpeg: of the encoder, 1 to 100 (default: 75)")
+    parser.add_argument("--subsampling", help="jpeg: of chroma, 4:4:4, 4:2:2 or 4:2:0 (default: 4:2:0)")
 
 
 def label_of(text: str) -> int | str:
@@ -76,10 +78,10 @@ class Item:
     key: Path
 
 
-def each(options: argparse.Namespace, run: Callable[[Item], str], ranks: Any) -> int:
+def each(options: argparse.Namespace, run: Callable[[Item], str], ranks: Any, suffix: str = ".png") -> int:
     """Run on every input, or this process's share of them, and print what it returns; report the ones that fail, go on
-    with the rest."""
-    items, skipped = _items(options.inputs, options.out)
+    with the rest. What goes into a folder has that suffix."""
+    items, skipped = _items(options.inputs, options.out, suffix)
     if ranks.process_index == 0:
         for text in skipped:
             print(f"genprior: {text}", file=sys.stderr)
@@ -132,9 +134,9 @@ def written(target: Path) -> Iterator[Path]:
         sys.stdout.flush()
 
 
-def _items(inputs: list[Path], out: Path) -> tuple[list[Item], list[str]]:
-    """The images and where each goes: OUT itself for one file and an OUT with its suffix, else OUT/…/NAME.png; and what
-    to say of files that go nowhere."""
+def _items(inputs: list[Path], out: Path, suffix: str) -> tuple[list[Item], list[str]]:
+    """The images and where each goes: OUT itself for one file and an OUT with its suffix, else OUT/…/NAME and `suffix`;
+    and what to say of files that go nowhere."""
     from genprior.images.files import IMAGE_SUFFIXES, named, part_files, readable_suffixes
 
     if out == STDOUT and (len(inputs) > 1 or inputs[0].is_dir()):
@@ -163,9 +165,9 @@ def _items(inputs: list[Path], out: Path) -> tuple[list[Item], list[str]]:
             if others:
                 skipped.append(f"{given}: {named(others, given)}")
             below = [path.relative_to(given) for path in found]
-            items += [Item(path, out / key.with_suffix(".png"), key) for path, key in zip(found, below)]
+            items += [Item(path, out / key.with_suffix(suffix), key) for path, key in zip(found, below)]
         else:
-            items.append(Item(given, out / f"{given.stem}.png", Path(given.name)))
+            items.append(Item(given, out / f"{given.stem}{suffix}", Path(given.name)))
     seen: dict[Path, Path] = {}
     for item in items:
         if item.target in seen:
@@ -199,8 +201,9 @@ def parameters_of(options: argparse.Namespace, item: Item | None = None) -> dict
 
 
 def simulated(options: argparse.Namespace, item: Item | None = None) -> dict[str, Any]:
-    """`parameters_of`, with those of simulated masks."""
+    """`parameters_of`, with those of simulated masks and of compression."""
     chosen = parameters_of(options, item)
+    chosen |= {k: v for k in ("quality", "subsampling") if (v := getattr(options, k)) is not None}
     if options.fraction is not None:
         chosen["fraction"] = options.fraction
     if options.size is not None:

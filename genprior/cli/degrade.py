@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from genprior.cli.common import (
     Item,
@@ -28,12 +29,34 @@ def add(commands) -> None:
     degrade.set_defaults(run=run)
 
 
+def _compress(options: argparse.Namespace, ranks: Any) -> int:
+    """JPEG files, as the usual encoder writes them."""
+    from genprior import compression, images
+
+    if options.noise:
+        raise ValueError("jpeg rounds its coefficients and adds no other noise: leave --noise out.")
+    if options.out.suffix and options.out.suffix.lower() not in (".jpg", ".jpeg") and not options.out.is_dir():
+        raise ValueError(f"--out {options.out}: --op jpeg writes JPEG files: end it with .jpg, or give a folder.")
+
+    def one(item: Item) -> str:
+        refuse_existing([item.target], options.overwrite)
+        picture = images.to_pil(images.read(load(item.path)).seen[0])
+        compression.save(picture, item.target, **simulated(options, item))
+        return f"{item.path} -> {item.target}"
+
+    return each(options, one, ranks, suffix=".jpg")
+
+
 def run(options: argparse.Namespace) -> int:
     from einops import rearrange
 
     import genprior
     from genprior import images
     from genprior.devices import processes
+    from genprior.operators.build import canonical
+
+    if canonical(options.op) == "jpeg":
+        return _compress(options, processes("cpu"))
 
     def one(item: Item) -> str:
         path, target = item.path, item.target

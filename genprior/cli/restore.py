@@ -134,7 +134,7 @@ def _side_by_side(result: genprior.Restoration) -> Tensor:
 
     from genprior import images
 
-    y = interpolate(result.measurement.y.float().cpu(), result.mean.shape[-2:], mode="nearest-exact")
+    y = interpolate(result.measurement.picture.float().cpu(), result.mean.shape[-2:], mode="nearest-exact")
     return images.grid(torch.cat([y.expand(-1, len(result.mean), -1, -1), result.mean[None]]), columns=2)
 
 

@@ -19,7 +19,7 @@ BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
 
 
 def from_path(path: Path) -> Picture:
-    _check_there(path)
+    check_there(path)
     with path.open("rb") as file:
         try:
             with warnings.catch_warnings():
@@ -49,7 +49,7 @@ def from_deep(image: Deep) -> Picture:
     return from_channels_last(scaled(np.asarray(image))[None], give)
 
 
-def _check_there(path: Path) -> None:
+def check_there(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the files in it, as a list if they are of one size.")
     if not path.exists():

@@ -8,11 +8,13 @@ from genprior.operators.colour import Colorize
 from genprior.operators.deepinv import as_physics, from_physics, physics_noise
 from genprior.operators.denoise import Denoise
 from genprior.operators.inpaint import Inpaint, box_mask, random_mask, stroke_mask
+from genprior.operators.jpeg import JPEG
 from genprior.operators.matrix import Matrix
 from genprior.operators.measurement import Measurement
 from genprior.operators.superres import SuperResolution
 
 __all__ = [
+    "JPEG",
     "SVD",
     "Blur",
     "Colorize",

@@ -104,6 +104,10 @@ class LinearOperator(ABC):
         """The part of x, (..., H, W), that lies in the measured frame: what a user wants to see."""
         return x
 
+    def decoded(self, y: Tensor) -> Tensor | None:
+        """x as y spells it out, (B, *image_shape), of operators that only write an image in another way; else None."""
+        return None
+
     def __matmul__(self, inner: LinearOperator) -> Composition:
         """(A2 @ A1)(x) = A2(A1(x))."""
         return Composition(self, inner)

@@ -17,6 +17,7 @@ from genprior.operators.blur import Blur, gaussian_kernel, motion_kernel
 from genprior.operators.colour import Colorize
 from genprior.operators.denoise import Denoise
 from genprior.operators.inpaint import Inpaint, box_mask, random_mask, stroke_mask
+from genprior.operators.jpeg import JPEG
 from genprior.operators.superres import SuperResolution
 from genprior.registry import lookup
 
@@ -49,7 +50,8 @@ def for_measurement(op: str, measurement_shape: Shape, **parameters) -> LinearOp
 
     Arguments:
         op: "inpaint" (mask), "super-resolution" (scale, antialias), "gaussian-deblur" (width, boundary),
-            "motion-deblur" (length, angle, boundary), "deblur" (kernel, boundary), "colorize" or "denoise".
+            "motion-deblur" (length, angle, boundary), "deblur" (kernel, boundary), "colorize" or "denoise". "jpeg" is
+            what a JPEG file says it is: see `genprior.read_jpeg`.
         measurement_shape: (C, H, W) of y.
         parameters: those of the operator, as in its class or kernel function.
 
@@ -65,7 +67,7 @@ def for_image(op: str, image_shape: Shape, **parameters) -> LinearOperator:
     """The operator of that name for images of that (C, H, W), as when an image is to be degraded.
 
     Arguments and errors as for `for_measurement`; for "inpaint", mask may also be "random" (fraction, seed), "box"
-    (size, seed) or "stroke" (fraction, seed).
+    (size, seed) or "stroke" (fraction, seed); and there is "jpeg" (subsampling).
     """
     return _build(op, FOR_IMAGE, image_shape, parameters)
 
@@ -113,6 +115,13 @@ def _motion_deblur(make: Callable[..., Blur], shape: Shape, *, length: int, angl
     return make(motion_kernel(length, angle), shape, boundary)
 
 
+def _jpeg_measured(shape: Shape) -> JPEG:
+    raise ValueError(
+        f"The size of a JPEG picture does not follow from its {shape[-1]} coefficients: restore the file itself, "
+        "restore('photo.jpg', 'jpeg'), read it by genprior.read_jpeg, or give the operator, JPEG(image_shape)."
+    )
+
+
 def _deblur(make: Callable[..., Blur], shape: Shape, *, kernel: Tensor | np.ndarray, boundary: str = "valid"):
     return make(kernel, shape, boundary)
 
@@ -126,6 +135,7 @@ FOR_IMAGE: dict[str, Callable[..., LinearOperator]] = {
     "deblur": partial(_deblur, Blur),
     "colorize": lambda shape: Colorize(shape),
     "denoise": lambda shape: Denoise(shape),
+    "jpeg": lambda shape, *, subsampling="4:2:0": JPEG(shape, subsampling),
 }
 FOR_MEASUREMENT: dict[str, Callable[..., LinearOperator]] = {
     "inpaint": _inpaint,
@@ -135,4 +145,5 @@ FOR_MEASUREMENT: dict[str, Callable[..., LinearOperator]] = {
     "deblur": partial(_deblur, Blur.for_measurement),
     "colorize": Colorize.for_measurement,
     "denoise": lambda shape: Denoise(shape),
+    "jpeg": _jpeg_measured,
 }

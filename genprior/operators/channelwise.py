@@ -40,6 +40,10 @@ class Channelwise(LinearOperator):
     def frame(self, x: Tensor) -> Tensor:
         return self.operator.frame(x)
 
+    def decoded(self, y: Tensor) -> Tensor | None:
+        decoded = self._each.decoded(self._split(y))
+        return None if decoded is None else self._merge(decoded)
+
     def _forward(self, x: Tensor) -> Tensor:
         return self._merge(self._each(self._split(x)))
 

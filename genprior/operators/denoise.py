@@ -19,6 +19,9 @@ class Denoise(LinearOperator):
     def __init__(self, image_shape: Shape):
         self.image_shape = self.measurement_shape = as_shape(image_shape)
 
+    def decoded(self, y: Tensor) -> Tensor:
+        return y
+
     def _forward(self, x: Tensor) -> Tensor:
         return x
 

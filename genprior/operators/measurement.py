@@ -68,6 +68,12 @@ class Measurement:
         return _sharing(self.y, self.operator, _own_noise(noise, self.y))
 
     @property
+    def picture(self) -> Tensor:
+        """y as one can look at it: decoded, if it is an image written in another way, as by JPEG."""
+        decoded = self.operator.decoded(self.y)
+        return self.y if decoded is None else decoded
+
+    @property
     def seen(self) -> Tensor:
         """1 for values of y that depend on x, 0 for others, such as those under the holes of a mask; shaped like y.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genprior.checks import UnsupportedError, as_integer
+from genprior.likelihoods import Likelihood
 from genprior.operators.base import LinearOperator
 from genprior.operators.masking import is_identity
 from genprior.operators.sight import sees_smooth
@@ -43,13 +44,14 @@ from genprior.samplers.particles.mcgdiff import MCGDiff
 from genprior.samplers.particles.smc import SMC
 from genprior.samplers.particles.tds import TDS, TDSMoments
 from genprior.samplers.posterior_mean import PosteriorMean
+from genprior.samplers.quantised_mean import QuantisedMean
 
 __all__ = [
     "CSGM", "DAPS", "DAPSHMC", "DDNM", "DDRM", "DPIR", "DPS", "HMC", "MALA", "MAP", "MMPS", "PSLD", "SAMPLERS",
     "SITCOM", "SMC", "TDS", "TMPD", "ULA", "Amortized", "DAPSLangevin", "DiffPIR", "Exact", "ExactMean", "FisherHMC",
-    "LatentDAPS", "LatentHMC", "MCGDiff", "OptimalCovariance", "PiGDM", "PosteriorMean", "REDDiff", "RePaint",
-    "ReSample", "Sampler", "SplitGibbs", "TDSMoments", "VAEGibbs", "automatic", "find_estimator", "find_sampler",
-    "refuse_parameters",
+    "LatentDAPS", "LatentHMC", "MCGDiff", "OptimalCovariance", "PiGDM", "PosteriorMean",
+    "QuantisedMean", "REDDiff", "RePaint", "ReSample", "Sampler", "SplitGibbs", "TDSMoments", "VAEGibbs", "automatic",
+    "find_estimator", "find_sampler", "refuse_parameters",
 ]  # fmt: skip
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -76,6 +78,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "exact": Exact,
     "exact-mean": ExactMean,
     "posterior-mean": PosteriorMean,
+    "quantised-mean": QuantisedMean,
     "amortized": Amortized,
     "latent": LatentHMC,
     "fisher-hmc": FisherHMC,
@@ -111,16 +114,24 @@ def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None)
     return dataclasses.replace(sampler, steps=as_integer("steps", steps, 1, math.inf))
 
 
-def find_estimator(prior: Prior, operator: LinearOperator, steps: int | None = None) -> Sampler | None:
+def find_estimator(
+    prior: Prior, operator: LinearOperator, steps: int | None = None, likelihood: Likelihood | None = None
+) -> Sampler | None:
     """The method whose result has the least squared error of those that "auto" may choose; None: a mean of draws.
 
     Arguments:
+        likelihood: of y given A x; None for Gaussian noise.
         steps: in place of the method's own, where it has any.
     """
-    estimator = _estimator(prior, operator)
+    estimator = _estimator(prior, operator) if likelihood is None else _estimator_of(prior, operator, likelihood)
     if steps is None or estimator is None or not estimator.steps:
         return estimator
     return dataclasses.replace(estimator, steps=as_integer("steps", steps, 1, math.inf))
+
+
+def _estimator_of(prior: Prior, operator: LinearOperator, likelihood: Likelihood) -> Sampler | None:
+    quantised = QuantisedMean()
+    return None if quantised.lacks(prior, operator, likelihood) else quantised
 
 
 def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:

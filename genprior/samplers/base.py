@@ -80,9 +80,10 @@ class Sampler(ABC):
         """
         prior = prior.sized(*operator.image_shape[1:])
         name, family = type(self).__name__, type(prior).__name__
-        if likelihood is not None and not isinstance(likelihood, self.likelihoods):
+        if not issubclass(Gaussian if likelihood is None else type(likelihood), self.likelihoods):
             taken = ", ".join(kind.__name__ for kind in self.likelihoods)
-            return f"{name} takes y of the likelihood {taken}, not of {likelihood}. Choose another sampler."
+            given = "Gaussian noise" if likelihood is None else likelihood
+            return f"{name} takes y of the likelihood {taken}, not of {given}. Choose another sampler."
         if not self.takes(prior):
             has = ", ".join(sorted(prior.capabilities)) or "no method of priors"
             return f"{name} needs a prior that has {self.needs}; {family} has {has}. Choose another sampler or prior."
@@ -169,6 +170,17 @@ def misfit(prior: Prior, operator: LinearOperator) -> str | None:
         "convert the image, or choose another prior."
         + " If its channels come last, put them first: x.movedim(-1, -3)."
         * last
+    )
+
+
+def unmeasured(sampler: Sampler, prior: Prior, operator: LinearOperator) -> str | None:
+    """What to do if the posterior covariance of a denoiser was never measured, which the sampler needs; else None."""
+    prior = prior.sized(*operator.image_shape[1:])
+    if not supports(prior, "denoise") or supports(prior, "posterior_covariance"):
+        return None
+    return (
+        f"{type(sampler).__name__} needs the posterior covariance of this {type(prior).__name__}, which was never "
+        "measured. Measure it with prior.fit_covariance(images), or choose another sampler."
     )
 
 

@@ -8,6 +8,7 @@ import torch
 
 import genprior.operators
 from genprior.operators import (
+    JPEG,
     Blur,
     Colorize,
     Composition,
@@ -73,13 +74,18 @@ def operators(H, W):
     yield "matrix-tall", Matrix(draw(H * W + 9, H * W), (1, H, W))
     yield "matrix-rank-3", Matrix(draw(20, 3) @ draw(3, H * W), (1, H, W))
     yield "matrix-batch", Matrix(draw(3, 11, H * W), (1, H, W))
+    yield "jpeg-grey", JPEG((1, H, W))
+    for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
+        yield f"jpeg-{subsampling}", JPEG((3, H, W), subsampling, iterations=100)
+    yield "jpeg-turned", JPEG((3, H, W), "4:2:0", orientation=6, iterations=100)
+    yield "jpeg-whole", JPEG((3, 16, 16), "4:2:0")
     blur = Blur(kernel(3, 3), (1, H + 2, W + 2), iterations=150)
     yield "composition", SuperResolution(2, blur.measurement_shape) @ blur
     yield "composition-batch", Composition(Inpaint(masks(H, W), (1, H, W)), Colorize((3, H, W)))
 
 
 CASES = {f"{name}-{H}x{W}": op for H, W in ((8, 8), (6, 10)) for name, op in operators(H, W)}
-WITH_SVD = [name for name in CASES if "separable" in name or not name.startswith(("valid", "composition"))]
+WITH_SVD = [name for name in CASES if "separable" in name or not name.startswith(("valid", "composition", "jpeg"))]
 
 
 def test_every_operator_of_the_package_is_compared_here():

@@ -4,8 +4,9 @@ import dataclasses
 
 from genprior.samplers import SAMPLERS
 
-# Those that take any measurement, or many kinds: not the mean of denoising. DPIR is one, though it draws nothing.
-DIFFUSION = [name for name, sampler in SAMPLERS.items() if sampler.needs == "denoise" and name != "posterior-mean"]
+# Those that take any measurement, or many kinds: no means of one kind. DPIR is one, though it draws nothing.
+MEANS = ("posterior-mean", "quantised-mean")
+DIFFUSION = [name for name, sampler in SAMPLERS.items() if sampler.needs == "denoise" and name not in MEANS]
 # Of the parameters that cost time, as many as make every loop go round more than once.
 LEAST = {
     "steps": 4,

@@ -13,8 +13,8 @@ from genprior.likelihoods import Likelihood
 from genprior.linalg import cg
 from genprior.operators.base import LinearOperator
 from genprior.operators.measurement import Measurement
-from genprior.priors.base import Prior, supports
-from genprior.samplers.base import Denoiser
+from genprior.priors.base import Prior
+from genprior.samplers.base import Denoiser, unmeasured
 from genprior.samplers.guidance.base import Guidance
 
 if TYPE_CHECKING:
@@ -49,13 +49,7 @@ class OptimalCovariance(Guidance):
     iterations: Count = 16
 
     def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
-        prior = prior.sized(*operator.image_shape[1:])
-        if supports(prior, "denoise") and not supports(prior, "posterior_covariance"):
-            return (
-                f"OptimalCovariance needs the posterior covariance of this {type(prior).__name__}, which was never "
-                "measured. Measure it with prior.fit_covariance(images), or choose another sampler."
-            )
-        return super().lacks(prior, operator, likelihood)
+        return unmeasured(self, prior, operator) or super().lacks(prior, operator, likelihood)
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
         y, A, noise = measurement.y, measurement.operator, measurement.sd
