@@ -141,11 +141,13 @@ def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:
         return None
     if is_identity(operator):
         return PosteriorMean()
+    # Patches are as likely turned; faces and digits, which have their size, are not.
+    turns = prior.reach is not None and None in prior.image_shape[1:]
     if sees_smooth(operator):
-        return DPIR()
+        return DPIR(turns=turns)
     # What is in holes is decided at high noise, and wants a covariance that reaches into them.
     if supports(prior, "posterior_covariance"):
-        return OptimalCovariance(start=32.0, integrator="fresh", iterations=32)
+        return OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=turns)
     return None
 
 

@@ -97,11 +97,15 @@ def multistep(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, e
     """The reverse diffusion by exponential steps that extrapolate x_hat from the step before: second order in the step.
 
         h     = ln(sigma / sigma_next),   h_ and x_hat_ those of the step before
-        D     = x_hat + h / (2 h_) (x_hat - x_hat_)
+        D     = x_hat + h / (2 h_) (1 - eta h / 4) (x_hat - x_hat_)
         x     = (sigma_next / sigma) exp(-eta h) x + (1 - exp(-(1 + eta) h)) D + sigma_next sqrt(1 - exp(-2 eta h)) n
 
     eta scales the fresh noise: 1 the reverse diffusion, 0 its probability flow, which never corrects what it got wrong
     at high noise: approximate guidance is better run with eta = 1. The first step does not extrapolate.
+
+    The published D lacks the factor 1 - eta h / 4. x_hat - x_hat_ holds noise of the step before, which extrapolation
+    adds to the variance: of a Gaussian 5 % in 20 steps from 64 spreads, 1.4 % in 40. With the factor, which leaves the
+    order as it is, they are 0.8 % too little and 0.1 % too much.
 
     References: C. Lu et al., DPM-Solver++: fast solver for guided sampling of diffusion probabilistic models, 2022.
     """
@@ -111,7 +115,7 @@ def multistep(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, e
         if sigma_next == 0:
             return x_hat
         h = math.log(sigma / sigma_next)
-        D = x_hat if before is None else x_hat + h / (2 * h_before) * (x_hat - before)
+        D = x_hat if before is None else x_hat + h / (2 * h_before) * (1 - eta * h / 4) * (x_hat - before)
         x = sigma_next / sigma * math.exp(-eta * h) * x - math.expm1(-(1 + eta) * h) * D
         if eta > 0:
             x = x + sigma_next * math.sqrt(-math.expm1(-2 * eta * h)) * noise(x)
@@ -154,16 +158,18 @@ class Integrator:
         run: (denoise, x, sigmas, noise, eta) -> x.
         calls: how often the denoiser is called in so many steps.
         stochastic: whether it draws noise, of which eta is the share.
+        reverse: whether that is the noise of the reverse diffusion, so that x at the last level is a draw.
     """
 
     run: Callable[[Denoiser, Tensor, list[float], Noise, float], Tensor]
     calls: Callable[[int], int] = lambda steps: steps
     stochastic: bool = False
+    reverse: bool = False
 
 
 INTEGRATORS: dict[str, Integrator] = {
-    "ancestral": Integrator(ancestral, stochastic=True),
-    "multistep": Integrator(multistep, stochastic=True),
+    "ancestral": Integrator(ancestral, stochastic=True, reverse=True),
+    "multistep": Integrator(multistep, stochastic=True, reverse=True),
     "fresh": Integrator(fresh, stochastic=True),
     "euler": Integrator(lambda denoise, x, sigmas, noise, eta: euler(denoise, x, sigmas)),
     "heun": Integrator(lambda denoise, x, sigmas, noise, eta: heun(denoise, x, sigmas), lambda steps: 2 * steps - 1),

@@ -151,10 +151,24 @@ def test_mmps(eta):
 @pytest.mark.parametrize("eta", [1.0, 0.6, 0.0])
 @pytest.mark.parametrize("integrator", ["ancestral", "fresh"])
 def test_optimal_covariance(integrator, eta):
-    """V is a multiple of I, and so is A^T A on each pixel: the preconditioned iteration is exact at once."""
+    """V is a multiple of I, and so is A^T A on each pixel: the preconditioned iteration is exact at once.
+
+    The last ancestral step draws, unless no step does: the precisions of x_t, of the prior and of y add.
+    """
     step = {"ancestral": ancestral, "fresh": fresh}[integrator]
+    draws = integrator == "ancestral" and eta > 0
+
+    def ending_in_a_draw(of, precision):
+        def pixel(sigma, sigma_next):
+            if sigma_next or not draws:
+                return step(of, eta)(sigma, sigma_next)
+            return *of(sigma), 1 / math.sqrt(precision + 1 / sigma**2)
+
+        return pixel
+
     sampler = OptimalCovariance(steps=4, iterations=1, eta=eta, start=None, integrator=integrator)
-    compare(sampler, *run(levels(4), step(given_y, eta), step(free, eta)))
+    seen, unseen = ending_in_a_draw(given_y, 1 / V + 1 / LEVEL**2), ending_in_a_draw(free, 1 / V)
+    compare(sampler, *run(levels(4), seen, unseen))
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.6])

@@ -191,7 +191,7 @@ class Stationary(Covariance):
         return torch.view_as_real(spectrum).mul_(self._weights(spectrum))
 
     def image(self, coefficients: Tensor) -> Tensor:
-        spectrum = torch.view_as_complex(coefficients / self._weights(coefficients))
+        spectrum = torch.view_as_complex(coefficients * (1 / self._weights(coefficients)))
         return turned(self.axes.to(coefficients.dtype), torch.fft.irfft2(spectrum, s=self._size, norm="ortho"))
 
     @property
@@ -208,7 +208,7 @@ class Stationary(Covariance):
         _, W = self._size
         column = torch.arange(W // 2 + 1)
         weights = torch.where((column > 0) & (2 * column < W), math.sqrt(2), 1.0)
-        return weights[:, None].expand(-1, 2).to(like.real)
+        return weights[:, None].repeat(1, 2).to(like.real)  # in memory, products with it are several times faster
 
 
 FORMS: dict[str, type[Covariance]] = {form.form: form for form in (Diagonal, Dense, Stationary)}

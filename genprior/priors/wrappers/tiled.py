@@ -49,6 +49,7 @@ class Tiled(Wrapper):
     elbo, flow_log_prob, render, latents = map(of_prior, ("elbo", "flow_log_prob", "render", "latents"))
     decode, encode, infer = map(of_prior, ("decode", "encode", "infer"))
     classes, class_names, labelled = map(of_prior, ("classes", "class_names", "labelled"))
+    reach = of_prior("reach")
 
     def __init__(self, prior: Prior, tile: int, overlap: int | None = None):
         super().__init__()

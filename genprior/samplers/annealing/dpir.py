@@ -10,6 +10,7 @@ from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior, as_level
 from genprior.samplers.base import Sampler, start
+from genprior.samplers.turning import turning
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,22 @@ class DPIR(Sampler):
         weight: lambda, the weight of the denoised image against the measurement; published: 0.23.
         first: the first noise level, in multiples of the prior's spread; published: 0.77.
             The last is the noise of the measurement, as published.
+        turns: whether each step sees the image turned or mirrored in another way, as published (see `turning`).
     """
 
     steps: int = 20
     weight: Positive = 0.2
     first: Positive = 0.8
+    turns: bool = False
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y, A = measurement.y, measurement.operator
+        denoise = turning(prior.denoise) if self.turns else prior.denoise
         x_hat = start(prior, measurement)
         last = as_level(measurement.sd, y).clamp_min(prior.sigma_min)
         high = last.clamp_min(min(self.first * prior.spread, prior.sigma_max))
         for share in torch.linspace(0, 1, self.steps).tolist():
             sigma = high ** (1 - share) * last**share
             x_y = A.prox(x_hat, y, sigma**2 / (self.weight * measurement.sd**2))
-            x_hat = prior.denoise(x_y, sigma)
+            x_hat = denoise(x_y, sigma)
         return x_hat

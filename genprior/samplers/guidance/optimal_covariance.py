@@ -1,7 +1,7 @@
 """Guidance by the optimal posterior covariance: that which the denoiser was found to have, not one that is assumed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,13 @@ from torch import Tensor
 from genprior.checks import Count
 from genprior.likelihoods import Likelihood
 from genprior.linalg import cg
+from genprior.noise import Noise
 from genprior.operators.base import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.base import Denoiser, unmeasured
+from genprior.samplers.base import Denoiser, begin, unmeasured
 from genprior.samplers.guidance.base import Guidance
+from genprior.samplers.turning import turning
 
 if TYPE_CHECKING:
     from genprior.priors.gaussian.covariance import Covariance
@@ -34,38 +36,64 @@ class OptimalCovariance(Guidance):
     The minimum is found by conjugate gradients on x, which never make it worse, in the coordinates of V, preconditioned
     there: where A^T A is diagonal too, as that of a circular blur for photographs, one iteration is exact.
 
+    The last step draws from that Gaussian posterior, where others return its mean: at sigma_min the mean would drop
+    the variance that is below sigma_min^2.
+
     References: X. Peng et al., Improving diffusion models for inverse problems using optimal posterior covariance, 2024
     (there, variances of a diagonal V); F. Rozet et al., 2024, see `MMPS`.
 
     Attributes:
-        steps, eta, start, integrator: see `Guidance`.
-        iterations: of conjugate gradients at high noise; fewer, in proportion to ln(1 + sigma^2 / noise^2), at low.
-            Each costs a product with A, A^T, V's eigenvectors and their transpose.
+        steps, eta, start: see `Guidance`.
+        integrator: see `Guidance`. With "fresh", which is for pictures, or without fresh noise, the last step returns
+            the mean.
+        iterations: the most conjugate gradients at high noise; fewer, in proportion to ln(1 + sigma^2 / noise^2), at
+            low. Each costs a product with A, A^T, V's eigenvectors and their transpose.
+        turns: whether the denoiser sees x_t turned, each time in another way (see `turning`): draws lose spread by it.
     """
 
     steps: int = 20
     start: float | None = 64.0
     integrator: str | None = "multistep"
     iterations: Count = 16
+    turns: bool = False
 
     def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
         return unmeasured(self, prior, operator) or super().lacks(prior, operator, likelihood)
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
-        y, A, noise = measurement.y, measurement.operator, measurement.sd
-        seen = measurement.seen
-        levels = torch.as_tensor(noise).flatten().tolist()
+        posterior = self._posterior(prior, measurement)
+        return lambda x_t, sigma: posterior(x_t, sigma, None)
+
+    def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        *sigmas, _ = self.levels(prior, max(measurement.operator.image_shape[1:]))
+        posterior = self._posterior(prior, measurement)
+        x = begin(prior, measurement, sigmas[0], noise)
+        x = self._integrator.run(lambda x_t, sigma: posterior(x_t, sigma, None), x, sigmas, noise, self.eta)
+        draws = self._integrator.reverse and self.eta > 0
+        return posterior(x, sigmas[-1], noise if draws else None)
+
+    def _posterior(self, prior: Prior, measurement: Measurement) -> Callable[[Tensor, float, Noise | None], Tensor]:
+        """(x_t, sigma, noise) -> a draw from N(x; x_hat, V) N(y; A x, noise^2 I), normalised; its mean for None.
+
+        A draw is the mean of x_hat + V^(1/2) n and y + noise n', perturbed (G. Papandreou, A. Yuille, 2010).
+        """
+        y, A, level = measurement.y, measurement.operator, measurement.sd
+        seen, denoise = measurement.seen, turning(prior.denoise) if self.turns else prior.denoise
+        levels = torch.as_tensor(level).flatten().tolist()
         # V has the same coordinates at all noise levels
         like = y.new_empty(A.batch, *A.image_shape)
         normal = prior.posterior_covariance(prior.sigma_max).diagonal_like(lambda x: A.adjoint(A(x)), like)
 
-        def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
-            x_hat = prior.denoise(x_t, sigma)
+        def posterior(x_t: Tensor, sigma: float, noise: Noise | None) -> Tensor:
+            x_hat, y_hat = denoise(x_t, sigma), y
             V = prior.posterior_covariance(sigma)
-            gradient = A.adjoint(seen * (y - A(x_hat)))
-            return x_hat + correction(V, A, noise, gradient, normal, [self._enough(sigma / level) for level in levels])
+            if noise is not None:
+                x_hat = x_hat + V.filter(noise(x_hat), V.eigenvalues.sqrt())
+                y_hat = y + level * noise(y)
+            gradient = A.adjoint(seen * (y_hat - A(x_hat)))
+            return x_hat + correction(V, A, level, gradient, normal, [self._enough(sigma / each) for each in levels])
 
-        return denoise_given_y
+        return posterior
 
     def _enough(self, ratio: float) -> int:
         """Iterations at that ratio of sigma to the noise: the condition number is about 1 + ratio^2."""
