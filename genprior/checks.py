@@ -1,6 +1,7 @@
 """What is given, checked where it is given: one clear error, or the value as it is wanted."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Annotated, Any, get_args, get_origin
@@ -69,16 +70,29 @@ def positive(number: object) -> bool:
     return isinstance(number, int | float) and 0 < number < math.inf
 
 
-def refuse_wrong(*arguments: tuple[str, object, bool, str]) -> None:
-    """Refuse the first of several arguments that is wrong, each given as its name, value, whether it is right, and what
-    is wanted.
+# What an argument may be, and the same in words.
+Rule = tuple[Callable[[Any], bool], str]
+COUNT: Rule = (lambda n: whole(1, n), "a whole number, at least 1")
+COUNTS: Rule = (lambda numbers: len(numbers) > 0 and whole(1, *numbers), "a list of whole numbers, at least 1")
+WHOLE: Rule = (lambda n: whole(0, n), "a whole number")
+IF_ANY: Rule = (lambda n: whole(0, n), "a whole number, 0 for none")
+POSITIVE: Rule = (positive, "a positive number")
+SHAPE: Rule = (lambda shape: len(shape) == 3 and whole(1, *shape), "(C, H, W), whole numbers")
+OPEN_SHAPE: Rule = (
+    lambda shape: len(shape) == 3 and whole(1, shape[0], *(a for a in shape[1:] if a is not None)),
+    "(C, H, W), whole numbers; H and W may be None",
+)
+
+
+def check_arguments(arguments: Mapping[str, Any], **rules: Rule) -> None:
+    """Refuse the first of several arguments that breaks its rule.
 
     Raises:
         ValueError: there is one.
     """
-    for name, value, right, wanted in arguments:
-        if not right:
-            raise ValueError(f"{name} is {value!r}: give {wanted}.")
+    for name, (right, wanted) in rules.items():
+        if not right(arguments[name]):
+            raise ValueError(f"{name} is {arguments[name]!r}: give {wanted}.")
 
 
 def as_integer(what: str, value: float, low: int, high: float) -> int:

@@ -215,8 +215,7 @@ def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shap
 
 
 def as_config(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a prior, of which its class makes another, as JSON can hold them: of the `locals()` of its
-    `__init__`, before there are others."""
+    """The `config` of a prior, as JSON can hold it: of the `locals()` of its `__init__`, before there are others."""
     given = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 

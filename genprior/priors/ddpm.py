@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from genprior.checks import OpenShape, positive, refuse_wrong, whole
+from genprior.checks import COUNT, COUNTS, IF_ANY, OPEN_SHAPE, POSITIVE, WHOLE, OpenShape, Rule, check_arguments, whole
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
 from genprior.priors.base import as_config, as_level, autocast, shape_of_draws
@@ -34,6 +34,8 @@ from genprior.priors.posterior_covariance import LARGEST_FULL, MeasuredCovarianc
 from genprior.priors.probability_flow import FlowDensity, flow_estimates, flow_log_prob
 from genprior.priors.wrappers.given import Given, Guided
 from genprior.registry import lookup
+
+STEPS: Rule = (lambda n: whole(2, n), "a whole number, at least 2")
 
 
 class DDPM(MeasuredCovariance):
@@ -76,8 +78,9 @@ class DDPM(MeasuredCovariance):
         residuals: str | None = None,
     ):
         super().__init__()
-        _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch, features)
         self.config = as_config(locals())
+        check_arguments(locals(), image_shape=OPEN_SHAPE, steps=STEPS, data_std=POSITIVE, classes=IF_ANY)
+        check_arguments(locals(), widths=COUNTS, blocks=WHOLE, patch=COUNT, features=IF_ANY)
         self.image_shape = tuple(image_shape)
         self.classes = classes
         self.data_std = data_std
@@ -276,18 +279,3 @@ class DDPM(MeasuredCovariance):
         denoise = partial(self.denoise, label=label)
         given = {"seed": seed, "terms": terms, "progress": progress}
         return chain_elbo(denoise, x, sigmas, self.centre, prior_variance, decoder, **given)
-
-
-def _check_arguments(image_shape, steps, data_std, classes, widths, blocks, patch, features) -> None:
-    channels, *sides = image_shape
-    refuse_wrong(
-        ("image_shape", image_shape, whole(1, channels) and len(sides) == 2, "(C, H, W)"),
-        ("image_shape", image_shape, whole(1, *(a for a in sides if a is not None)), "H and W at least 1, or None"),
-        ("steps", steps, whole(2, steps), "a whole number, at least 2"),
-        ("data_std", data_std, positive(data_std), "a positive number"),
-        ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
-        ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
-        ("blocks", blocks, whole(0, blocks), "a whole number"),
-        ("patch", patch, whole(1, patch), "a whole number, at least 1"),
-        ("features", features, whole(0, features), "a whole number, 0 for none"),
-    )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genprior.checks import Shape, positive, refuse_wrong, whole
+from genprior.checks import COUNT, COUNTS, IF_ANY, POSITIVE, SHAPE, WHOLE, Rule, Shape, check_arguments, whole
 from genprior.nets.coupling import ActNorm, Coupling, Mixing, PerClass, Squeeze, full_precision
 from genprior.nets.pixels import PIXELS, Ink
 from genprior.priors.base import as_config
@@ -81,8 +81,13 @@ class Flow(Classed):
         classes: int = 0,
     ):
         super().__init__()
-        _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread, classes)
         self.config = as_config(locals())
+        each: Rule = (
+            lambda numbers: len(numbers) == len(widths) and whole(1, *numbers),
+            "as many whole numbers as widths, at least 1",
+        )
+        check_arguments(locals(), image_shape=SHAPE, widths=COUNTS, steps=each, blocks=WHOLE, squeeze=COUNT)
+        check_arguments(locals(), bound=POSITIVE, spread=POSITIVE, classes=IF_ANY)
         self.image_shape = tuple(image_shape)
         self.latent_shape = (math.prod(image_shape),)
         self.centre = 0.5
@@ -209,16 +214,3 @@ def _checked(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tuple(values.shape[1:]) != shape:
         raise ValueError(f"Each {name} has the shape {tuple(values.shape[1:])}, but this prior is one of {shape}.")
     return values
-
-
-def _check_arguments(image_shape, widths, steps, blocks, squeeze, bound, spread, classes) -> None:
-    refuse_wrong(
-        ("image_shape", image_shape, len(image_shape) == 3 and whole(1, *image_shape), "(C, H, W), each at least 1"),
-        ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
-        ("steps", steps, whole(1, *steps) and len(steps) == len(widths), "as many whole numbers as widths, at least 1"),
-        ("blocks", blocks, whole(0, blocks), "a whole number"),
-        ("squeeze", squeeze, whole(1, squeeze), "a whole number, at least 1"),
-        ("bound", bound, positive(bound), "a positive number"),
-        ("spread", spread, positive(spread), "a positive number"),
-        ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
-    )

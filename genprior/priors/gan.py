@@ -10,7 +10,7 @@ generative models, 2017 (such a generator as a prior). M. Mirza, S. Osindero, Co
 
 from torch import Tensor, nn
 
-from genprior.checks import Shape, positive, refuse_wrong, whole
+from genprior.checks import COUNT, COUNTS, IF_ANY, POSITIVE, SHAPE, WHOLE, Rule, Shape, check_arguments
 from genprior.nets.gan import Generator
 from genprior.priors.base import as_config, autocast
 from genprior.priors.labels import EMBEDDING, beside, check_labels, even
@@ -48,8 +48,11 @@ class GAN(Classed):
         classes: int = 0,
     ):
         super().__init__()
-        _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classes)
         self.config = as_config(locals())
+        check_arguments(locals(), image_shape=SHAPE, latent=COUNT, spread=POSITIVE, widths=COUNTS)
+        cell = 2 ** len(widths)
+        multiples: Rule = (lambda shape: all(a % cell == 0 for a in shape[1:]), f"H and W multiples of {cell}")
+        check_arguments(locals(), image_shape=multiples, blocks=WHOLE, hidden=COUNT, classes=IF_ANY)
         self.image_shape = tuple(image_shape)
         self.latent_shape = (latent,)
         self.spread, self.classes = spread, classes
@@ -66,23 +69,3 @@ class GAN(Classed):
         told = None if label is None else self.embed(label)
         with autocast(z.device, self.autocast):
             return self.net(beside(z, told)).to(z.dtype)
-
-
-def _check_arguments(image_shape, latent, spread, widths, blocks, hidden, classes) -> None:
-    sides = tuple(image_shape)[1:]
-    cell = 2 ** len(widths)
-    refuse_wrong(
-        ("image_shape", image_shape, whole(1, *image_shape) and len(sides) == 2, "(C, H, W), whole numbers"),
-        ("latent", latent, whole(1, latent), "a whole number, at least 1"),
-        ("spread", spread, positive(spread), "a positive number"),
-        ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
-        (
-            "image_shape",
-            image_shape,
-            all(isinstance(a, int) and a % cell == 0 for a in sides),
-            f"H and W multiples of {cell}",
-        ),
-        ("blocks", blocks, whole(0, blocks), "a whole number"),
-        ("hidden", hidden, whole(1, hidden), "a whole number, at least 1"),
-        ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
-    )

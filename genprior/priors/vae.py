@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from genprior.checks import OpenShape, positive, refuse_wrong, whole
+from genprior.checks import COUNT, COUNTS, IF_ANY, OPEN_SHAPE, POSITIVE, OpenShape, Rule, check_arguments, whole
 from genprior.linalg import total
 from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 from genprior.noise import Noise
@@ -70,8 +70,13 @@ class VAE(Classed):
         classes: int = 0,
     ):
         super().__init__()
-        _check_arguments(image_shape, latent, widths, blocks, spread, classes)
         self.config = as_config(locals())
+        each: Rule = (
+            lambda numbers: len(numbers) == len(widths) and whole(0, *numbers),
+            "a whole number for each of the widths",
+        )
+        check_arguments(locals(), image_shape=OPEN_SHAPE, latent=COUNT, widths=COUNTS, blocks=each)
+        check_arguments(locals(), spread=POSITIVE, classes=IF_ANY)
         self.image_shape = tuple(image_shape)
         self.latent, self.spread, self.classes = latent, spread, classes
         self.stride = 2 ** len(widths)
@@ -236,16 +241,3 @@ class VAE(Classed):
 def divergence(mean: Tensor, sd: Tensor) -> Tensor:
     """KL(N(mean, diag(sd^2)) || N(0, I)) = 1/2 sum (mean^2 + sd^2 - 1 - ln sd^2), in nats, (B,)."""
     return (mean**2 + sd**2 - 1 - 2 * sd.log()).flatten(1).sum(1) / 2
-
-
-def _check_arguments(image_shape, latent, widths, blocks, spread, classes) -> None:
-    channels, *sides = image_shape
-    refuse_wrong(
-        ("image_shape", image_shape, whole(1, channels) and len(sides) == 2, "(C, H, W)"),
-        ("image_shape", image_shape, whole(1, *(a for a in sides if a is not None)), "H and W at least 1, or None"),
-        ("latent", latent, whole(1, latent), "a whole number, at least 1"),
-        ("widths", widths, whole(1, *widths) and len(widths) > 0, "a list of whole numbers, at least 1"),
-        ("blocks", blocks, whole(0, *blocks) and len(blocks) == len(widths), "a whole number for each of the widths"),
-        ("spread", spread, positive(spread), "a positive number"),
-        ("classes", classes, whole(0, classes), "a whole number, 0 for none"),
-    )

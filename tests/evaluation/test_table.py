@@ -30,6 +30,12 @@ def test_mean_has_the_standard_error_of_independent_values():
     assert Estimate.mean([5.0]) == (5.0, None)
 
 
+def test_average_of_figures_has_the_error_that_theirs_give_it():
+    average = Estimate.average([Estimate(1.0, 0.3), Estimate(3.0, 0.4)])
+    assert average == pytest.approx((2.0, 0.25))  # sqrt(0.3^2 + 0.4^2) / 2
+    assert Estimate.average([Estimate(1.0, 0.3), Estimate(3.0)]) == (2.0, None)
+
+
 def test_tables_say_the_same_in_markdown_and_csv():
     table = Table([{"sampler": "a|b", "psnr": Estimate(20.0, 0.5)}, {"sampler": "c", "n": 3, "ssim": 0.5}])
     assert table.markdown().splitlines() == [
