@@ -1,4 +1,4 @@
-"""The mean of the posterior of a rounded image, such as a JPEG file's, by one evaluation of the denoiser."""
+"""The mean of the posterior of a rounded image, such as a JPEG file's: denoise and mind the cells, in turn."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genprior.checks import Positive, UnsupportedError
+from genprior.checks import Fraction, Positive, UnsupportedError
 from genprior.likelihoods import Likelihood, Quantised
+from genprior.linalg import total
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator, name_of
 from genprior.operators.measurement import Measurement
@@ -21,27 +22,24 @@ PROBES = 16  # draws that the variances of A x are taken from
 class QuantisedMean(Sampler):
     """An estimate of E[x | y], y = A x rounded, A an image written in another way: denoise, then mind the cells.
 
-        x_0   = y decoded
         sigma = weight sqrt(mean Var[z | y]),   z = A x for x ~ N(centre, V(sigma_max))
-        x_hat = D(x_0, sigma)
+        x_hat = D(x, sigma), of x = y decoded; then D(x, again sigma)
         x     = x_hat + A^+ (E[z | y] - A x_hat),   z = A x for x ~ N(x_hat, V(sigma))
 
     V is the mean posterior covariance of the denoiser, see `Prior.posterior_covariance`, and the moments are of each
-    value z by itself, given its cell. What rounding leaves is no white noise, so that this is an approximation: A x is
-    in the cells, and on photographs no sampler in as many evaluations has less squared error (docs/operators.md). A
-    point estimate: all samples are the same.
+    value z by itself, given its cell. What rounding leaves is no white noise, so that this is an approximation, which
+    settles in a few steps. A point estimate: A x is in the cells, and all samples are the same.
 
     Attributes:
-        weight: chosen on photographs as JPEG files of quality 10 to 80, of which 1.4 to 2 are about as good.
+        steps: evaluations of the denoiser; one alone gains 0.1 to 0.25 dB less.
+        weight, again: chosen on photographs as JPEG files of quality 10 to 80; a weight of 1.4 to 2 is about as good.
     """
 
     needs_operator: ClassVar[str | None] = "decoded"
     likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Quantised,)
+    steps: int = 5
     weight: Positive = 1.7
-
-    @property
-    def calls(self) -> int:
-        return 1
+    again: Fraction = 0.3
 
     def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
         return unmeasured(self, prior, operator) or super().lacks(prior, operator, likelihood)
@@ -60,23 +58,27 @@ class QuantisedMean(Sampler):
 
     def _estimate(self, prior: Prior, measurement: Measurement) -> Tensor:
         y, A, law = measurement.y, measurement.operator, measurement.likelihood
-        x_0 = A.decoded(y)
-        assert x_0 is not None
-        centre = torch.as_tensor(prior.centre).to(y).expand_as(x_0)
+        x = A.decoded(y)
+        assert x is not None
+        centre = torch.as_tensor(prior.centre).to(y).expand_as(x)
         _, variance = law.moments(y, A(centre), _variances(prior, A, prior.sigma_max, y))
         sigma = self.weight * float(variance.mean().sqrt())
         sigma = min(max(sigma, prior.sigma_min), prior.sigma_max)
-        x_hat = prior.denoise(x_0, sigma)
-        z_hat = A(x_hat)
-        mean, _ = law.moments(y, z_hat, _variances(prior, A, sigma, y))
-        return x_hat + A.pinv(mean - z_hat)
+        variance = _variances(prior, A, sigma, y)
+        for level in (sigma, *[max(self.again * sigma, prior.sigma_min)] * (self.steps - 1)):
+            x_hat = prior.denoise(x, level)
+            z_hat = A(x_hat)
+            mean, _ = law.moments(y, z_hat, variance)
+            x = x_hat + A.pinv(mean - z_hat)
+        return x
 
 
 def _variances(prior: Prior, A: LinearOperator, sigma: float, like: Tensor) -> Tensor:
     """Var[A x]_i of x ~ N(0, V(sigma)), (1, *measurement_shape), from draws."""
     V = prior.posterior_covariance(sigma)
-    noise = Noise(0, torch.zeros(PROBES, dtype=torch.long), torch.arange(PROBES))
-    n = noise(like.new_empty(PROBES, *A.image_shape))
-    variances = A(V.image(V.variances.sqrt() * V.coefficients(n))).square().mean(0, keepdim=True)
+    noise = Noise(0, [0])
+    one = like.new_empty(1, *A.image_shape)  # at a time: a photograph has room for few
+    squares = (A(V.image(V.variances.sqrt() * V.coefficients(noise(one)))).square() for _ in range(PROBES))
+    variances = total(squares) / PROBES
     # 0 of values that no x changes
     return variances.clamp_min(torch.finfo(like.dtype).eps * float(variances.max()))

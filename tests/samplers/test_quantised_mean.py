@@ -1,4 +1,4 @@
-"""The mean of rounded images by one evaluation, against its formula with the closed form of truncated normal laws."""
+"""The mean of rounded images against its formula, with the closed form of truncated normal laws."""
 
 import math
 
@@ -39,12 +39,15 @@ def test_it_is_that_of_its_formula(monkeypatch):
     """
     monkeypatch.setattr(quantised_mean, "PROBES", 4000)
     m = measured()
-    found = QuantisedMean(weight=1.3)(WHITE, m, Noise(0, [0, 1]))
+    found = QuantisedMean(steps=3, weight=1.3, again=0.4)(WHITE, m, Noise(0, [0, 1]))
     for y, x in zip(m.y.double(), found.double()):
         _, variance = truncated(y, torch.full_like(y, CENTRE), SPREAD)
         sigma = 1.3 * math.sqrt(float(variance.mean()))
-        share = SPREAD**2 / (SPREAD**2 + sigma**2)
-        mean, _ = truncated(y, CENTRE + share * (y - CENTRE), sigma * math.sqrt(share))
+        deviation = sigma * math.sqrt(SPREAD**2 / (SPREAD**2 + sigma**2))
+        mean = y
+        for level in (sigma, 0.4 * sigma, 0.4 * sigma):
+            share = SPREAD**2 / (SPREAD**2 + level**2)
+            mean, _ = truncated(y, CENTRE + share * (mean - CENTRE), deviation)
         torch.testing.assert_close(x, mean, rtol=0, atol=0.002)
 
 
