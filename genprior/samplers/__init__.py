@@ -130,8 +130,14 @@ def find_estimator(
 
 
 def _estimator_of(prior: Prior, operator: LinearOperator, likelihood: Likelihood) -> Sampler | None:
-    quantised = QuantisedMean()
+    quantised = QuantisedMean(turns=_is_of_patches(prior))
     return None if quantised.lacks(prior, operator, likelihood) else quantised
+
+
+def _is_of_patches(prior: Prior) -> bool:
+    """Whether it may as well see an image turned: patches are as likely so; faces and digits, which have their size,
+    are not."""
+    return prior.reach is not None and None in prior.image_shape[1:]
 
 
 def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:
@@ -141,8 +147,7 @@ def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:
         return None
     if is_identity(operator):
         return PosteriorMean()
-    # Patches are as likely turned; faces and digits, which have their size, are not.
-    turns = prior.reach is not None and None in prior.image_shape[1:]
+    turns = _is_of_patches(prior)
     if sees_smooth(operator):
         return DPIR(turns=turns)
     # What is in holes is decided at high noise, and wants a covariance that reaches into them.

@@ -14,6 +14,7 @@ from genprior.operators.base import LinearOperator, name_of
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, unmeasured
+from genprior.samplers.turning import turning
 
 PROBES = 16  # draws that the variances of A x are taken from
 
@@ -31,15 +32,17 @@ class QuantisedMean(Sampler):
     settles in a few steps. A point estimate: A x is in the cells, and all samples are the same.
 
     Attributes:
-        steps: evaluations of the denoiser; one alone gains 0.1 to 0.25 dB less.
+        steps: evaluations of the denoiser; one alone gains 0.2 to 0.35 dB less.
         weight, again: chosen on photographs as JPEG files of quality 10 to 80; a weight of 1.4 to 2 is about as good.
+        turns: whether each step sees the image turned or mirrored in another way (see `turning`).
     """
 
     needs_operator: ClassVar[str | None] = "decoded"
     likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Quantised,)
-    steps: int = 5
+    steps: int = 8
     weight: Positive = 1.7
-    again: Fraction = 0.3
+    again: Fraction = 0.25
+    turns: bool = False
 
     def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
         return unmeasured(self, prior, operator) or super().lacks(prior, operator, likelihood)
@@ -65,8 +68,9 @@ class QuantisedMean(Sampler):
         sigma = self.weight * float(variance.mean().sqrt())
         sigma = min(max(sigma, prior.sigma_min), prior.sigma_max)
         variance = _variances(prior, A, sigma, y)
+        denoise = turning(prior.denoise) if self.turns else prior.denoise
         for level in (sigma, *[max(self.again * sigma, prior.sigma_min)] * (self.steps - 1)):
-            x_hat = prior.denoise(x, level)
+            x_hat = denoise(x, level)
             z_hat = A(x_hat)
             mean, _ = law.moments(y, z_hat, variance)
             x = x_hat + A.pinv(mean - z_hat)
