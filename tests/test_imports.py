@@ -39,7 +39,7 @@ NARROWER = {
     "priors.base": {"ambient", "checks"},
     "samplers": {
         *("ambient", "checks", "linalg", "devices", "likelihoods", "noise", "registry"),
-        *("priors.base", "posteriors"),
+        *("priors.base", "priors.gaussian.covariance", "posteriors"),
         *("operators.base", "operators.masking", "operators.measurement", "operators.sight"),
     },
     "posteriors": {

@@ -32,6 +32,7 @@ from genprior.samplers.guidance.dps import DPS
 from genprior.samplers.guidance.mmps import MMPS
 from genprior.samplers.guidance.optimal_covariance import OptimalCovariance
 from genprior.samplers.guidance.pigdm import PiGDM
+from genprior.samplers.guidance.probed_covariance import ProbedCovariance
 from genprior.samplers.guidance.tmpd import TMPD
 from genprior.samplers.latents.csgm import CSGM
 from genprior.samplers.latents.fisher_hmc import FisherHMC
@@ -49,7 +50,7 @@ from genprior.samplers.quantised_mean import QuantisedMean
 __all__ = [
     "CSGM", "DAPS", "DAPSHMC", "DDNM", "DDRM", "DPIR", "DPS", "HMC", "MALA", "MAP", "MMPS", "PSLD", "SAMPLERS",
     "SITCOM", "SMC", "TDS", "TMPD", "ULA", "Amortized", "DAPSLangevin", "DiffPIR", "Exact", "ExactMean", "FisherHMC",
-    "LatentDAPS", "LatentHMC", "MCGDiff", "OptimalCovariance", "PiGDM", "PosteriorMean",
+    "LatentDAPS", "LatentHMC", "MCGDiff", "OptimalCovariance", "PiGDM", "PosteriorMean", "ProbedCovariance",
     "QuantisedMean", "REDDiff", "RePaint", "ReSample", "Sampler", "SplitGibbs", "TDSMoments", "VAEGibbs", "automatic",
     "find_estimator", "find_sampler", "refuse_parameters",
 ]  # fmt: skip
@@ -58,6 +59,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "dps": DPS,
     "diffpir": DiffPIR,
     "optimal-covariance": OptimalCovariance,
+    "probed-covariance": ProbedCovariance,
     "mmps": MMPS,
     "pigdm": PiGDM,
     "tmpd": TMPD,
@@ -153,6 +155,8 @@ def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:
     # What is in holes is decided at high noise, and wants a covariance that reaches into them.
     if supports(prior, "posterior_covariance"):
         return OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=turns)
+    if None in prior.image_shape[1:]:
+        return ProbedCovariance(steps=10, start=32.0, integrator="fresh", iterations=32, turns=turns)
     return None
 
 
@@ -194,7 +198,10 @@ def automatic(prior: Prior) -> Sampler:
     # Draws whose spread is right, for the cost of one evaluation a step.
     if supports(prior, "posterior_covariance"):
         return OptimalCovariance()
-    # Of those without a backward pass and without that covariance, the lowest squared error on photographs.
+    # For the cost of two, where that covariance was never measured and images of any size are alike everywhere.
+    if supports(prior, "denoise") and None in prior.image_shape[1:]:
+        return ProbedCovariance()
+    # On digits of a lower squared error than the one before; its spread means less.
     if supports(prior, "denoise"):
         return DiffPIR()
     # On a few digits the lower squared error of a draw on two tasks of three; the spread of LatentDAPS means more.

@@ -32,8 +32,21 @@ from genprior.samplers.guidance.tmpd import TMPD
 
 Method = Callable[[Prior, Measurement, int, int], Tensor]
 OURS = (
-    *("optimal-covariance", "dpir", "diffpir", "ddrm", "ddnm", "dps", "pigdm", "tmpd", "mmps", "daps", "gibbs"),
-    *("reddiff", "repaint", "sitcom"),
+    *(
+        "optimal-covariance",
+        "probed-covariance",
+        "dpir",
+        "diffpir",
+        "ddrm",
+        "ddnm",
+        "dps",
+        "pigdm",
+        "tmpd",
+        "mmps",
+        "daps",
+        "gibbs",
+    ),
+    *("daps", "gibbs", "reddiff", "repaint", "sitcom"),
 )
 
 

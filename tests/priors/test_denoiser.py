@@ -123,13 +123,13 @@ def test_restoring_takes_a_function_at_the_levels_of_common_denoisers():
     found = genprior.restore(masked(), prior=denoise, **QUIET)
     assert asked[0] == SIGMA_MIN  # to see that it is a denoiser, before anything else
     asked = list(dropwhile(lambda sigma: sigma == SIGMA_MIN, asked))
-    assert type(found.sampler).__name__ == "DiffPIR"
+    assert type(found.estimator).__name__ == "ProbedCovariance"
     assert (SIGMA_MIN, SIGMA_MAX) == (0.5 / 255, 50 / 255)
     assert asked[0] == pytest.approx(SIGMA_MAX)
     assert min(asked) >= SIGMA_MIN * (1 - 1e-9)
     assert max(asked) <= SIGMA_MAX * (1 + 1e-9)
     wanted = genprior.restore(masked(), prior=genprior.from_denoiser(denoise, (1, None, None)), **QUIET)
-    torch.testing.assert_close(found.samples, wanted.samples, rtol=0, atol=0)
+    torch.testing.assert_close(found.mean, wanted.mean, rtol=0, atol=0)
     # it is a restoration: nearer to the posterior mean than what is seen of the image
     mean = posterior_of(prior, masked()).mean
     hidden = masked().operator.mask[0]
@@ -257,12 +257,12 @@ REFUSED = {
     "sides": (ValueError, r"give \(C, H, W\)", lambda: genprior.from_denoiser(abs, (1, 8, 0))),
     "another shape": (
         ValueError,
-        r"made \(1, 1, 4, 4\) of images \(1, 1, 8, 8\)",
+        r"made \(2, 1, 4, 4\) of images \(2, 1, 8, 8\)",
         lambda: genprior.restore(masked(), prior=lambda x_t, sigma: x_t[..., ::2, ::2], **QUIET),
     ),
     "broadcast": (
         ValueError,
-        r"made \(1, 3, 8, 8\) of images \(1, 1, 8, 8\).*\(3, None, None\)",
+        r"made \(2, 3, 8, 8\) of images \(2, 1, 8, 8\).*\(3, None, None\)",
         lambda: genprior.restore(masked(), prior=lambda x_t, sigma: x_t * torch.ones(3, 1, 1), **QUIET),
     ),
     "no tensor": (

@@ -15,7 +15,7 @@ NUMBERS = [
     (name, field.name)
     for name, sampler in SAMPLERS.items()
     for field in dataclasses.fields(sampler)
-    if isinstance(field.default, int | float) and field.name not in LATER
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool) and field.name not in LATER
 ]
 
 

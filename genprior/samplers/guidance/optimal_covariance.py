@@ -3,24 +3,21 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from genprior.checks import Count
+from genprior.checks import Count, Shape
 from genprior.likelihoods import Likelihood
 from genprior.linalg import cg
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
+from genprior.priors.gaussian.covariance import Covariance
 from genprior.samplers.base import Denoiser, begin, unmeasured
 from genprior.samplers.guidance.base import Guidance
 from genprior.samplers.turning import turning
-
-if TYPE_CHECKING:
-    from genprior.priors.gaussian.covariance import Covariance
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,17 @@ class OptimalCovariance(Guidance):
 
         A draw is the mean of x_hat + V^(1/2) n and y + noise n', perturbed (G. Papandreou, A. Yuille, 2010).
         """
-        y, A, level = measurement.y, measurement.operator, measurement.sd
-        seen, denoise = measurement.seen, turning(prior.denoise) if self.turns else prior.denoise
+        y, A, level, seen = measurement.y, measurement.operator, measurement.sd, measurement.seen
+        moments = self.moments(prior, A.image_shape)
         levels = torch.as_tensor(level).flatten().tolist()
-        # V has the same coordinates at all noise levels
         like = y.new_empty(A.batch, *A.image_shape)
-        normal = prior.posterior_covariance(prior.sigma_max).diagonal_like(lambda x: A.adjoint(A(x)), like)
+        normal = None
 
         def posterior(x_t: Tensor, sigma: float, noise: Noise | None) -> Tensor:
-            x_hat, y_hat = denoise(x_t, sigma), y
-            V = prior.posterior_covariance(sigma)
+            nonlocal normal
+            (x_hat, V), y_hat = moments(x_t, sigma), y
+            if normal is None:  # V has the same coordinates at all noise levels
+                normal = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
             if noise is not None:
                 x_hat = x_hat + V.filter(noise(x_hat), V.eigenvalues.sqrt())
                 y_hat = y + level * noise(y)
@@ -95,13 +93,18 @@ class OptimalCovariance(Guidance):
 
         return posterior
 
+    def moments(self, prior: Prior, image_shape: Shape) -> Callable[[Tensor, float], tuple[Tensor, Covariance]]:
+        """(x_t, sigma) -> the mean and the covariance of p(x | x_t)."""
+        denoise = turning(prior.denoise) if self.turns else prior.denoise
+        return lambda x_t, sigma: (denoise(x_t, sigma), prior.posterior_covariance(sigma))
+
     def _enough(self, ratio: float) -> int:
         """Iterations at that ratio of sigma to the noise: the condition number is about 1 + ratio^2."""
         return min(self.iterations, math.ceil(self.iterations / 10 * math.log1p(ratio**2)))
 
 
 def correction(
-    V: "Covariance",
+    V: Covariance,
     A: LinearOperator,
     noise: float | Tensor,
     gradient: Tensor,
