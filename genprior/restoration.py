@@ -161,7 +161,7 @@ def restore(
     task, back = in_channels(measurement, target.image_shape[0])
     law = task.noise if isinstance(task.noise, Likelihood) else None
     estimator = find_estimator(target, task.operator, steps, law) if sampler == "auto" else None
-    sampler = find_sampler(sampler, target, steps)
+    sampler = find_sampler(sampler, target, steps, task)
 
     began = time.perf_counter()
     known = known_pixels(measurement, noise)

@@ -16,6 +16,7 @@ from genprior.cli import main
 from genprior.images.jpeg import read_coefficients
 from genprior.likelihoods import Quantised
 from genprior.operators import Denoise, Measurement
+from genprior.samplers.guidance.quantised import QuantisedGuidance
 from genprior.samplers.quantised_mean import QuantisedMean
 
 
@@ -181,6 +182,18 @@ def test_the_picture_is_in_every_cell(size, subsampling, quality, prior):
     assert furthest(result.mean[None], result.measurement) < 1e-3
     x, decoded = images.read(image).x[0], images.read(Image.open(BytesIO(file))).x[0]
     assert (result.mean - x).square().mean() < 0.95 * (decoded - x).square().mean()
+
+
+@pytest.mark.parametrize("size", [(48, 64), (41, 58)])
+def test_draws_are_in_every_cell_and_vary(size, prior):
+    image = photograph(*size)
+    result = genprior.restore(encoded(image, 10), "jpeg", prior, n=2, steps=8, seed=0, progress=False)
+    assert result.sampler == QuantisedGuidance(steps=8)
+    assert furthest(result.samples, result.measurement) < 1e-3
+    # two draws differ by about as much as each of them differs from the photograph
+    x = images.read(image).x[0]
+    apart = (result.samples[0] - result.samples[1]).square().mean()
+    assert 0.3 < apart / (result.samples - x).square().mean() < 3
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {}])

@@ -9,6 +9,7 @@ from genprior.checks import UnsupportedError, as_integer
 from genprior.likelihoods import Likelihood
 from genprior.operators.base import LinearOperator
 from genprior.operators.masking import is_identity
+from genprior.operators.measurement import Measurement
 from genprior.operators.sight import sees_smooth
 from genprior.posteriors.amortized import is_learned
 from genprior.posteriors.exact import has_posterior
@@ -33,6 +34,7 @@ from genprior.samplers.guidance.mmps import MMPS
 from genprior.samplers.guidance.optimal_covariance import OptimalCovariance
 from genprior.samplers.guidance.pigdm import PiGDM
 from genprior.samplers.guidance.probed_covariance import ProbedCovariance
+from genprior.samplers.guidance.quantised import QuantisedGuidance
 from genprior.samplers.guidance.tmpd import TMPD
 from genprior.samplers.latents.csgm import CSGM
 from genprior.samplers.latents.fisher_hmc import FisherHMC
@@ -51,8 +53,8 @@ __all__ = [
     "CSGM", "DAPS", "DAPSHMC", "DDNM", "DDRM", "DPIR", "DPS", "HMC", "MALA", "MAP", "MMPS", "PSLD", "SAMPLERS",
     "SITCOM", "SMC", "TDS", "TMPD", "ULA", "Amortized", "DAPSLangevin", "DiffPIR", "Exact", "ExactMean", "FisherHMC",
     "LatentDAPS", "LatentHMC", "MCGDiff", "OptimalCovariance", "PiGDM", "PosteriorMean", "ProbedCovariance",
-    "QuantisedMean", "REDDiff", "RePaint", "ReSample", "Sampler", "SplitGibbs", "TDSMoments", "VAEGibbs", "automatic",
-    "find_estimator", "find_sampler", "refuse_parameters",
+    "QuantisedGuidance", "QuantisedMean", "REDDiff", "RePaint", "ReSample", "Sampler", "SplitGibbs", "TDSMoments",
+    "VAEGibbs", "automatic", "find_estimator", "find_sampler", "refuse_parameters",
 ]  # fmt: skip
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -80,6 +82,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "exact": Exact,
     "exact-mean": ExactMean,
     "posterior-mean": PosteriorMean,
+    "quantised": QuantisedGuidance,
     "quantised-mean": QuantisedMean,
     "amortized": Amortized,
     "latent": LatentHMC,
@@ -96,15 +99,20 @@ SAMPLERS: dict[str, type[Sampler]] = {
 }
 
 
-def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None) -> Sampler:
+def find_sampler(
+    sampler: str | Sampler, prior: Prior, steps: int | None = None, measurement: Measurement | None = None
+) -> Sampler:
     """The sampler of a name, "auto" or an object, with `steps` in place of its own if given.
+
+    Arguments:
+        measurement: that "auto" is to suit; None for any with Gaussian noise.
 
     Raises:
         ValueError: there is no such name, or the sampler takes no such number of steps.
         UnsupportedError: "auto" finds nothing for this prior.
     """
     if isinstance(sampler, str):
-        sampler = lookup("sampler", sampler, {"auto": lambda: automatic(prior), **SAMPLERS})()
+        sampler = lookup("sampler", sampler, {"auto": lambda: _suited(prior, measurement), **SAMPLERS})()
     if isinstance(sampler, type) and issubclass(sampler, Sampler):
         raise ValueError(f"{sampler.__name__} is a class: give an object of it, sampler={sampler.__name__}().")
     if not isinstance(sampler, Sampler):
@@ -114,6 +122,14 @@ def find_sampler(sampler: str | Sampler, prior: Prior, steps: int | None = None)
     if not sampler.steps:
         raise ValueError(f"{type(sampler).__name__} has no steps; leave steps={steps!r} out.")
     return dataclasses.replace(sampler, steps=as_integer("steps", steps, 1, math.inf))
+
+
+def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
+    """`automatic`, but for rounded images, whose cells are minded value by value."""
+    quantised = QuantisedGuidance()
+    if measurement is None or quantised.lacks(prior, measurement.operator, measurement.likelihood):
+        return automatic(prior)
+    return quantised
 
 
 def find_estimator(

@@ -6,17 +6,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genprior.checks import Fraction, Positive, UnsupportedError
+from genprior.checks import Fraction, Positive
 from genprior.likelihoods import Likelihood, Quantised
-from genprior.linalg import total
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, name_of
+from genprior.operators.base import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, unmeasured
+from genprior.samplers.guidance.quantised import check_decoded, variances
 from genprior.samplers.turning import turning
-
-PROBES = 16  # draws that the variances of A x are taken from
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,7 @@ class QuantisedMean(Sampler):
         return unmeasured(self, prior, operator) or super().lacks(prior, operator, likelihood)
 
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
-        y = torch.zeros(operator.batch, *operator.measurement_shape)
-        if operator.decoded(y) is None:
-            raise UnsupportedError(
-                f"QuantisedMean takes rounded images, and JPEG files, not the rounded measurements of "
-                f"{name_of(operator)}. Choose another sampler."
-            )
+        check_decoded(self, operator)
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         rows = torch.arange(len(measurement.y)).split(1)  # of which each may have steps, and so a sigma, of its own
@@ -64,25 +57,14 @@ class QuantisedMean(Sampler):
         x = A.decoded(y)
         assert x is not None
         centre = torch.as_tensor(prior.centre).to(y).expand_as(x)
-        _, variance = law.moments(y, A(centre), _variances(prior, A, prior.sigma_max, y))
+        _, variance = law.moments(y, A(centre), variances(prior, A, prior.sigma_max, y))
         sigma = self.weight * float(variance.mean().sqrt())
         sigma = min(max(sigma, prior.sigma_min), prior.sigma_max)
-        variance = _variances(prior, A, sigma, y)
+        spread = variances(prior, A, sigma, y)
         denoise = turning(prior.denoise) if self.turns else prior.denoise
         for level in (sigma, *[max(self.again * sigma, prior.sigma_min)] * (self.steps - 1)):
             x_hat = denoise(x, level)
             z_hat = A(x_hat)
-            mean, _ = law.moments(y, z_hat, variance)
+            mean, _ = law.moments(y, z_hat, spread)
             x = x_hat + A.pinv(mean - z_hat)
         return x
-
-
-def _variances(prior: Prior, A: LinearOperator, sigma: float, like: Tensor) -> Tensor:
-    """Var[A x]_i of x ~ N(0, V(sigma)), (1, *measurement_shape), from draws."""
-    V = prior.posterior_covariance(sigma)
-    noise = Noise(0, [0])
-    one = like.new_empty(1, *A.image_shape)  # at a time: a photograph has room for few
-    squares = (A(V.image(V.variances.sqrt() * V.coefficients(noise(one)))).square() for _ in range(PROBES))
-    variances = total(squares) / PROBES
-    # 0 of values that no x changes
-    return variances.clamp_min(torch.finfo(like.dtype).eps * float(variances.max()))

@@ -4,9 +4,9 @@ import dataclasses
 
 from genprior.samplers import SAMPLERS
 
-# Those that take any measurement, or many kinds: no means of one kind. DPIR is one, though it draws nothing.
-MEANS = ("posterior-mean", "quantised-mean")
-DIFFUSION = [name for name, sampler in SAMPLERS.items() if sampler.needs == "denoise" and name not in MEANS]
+# Those that take any measurement, or many kinds: none of one kind. DPIR is one, though it draws nothing.
+OF_ONE_KIND = ("posterior-mean", "quantised", "quantised-mean")
+DIFFUSION = [name for name, sampler in SAMPLERS.items() if sampler.needs == "denoise" and name not in OF_ONE_KIND]
 # Of the parameters that cost time, as many as make every loop go round more than once.
 LEAST = {
     "steps": 4,

@@ -32,8 +32,8 @@ OWN = [
     (MCGDiff(steps=30, particles=200), "correlated", "inpaint", (0.19, 0.67), (0.24, 0.82)),
 ]
 # Point estimates have no noise and no variance to pin: test_posterior_mean.py compares that of denoising with the exact
-# one, test_by_hand.py DPIR with its formula, which no weaker guidance has, test_quantised_mean.py that of cells.
-POINTS = ("posterior-mean", "quantised-mean", "dpir")
+# one, test_by_hand.py DPIR with its formula, which no weaker guidance has, test_quantised.py those of rounded images.
+POINTS = ("posterior-mean", "quantised", "quantised-mean", "dpir")
 DIFFUSION = {name: sampler for name, sampler in SAMPLERS.items() if sampler.needs == "denoise" and name not in POINTS}
 
 

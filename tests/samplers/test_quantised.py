@@ -1,4 +1,4 @@
-"""The mean of rounded images against its formula, with the closed form of truncated normal laws."""
+"""Rounded images: draws, and their mean, against the closed form of truncated normal laws."""
 
 import math
 
@@ -12,7 +12,8 @@ from genprior.likelihoods import Quantised
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
 from genprior.priors.foreign.denoiser import from_denoiser
-from genprior.samplers import quantised_mean
+from genprior.samplers.guidance import quantised
+from genprior.samplers.guidance.quantised import QuantisedGuidance
 from genprior.samplers.quantised_mean import QuantisedMean
 
 SHAPE = (1, 6, 6)
@@ -37,7 +38,7 @@ def test_it_is_that_of_its_formula(monkeypatch):
 
     Variances are taken from 4000 draws, so to 5 % of each; the mean in a cell of 0.3 then errs by less than 0.002.
     """
-    monkeypatch.setattr(quantised_mean, "PROBES", 4000)
+    monkeypatch.setattr(quantised, "PROBES", 4000)
     m = measured()
     found = QuantisedMean(steps=3, weight=1.3, again=0.4)(WHITE, m, Noise(0, [0, 1]))
     for y, x in zip(m.y.double(), found.double()):
@@ -49,6 +50,22 @@ def test_it_is_that_of_its_formula(monkeypatch):
             share = SPREAD**2 / (SPREAD**2 + level**2)
             mean, _ = truncated(y, CENTRE + share * (mean - CENTRE), deviation)
         torch.testing.assert_close(x, mean, rtol=0, atol=0.002)
+
+
+def test_draws_have_the_truncated_law(monkeypatch):
+    """Of white pixels p(x | y) is N(c, s^2) in the cell of each: its mean and variance, of 36 pixels and 500 draws.
+
+    The mean of 18,000 values, of deviation 0.08, errs by 0.0006, their mean variance by 1 %, and 40 steps of second
+    order by as much; 1000 probes tell variances to 4 %.
+    """
+    monkeypatch.setattr(quantised, "PROBES", 1000)
+    m = measured(1).select(torch.zeros(500, dtype=torch.long))
+    draws = QuantisedGuidance(steps=40, start=None)(WHITE, m, Noise(0, range(500))).double()
+    mean, variance = truncated(m.y[0].double(), torch.full_like(m.y[0].double(), CENTRE), SPREAD)
+    assert float((draws.mean(0) - mean).mean().abs()) < 0.002
+    assert float((draws.mean(0) - mean).square().mean().sqrt()) < 0.01
+    assert float(draws.var(0).mean() / variance.mean()) == pytest.approx(1, abs=0.05)
+    assert float(((draws - m.y).abs() / STEP).max()) < 0.5 + 1e-5
 
 
 def test_it_takes_rounded_images_of_measured_denoisers_only():
