@@ -115,7 +115,7 @@ class Likelihood(ABC):
     def _parameters(self) -> tuple[float | Tensor, ...]:
         return tuple(value for _, value in self._named())
 
-    def _tilted(self, y: Tensor, m: Tensor, v: Tensor, *parameters: Tensor) -> Law:
+    def _tilted(self, y: Tensor, m: Tensor, v: Tensor, *parameters: float | Tensor) -> Law:
         """Of a piece of the values: the tilted log-density, and the interval that holds it."""
         own_law = object.__new__(type(self))  # with parameters that were checked, one for each value
         for field, value in zip(dataclasses.fields(self), parameters):

@@ -3,8 +3,9 @@
 Everything is in float64 but on Apple's GPUs, and done in pieces of the values, for memory.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from genprior.linalg import wide
 
 DROP = 18.0  # nats below its largest value at which a density is as good as 0
-NODES = 20
+NODES = 16
 CELLS = 64
 AT_ONCE = 2**15  # values
 
@@ -96,13 +97,9 @@ def _legendre() -> tuple[Tensor, Tensor]:
     return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
 
 
-def _pieces(arguments: Sequence[Tensor | float]):
-    """The arguments piece by piece, flat, each broadcast to the first, in float64."""
+def _pieces(arguments: Sequence[Tensor | float]) -> Iterator[list[Any]]:
+    """The arguments piece by piece, flat, tensors broadcast to the first, in float64; numbers as they are."""
     like = torch.as_tensor(arguments[0])
-    flat = [
-        wide(torch.as_tensor(a, dtype=None if isinstance(a, Tensor) else torch.float64, device=like.device))
-        .expand(like.shape)
-        .flatten()
-        for a in arguments
-    ]
-    return zip(*(a.split(AT_ONCE) for a in flat))
+    flat = [wide(a).expand(like.shape).flatten() if isinstance(a, Tensor) else a for a in arguments]
+    for start in range(0, like.numel(), AT_ONCE):
+        yield [a[start : start + AT_ONCE] if isinstance(a, Tensor) else a for a in flat]

@@ -125,11 +125,16 @@ def find_sampler(
 
 
 def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
-    """`automatic`, but for rounded images, whose cells are minded value by value."""
-    quantised = QuantisedGuidance()
-    if measurement is None or quantised.lacks(prior, measurement.operator, measurement.likelihood):
+    """`automatic`, but for noise that is not Gaussian: of rounded images the cells are minded value by value."""
+    if measurement is None or not isinstance(measurement.noise, Likelihood):
         return automatic(prior)
-    return quantised
+    A, law = measurement.operator, measurement.noise
+    quantised, general = QuantisedGuidance(), OptimalCovariance()
+    if quantised.lacks(prior, A, law) is None:
+        return quantised
+    if lack := general.lacks(prior, A, law):
+        raise UnsupportedError(f"Noise of the law {law} is for samplers that this prior does not suit. {lack}")
+    return general
 
 
 def find_estimator(
@@ -148,8 +153,13 @@ def find_estimator(
 
 
 def _estimator_of(prior: Prior, operator: LinearOperator, likelihood: Likelihood) -> Sampler | None:
-    quantised = QuantisedMean(turns=_is_of_patches(prior))
-    return None if quantised.lacks(prior, operator, likelihood) else quantised
+    turns = _is_of_patches(prior)
+    chosen = (
+        QuantisedMean(turns=turns),
+        PosteriorMean(),
+        OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=turns),
+    )
+    return next((sampler for sampler in chosen if sampler.lacks(prior, operator, likelihood) is None), None)
 
 
 def _is_of_patches(prior: Prior) -> bool:

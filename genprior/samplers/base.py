@@ -14,6 +14,7 @@ from torch import Tensor
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError, as_integer, check_fields
 from genprior.likelihoods import Gaussian, Likelihood
+from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator
 from genprior.operators.measurement import Measurement
@@ -198,10 +199,27 @@ def first_level(prior: Prior, start: float | None) -> float:
 
 
 def start(prior: Prior, measurement: Measurement) -> Tensor:
-    """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2."""
+    """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, of another likelihood by `stand_in`."""
     y, A = measurement.y, measurement.operator
     centre = torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(len(y), *A.image_shape)
+    if isinstance(measurement.noise, Likelihood):
+        measurement = stand_in(prior, measurement)
+        y = measurement.y
     return A.prox(centre, y, (prior.spread / measurement.sd) ** 2)
+
+
+def stand_in(prior: Prior, measurement: Measurement) -> Measurement:
+    """About what y tells, as a measurement with Gaussian noise of one level for each image.
+
+    With t, s the moments of p(y_i | z_i) N(z_i; m_i, v), m = A centre and v = spread^2, each value has the precision
+    w = 1 / s - 1 / v and the place t + (t - m) / (w v); the noise is that of the mean precision.
+    """
+    y, A, seen, v = measurement.y, measurement.operator, measurement.seen, prior.spread**2
+    m = A(torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(len(y), *A.image_shape))
+    t, s = measurement.likelihood.moments(y, m, torch.full_like(m, v))
+    w = (1 / s - 1 / v).clamp_min(1e-6 / v)
+    precision = inner(w, seen) / inner(seen, seen).clamp_min(1)
+    return Measurement(t + (t - m) / (w * v), A, precision.rsqrt())
 
 
 def begin(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:

@@ -3,15 +3,21 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from genprior.checks import UnsupportedError
+from genprior.likelihoods import Gaussian, Likelihood, Poisson, PoissonGaussian
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator
 from genprior.operators.masking import is_identity
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
+
+LEVELS = 6
+DARK = 0.02  # least brightness, below which the pilot is no guide to the noise
+TAILS = 0.02  # of the pixels beyond the least and the largest level
 
 
 @dataclass(frozen=True)
@@ -24,15 +30,23 @@ class PosteriorMean(Sampler):
     Of all images the one of least expected squared error, which no mean of draws by many steps is nearer to. A point
     estimate: all samples are the same, so one is enough.
 
+    Of photon noise, each pixel at the noise level of its own: the denoiser at `LEVELS` levels of y, between which each
+    pixel is interpolated, at sqrt(Var[y | x]) of x = D(y, noise), the mean noise.
+
     References: An empirical Bayes estimator of the mean of a normal population. K. Miyasawa, 1961. Tweedie's formula
     and selection bias. B. Efron, 2011.
     """
 
     needs_operator: ClassVar[str | None] = "identity"
 
+    likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Gaussian, Poisson, PoissonGaussian)
+
     @property
     def calls(self) -> int:
         return 1
+
+    def cost(self, measurement: Measurement, n: int) -> int:
+        return LEVELS + 1 if isinstance(measurement.noise, Likelihood) else 1
 
     def floor(self, prior: Prior) -> float:
         return 0.0  # nothing is divided by the noise
@@ -45,7 +59,31 @@ class PosteriorMean(Sampler):
             )
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
+        if isinstance(measurement.noise, Likelihood):
+            return level_by_level(prior, measurement.y, measurement.noise)
         y, level = measurement.y, measurement.sd
         least = prior.sigma_min
         asked = level.clamp_min(least) if isinstance(level, Tensor) else max(level, least)
         return y + (level / asked) ** 2 * (prior.denoise(y, asked) - y)
+
+
+def level_by_level(prior: Prior, y: Tensor, likelihood: Likelihood) -> Tensor:
+    """D(y, sigma_i) for the noise levels sigma_i of the pixels, linear between `LEVELS` of them in ln sigma."""
+    pilot = prior.denoise(y, _mean_level(likelihood, y).clamp_min(prior.sigma_min))
+    # of colour, a pixel has one level: that of the mean variance
+    variance = likelihood.predicted(pilot.clamp_min(DARK))[1].mean(1, keepdim=True)
+    sigma = variance.sqrt().clamp_min(prior.sigma_min)
+    ends = torch.tensor([TAILS, 1 - TAILS], dtype=sigma.dtype, device=sigma.device)
+    low, high = sigma.flatten(1).quantile(ends, dim=1).reshape(2, -1, 1, 1, 1)
+    place = torch.log(sigma / low) / torch.log(high / low).clamp_min(1e-6) * (LEVELS - 1)
+    place = place.clamp(0, LEVELS - 1)
+    x = torch.zeros_like(y)
+    for k in range(LEVELS):
+        weight = (1 - (place - k).abs()).clamp_min(0)
+        x = x + weight * prior.denoise(y, low * (high / low) ** (k / (LEVELS - 1)))
+    return x
+
+
+def _mean_level(likelihood: Likelihood, y: Tensor) -> Tensor:
+    mean = y.flatten(1).mean(1).reshape(-1, 1, 1, 1).expand_as(y)
+    return likelihood.predicted(mean)[1].flatten(1).mean(1).sqrt().reshape(-1, 1, 1, 1)

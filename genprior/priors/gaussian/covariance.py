@@ -60,6 +60,11 @@ class Covariance(nn.Module, ABC):
     def variances(self) -> Tensor:
         """The eigenvalues, laid out like `coefficients`: (..., c, h, w, 1)."""
 
+    @property
+    def multiplicity(self) -> float | Tensor:
+        """How many eigenvectors each of `variances` stands for, to broadcast to them."""
+        return 1.0
+
     def with_eigenvalues(self, eigenvalues: Tensor) -> "Covariance":
         """The covariance of the same eigenvectors with other eigenvalues, that broadcast to (..., C, H, W)."""
         other = copy.copy(self)  # shares the eigenvectors
@@ -197,6 +202,10 @@ class Stationary(Covariance):
     @property
     def variances(self) -> Tensor:
         return self.eigenvalues[..., : self._size[1] // 2 + 1, None]
+
+    @property
+    def multiplicity(self) -> Tensor:
+        return self._weights(self.eigenvalues)[:, :1].square()
 
     @property
     def _size(self) -> tuple[int, int]:

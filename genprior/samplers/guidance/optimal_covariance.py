@@ -1,22 +1,24 @@
 """Guidance by the optimal posterior covariance: that which the denoiser was found to have, not one that is assumed."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from genprior.checks import Count, Shape
 from genprior.likelihoods import Likelihood
-from genprior.linalg import cg
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import Covariance
-from genprior.samplers.base import Denoiser, begin, unmeasured
+from genprior.samplers.base import Denoiser, begin, stand_in, unmeasured
 from genprior.samplers.guidance.base import Guidance
+from genprior.samplers.guidance.correction import correction
+from genprior.samplers.guidance.propagation import propagated
 from genprior.samplers.turning import turning
 
 
@@ -29,6 +31,8 @@ class OptimalCovariance(Guidance):
     No backward pass: the prior knows V, which was measured once (`Prior.posterior_covariance`). Of all Gaussians with
     one covariance for all x_t it is the best in Kullback-Leibler divergence. Exact for Gaussian priors, once iterations
     and steps suffice.
+
+    Under another likelihood E[x | x_t, y] is that of expectation propagation, see `guidance.propagation`.
 
     The minimum is found by conjugate gradients on x, which never make it worse, in the coordinates of V, preconditioned
     there: where A^T A is diagonal too, as that of a circular blur for photographs, one iteration is exact.
@@ -48,6 +52,7 @@ class OptimalCovariance(Guidance):
         turns: whether the denoiser sees x_t turned, each time in another way (see `turning`): draws lose spread by it.
     """
 
+    likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Likelihood,)
     steps: int = 20
     start: float | None = 64.0
     integrator: str | None = "multistep"
@@ -74,7 +79,10 @@ class OptimalCovariance(Guidance):
 
         A draw is the mean of x_hat + V^(1/2) n and y + noise n', perturbed (G. Papandreou, A. Yuille, 2010).
         """
-        y, A, level, seen = measurement.y, measurement.operator, measurement.sd, measurement.seen
+        y, A, seen = measurement.y, measurement.operator, measurement.seen
+        other = isinstance(measurement.noise, Likelihood)
+        propagate = propagated(measurement, self.floor(prior)) if other else None
+        level = (stand_in(prior, measurement) if other else measurement).sd
         moments = self.moments(prior, A.image_shape)
         levels = torch.as_tensor(level).flatten().tolist()
         like = y.new_empty(A.batch, *A.image_shape)
@@ -85,6 +93,10 @@ class OptimalCovariance(Guidance):
             (x_hat, V), y_hat = moments(x_t, sigma), y
             if normal is None:  # V has the same coordinates at all noise levels
                 normal = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
+            if propagate is not None:
+                # at all levels, as the site of a value at the edge of its cell is as precise as what the edge cuts off
+                iterations = max(self.iterations // 2, *(self._enough(sigma / each) for each in levels))
+                return propagate(x_hat, V, normal, iterations, noise)
             if noise is not None:
                 x_hat = x_hat + V.filter(noise(x_hat), V.eigenvalues.sqrt())
                 y_hat = y + level * noise(y)
@@ -101,32 +113,3 @@ class OptimalCovariance(Guidance):
     def _enough(self, ratio: float) -> int:
         """Iterations at that ratio of sigma to the noise: the condition number is about 1 + ratio^2."""
         return min(self.iterations, math.ceil(self.iterations / 10 * math.log1p(ratio**2)))
-
-
-def correction(
-    V: Covariance,
-    A: LinearOperator,
-    noise: float | Tensor,
-    gradient: Tensor,
-    normal: Tensor,
-    iterations: int | Sequence[int],
-) -> Tensor:
-    """(A^T A + noise^2 V^-1)^-1 A^T (y - A x_hat), by conjugate gradients in the coordinates of V.
-
-    Arguments:
-        gradient: A^T (y - A x_hat), (B, C, H, W).
-        normal: A^T A, or the like of it that is diagonal in those coordinates, see `Covariance.diagonal_like`.
-        iterations: see `cg`.
-    """
-    b = V.coefficients(gradient)
-    variance = torch.as_tensor(noise, dtype=b.dtype, device=b.device).square().reshape(-1, 1, 1, 1, 1)
-    l = V.variances
-    precision = variance / torch.maximum(l, 1e-10 * l.max())
-    # laid out like the coefficients, which makes the products with them fast
-    inverse = (1 / (normal + precision)).expand(-1, *b.shape[1:]).contiguous()
-    precision = precision.expand(-1, *b.shape[1:]).contiguous()
-
-    def matvec(c: Tensor) -> Tensor:
-        return V.coefficients(A.adjoint(A(V.image(c)))) + precision * c
-
-    return V.image(cg(matvec, b, iterations=iterations, preconditioner=lambda c: inverse * c))

@@ -1,0 +1,125 @@
+"""Expectation propagation: E[x | y] of a Gaussian prior on x and a likelihood that is not Gaussian.
+
+Notation: x ~ N(x_hat, V); z = A x; p(y | z) the likelihood, value by value. A Gaussian site stands for each factor,
+
+    p(y_i | z_i) ~ exp(b_i z_i - w_i z_i^2 / 2)
+
+so that x is Gaussian, of precision V^-1 + A^T diag(w) A, with z_i of mean m_i and variance c_i. The cavity of a value
+is that without its own site,
+
+    1 / v_i = 1 / c_i - w_i,   cavity mean = v_i (m_i / c_i - b_i)
+
+and its site is what takes the cavity to the mean t and variance s of p(y_i | z_i) N(z_i; cavity mean, v_i):
+
+    w_i = 1 / s - 1 / v_i,   b_i = (t - cavity mean) / v_i + w_i t
+
+All sites at once, for some rounds, from none. Exact for one value, whatever the likelihood;
+for Gaussian ones in one round; else, of log-concave likelihoods, off by what the product of the sites misses in the
+third moments.
+
+References: T. Minka, Expectation propagation for approximate Bayesian inference, 2001. M. Opper, O. Winther, Gaussian
+processes for classification: mean-field algorithms, 2000.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from genprior.linalg import divide, inner
+from genprior.noise import Noise
+from genprior.operators.measurement import Measurement
+from genprior.samplers.guidance.correction import correction
+
+if TYPE_CHECKING:
+    from genprior.priors.gaussian.covariance import Covariance
+
+FEW = 64  # values of y up to which the variances c come from the matrix A V A^T
+GRID = 48  # precisions at which they are computed otherwise
+ROUNDS = 3
+
+
+def propagated(
+    measurement: Measurement, least: float, rounds: int = ROUNDS
+) -> Callable[[Tensor, "Covariance", Tensor, int, Noise | None], Tensor]:
+    """(x_hat, V, normal, iterations, noise) -> a draw of x ~ N(x_hat, V) given y; E[x | y] for None.
+
+    normal is A^T A in the coordinates of V, see `Covariance.diagonal_like`; iterations, of conjugate gradients.
+
+    A draw is the mean of what is perturbed: x_hat + V^(1/2) n, and the sites by sqrt(w) n' (Papandreou, Yuille, 2010).
+
+    Arguments:
+        measurement: y and its likelihood.
+        least: standard deviation below which no site is.
+        rounds: of the propagation.
+    """
+    y, A, likelihood, seen = measurement.y, measurement.operator, measurement.likelihood, measurement.seen
+    few = y[0].numel() <= FEW
+    share = seen.flatten(1).mean(1).reshape(-1, 1, 1, 1)
+
+    def given_sites(x_hat: Tensor, V: "Covariance", normal: Tensor, iterations: int, w: Tensor, b: Tensor) -> Tensor:
+        """x_hat + (A^T diag(w) A + V^-1)^-1 A^T (b - w A x_hat)."""
+        mean = divide(inner(w, seen), inner(seen, seen))[..., None]
+        return x_hat + correction(V, A, 1.0, A.adjoint(b - w * A(x_hat)), mean * normal, iterations, w)
+
+    def given_y(x_hat: Tensor, V: "Covariance", normal: Tensor, iterations: int, noise: Noise | None = None) -> Tensor:
+        variance = exact_variances(measurement, V) if few else local_variances(V, normal, share * y[0].numel())
+        w, b, x = torch.zeros_like(y), torch.zeros_like(y), x_hat
+        for _ in range(rounds):
+            m, c = A(x), variance(w)
+            rest = (1 - c * w).clamp_min(1e-6)
+            v, cavity = c / rest, (m - c * b) / rest
+            t, s = likelihood.moments(y, cavity, v)
+            w = seen * (1 / s - 1 / v).clamp(0, 1 / least**2)
+            b = seen * (t - cavity) / v + w * t
+            x = given_sites(x_hat, V, normal, iterations, w, b)
+        if noise is None:
+            return x
+        perturbed = x_hat + V.filter(noise(x_hat), V.eigenvalues.sqrt())
+        return given_sites(perturbed, V, normal, iterations, w, b + w.sqrt() * noise(y))
+
+    return given_y
+
+
+def exact_variances(measurement: Measurement, V: "Covariance") -> Callable[[Tensor], Tensor]:
+    """w -> the diagonal of (K^-1 + diag(w))^-1 = K (I + diag(w) K)^-1, K = A V A^T, in float64."""
+    y, A = measurement.y, measurement.operator
+    columns = torch.eye(y[0].numel(), dtype=torch.float64).reshape(-1, 1, *y.shape[1:]).to(y)
+    apply = [A(V.filter(A.adjoint(e.expand_as(y)), V.eigenvalues)) for e in columns]
+    K = torch.stack([k.flatten(1) for k in apply], -1).double()
+
+    def variance(w: Tensor) -> Tensor:
+        system = torch.eye(K.shape[-1]).to(K) + K * w.flatten(1)[:, None, :]
+        return torch.linalg.solve(system, K).diagonal(dim1=1, dim2=2).reshape(y.shape).to(y)
+
+    return variance
+
+
+def local_variances(V: "Covariance", normal: Tensor, count: Tensor) -> Callable[[Tensor], Tensor]:
+    """w -> the variance c that all values would have on average if all had that precision w, value by value.
+
+        c(w) = tr(A (V^-1 + w A^T A)^-1 A^T) / M = sum_k n_k l_k / (1 + w n_k l_k) / M
+
+    with l_k the eigenvalues of V, n_k those of A^T A and M the number of values that A sees. Right where the weights
+    change little over the reach of V.
+    """
+    variances = normal * V.variances * torch.ones_like(normal)
+    most = variances.flatten(1).amax(1).reshape(-1, 1, 1, 1)
+    multiplicity = V.multiplicity
+    grid = torch.logspace(-3, 9, GRID, base=10).tolist()
+    each = multiplicity * torch.ones_like(variances)
+    sums = [inner(variances / (1 + g / most[..., None] * variances), each) for g in grid]
+    table = torch.stack([s.flatten() for s in sums], 1).log() - count.flatten()[:, None].log()
+    span = math.log(10) * 12 / (GRID - 1)
+
+    def variance(w: Tensor) -> Tensor:
+        place = ((w * most).clamp_min(1e-3).log() - math.log(1e-3)) / span
+        k = place.floor().clamp(0, GRID - 2)
+        rows = table.expand(len(w), -1)
+        low = rows.gather(1, k.long().flatten(1)).reshape(w.shape)
+        high = rows.gather(1, k.long().flatten(1) + 1).reshape(w.shape)
+        return torch.lerp(low, high, place - k).exp()
+
+    return variance
