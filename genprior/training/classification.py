@@ -33,7 +33,7 @@ def train_classifier(
         augment: what it is shown in the place of images, see `augmentation`; None for the images.
     """
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=weight_decay)
-    for step, items in enumerate(item_numbers(0, steps, batch, 1, 0, 1)):
+    for step, items in enumerate(item_numbers(0, steps, batch, 0, 1)):
         examples = default_collate([data[item] for item in items])
         x = examples["x"] if augment is None else augment(examples["x"], Noise(0, examples["item"]))
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / steps)

@@ -64,10 +64,9 @@ class Descent:
             optimizer.zero_grad()
             return self._gradient(objective, batch, step, parts)
 
-        if self.accelerator.num_processes > 1:
-            with faults.memory_explained(self.share, self.accumulate):
-                return attempt(self.accumulate)
-        result, self.accumulate = faults.fitted(attempt, self.accumulate, self.share, auto=self.settings.auto_batch)
+        again = self.accelerator.num_processes == 1
+        auto = self.settings.auto_batch
+        result, self.accumulate = faults.fitted(attempt, self.accumulate, self.share, auto=auto, again=again)
         return result
 
     def _gradient(self, objective, batch: Batch, step: int, parts: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -46,7 +46,7 @@ class Plan(Generic[P]):
         prior: new, of random weights.
         objectives: that train it, in this order.
         settings: of `Settings`, where the user does not say.
-        preview: from the averaged prior and the number of images and their size (H, W) to images.
+        preview: from the averaged prior and the number of images and their size (H, W) to images; by default, draws.
         finish: called on the averaged prior and held-out images at the end, or None.
         measure: from the averaged prior and held-out images to numbers to log, such as a PSNR, or None. The validation
             error of a flow is already in bits per value.
@@ -54,8 +54,8 @@ class Plan(Generic[P]):
 
     prior: P
     objectives: Sequence[nn.Module]
-    preview: Callable[[P, int, tuple[int, int]], Tensor]
-    settings: dict[str, Any] = field(default_factory=dict)
+    preview: Callable[[P, int, tuple[int, int]], Tensor] = lambda prior, n, size: prior.sample(n)
+    settings: dict[str, Any] = field(default_factory=lambda: {"lr": 1e-3})
     finish: Callable[[P, Tensor], None] | None = None
     measure: Callable[[P, Tensor], dict[str, float]] | None = None
 
@@ -126,7 +126,6 @@ def _vae(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan[VA
         prior,
         [EvidenceBound(prior, seed=seed)],
         lambda prior, n, size: prior.sample(n, size=size),
-        {"lr": 1e-3},
         measure=None if classes else reconstruction_psnr,
     )
 
@@ -135,12 +134,7 @@ def _nf(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan:
     if None in shape:
         return _nf_of_patches(shape, examples, seed)
     prior = _flow(shape, classes, examples, seed)
-    return Plan(
-        prior,
-        [MaximumLikelihood(prior, seed=seed)],
-        lambda prior, n, size: prior.sample(n),
-        {"lr": 1e-3},
-    )
+    return Plan(prior, [MaximumLikelihood(prior, seed=seed)])
 
 
 def _nf_of_patches(shape: OpenShape, examples: Tensor, seed: int) -> Plan[PatchFlow]:
@@ -148,12 +142,7 @@ def _nf_of_patches(shape: OpenShape, examples: Tensor, seed: int) -> Plan[PatchF
     if shape[0] != prior.image_shape[0]:
         raise ValueError(f"An nf of photographs of any size is one of RGB images, not of {shape[0]} channels.")
     prior.initialise(_dequantised(examples, seed))
-    return Plan(
-        prior,
-        [PatchLikelihood(prior, seed=seed)],
-        lambda prior, n, size: prior.flow.sample(n),
-        {"lr": 1e-3},
-    )
+    return Plan(prior, [PatchLikelihood(prior, seed=seed)], lambda prior, n, size: prior.flow.sample(n))
 
 
 def _gan(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan[GAN]:
@@ -166,8 +155,7 @@ def _gan(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan[GA
     return Plan(
         prior,
         gan(prior, Discriminator(shape, classes=classes), seed=seed),
-        lambda prior, n, size: prior.sample(n),
-        ADVERSARIAL,
+        settings=ADVERSARIAL,
         measure=None if classes else search_psnr,
     )
 
@@ -182,8 +170,7 @@ def _flow_gan(shape: OpenShape, classes: int, examples: Tensor, seed: int, weigh
     return Plan(
         prior,
         flow_gan(prior, Discriminator(shape, classes=classes), weight=weight, seed=seed),
-        lambda prior, n, size: prior.sample(n),
-        ADVERSARIAL,
+        settings=ADVERSARIAL,
         measure=held_out_bits,
     )
 
@@ -204,13 +191,7 @@ def _ldm(shape: OpenShape, classes: int, examples: Tensor, seed: int, vae: Prior
         prior = prior.sized(*size)
         return prior.render(prior.latents.sample(n, steps=50))
 
-    return Plan(
-        prior,
-        [LatentDenoising(prior, seed=seed)],
-        preview,
-        {"lr": 1e-3},
-        finish=lambda prior, x: prior.fit_decoder(x),
-    )
+    return Plan(prior, [LatentDenoising(prior, seed=seed)], preview, finish=lambda prior, x: prior.fit_decoder(x))
 
 
 FAMILIES: dict[str, Callable[..., Plan]] = {

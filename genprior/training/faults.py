@@ -41,10 +41,6 @@ class Stop:
         while self._usual:
             signal.signal(*self._usual.popitem())
 
-    def agreed(self, accelerator, step: int) -> bool:
-        """Whether all processes stop after this step, since one of them was told to."""
-        return agreed(self.wanted, accelerator, step)
-
     def _note(self, number: int, frame) -> None:
         self.wanted = True
         self.__exit__()
@@ -130,7 +126,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def fitted(attempt: Callable[[int], T], parts: int, images: int, *, auto: bool) -> tuple[T, int]:
+def fitted(attempt: Callable[[int], T], parts: int, images: int, *, auto: bool, again: bool = True) -> tuple[T, int]:
     """`attempt(parts)`, with more parts if memory does not suffice; and the number of parts that did.
 
     Arguments:
@@ -138,6 +134,7 @@ def fitted(attempt: Callable[[int], T], parts: int, images: int, *, auto: bool) 
         parts: micro-batches to begin with.
         images: number of images that the parts share evenly.
         auto: whether to go on with more parts; else only a number that fits is looked for, to be named in the error.
+        again: whether it can be tried again at all.
 
     Raises:
         MemoryError: memory does not suffice; the message says what was tried and what would fit.
@@ -149,6 +146,11 @@ def fitted(attempt: Callable[[int], T], parts: int, images: int, *, auto: bool) 
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
+            if not again:
+                raise MemoryError(
+                    f"{images // parts} images at once do not fit into memory: train with accumulate={2 * parts} or "
+                    "more (micro-batches; the step stays the same)."
+                ) from error
         else:
             if failed and not auto:
                 raise MemoryError(
@@ -166,20 +168,6 @@ def fitted(attempt: Callable[[int], T], parts: int, images: int, *, auto: bool) 
                 f"Even {images // failed[-1]} image(s) at once do not fit into memory: train on smaller images (size), "
                 'with precision="bf16", or with a smaller network.'
             )
-
-
-@contextlib.contextmanager
-def memory_explained(images: int, parts: int) -> Iterator[None]:
-    """Say of too little memory how much was tried to fit into it, where nothing can be tried again."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise MemoryError(
-            f"{images // parts} images at once do not fit into memory: train with accumulate={2 * parts} or more "
-            "(micro-batches; the step stays the same)."
-        ) from error
 
 
 @contextlib.contextmanager

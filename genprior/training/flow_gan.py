@@ -50,13 +50,7 @@ def flow_gan(prior: Flow, discriminator: nn.Module, *, weight: float, seed: int 
 
 
 class FlowDiscriminatorLoss(nn.Module):
-    """`DiscriminatorLoss` of dequantised images, no gradient to the flow.
-
-    Arguments:
-        prior: the flow whose draws are told apart from images.
-        discriminator: images (B, C, H, W) -> logits (B,); trained.
-        seed: keys latents and dequantisation, with the items.
-    """
+    """`DiscriminatorLoss` of dequantised images, no gradient to the flow; for the arguments see `flow_gan`."""
 
     def __init__(self, prior: Flow, discriminator: nn.Module, *, seed: int = 0):
         super().__init__()
@@ -69,14 +63,7 @@ class FlowDiscriminatorLoss(nn.Module):
 
 
 class HybridLoss(nn.Module):
-    """-ln d(h^-1(z)) + w b(x), no gradient to d.
-
-    Arguments:
-        prior: the flow to train.
-        discriminator: images (B, C, H, W) -> logits (B,); the one that `FlowDiscriminatorLoss` trains.
-        weight: w.
-        seed: keys latents and dequantisation, with the items.
-    """
+    """-ln d(h^-1(z)) + w b(x), no gradient to d; for the arguments see `flow_gan`."""
 
     def __init__(self, prior: Flow, discriminator: nn.Module, weight: float, *, seed: int = 0):
         super().__init__()

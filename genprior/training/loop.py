@@ -31,7 +31,6 @@ from genprior.training.ema import EMA
 from genprior.training.log import Log, check_trackers, trackers_begun
 from genprior.training.pace import Pace
 from genprior.training.precision import autocast_dtype, precision_name
-from genprior.training.rate import Rate
 from genprior.training.settings import Settings
 
 
@@ -179,10 +178,10 @@ def train(
         print(banner(settings, objectives, len(data), checked, start, dtype, accelerator, out), file=sys.stderr)
     bar = tqdm(initial=start, total=settings.steps, desc="train", disable=None if progress and main else True)
     began = time.perf_counter() - log.seconds
-    rate = Rate(start * settings.batch)
     pace = Pace(settings, start, paced, began, accelerator)
 
-    done = start
+    done = counted = start
+    moment = time.perf_counter()  # since which items per second are counted, from step `counted` on
     told = trackers_begun(accelerator, out.name, settings)
     loading = _loading(data, settings, start, accelerator)
     with loading as batches, faults.Stop() as stop, faults.full_disk_explained(out), told, bar:
@@ -200,7 +199,7 @@ def train(
                 settings = descent.settings = pace.paced(settings, done)
                 bar.total = settings.steps
 
-                last, stopping = done == settings.steps, stop.agreed(accelerator, done)
+                last, stopping = done == settings.steps, faults.agreed(stop.wanted, accelerator, done)
                 logging, looking, saving = (
                     last or done % every == 0
                     for every in (settings.log_every, settings.validate_every, settings.save_every)
@@ -209,7 +208,8 @@ def train(
                     descent.finite.check(settings, out)
                 if logging:
                     numbers = {key: float(value) for key, value in logs.items()} | {"lr": settings.learning_rate(step)}
-                    numbers["items per second"] = rate.since(done * settings.batch)
+                    seconds = max(time.perf_counter() - moment, 1e-9)
+                    numbers["items per second"] = round((done - counted) * settings.batch / seconds, 2)
                     log.write(done, seconds=round(time.perf_counter() - began, 1), **numbers)
                     bar.set_postfix({key: f"{value:.4g}" for key, value in numbers.items()}, refresh=False)
                 if looking and validation is not None:
@@ -218,8 +218,8 @@ def train(
                     save(done)
                 if looking:
                     look(done)
-                if looking or saving:
-                    rate.restart(done * settings.batch)
+                if logging or looking or saving:
+                    counted, moment = done, time.perf_counter()
                 if stopping and not last:
                     raise KeyboardInterrupt(f"stopped at step {done}, which is saved in {out}: call again to go on")
 
@@ -310,7 +310,7 @@ def _loading(
     batches = iter(
         DataLoader(
             data,
-            batch_sampler=item_numbers(start, settings.steps, settings.batch, 1, rank, ranks),
+            batch_sampler=item_numbers(start, settings.steps, settings.batch, rank, ranks),
             num_workers=settings.workers,
             worker_init_fn=faults.ignore_signals,
             pin_memory=accelerator.device.type == "cuda",

@@ -17,6 +17,7 @@ from genprior.priors.chain import UNIT
 from genprior.priors.ddpm import DDPM
 
 GOLDEN = (math.sqrt(5) - 1) / 2
+DROPPED = 0.1  # fraction of labels replaced by the null class
 
 
 def spread(items: Tensor) -> Tensor:
@@ -30,22 +31,21 @@ class NoisePrediction(nn.Module):
     Arguments:
         prior: the DDPM to train.
         seed: keys noise and dropped labels.
-        drop_label: fraction of labels replaced by the null class.
     """
 
     sigmas: Tensor
 
-    def __init__(self, prior: DDPM, *, seed: int = 0, drop_label: float = 0.1):
+    def __init__(self, prior: DDPM, *, seed: int = 0):
         super().__init__()
-        self.prior, self.seed, self.drop_label = prior, seed, drop_label
+        self.prior, self.seed = prior, seed
         alpha_bar = torch.tensor(prior.alpha_bars, dtype=torch.float64)
         self.register_buffer("sigmas", UNIT * ((1 - alpha_bar) / alpha_bar).sqrt(), persistent=False)
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         t = (spread(batch["item"]) * len(self.sigmas)).long()
         sigma = self.sigmas[t].float().reshape(-1, 1, 1, 1)
-        error, _ = _error(self.prior, batch, sigma, self.seed, self.drop_label)
-        loss = (error / (sigma / UNIT) ** 2).mean()
+        error, s = _error(self.prior, batch, sigma, self.seed)
+        loss = (error / s**2).mean()
         return loss, {"loss": loss.detach()}
 
 
@@ -61,15 +61,11 @@ class Denoising(nn.Module):
         seed: keys noise and dropped labels.
         median: median of sigma, in the units of x.
         scale: scale of the logistic law of ln sigma.
-        drop_label: fraction of labels replaced by the null class.
     """
 
-    def __init__(
-        self, prior: DDPM, *, seed: int = 0, median: float = 0.12, scale: float = 0.9, drop_label: float = 0.1
-    ):
+    def __init__(self, prior: DDPM, *, seed: int = 0, median: float = 0.12, scale: float = 0.9):
         super().__init__()
-        self.prior, self.seed, self.drop_label = prior, seed, drop_label
-        self.median, self.scale = median, scale
+        self.prior, self.seed, self.median, self.scale = prior, seed, median, scale
         self.low, self.high = (
             1 / (1 + math.exp((math.log(median) - math.log(s)) / scale)) for s in (prior.sigma_min, prior.sigma_max)
         )
@@ -77,20 +73,20 @@ class Denoising(nn.Module):
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         u = self.low + (self.high - self.low) * spread(batch["item"])
         sigma = (self.median * (self.scale * torch.logit(u)).exp()).float().reshape(-1, 1, 1, 1)
-        error, s = _error(self.prior, batch, sigma, self.seed, self.drop_label)
+        error, s = _error(self.prior, batch, sigma, self.seed)
         _, c_out = self.prior.skip_and_out(s)
         loss = (error / c_out**2).mean()
         return loss, {"loss": loss.detach()}
 
 
 @deliberate
-def _error(prior: DDPM, batch: dict[str, Tensor], sigma: Tensor, seed: int, drop_label: float) -> tuple[Tensor, Tensor]:
+def _error(prior: DDPM, batch: dict[str, Tensor], sigma: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """(u - u_hat)^2 on the network's [-1, 1], shaped like x, and s."""
     x, items = batch["x"], batch["item"]
     noise = Noise(seed, items)
     label = batch.get("label")
     if label is not None:
-        kept = noise.uniform(sigma).flatten() >= drop_label
+        kept = noise.uniform(sigma).flatten() >= DROPPED
         label = torch.where(kept, label, prior.classes)
     x_hat = prior.denoise(x + sigma * noise(x), sigma, label, features=batch.get("features"))
     return ((x - x_hat) / UNIT) ** 2, sigma / UNIT

@@ -50,7 +50,7 @@ _ = [data[item] for item in range(len(data))]  # the epochs after the first are 
 began = time.process_time()
 _ = [data[item] for item in range(len(data), len(data) + 320)]
 rate = 320 / (time.process_time() - began)
-batches = item_numbers(0, options.steps + 2, options.batch, 1, 0, 1)
+batches = item_numbers(0, options.steps + 2, options.batch, 0, 1)
 loader = iter(DataLoader(data, batch_sampler=batches, num_workers=options.workers))
 fixed = next(loader)
 times = [(seconds(None, step), seconds(fixed, step)) for step in range(options.steps + 1)][1:]

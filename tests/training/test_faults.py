@@ -265,8 +265,15 @@ def test_other_errors_are_not_taken_for_too_little_memory():
 
 def test_processes_that_share_a_step_cannot_try_again_but_say_what_may_fit():
     words = r"8 images at once do not fit .* accumulate=4 or more"
-    with pytest.raises(MemoryError, match=words), faults.memory_explained(16, 2):
+    tried = []
+
+    def attempt(parts):
+        tried.append(parts)
         raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(MemoryError, match=words):
+        faults.fitted(attempt, 2, 16, auto=False, again=False)
+    assert tried == [2]
     with pytest.raises(ValueError, match="auto_batch is for one process"):
         Settings(steps=1, auto_batch=True).check_shareable(2)
 

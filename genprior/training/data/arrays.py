@@ -94,13 +94,12 @@ class Arrays(Data):
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint stores to notice other data: a hash of images and labels, seed and orientations."""
         hashed = [np.ascontiguousarray(part) for part in (self.images, self.labels) if part is not None]
-        size = list(self.images.shape[1:])
-        names = ("seed", "orientations")
         return {
             "images": len(self),
-            "size": size,
+            "size": list(self.images.shape[1:]),
             "sha256": sha256(*hashed)[:16],
-            **{name: getattr(self, name) for name in names},
+            "seed": self.seed,
+            "orientations": self.orientations,
         }
 
 

@@ -29,13 +29,12 @@ def shuffled(seed: int, epoch: int, length: int) -> list[int]:
     return np.random.default_rng((seed, 0, epoch)).permutation(length).tolist()
 
 
-def item_numbers(start: int, stop: int, batch: int, micro_batches: int, rank: int, ranks: int) -> Iterator[list[int]]:
-    """The items of each micro-batch that this rank trains on, from step `start` to step `stop`.
+def item_numbers(start: int, stop: int, batch: int, rank: int, ranks: int) -> Iterator[list[int]]:
+    """The items of each batch that this rank trains on, from step `start` to step `stop`.
 
-    Step k trains on items k batch … (k + 1) batch - 1, however many ranks and micro-batches share them.
+    Step k trains on items k batch … (k + 1) batch - 1, however many ranks share them.
     """
-    share = batch // (micro_batches * ranks)
+    share = batch // ranks
     for step in range(start, stop):
-        for micro_batch in range(micro_batches):
-            first = step * batch + (micro_batch * ranks + rank) * share
-            yield list(range(first, first + share))
+        first = step * batch + rank * share
+        yield list(range(first, first + share))

@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 from genprior.files import sha256
 from genprior.training.data.folder import Folder
 from genprior.training.data.order import Data, shuffled
-from genprior.training.data.orientation import check_orientations
+from genprior.training.data.orientation import check_orientations, turned
 from genprior.training.data.pixels import Images, UnusableError
 
 DECODED_BYTES = 2**30  # of decoded photographs that a data set keeps, shared among the workers of a process
@@ -91,8 +91,10 @@ class Photos(Data):
         order = shuffled(self.seed, epoch, len(self)) if self.augment else range(len(self))
         number, photo = self._next_usable(order, index)
         x = self._random_crop(photo, item) if self.augment else self._centre_crop(photo)
-        x = np.atleast_3d(np.asarray(x))
-        example = {"x": torch.from_numpy(rearrange(x, "h w c -> c h w").astype(np.float32) / 255), "item": item}
+        example = {
+            "x": torch.from_numpy(rearrange(np.atleast_3d(x), "h w c -> c h w").astype(np.float32) / 255),
+            "item": item,
+        }
         return example if self.images.labels is None else {**example, "label": self.images.labels[number]}
 
     @functools.cached_property
@@ -137,7 +139,7 @@ class Photos(Data):
             self._held += size
         return photo
 
-    def _random_crop(self, image: Image.Image, item: int) -> Image.Image:
+    def _random_crop(self, image: Image.Image, item: int) -> np.ndarray:
         rng = np.random.default_rng((self.seed, 1, item))
         factor = rng.uniform(1, 2) if rng.random() < self.shrink else 1.0
         side = min(self.size * factor, *image.size)
@@ -146,16 +148,12 @@ class Photos(Data):
             image = image.resize((self.size, self.size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
         else:
             image = image.crop((left, top, left + self.size, top + self.size))
-        turn = rng.integers(0, 8)
-        if self.orientations > 1 and turn >= 4:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if self.orientations == 8:
-            image = image.rotate(90 * (turn % 4))
-        return image.convert("L").convert(self.mode) if rng.random() < self.grey else image
+        x = turned(np.asarray(image), self.orientations, rng)
+        return np.asarray(Image.fromarray(x).convert("L").convert(self.mode)) if rng.random() < self.grey else x
 
-    def _centre_crop(self, image: Image.Image) -> Image.Image:
+    def _centre_crop(self, image: Image.Image) -> np.ndarray:
         left, top = ((extent - self.size) // 2 for extent in image.size)
-        return image.crop((left, top, left + self.size, top + self.size))
+        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
     def _counted(self, of: int) -> str:
         """The unusable images, the first few by name and reason."""
