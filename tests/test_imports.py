@@ -34,7 +34,7 @@ LAYERS = [
 ]
 # Of what stands above them, these may import only some; operators and priors stand side by side.
 NARROWER = {
-    "likelihoods": {"ambient", "checks", "linalg", "noise"},
+    "likelihoods": {"ambient", "checks", "linalg", "noise", "registry"},
     "operators": {"ambient", "checks", "linalg", "likelihoods", "registry"},
     "priors.base": {"ambient", "checks"},
     "samplers": {

@@ -22,6 +22,26 @@ PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel"
 STDOUT = Path("-")
 
 
+NOISE = (
+    "standard deviation of the noise on [0, 1], or another law of y: poisson:GAIN, poisson-gaussian:GAIN,SD, "
+    "quantised:STEP, clipped:LOW,HIGH,SD"
+)
+
+
+def noise_of(text: str) -> Any:
+    """The value of --noise: a number, or a likelihood."""
+    from genprior.likelihoods.named import named
+
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return named(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, help="image files, .npy arrays, or folders of them")
     seed = (

@@ -6,12 +6,14 @@ import argparse
 from typing import Any
 
 from genprior.cli.common import (
+    NOISE,
     Item,
     add_images,
     add_operator,
     add_simulation,
     each,
     load,
+    noise_of,
     refuse_existing,
     save_array,
     seed_of,
@@ -25,7 +27,7 @@ def add(commands) -> None:
     add_images(degrade)
     add_operator(degrade)
     add_simulation(degrade)
-    degrade.add_argument("--noise", type=float, default=0.0, help="standard deviation on [0, 1] (default: 0)")
+    degrade.add_argument("--noise", type=noise_of, default=0.0, help=f"{NOISE} (default: 0)")
     degrade.set_defaults(run=run)
 
 

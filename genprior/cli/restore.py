@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprior.cli.common import (
+    NOISE,
     Item,
     add_images,
     add_operator,
     each,
     label_of,
     load,
+    noise_of,
     parameters_of,
     refuse_existing,
     save_array,
@@ -57,7 +59,7 @@ def add(commands) -> None:
     restore.add_argument(
         "--json", action="store_true", help="print one JSON object per file in place of text: what was written, and how"
     )
-    restore.add_argument("--noise", type=float, help="standard deviation of the noise on [0, 1]; estimated if left out")
+    restore.add_argument("--noise", type=noise_of, help=f"{NOISE}; estimated if left out")
     restore.add_argument("--label", type=label_of, help="class of the images, its number or name")
     restore.add_argument("--steps", type=int, help="steps of the sampler")
     restore.add_argument(

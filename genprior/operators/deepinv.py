@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import Shape, as_shape, as_tensor
+from genprior.likelihoods import Likelihood, Poisson, PoissonGaussian, Quantised
 from genprior.operators.base import LinearOperator
 from genprior.operators.linearity import check_linear
 
@@ -48,27 +49,39 @@ def from_physics(
 
 
 @settled
-def physics_noise(physics: LinearPhysics) -> float | Tensor | None:
-    """The standard deviation of a deepinv physics whose noise is Gaussian, float or (B, 1, 1, 1), else None.
+def physics_noise(physics: LinearPhysics) -> float | Tensor | Likelihood | None:
+    """The standard deviation of a deepinv physics whose noise is Gaussian, float or (B, 1, 1, 1), or its likelihood.
 
-    deepinv's default, ZeroNoise, gives None: it means that nothing was said as often as it means no noise.
+    Uniform noise in [-a, a] says of z = A x what rounding to steps of 2 a does.
+
+    deepinv's default, ZeroNoise, is None: it means that nothing was said as often as it means no noise.
 
     Raises:
-        TypeError: the noise is another than Gaussian, or of a level that is drawn each time.
+        TypeError: the noise has another law, or a level that is drawn each time.
     """
-    from deepinv.physics import GaussianNoise, ZeroNoise
+    from deepinv.physics import GaussianNoise, PoissonGaussianNoise, PoissonNoise, UniformNoise, ZeroNoise
 
     model = physics.noise_model
     if isinstance(model, ZeroNoise):
         return None
+    if isinstance(model, PoissonNoise) and model.normalize:
+        return Poisson(_number(model.gain))
+    if isinstance(model, PoissonGaussianNoise):
+        return PoissonGaussian(_number(model.gain), _number(model.sigma))
+    if isinstance(model, UniformNoise):
+        return Quantised(2 * _number(model.a))
     if not isinstance(model, GaussianNoise):
         raise TypeError(
-            f"The noise of {type(physics).__name__} is {type(model).__name__}, and samplers take it to be Gaussian, of "
-            "one standard deviation for all values. Say which one to take in its place, as noise=0.02 in the units of "
-            "y: about the root of the mean variance of its noise."
+            f"The noise of {type(physics).__name__} is {type(model).__name__}, neither Gaussian nor another of "
+            "genprior.likelihoods. Say which to take in its place, as noise=0.02 in the units of y: about the root of "
+            "the mean variance of its noise."
         )
-    sigma = torch.as_tensor(model.sigma).detach()
-    return sigma.item() if sigma.numel() == 1 else sigma.reshape(-1, 1, 1, 1)
+    return _number(model.sigma)
+
+
+def _number(parameter: Any) -> float | Tensor:
+    value = torch.as_tensor(parameter).detach()
+    return value.item() if value.numel() == 1 else value.reshape(-1, 1, 1, 1)
 
 
 @settled

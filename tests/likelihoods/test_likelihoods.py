@@ -10,8 +10,9 @@ import torch
 
 import genprior
 from genprior.likelihoods import Clipped, Gaussian, Poisson, PoissonGaussian, Quantised
+from genprior.likelihoods.named import named
 from genprior.noise import Noise
-from genprior.operators import Denoise, Measurement
+from genprior.operators import Denoise, Measurement, physics_noise
 
 MEASURED = {
     Gaussian(0.1): (-0.2, 0.5),
@@ -190,3 +191,24 @@ def test_samplers_of_gaussian_noise_refuse_the_others():
     prior = genprior.Gaussian(torch.full((1, 8, 8), 0.5), torch.full((1, 8, 8), 0.04))
     with pytest.raises(genprior.UnsupportedError, match="Exact takes y of the likelihood Gaussian, not of Poiss"):
         genprior.restore(one, prior=prior, sampler="exact", progress=False)
+
+
+def test_names_of_command_lines():
+    assert named("poisson:0.03") == Poisson(0.03)
+    assert named("clipped:0,1,0.02") == Clipped(0.0, 1.0, 0.02)
+    for text, message in (("poison:1", "poisson"), ("poisson", "poisson:GAIN"), ("clipped:0,1", "clipped:LOW,HIGH,SD")):
+        with pytest.raises(ValueError, match=message):
+            named(text)
+
+
+def test_noise_of_deepinv_is_translated():
+    physics = pytest.importorskip("deepinv").physics
+    for model, law in (
+        (physics.PoissonNoise(0.25), Poisson(0.25)),
+        (physics.PoissonGaussianNoise(0.25, 0.5), PoissonGaussian(0.25, 0.5)),
+        (physics.UniformNoise(0.25), Quantised(0.5)),
+        (physics.GaussianNoise(0.25), 0.25),
+    ):
+        assert physics_noise(physics.Denoising(noise_model=model)) == law
+    with pytest.raises(TypeError, match="neither Gaussian nor"):
+        physics_noise(physics.Denoising(noise_model=physics.PoissonNoise(0.25, normalize=False)))
