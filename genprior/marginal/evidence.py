@@ -21,8 +21,7 @@ from genprior.operators.colour import Colorize
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior, supports
 from genprior.priors.find import as_prior
-from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.priors.gaussian.mixture import GaussianMixture
+from genprior.priors.gaussian.normal import Normal
 from genprior.registry import lookup
 from genprior.samplers import refuse_parameters
 from genprior.samplers.base import misfit
@@ -167,7 +166,7 @@ def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twi
 
 def _has(prior: Prior, method: str) -> bool:
     """Whether the prior has what the method takes; the closed form is one of y, and no matter how large x is."""
-    return isinstance(prior, Gaussian | GaussianMixture) if method == "exact" else supports(prior, NEEDS[method])
+    return isinstance(prior, Normal) if method == "exact" else supports(prior, NEEDS[method])
 
 
 def _of_luma(measurement: Measurement, prior: Prior) -> Measurement:

@@ -8,12 +8,11 @@ from einops import rearrange
 from genprior.marginal.normal import cholesky, covariance_of_y, seen_values
 from genprior.operators.measurement import Measurement
 from genprior.posteriors.conditioning import alike
-from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.priors.gaussian.mixture import GaussianMixture
+from genprior.priors.gaussian.normal import Normal
 
 
 @torch.no_grad()
-def exact(prior: Gaussian | GaussianMixture, measurement: Measurement) -> list[float]:
+def exact(prior: Normal, measurement: Measurement) -> list[float]:
     """ln p(y) = ln sum_k w_k N(y; A m_k, A S A^T + noise^2 I) of every image, in nats.
 
     In float64, over the values of y that A sees; images of one operator and one noise level share one factorisation.
@@ -22,10 +21,7 @@ def exact(prior: Gaussian | GaussianMixture, measurement: Measurement) -> list[f
         UnsupportedError: y has over 4096 values that A sees.
         ValueError: y has no density: A S A^T is singular, and the noise 0.
     """
-    if isinstance(prior, GaussianMixture):
-        means, log_weights = prior.means.double(), prior.weights.double().log()
-    else:
-        means, log_weights = prior.mean[None].double(), prior.mean.new_zeros(1, dtype=torch.float64)
+    means, log_weights = prior.means.double(), prior.weights.double().log()
     l = prior.covariance.eigenvalues.double()
     found = {}
     for images in alike(measurement):

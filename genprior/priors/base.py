@@ -214,6 +214,21 @@ def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shap
     return channels, *(size or own)
 
 
+def checked(prior: Prior, x: Tensor, shape: OpenShape | None = None) -> Tensor:
+    """x itself, images or latents (B, *shape), by default (B, *image_shape); None stands for an axis of any size.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    shape = prior.image_shape if shape is None else shape
+    if x.ndim != len(shape) + 1 or any(b not in (None, a) for a, b in zip(x.shape[1:], shape)):
+        wanted = ", ".join("any" if a is None else str(a) for a in shape)
+        raise ValueError(
+            f"A tensor of shape {tuple(x.shape)} was given: this {type(prior).__name__} takes (B, {wanted})."
+        )
+    return x
+
+
 def as_config(arguments: dict[str, Any]) -> dict[str, Any]:
     """The `config` of a prior, as JSON can hold it: of the `locals()` of its `__init__`, before there are others."""
     given = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}

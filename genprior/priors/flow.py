@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genprior.checks import COUNT, COUNTS, IF_ANY, POSITIVE, SHAPE, WHOLE, Rule, Shape, check_arguments, whole
 from genprior.nets.coupling import ActNorm, Coupling, Mixing, PerClass, Squeeze, full_precision
 from genprior.nets.pixels import PIXELS, Ink
-from genprior.priors.base import as_config
+from genprior.priors.base import as_config, checked
 from genprior.priors.labels import check_labels, even, mixed
 from genprior.priors.wrappers.given import Classed
 from genprior.registry import lookup
@@ -176,7 +176,7 @@ class Flow(Classed):
 
         -inf where the pixels of an image are outside of what p knows.
         """
-        x = _checked("image", x, self.image_shape)
+        x = checked(self, x)
         with full_precision(x):
             inside = ((x > self.pixels.low) & (x < self.pixels.high)).flatten(1).all(1)
             marginal = self.classes > 0 and label is None
@@ -199,18 +199,12 @@ class Flow(Classed):
 
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """x = h^-1(z), (B, D) -> (B, C, H, W); differentiable."""
-        z = _checked("latent", z, self.latent_shape)
+        z = checked(self, z, self.latent_shape)
         with full_precision(z):
             return self.inverse(z, label)
 
     def encode(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """z = h(x), (B, C, H, W) -> (B, D); differentiable."""
-        x = _checked("image", x, self.image_shape)
+        x = checked(self, x)
         with full_precision(x):
             return self(x, label)[0]
-
-
-def _checked(name: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if tuple(values.shape[1:]) != shape:
-        raise ValueError(f"Each {name} has the shape {tuple(values.shape[1:])}, but this prior is one of {shape}.")
-    return values

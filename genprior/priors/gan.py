@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genprior.checks import COUNT, COUNTS, IF_ANY, POSITIVE, SHAPE, WHOLE, Rule, Shape, check_arguments
 from genprior.nets.gan import Generator
-from genprior.priors.base import as_config, autocast
+from genprior.priors.base import as_config, autocast, checked
 from genprior.priors.labels import EMBEDDING, beside, check_labels, even
 from genprior.priors.wrappers.given import Classed
 
@@ -63,8 +63,7 @@ class GAN(Classed):
 
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """f(z), given labels (B,) that of the label; (B, d) -> (B, C, H, W); differentiable."""
-        if z.ndim != 2 or tuple(z.shape[1:]) != self.latent_shape:
-            raise ValueError(f"z has shape {tuple(z.shape)}: this GAN wants latents (B, {self.latent_shape[0]}).")
+        z = checked(self, z, self.latent_shape)
         check_labels(self, label)
         told = None if label is None else self.embed(label)
         with autocast(z.device, self.autocast):

@@ -22,7 +22,7 @@ from genprior.checks import COUNT, COUNTS, IF_ANY, OPEN_SHAPE, POSITIVE, OpenSha
 from genprior.linalg import total
 from genprior.nets.vae import flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 from genprior.noise import Noise
-from genprior.priors.base import as_config, autocast, shape_of_draws
+from genprior.priors.base import as_config, autocast, checked, shape_of_draws
 from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of
 from genprior.priors.wrappers.given import Classed
 
@@ -134,7 +134,7 @@ class VAE(Classed):
 
         Of a prior of images of any size, the image has s pixels per row and column of z.
         """
-        self._check("latents", z, self.latent_shape)
+        z = checked(self, z, self.latent_shape)
         told = self._told(label)
         with autocast(z.device, self.autocast):
             u = self.decoder(beside(z, told))
@@ -147,8 +147,7 @@ class VAE(Classed):
 
     def infer(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), each (B, *latent_shape); ln sd lies within ±8."""
-        self._check("images", x, self.image_shape)
-        u = (x - self.centre) / self.spread
+        u = (checked(self, x) - self.centre) / self.spread
         height, width = x.shape[-2:]
         u = F.pad(u, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
         told = self._told(label)
@@ -231,11 +230,6 @@ class VAE(Classed):
     def _told(self, label: Tensor | None) -> Tensor | None:
         check_labels(self, label)
         return None if label is None else self.embed(label)
-
-    def _check(self, name: str, given: Tensor, shape: OpenShape) -> None:
-        if given.ndim != len(shape) + 1 or any(b not in (None, a) for a, b in zip(given.shape[1:], shape)):
-            wanted = ", ".join("any" if a is None else str(a) for a in shape)
-            raise ValueError(f"{name} of shape {tuple(given.shape)} were given: give (B, {wanted}).")
 
 
 def divergence(mean: Tensor, sd: Tensor) -> Tensor:

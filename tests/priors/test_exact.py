@@ -479,10 +479,10 @@ THREE = torch.zeros(3, *SHAPE)
         (lambda: GaussianMixture(WEIGHTS[:2], THREE, ONE), r"weights has shape \(2,\) for 3 means"),
         (lambda: GaussianMixture(2 * WEIGHTS, THREE, ONE), "weights sum to 2"),
         (lambda: GaussianMixture(torch.tensor([1.5, -0.5, 0.0]), THREE, ONE), "the least is -0.5"),
-        (lambda: Gaussian(ZERO, ONE).log_prob(ZERO), r"x has shape \(2, 2, 3\).*\(B, C, H, W\)"),
+        (lambda: Gaussian(ZERO, ONE).log_prob(ZERO), r"shape \(2, 2, 3\) was given: this Gaussian takes \(B, 2, 2, 3\)"),
         (
             lambda: GaussianMixture(WEIGHTS, THREE, ONE).denoise(torch.zeros(1, 1, 2, 3), 1.0),
-            r"x has shape \(1, 1, 2, 3\)",
+            r"shape \(1, 1, 2, 3\) was given",
         ),
         (
             lambda: posterior_of(Gaussian(ZERO, ONE), measured(torch.eye(D), normal(2, D), 0.1), row=2),

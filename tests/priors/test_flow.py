@@ -269,7 +269,7 @@ def test_bad_arguments_are_named(arguments, message):
 def test_images_and_latents_of_other_shapes_are_refused():
     prior = flow()
     for method in (prior.log_prob, prior.score, prior.encode):
-        with pytest.raises(ValueError, match=r"Each image has the shape \(1, 8, 8\), but this prior is one of \(1, 4,"):
+        with pytest.raises(ValueError, match=r"1, 8, 8\) was given: this Flow takes \(B, 1, 4,"):
             method(torch.rand(2, 1, 8, 8))
-    with pytest.raises(ValueError, match=r"Each latent has the shape \(1, 4, 4\), but this prior is one of \(16,\)"):
+    with pytest.raises(ValueError, match=r"1, 4, 4\) was given: this Flow takes \(B, 16\)"):
         prior.decode(torch.rand(2, 1, 4, 4))

@@ -126,5 +126,5 @@ def test_arguments_that_make_no_prior_are_refused(wrong, message):
 
 @pytest.mark.parametrize("shape", [(6,), (2, 5), (2, 6, 1, 1)])
 def test_latents_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=re.escape(f"z has shape {shape}: this GAN wants latents (B, 6)")):
+    with pytest.raises(ValueError, match=re.escape(f"shape {shape} was given: this GAN takes (B, 6)")):
         small().decode(torch.zeros(shape, dtype=torch.float64))

@@ -9,16 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genprior.checks import Shape
+from genprior.checks import SHAPE, Shape, check_arguments
 from genprior.linalg import wide
 from genprior.noise import Noise
-from genprior.priors.base import Prior, as_level
+from genprior.priors.base import as_level, checked
 from genprior.priors.gaussian.covariance import Covariance, Stationary, as_covariance, as_spectrum, find_form
 from genprior.priors.gaussian.fit import fit_moments
-from genprior.priors.gaussian.normal import check_means, checked, given_noisy, noise_range, wiener
+from genprior.priors.gaussian.normal import Normal, check_means, given_noisy, wiener
 
 
-class Gaussian(Prior):
+class Gaussian(Normal):
     """The Gaussian p(x) = N(x; m, S).
 
     With every method in closed form: sample and decode x = m + S^(1/2) z, encode z = S^(-1/2) (x - m) (symmetric root;
@@ -97,10 +97,8 @@ class Gaussian(Prior):
         Raises:
             ValueError: no such shape or form.
         """
-        shape = tuple(image_shape)
-        if len(shape) != 3 or not all(isinstance(a, int) and a > 0 for a in shape):
-            raise ValueError(f"image_shape is {image_shape!r}: give (C, H, W), three whole numbers, at least 1.")
-        return cls(torch.zeros(shape), find_form(covariance).identity(shape))
+        check_arguments(locals(), image_shape=SHAPE)
+        return cls(torch.zeros(*image_shape), find_form(covariance).identity(tuple(image_shape)))
 
     @property
     def config(self) -> dict:
@@ -116,47 +114,39 @@ class Gaussian(Prior):
         return float(self.covariance.eigenvalues.mean().sqrt())
 
     @property
-    def sigma_min(self) -> float:
-        return noise_range(self.covariance, self.mean[None], self.mean)[0]
+    def weights(self) -> Tensor:
+        return self.mean.new_ones(1)
 
     @property
-    def sigma_max(self) -> float:
-        return noise_range(self.covariance, self.mean[None], self.mean)[1]
-
-    def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        return self.draw(Noise.of_draws(n, seed))
+    def means(self) -> Tensor:
+        return self.mean[None]
 
     @torch.no_grad()
     def draw(self, noise: Noise) -> Tensor:
-        """One draw per row of the noise, (B, C, H, W)."""
         return self.decode(noise(self.mean.expand(len(noise.image), *self.image_shape)))
 
     def log_prob(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
-        r = wide(checked(x, self)) - self.mean
+        r = wide(checked(self, x)) - self.mean
         whitened = self.covariance.filter(r, wide(self.covariance.eigenvalues).rsqrt())
         return (self.covariance.log_normaliser() - whitened.square().sum((1, 2, 3)) / 2).to(x.dtype)
 
     def score(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
-        r = checked(x, self) - self.mean
+        r = checked(self, x) - self.mean
         return -self.covariance.filter(r, 1 / self.covariance.eigenvalues).to(x.dtype)
 
-    def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
-        """ln p(x) in nats, (B,): the bound is tight."""
-        return self.log_prob(x)
-
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
-        r = checked(x_t, self) - self.mean
+        r = checked(self, x_t) - self.mean
         gain = wiener(self.covariance.eigenvalues, as_level(sigma, r))
         return (self.mean + self.covariance.filter(r, gain)).to(x_t.dtype)
 
     def decode(self, z: Tensor) -> Tensor:
-        return (self.mean + self.covariance.filter(checked(z, self), self.covariance.eigenvalues.sqrt())).to(z.dtype)
+        return (self.mean + self.covariance.filter(checked(self, z), self.covariance.eigenvalues.sqrt())).to(z.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
         l = self.covariance.eigenvalues
-        return self.covariance.filter(checked(x, self) - self.mean, torch.where(l > 0, l.rsqrt(), 0)).to(x.dtype)
+        return self.covariance.filter(checked(self, x) - self.mean, torch.where(l > 0, l.rsqrt(), 0)).to(x.dtype)
 
     def posterior_covariance(self, sigma: float) -> Covariance:
         """Cov[x | x_t], the same for every x_t."""

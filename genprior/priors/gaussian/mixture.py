@@ -11,12 +11,12 @@ from torch import Tensor
 
 from genprior.linalg import wide
 from genprior.noise import Noise
-from genprior.priors.base import Prior
+from genprior.priors.base import checked
 from genprior.priors.gaussian.covariance import LARGEST_DENSE, Covariance, as_covariance
-from genprior.priors.gaussian.normal import check_means, checked, noise_range, wiener
+from genprior.priors.gaussian.normal import Normal, check_means, wiener
 
 
-class GaussianMixture(Prior):
+class GaussianMixture(Normal):
     """The Gaussian mixture p(x) = sum_k w_k N(x; m_k, S) with one covariance S.
 
     With r_k = w_k N(x_t; m_k, S + sigma^2 I) / sum_j ... and m_r = sum_k r_k m_k (r_k, m_r at sigma = 0 for the score):
@@ -38,8 +38,6 @@ class GaussianMixture(Prior):
             symmetric or not semi-definite.
     """
 
-    weights: Tensor
-    means: Tensor
     centre: Tensor
 
     def __init__(self, weights: Tensor, means: Tensor, covariance: Tensor | Covariance):
@@ -62,20 +60,8 @@ class GaussianMixture(Prior):
         between = torch.tensordot(self.weights, (self.means - self.centre).square(), 1).mean()
         return float((self.covariance.eigenvalues.mean() + between).sqrt())
 
-    @property
-    def sigma_min(self) -> float:
-        return noise_range(self.covariance, self.means, self.centre)[0]
-
-    @property
-    def sigma_max(self) -> float:
-        return noise_range(self.covariance, self.means, self.centre)[1]
-
-    def sample(self, n: int, *, seed: int = 0) -> Tensor:
-        return self.draw(Noise.of_draws(n, seed))
-
     @torch.no_grad()
     def draw(self, noise: Noise) -> Tensor:
-        """One draw per row of the noise, (B, C, H, W)."""
         like = self.centre.expand(len(noise.image), *self.image_shape)
         x = self.covariance.filter(noise(like), self.covariance.eigenvalues.sqrt())
         bounds = self.weights.cumsum(0)[:-1]
@@ -84,23 +70,19 @@ class GaussianMixture(Prior):
 
     def log_prob(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
-        logits = self._logits(checked(x, self), self.covariance.eigenvalues[None])
+        logits = self._logits(checked(self, x), self.covariance.eigenvalues[None])
         return (self.covariance.log_normaliser() + logits.logsumexp(1)).to(x.dtype)
 
     def score(self, x: Tensor) -> Tensor:
         self.covariance.check_invertible()
         l = self.covariance.eigenvalues
-        m_r = self._mean_given(checked(x, self), l[None])
+        m_r = self._mean_given(checked(self, x), l[None])
         return self.covariance.filter(m_r - x, 1 / l).to(x.dtype)
-
-    def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
-        """ln p(x) in nats, (B,): the bound is tight."""
-        return self.log_prob(x)
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         l = wide(self.covariance.eigenvalues)
         sigma = torch.as_tensor(sigma, dtype=l.dtype, device=l.device).reshape(-1, 1, 1, 1)
-        m_r = self._mean_given(checked(x_t, self), l + sigma**2)
+        m_r = self._mean_given(checked(self, x_t), l + sigma**2)
         return (m_r + self.covariance.filter(x_t - m_r, wiener(l, sigma))).to(x_t.dtype)
 
     @torch.no_grad()

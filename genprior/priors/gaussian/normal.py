@@ -3,9 +3,12 @@
 Notation: D = C H W; m_k the means, S the covariance, l its eigenvalues.
 """
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 
+from genprior.noise import Noise
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import Covariance
 
@@ -21,13 +24,42 @@ def given_noisy(covariance: Covariance, sigma: float) -> Covariance:
     return covariance.with_eigenvalues(sigma**2 * wiener(l, torch.as_tensor(sigma, dtype=l.dtype, device=l.device)))
 
 
-def noise_range(covariance: Covariance, means: Tensor, centre: Tensor) -> tuple[float, float]:
-    """sigma_min and sigma_max, in the units of x, of components N(m_k, S), m_k (K, C, H, W), around a centre."""
-    l = covariance.eigenvalues
-    distance = (means - centre).square().flatten(1).sum(1).max()
-    largest = float((l.max() + distance).sqrt()) or 1.0
-    smallest = float(l[l > 0].min().sqrt()) if (l > 0).any() else largest
-    return smallest / 100, largest * 10
+class Normal(Prior):
+    """A prior of Gaussian components N(m_k, S) of one covariance.
+
+    Attributes:
+        weights, means: of the components, (K,) and (K, C, H, W).
+    """
+
+    weights: Tensor
+    means: Tensor
+    covariance: Covariance
+
+    @property
+    def sigma_min(self) -> float:
+        return self._noise_range()[0]
+
+    @property
+    def sigma_max(self) -> float:
+        return self._noise_range()[1]
+
+    def _noise_range(self) -> tuple[float, float]:
+        l = self.covariance.eigenvalues
+        distance = (self.means - self.centre).square().flatten(1).sum(1).max()
+        largest = float((l.max() + distance).sqrt()) or 1.0
+        smallest = float(l[l > 0].min().sqrt()) if (l > 0).any() else largest
+        return smallest / 100, largest * 10
+
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
+        return self.draw(Noise.of_draws(n, seed))
+
+    @abstractmethod
+    def draw(self, noise: Noise) -> Tensor:
+        """One draw per row of the noise, (B, C, H, W)."""
+
+    def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
+        """ln p(x) in nats, (B,): the bound is tight."""
+        return self.log_prob(x)
 
 
 def check_means(name: str, letters: str, means: Tensor, ndim: int) -> None:
@@ -41,17 +73,3 @@ def check_means(name: str, letters: str, means: Tensor, ndim: int) -> None:
             f"{name} is a {means.dtype} tensor of shape {tuple(means.shape)}: "
             f"give finite floating-point values of shape {letters}"
         )
-
-
-def checked(x: Tensor, prior: Prior) -> Tensor:
-    """x itself, (B, C, H, W).
-
-    Raises:
-        ValueError: it is not of the images of this prior.
-    """
-    if x.ndim != 4 or tuple(x.shape[1:]) != prior.image_shape:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}: this {type(prior).__name__} wants (B, C, H, W) with (C, H, W) = "
-            f"{prior.image_shape}"
-        )
-    return x
