@@ -1,5 +1,6 @@
 """What is given, checked where it is given: one clear error, or the value as it is wanted."""
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -19,6 +20,18 @@ OpenShape = tuple[Any, ...]
 
 class UnsupportedError(Exception):
     """Something was asked that a prior, operator or sampler does not have; the message says what has it."""
+
+
+def optional(package: str, advice: str) -> Any:
+    """A package that need not be installed.
+
+    Raises:
+        UnsupportedError: it is not; the message is the advice.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UnsupportedError(advice) from error
 
 
 def as_shape(shape: tuple[int, ...]) -> Shape:

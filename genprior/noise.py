@@ -117,9 +117,7 @@ class Noise:
 
     def cloud(self, row: Tensor, first: Tensor, particles: int) -> Noise:
         """The noise of so many samples, from number `first`, (1,), of the image of one row, (1,), from this step on."""
-        part = object.__new__(Noise)
-        part.key, part.step = self.key, self.step
-        part.image = self.image[row].expand(particles)
+        part = self.select(row.expand(particles))
         part.sample = first.to(self.image.device) + torch.arange(particles, device=self.image.device)
         return part
 

@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor
 
 from genprior.benchmark.biharmonic import fill
-from genprior.checks import UnsupportedError
+from genprior.checks import UnsupportedError, optional
 from genprior.linalg import norm
 from genprior.noise import Noise
 from genprior.operators.base import LinearOperator
@@ -125,13 +125,8 @@ def bm3d(measurement: Measurement) -> Tensor:
     References: K. Dabov, A. Foi, V. Katkovnik, K. Egiazarian, Image denoising by sparse 3-D transform-domain
     collaborative filtering, 2007. Y. Mäkinen, L. Azzari, A. Foi, Collaborative filtering of correlated noise, 2020.
     """
-    try:
-        import bm3d as package
-    except ImportError as error:
-        raise UnsupportedError(
-            "bm3d needs the package of its authors, which is free for non-commercial use only: pip install bm3d."
-        ) from error
-
+    advice = "bm3d needs the package of its authors, which is free for non-commercial use only: pip install bm3d."
+    package = optional("bm3d", advice)
     noise = float(measurement.sd)
     if isinstance(_operator(measurement, Blur, Denoise), Blur):
         periodic = _periodic(measurement)

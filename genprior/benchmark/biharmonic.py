@@ -1,8 +1,7 @@
 """Holes filled by the biharmonic equation, by one sparse solve for all holes of an image."""
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import LaplacianNd, splu
 
 
 def fill(image: np.ndarray, holes: np.ndarray) -> np.ndarray:
@@ -33,20 +32,10 @@ def fill(image: np.ndarray, holes: np.ndarray) -> np.ndarray:
     x = image.astype(np.float64).ravel()
     if not len(h):
         return x.reshape(image.shape)
-    L = _laplacian(*image.shape)
+    sides = [side for side in image.shape if side > 1]  # along a side of one pixel, scipy's is not mirrored
+    L = LaplacianNd(sides, boundary_conditions="neumann").tosparse().astype(float).tocsc()
     B = L[:, h]
     # The matrix is positive definite, so that no pivoting is needed, which would spoil the order of least fill-in.
     matrix = splu((B.T @ B).tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     x[h] = matrix.solve(-(B.T @ (L[:, k] @ x[k])))
     return x.reshape(image.shape)
-
-
-def _laplacian(height: int, width: int) -> sparse.csc_array:
-    """The five-point Laplacian of images (H, W) in C order, mirrored at the border: symmetric, (H W, H W)."""
-    rows, columns = _second_difference(height), _second_difference(width)
-    return (sparse.kron(rows, sparse.eye_array(width)) + sparse.kron(sparse.eye_array(height), columns)).tocsc()
-
-
-def _second_difference(n: int) -> sparse.csr_array:
-    step = sparse.eye_array(n - 1, n, k=1) - sparse.eye_array(n - 1, n)
-    return (-step.T @ step).tocsr()

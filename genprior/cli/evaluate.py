@@ -51,22 +51,13 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("Say what is done to the images: --op, or a task by --preset.")
     if options.preset is not None:
         lookup("preset", options.preset, PRESETS)
+    same = ("n", "noise", "seed", "steps", "baselines", "lpips", "out", "limit", "crop", "images", "device")
     evaluation = genprior.evaluate(
         options.data[0] if len(options.data) == 1 else options.data,
         options.preset or options.op,
         options.prior,
         options.sampler,
-        n=options.n,
-        noise=options.noise,
-        seed=options.seed,
-        steps=options.steps,
-        baselines=options.baselines,
-        lpips=options.lpips,
-        out=options.out,
-        limit=options.limit,
-        crop=options.crop,
-        images=options.images,
-        device=options.device,
+        **{name: getattr(options, name) for name in same},
         **_parameters(options),
     )
     failed = [str(row["method"]) for row in evaluation.table.rows if row.get("note")]

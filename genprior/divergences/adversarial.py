@@ -61,10 +61,15 @@ def adversarial_bound(
             f"x_p and x_q have shapes {tuple(x_p.shape)} and {tuple(x_q.shape)}: give images of one shape, at least "
             f"{FEWEST} of each."
         )
-    (train_p, check_p, test_p), (train_q, check_q, test_q) = (
-        _parts(x, Noise(seed, [k])) for k, x in enumerate((x_p, x_q))
-    )
-    net = _perceptron(torch.cat([train_p, train_q]), seed) if discriminator is None else discriminator
+    parts = [_parts(x, Noise(seed, [k])) for k, x in enumerate((x_p, x_q))]
+    net = discriminator
+    if net is None:
+        train = torch.cat([train for train, *_ in parts])
+        mean = train.mean(0)
+        sd = (train - mean).square().mean().sqrt().clamp_min(1e-12)
+        parts = [[(x - mean) / sd for x in part] for part in parts]
+        net = _perceptron(train, seed)
+    (train_p, check_p, test_p), (train_q, check_q, test_q) = parts
     parameters = [p for p in net.parameters() if p.requires_grad]
     adam = torch.optim.Adam(parameters, lr=rate)
     of_p, of_q = Noise(seed, [2]), Noise(seed, [3])
@@ -111,10 +116,10 @@ def _numbers(count: int, x: Tensor) -> Tensor:
 
 
 def _perceptron(x: Tensor, seed: int) -> nn.Module:
-    """Two hidden layers on standardised images; its weights are keyed by the seed."""
+    """Two hidden layers for images like x, standardised; its weights are keyed by the seed."""
     inputs = x[0].numel()
     net = nn.Sequential(
-        Standardised(x),
+        nn.Flatten(),
         nn.utils.skip_init(nn.Linear, inputs, WIDTH),
         nn.LeakyReLU(0.2),
         nn.utils.skip_init(nn.Linear, WIDTH, WIDTH),
@@ -129,19 +134,3 @@ def _perceptron(x: Tensor, seed: int) -> nn.Module:
         layer.weight.data.copy_(gain * Noise(seed, [4 + k])(layer.weight[None])[0])
         layer.bias.data.zero_()
     return net.to(x)
-
-
-class Standardised(nn.Module):
-    """(x - mean) / sd, flat: the mean of each value, one standard deviation for all."""
-
-    mean: Tensor
-    sd: Tensor
-
-    def __init__(self, x: Tensor):
-        super().__init__()
-        flat = x.flatten(1)
-        self.register_buffer("mean", flat.mean(0))
-        self.register_buffer("sd", (flat - flat.mean(0)).square().mean().sqrt().clamp_min(1e-12))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) - self.mean) / self.sd

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from genprior.checks import UnsupportedError
+from genprior.checks import optional
 from genprior.images.checks import kind_of, unreadable
 from genprior.images.pil import check_there
 
@@ -155,12 +155,8 @@ def _decoded(data: bytes, name: str) -> Image.Image:
 
 
 def _parsed(data: bytes, name: str) -> Any:
-    try:
-        import jpegio
-    except ImportError as error:
-        raise UnsupportedError(
-            'The coefficients of JPEG files are read by the package pyjpegio: pip install "genprior[jpeg]".'
-        ) from error
+    advice = 'The coefficients of JPEG files are read by the package pyjpegio: pip install "genprior[jpeg]".'
+    jpegio = optional("jpegio", advice)
     # it reads files only, by paths that it takes for UTF-8
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture.jpg"

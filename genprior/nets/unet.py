@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from genprior.nets.initial import zeroed
 from genprior.nets.padding import mirrored
 
+EMBEDDING = 128  # E
+
 
 class Block(nn.Module):
     """Residual block  h + W2 silu((1 + a) W1 h + b),  with (a, b) read from the embedding."""
 
-    def __init__(self, width: int, embedding: int):
+    def __init__(self, width: int):
         super().__init__()
         self.conv_in = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = zeroed(nn.Conv2d(width, width, 3, padding=1))
-        self.modulation = nn.Linear(embedding, 2 * width)
+        self.modulation = nn.Linear(EMBEDDING, 2 * width)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         a, b = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -39,7 +41,6 @@ class UNet(nn.Module):
         blocks: residual blocks per level, on the way down and again on the way up.
         patch: side of the pixel blocks folded into channels at the input (1: none), which makes the finest level
             `patch` times coarser and the network that much faster.
-        embedding: width E of the noise-level embedding.
         classes: number of class labels; 0 for an unconditional network. Label `classes` is the null class.
     """
 
@@ -51,7 +52,6 @@ class UNet(nn.Module):
         widths: tuple[int, ...] = (64, 128, 256),
         blocks: int = 2,
         patch: int = 2,
-        embedding: int = 128,
         classes: int = 0,
         features: int = 0,
     ):
@@ -64,13 +64,13 @@ class UNet(nn.Module):
         self.patch = patch
         frequencies = torch.linspace(math.log(0.25), math.log(16.0), 16).exp()
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.embed = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.embed = nn.Sequential(nn.Linear(32, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU())
         self.label = nn.Embedding(classes + 1, 32) if classes else None
         self.head = nn.Conv2d((channels + features) * patch**2, widths[0], 3, padding=1)
         self.tail = zeroed(nn.Conv2d(widths[0], channels * patch**2, 3, padding=1))
 
         def level(width):
-            return nn.ModuleList(Block(width, embedding) for _ in range(blocks))
+            return nn.ModuleList(Block(width) for _ in range(blocks))
 
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(level(width) for width in widths[:-1])

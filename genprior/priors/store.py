@@ -58,7 +58,9 @@ def find_prior(name: str | Path, image_shape: Shape | None = None) -> Path:
     """The folder of a prior by name, family, path or repository, see `load_prior`."""
     names = bundled()
     if isinstance(name, str):
-        family = [other for other in names if other.startswith(f"{name}-") and not _by_name_only(other)]
+        family = [other for other in names if other.startswith(f"{name}-")]
+        # but for those of one kind of images, such as flowers, which their shape alone does not tell
+        family = [other for other in family if not read_config(BUNDLED / other).get("by_name_only")]
         if name in names or family:
             return BUNDLED / (name if name in names else _fitting(name, family, image_shape))
     if Path(name).is_dir():
@@ -90,11 +92,6 @@ def _fitting(family: str, names: list[str], image_shape: Shape | None) -> str:
             f"another family, {ELSE}."
         )
     return min(fitting, key=lambda name: shapes[name] != tuple(image_shape))
-
-
-def _by_name_only(name: str) -> bool:
-    """Whether a bundled prior knows one kind of images, such as flowers, which their shape alone does not tell."""
-    return bool(read_config(BUNDLED / name).get("by_name_only"))
 
 
 def _newest(folder: Path) -> Path:

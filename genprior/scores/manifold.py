@@ -48,12 +48,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, flo
     For two samples of one law, density is 1 and coverage  1 - prod_{i=1}^{k} (N - i) / (N + M - i)  on average. Balls
     are those of real points only, so an outlier among the generated ones covers nothing.
 
-    Arguments:
-        real, fake: features, (N, d) and (M, d).
-        k: which neighbour makes a ball's radius (5 in the paper).
-
-    Raises:
-        ValueError: the features are not two finite matrices of one width, or have not more than k rows.
+    Arguments, Raises: as for `precision_recall`; k is 5 in the paper.
     """
     _check(real, fake, k)
     radius = neighbour_distance(real, k)

@@ -9,7 +9,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from genprior.checks import UnsupportedError
+from genprior.checks import optional
 
 SMALLEST = 16  # pixels a side, which four reductions by 2 leave something of
 
@@ -21,13 +21,11 @@ def network() -> nn.Module:
     Raises:
         UnsupportedError: the package lpips is not installed.
     """
-    try:
-        import lpips as package
-    except ImportError as error:
-        raise UnsupportedError(
-            'LPIPS needs the package lpips: pip install "genprior[lpips]". When first used, it downloads the weights '
-            "of VGG-16, about 530 MB, from download.pytorch.org."
-        ) from error
+    package = optional(
+        "lpips",
+        'LPIPS needs the package lpips: pip install "genprior[lpips]". When first used, it downloads the weights of '
+        "VGG-16, about 530 MB, from download.pytorch.org.",
+    )
     # a new network draws weights, which are then overwritten: the global random state stays as it was
     with torch.random.fork_rng(devices=[]):
         return package.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)

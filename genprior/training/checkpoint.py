@@ -115,28 +115,28 @@ def latest(folder: Path) -> Path | None:
         ValueError: there are checkpoints, and all are damaged.
     """
     found = sorted(_checkpoints(folder), key=step_of, reverse=True)
-    reasons = {}
-    for path in found:
-        reasons[path] = damage(path)
-        if reasons[path] is None:
+    damaged = {}
+    for sound in found:
+        if not (reason := damage(sound)):
             break
+        damaged[sound] = reason
     else:
         if found:
             raise ValueError(
-                f"Every checkpoint in {folder} is damaged ({found[0].name}: {reasons[found[0]]}); remove them to begin "
+                f"Every checkpoint in {folder} is damaged ({found[0].name}: {damaged[found[0]]}); remove them to begin "
                 "anew, or train in another folder."
             )
         return None
-    for path in list(reasons)[:-1]:
+    for path, reason in damaged.items():
         aside = path.with_name(f"damaged-{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)
         warnings.warn(
-            f"The checkpoint {path} is damaged ({reasons[path]}); it is now called {aside.name}, and training goes on "
-            f"from {list(reasons)[-1].name}.",
+            f"The checkpoint {path} is damaged ({reason}); it is now called {aside.name}, and training goes on from "
+            f"{sound.name}.",
             stacklevel=2,
         )
-    return list(reasons)[-1]
+    return sound
 
 
 def prune(folder: Path, keep: int, best: int | None = None) -> None:

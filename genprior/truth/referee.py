@@ -238,11 +238,8 @@ def _referee(prior: Prior, x: Tensor, one: Measurement, truth: Tensor, effort: E
 
 def _described(referees: list[Referee]) -> str:
     """Method and diagnostics, of each truth."""
-    return "; ".join(f"{each.name}, {_listed(each.told)}" for each in referees)
-
-
-def _listed(told: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3g}" for name, value in told.items())
+    told = ([each.name, *(f"{name} {value:.3g}" for name, value in each.told.items())] for each in referees)
+    return "; ".join(map(", ".join, told))
 
 
 def _means(found: list[dict[str, Estimate]]) -> dict[str, Cell]:

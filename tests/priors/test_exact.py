@@ -479,7 +479,7 @@ THREE = torch.zeros(3, *SHAPE)
         (lambda: GaussianMixture(WEIGHTS[:2], THREE, ONE), r"weights has shape \(2,\) for 3 means"),
         (lambda: GaussianMixture(2 * WEIGHTS, THREE, ONE), "weights sum to 2"),
         (lambda: GaussianMixture(torch.tensor([1.5, -0.5, 0.0]), THREE, ONE), "the least is -0.5"),
-        (lambda: Gaussian(ZERO, ONE).log_prob(ZERO), r"shape \(2, 2, 3\) was given: this Gaussian takes \(B, 2, 2, 3\)"),
+        (lambda: Gaussian(ZERO, ONE).log_prob(ZERO), r"\(2, 2, 3\) was given: this Gaussian takes \(B, 2, 2, 3\)"),
         (
             lambda: GaussianMixture(WEIGHTS, THREE, ONE).denoise(torch.zeros(1, 1, 2, 3), 1.0),
             r"shape \(1, 1, 2, 3\) was given",

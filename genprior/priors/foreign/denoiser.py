@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genprior.ambient import own, settled
 from genprior.checks import OpenShape
+from genprior.devices import state_of
 from genprior.nets.wrapped import unwrapped
 from genprior.priors.foreign.prediction import check_denoises
 from genprior.priors.posterior_covariance import MeasuredCovariance
@@ -71,10 +72,8 @@ class DenoiserPrior(MeasuredCovariance):
         """
         if self._seen:
             return
-        own = next((t for t in self.parameters() if t.is_floating_point()), torch.empty(0))
-        like = torch.empty(0, dtype=torch.promote_types(own.dtype, torch.float32), device=own.device)
         shape = tuple(a or b for a, b in zip(self.image_shape, (3, height, width)))
-        self._seen = check_denoises(self, shape, like)
+        self._seen = check_denoises(self, shape, state_of(self))
 
     def _call(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         """The denoiser's answer; a network of half precision is given that."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import OpenShape, UnsupportedError
+from genprior.devices import state_of
 from genprior.files import sha256
 from genprior.nets.padding import mirrored
 from genprior.nets.wrapped import on_one_device, unwrapped
@@ -106,11 +107,8 @@ class DiffusersPrior(Prior):
         Raises:
             ValueError: no size where there has to be one, or a number of steps that the chain does not have.
         """
-        state = next(self.unet.parameters())
-        dtype = torch.promote_types(state.dtype, torch.float32)
         noise = Noise.of_draws(n, seed)
-        shape = shape_of_draws(self.image_shape, size)
-        z = noise(torch.empty(n, *shape, dtype=dtype, device=state.device))
+        z = noise(state_of(self.unet).new_empty(n, *shape_of_draws(self.image_shape, size)))
         own = self.levels.alpha_bars
         alpha_bars = own if steps is None else respaced(own, steps)
         return ancestral_chain(self.denoise, z, alpha_bars, noise, posterior_variance, self.centre)
