@@ -20,7 +20,7 @@ def in_cells(x: Tensor, measurement: Measurement, rounds: int = 100) -> Tensor:
     One round is enough where A^+ is a right inverse, as of a JPEG file's whole blocks. Where there is no such x, it is
     as near as the rounds come.
     """
-    y, A, law = measurement.y, measurement.operator, measurement.likelihood
+    y, A, law = measurement.y, measurement.linear, measurement.likelihood
     assert isinstance(law, Quantised)
     half = law.step / 2
     for k in range(rounds):

@@ -21,12 +21,13 @@ from genprior.compression import measured
 from genprior.likelihoods import Likelihood
 from genprior.nets.wrapped import unwrapped
 from genprior.noise_level import noise_level
-from genprior.operators.base import LinearOperator, name_of
+from genprior.operators.base import Operator, name_of
 from genprior.operators.blur import weights
 from genprior.operators.build import SIMULATED_MASKS, canonical, for_image, for_measurement
 from genprior.operators.check import check_foreign
 from genprior.operators.colour import Colorize
 from genprior.operators.deepinv import from_physics, physics_noise
+from genprior.operators.linear import LinearOperator
 from genprior.operators.masking import kept_by
 from genprior.operators.measurement import Measurement
 from genprior.scale import warn_of_sum
@@ -103,11 +104,11 @@ def _is_simulated(mask: Any) -> bool:
     return isinstance(mask, str) and (mask in SIMULATED_MASKS or not (Path(mask).suffix or Path(mask).exists()))
 
 
-def as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ...] | None = None) -> LinearOperator:
+def as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ...] | None = None) -> Operator:
     if parameters:
         raise ValueError(f"{sorted(parameters)} belong to named operators; an operator object has its own.")
     op = unwrapped(op)
-    if isinstance(op, LinearOperator):
+    if isinstance(op, Operator):
         return op
     if _is_physics(op):
         return from_physics(op, image_shape)
@@ -144,19 +145,20 @@ def measure(
     y, give = _uninterpreted(img, operator)
     check_foreign(operator, y)
     if noise is None:
+        _refuse_to_estimate(operator)
         kept = kept_by(operator, y)
         noise = _estimated(y, None if kept is None else ~kept)
     return Measurement(y, operator, noise), give
 
 
-def _physics_operator(physics: Any, img: Any, image_shape: tuple[int, ...] | None = None, **others) -> LinearOperator:
+def _physics_operator(physics: Any, img: Any, image_shape: tuple[int, ...] | None = None, **others) -> Operator:
     """The operator of a physics; where nothing says the size of its images, its adjoint of y does."""
     if others:
         raise ValueError(f"{sorted(others)} belong to named operators; a deepinv physics takes image_shape only.")
     return from_physics(physics, image_shape, y=img if isinstance(img, Tensor | np.ndarray) else None)
 
 
-def _uninterpreted(img: Any, operator: LinearOperator) -> tuple[Tensor, Callable[[Tensor], Any]]:
+def _uninterpreted(img: Any, operator: Operator) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """y for an operator object, (B, *measurement_shape), and the way back to a tensor or array like the one given."""
     name, shape = name_of(operator), operator.measurement_shape
     if not isinstance(img, Tensor | np.ndarray):
@@ -214,7 +216,9 @@ def _measure_picture(
     parameters = _with_kernels(parameters, len(y))
     operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
     warn_of_sum(parameters.get("kernel"))
-    noise = _estimated(y, unknown) if noise is None else noise
+    if noise is None:
+        _refuse_to_estimate(operator)
+        noise = _estimated(y, unknown)
     return Measurement(y, operator, noise), give
 
 
@@ -246,6 +250,14 @@ def _as_grey(y: Tensor) -> Tensor:
         )
     first = y[:, :1]  # of equal channels, the luma to the last bit
     return first + Colorize(tuple(y.shape[1:]))(y - first)
+
+
+def _refuse_to_estimate(operator: Operator) -> None:
+    """Of pictures it is known how smooth they are, and so of what operators that are linear make of them."""
+    if not isinstance(operator, LinearOperator):
+        raise ValueError(
+            f"What {name_of(operator)} measures is no picture, to tell its noise from: say what it is, noise=0.02."
+        )
 
 
 def _estimated(y: Tensor, holes: Tensor | None) -> float | Tensor:

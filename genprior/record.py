@@ -16,7 +16,7 @@ from genprior.devices import device_of
 from genprior.files import sha256
 from genprior.likelihoods import Likelihood
 from genprior.nets.wrapped import plain_state
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
 from genprior.priors.base import Prior
 from genprior.samplers import SAMPLERS
 from genprior.samplers.base import Sampler
@@ -45,7 +45,7 @@ def machine(device: torch.device, processes: int) -> dict[str, Any]:
     }
 
 
-def of_operator(operator: LinearOperator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def of_operator(operator: Operator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Its class and parameters, and those of them that are arrays: a mask, a kernel, a matrix.
 
     Those of the operators that it is made of, as a composition is, have names such as "inner.kernel".
@@ -57,7 +57,7 @@ def of_operator(operator: LinearOperator) -> tuple[dict[str, Any], dict[str, np.
             continue
         if isinstance(value, torch.Tensor):
             arrays[name] = value.cpu().numpy()
-        elif isinstance(value, LinearOperator):
+        elif isinstance(value, Operator):
             parameters[name], inner = of_operator(value)
             arrays |= {f"{name}.{key}": array for key, array in inner.items()}
         else:

@@ -23,6 +23,7 @@ from genprior.noise import Noise
 from genprior.operators.build import canonical, for_image
 from genprior.operators.channelwise import in_channels
 from genprior.operators.check import check_foreign
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.priors.find import as_prior
@@ -35,6 +36,7 @@ from genprior.scale import warn_of_scale, warn_of_sum
 
 # The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
 MEASURED = 2**32 - 1
+SEVERAL = 4  # samples, of which the picture is the best, where the operator is not linear
 
 
 @settled
@@ -108,8 +110,9 @@ def restore(
         op: what was done to the image: "inpaint" (`mask`: white, True or 1 marks the holes; NaN and, without a mask,
             alpha 0 mark holes too), "super-resolution" (`scale`, `antialias`), "gaussian-deblur" (`width`, `boundary`),
             "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise",
-            "jpeg" (`img` is the JPEG file: its path, its bytes, or the PIL image opened from it, and says the rest); or
-            an operator or deepinv physics, which take `img` as it is, in their measurement shape, batch axis optional.
+            "phase-retrieval" (`oversample`), "jpeg" (`img` is the JPEG file: its path, its bytes, or the PIL image
+            opened from it, and says the rest); or an operator or deepinv physics, which take `img` as it is, in their
+            measurement shape, batch axis optional.
             For several images, `mask` and `kernel` may be lists with one for each; kernels may differ in size.
             A physics that does not say the size of its images takes `image_shape=(C, H, W)`, by default that of y.
         prior: name ("ddpm-photo"), folder of a trained prior or of a diffusers model, a prior, or a family ("ddpm",
@@ -119,7 +122,8 @@ def restore(
         sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`. "auto" chooses two methods
             where it can: one for the samples, whose spread is right, and one for the picture, whose squared error is
             least; see `Restoration.mean` and docs/samplers.md.
-        n: how many samples of each image. None for the picture alone, or 1 where the picture is made of samples.
+        n: how many samples of each image. None for the picture alone, or 1 where the picture is made of samples, and 4
+            where the operator is not linear: the picture is then the one that fits y best.
         noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list of those of several
             images, or a likelihood, see `genprior.likelihoods`; None to estimate it.
         label: class of the image, a number or a name such as "sunflowers" (see `class_names` of the prior), which makes
@@ -154,6 +158,8 @@ def restore(
     noise = stated_noise(img, op, noise)
     measurement, give = measure(img, op, noise, operator_parameters)
     shape = measurement.operator.image_shape
+    if n is None and not isinstance(measurement.operator, LinearOperator):
+        n = SEVERAL
     name = resolved_name(prior, shape) if isinstance(prior, str | Path) else None
     prior = as_prior(prior, device, shape)
     target = prior if label is None else prior.given(label)

@@ -18,6 +18,7 @@ from torch import Tensor
 from genprior import images, record
 from genprior.checks import UnsupportedError
 from genprior.files import refuse_existing, replacing
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
@@ -101,6 +102,23 @@ class Restoration:
         return self.samples.mean(dim=-4, dtype=torch.float64).float()
 
     @property
+    def best(self) -> Tensor:
+        """The sample that leaves least of y, the "residual" of `diagnostics`, shaped like the mean."""
+        residual = self.diagnostics["residual"]
+        if residual.ndim == 1:
+            return self.samples[residual.argmin()]
+        return self.samples[torch.arange(len(residual)), residual.argmin(dim=1)]
+
+    @property
+    def picture(self) -> Tensor:
+        """What `image` shows, shaped like the mean: the mean; where the operator is not linear, `best`.
+
+        A posterior that has several modes has a mean that lies in none of them. The best sample is no draw from the
+        posterior: what it fits better than others is noise, too.
+        """
+        return self.mean if isinstance(self.measurement.operator, LinearOperator) else self.best
+
+    @property
     def n(self) -> int:
         """How many samples of each image there are."""
         return 0 if self._samples is None else self._samples.shape[-4]
@@ -147,8 +165,8 @@ class Restoration:
 
     @property
     def image(self) -> Any:
-        """The mean, clipped to [0, 1], in the kind and layout of the measurement given."""
-        return self.like(self.mean)
+        """The picture, clipped to [0, 1], in the kind and layout of the measurement given."""
+        return self.like(self.picture)
 
     def like(self, x: Tensor) -> Any:
         """x, shaped like the mean, clipped to [0, 1], in the kind and layout of the measurement given."""
@@ -160,10 +178,10 @@ class Restoration:
         return array if dtype is None else array.astype(dtype)
 
     def _repr_png_(self) -> bytes | None:
-        if self.mean.shape[-3] not in (1, 3):
+        if self.picture.shape[-3] not in (1, 3):
             return None
         buffer = io.BytesIO()
-        images.to_pil(images.grid(self._batch(self.mean))).save(buffer, "PNG")
+        images.to_pil(images.grid(self._batch(self.picture))).save(buffer, "PNG")
         return buffer.getvalue()
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
@@ -184,11 +202,11 @@ class Restoration:
             with replacing(path) as file:
                 np.savez(file, **self._arrays())  # pyright: ignore[reportArgumentType]
             return [path]
-        image, means = self.image, self._batch(self.mean)
-        each = isinstance(image, list) or (isinstance(image, np.ndarray) and len(means) > 1)
-        given = image if each else [image] * len(means)
-        targets = [path] if len(means) == 1 else [path / f"{i}.png" for i in range(len(means))]
-        outputs = {target: images.writable(*each) for *each, target in zip(given, means, targets)}
+        image, pictures = self.image, self._batch(self.picture)
+        each = isinstance(image, list) or (isinstance(image, np.ndarray) and len(pictures) > 1)
+        given = image if each else [image] * len(pictures)
+        targets = [path] if len(pictures) == 1 else [path / f"{i}.png" for i in range(len(pictures))]
+        outputs = {target: images.writable(*each) for *each, target in zip(given, pictures, targets)}
         refuse_existing(list(outputs), overwrite)
         for target, image in outputs.items():
             images.save(image, target)
@@ -230,7 +248,8 @@ class Restoration:
 
         # What is no picture is shown as its channels, one below the other.
         y = [y if len(y) in (1, 3) else y.flatten(0, 1)[None] for y in self.measurement.picture]
-        panels = {"measurement": y, "mean": self._batch(self.mean)}
+        what = "mean" if isinstance(self.measurement.operator, LinearOperator) else "best"
+        panels = {"measurement": y, what: self._batch(self.picture)}
         for k in range(min(samples, self.n)):
             panels[f"sample {k}"] = self._batch(self.samples[..., k, :, :, :])
         columns = len(panels) + (self.n > 0)
@@ -253,7 +272,12 @@ class Restoration:
     def __str__(self) -> str:
         told = "".join(f"; {name} {float(figures.mean()):.3g}" for name, figures in self.diagnostics.items())
         size = " x ".join(map(str, self.mean.shape))
-        picture = "the mean of the draws" if self.estimator is None else f"an estimate of E[x | y] by {self.estimator}"
+        if self.estimator is not None:
+            picture = f"an estimate of E[x | y] by {self.estimator}"
+        elif isinstance(self.measurement.operator, LinearOperator):
+            picture = "the mean of the draws"
+        else:
+            picture = "the draw that fits y best"
         draws = f"{self.n} draws from p(x | y) by {self.sampler}" if self.n else "no draws (n=8 gives some)"
         noise = record.noise_in_words(self.measurement.noise) + " (estimated)" * self.noise_was_estimated
         return (

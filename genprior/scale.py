@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genprior.likelihoods import Likelihood
 from genprior.operators.base import name_of
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 
@@ -24,10 +25,10 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
     """Warn where y is not what the operator makes of images in [0, 1], or the noise is more than their whole range.
 
     Of the values that noise takes outside, the root mean square is at most the noise, as where A x is 0. So -1..1 is
-    noticed too, unless hardly anything of the image is dark. Each image is judged on its own. A prior of images
-    elsewhere, as a Gaussian around 300, is asked nothing.
+    noticed too, unless hardly anything of the image is dark. Each image is judged on its own. Nothing is asked of a
+    prior of images elsewhere, as a Gaussian around 300, or of an operator that is not linear.
     """
-    if not _is_of_unit_range(prior):
+    if not (_is_of_unit_range(prior) and isinstance(measurement.operator, LinearOperator)):
         return
     y, A = measurement.y, measurement.operator
     low, high, usual = _range_of_values(measurement)

@@ -40,15 +40,15 @@ NARROWER = {
     "samplers": {
         *("ambient", "checks", "linalg", "devices", "likelihoods", "noise", "registry"),
         *("priors.base", "priors.gaussian.covariance", "posteriors"),
-        *("operators.base", "operators.masking", "operators.measurement", "operators.sight"),
+        *("operators.base", "operators.linear", "operators.masking", "operators.measurement", "operators.sight"),
     },
     "posteriors": {
-        *("ambient", "checks", "linalg", "operators.base", "operators.measurement"),
+        *("ambient", "checks", "linalg", "operators.base", "operators.linear", "operators.measurement"),
         *("priors.base", "priors.amortized", "priors.gaussian"),
     },
     "training": {
         *("ambient", "checks", "priors", "nets", "images", "devices", "files", "noise", "bits", "registry"),
-        *("posteriors", "operators.base", "operators.measurement"),
+        *("posteriors", "operators.base", "operators.linear", "operators.measurement"),
     },
 }
 

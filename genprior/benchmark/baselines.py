@@ -24,10 +24,10 @@ from genprior.benchmark.biharmonic import fill
 from genprior.checks import UnsupportedError, optional
 from genprior.linalg import norm
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator
 from genprior.operators.blur import Blur
 from genprior.operators.denoise import Denoise
 from genprior.operators.inpaint import Inpaint
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.operators.superres import SuperResolution
 from genprior.scores.metrics import psnr
@@ -278,7 +278,7 @@ def _odd(kernel: np.ndarray) -> np.ndarray:
 
 def _total_variation(measurement: Measurement, weight: float, iterations: int = 400) -> Tensor:
     """The minimiser of `total_variation`, (1, *image_shape)."""
-    A, y = measurement.operator, measurement.y
+    A, y = measurement.linear, measurement.y
     sigma = 5 * weight
     tau = 1 / (squared_norm(A) / 2 + 8 * sigma)
     x = y.new_full((1, *A.image_shape), float(y.mean()))

@@ -16,7 +16,7 @@ from torch import Tensor
 from genprior import images
 from genprior.checks import Shape, as_integer
 from genprior.files import sha256
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
 from genprior.operators.blur import Blur
 from genprior.operators.inpaint import Inpaint
 from genprior.training.data import Arrays
@@ -62,7 +62,7 @@ def find_truths(data: Any, array: str, limit: int | None, crop: int | None) -> l
     return [_truth(number, name, partial(_cropped, name, read, crop)) for number, (name, read) in enumerate(named)]
 
 
-def hashes(A: LinearOperator) -> dict[str, str]:
+def hashes(A: Operator) -> dict[str, str]:
     """sha256 of what may have been simulated: a mask (bool, True in holes) or a kernel (float64)."""
     if isinstance(A, Inpaint):
         return {"mask_sha256": sha256(A.mask)}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.files import sha256, write_text
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 
 Record = dict[str, Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from genprior.cli.names import OPERATORS
 
-PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel", "boundary")
+PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel", "boundary", "oversample")
 
 
 STDOUT = Path("-")
@@ -68,6 +68,7 @@ def add_operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--angle", type=float, help="motion-deblur: degrees, counter-clockwise from the x axis")
     parser.add_argument("--kernel", type=Path, help="deblur: image or .npy of the kernel (images are scaled to sum 1)")
     parser.add_argument("--boundary", help="blurs: valid (the scene goes on past the frame) or circular")
+    parser.add_argument("--oversample", type=int, help="phase-retrieval: sides of y over those of x (default: 2)")
 
 
 def add_simulation(parser: argparse.ArgumentParser) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 import genprior
 from genprior import images
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
 from genprior.operators.build import for_image, for_measurement
 from genprior.operators.channelwise import Channelwise
+from genprior.operators.linear import LinearOperator
 from genprior.posteriors.amortized import is_learned
 from genprior.priors.base import Prior
 from genprior.priors.store import bundled, find_prior
@@ -152,7 +153,7 @@ def restore_photo(
     return _outcome(result, photo, truth=None)
 
 
-def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: bool) -> LinearOperator:
+def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: bool) -> Operator:
     """The operator that `simulate` (clean) or `restore_photo` works with, to ask what goes with it; holes are left out.
 
     Raises:
@@ -176,7 +177,7 @@ def obstacle(photo: Photo, op: str, parameters: dict[str, Any], *, clean: bool) 
     return None if priors_for(operator) else f"There is no prior of images of shape {operator.image_shape}."
 
 
-def priors_for(operator: LinearOperator) -> list[str]:
+def priors_for(operator: Operator) -> list[str]:
     """The bundled priors of the operator's images, one of a family, the diffusion model first."""
     fitting = []
     for family in sorted({name.rsplit("-", 1)[0] for name in bundled()}, key=lambda family: (family != "ddpm", family)):
@@ -187,9 +188,9 @@ def priors_for(operator: LinearOperator) -> list[str]:
     return fitting
 
 
-def samplers_for(prior: Prior, operator: LinearOperator) -> list[str]:
+def samplers_for(prior: Prior, operator: Operator) -> list[str]:
     """The samplers that draw from the posterior of that prior and operator."""
-    if (prior.image_shape[0], operator.image_shape[0]) == (3, 1):
+    if (prior.image_shape[0], operator.image_shape[0]) == (3, 1) and isinstance(operator, LinearOperator):
         operator = Channelwise(operator, 3)
     return [name for name, sampler in SAMPLERS.items() if sampler().lacks(prior, operator) is None]
 

@@ -73,7 +73,7 @@ def by_annealing(prior: Prior, one: Measurement, method: AnnealedImportance, clo
 def likelihood(prior: Prior, one: Measurement) -> Callable[[Tensor], Tensor]:
     """z -> ln L(z), (B,), in as many parts as the memory takes."""
     v = float(torch.as_tensor(prior.decoder_variance))
-    scale, y, A, known, noise = log_scale(one, v), one.y, one.operator, one.seen, noise_of(one)
+    scale, y, A, known, noise = log_scale(one, v), one.y, one.linear, one.seen, noise_of(one)
 
     def of_some(z: Tensor) -> Tensor:
         r = known * (y - A(prior.decode(z)))

@@ -32,7 +32,7 @@ def covariance_of_y(one: Measurement, S: Callable[[Tensor], Tensor], values: Ten
     Raises:
         UnsupportedError: they are over 4096.
     """
-    A, M = one.operator, len(values)
+    A, M = one.linear, len(values)
     if M > LARGEST_DENSE:
         raise UnsupportedError(
             f"y has {M} values that depend on x, and their covariance is made for {LARGEST_DENSE} at most: give parts "
@@ -73,7 +73,7 @@ def log_scale(one: Measurement, v: float) -> float:
     Raises:
         UnsupportedError: there are neither: A has no SVD, and y over 4096 values.
     """
-    values, A, noise = seen_values(one), one.operator, noise_of(one)
+    values, A, noise = seen_values(one), one.linear, noise_of(one)
     log_det = 2 * len(values) * math.log(noise)
     if v > 0:
         try:

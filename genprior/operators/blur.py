@@ -20,8 +20,8 @@ from torch import Tensor
 from genprior.ambient import settled
 from genprior.checks import Shape, as_integer, as_number, as_shape, as_tensor
 from genprior.linalg import cg, reciprocal, rounding
-from genprior.operators.base import SVD, LinearOperator
 from genprior.operators.constant import Constant
+from genprior.operators.linear import SVD, LinearOperator
 from genprior.operators.separable import Separable
 
 BOUNDARIES = ("valid", "circular")

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import Shape
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
 from genprior.operators.blur import Blur, gaussian_kernel, motion_kernel
 from genprior.operators.colour import Colorize
 from genprior.operators.denoise import Denoise
 from genprior.operators.inpaint import Inpaint, box_mask, random_mask, stroke_mask
 from genprior.operators.jpeg import JPEG
+from genprior.operators.phase import PhaseRetrieval
 from genprior.operators.superres import SuperResolution
 from genprior.registry import lookup
 
@@ -45,13 +46,13 @@ def canonical(op: str) -> str:
 
 
 @settled
-def for_measurement(op: str, measurement_shape: Shape, **parameters) -> LinearOperator:
+def for_measurement(op: str, measurement_shape: Shape, **parameters) -> Operator:
     """The operator of that name whose measurements have that (C, H, W), as when a measured image is to be restored.
 
     Arguments:
         op: "inpaint" (mask), "super-resolution" (scale, antialias), "gaussian-deblur" (width, boundary),
-            "motion-deblur" (length, angle, boundary), "deblur" (kernel, boundary), "colorize" or "denoise". "jpeg" is
-            what a JPEG file says it is: see `genprior.read_jpeg`.
+            "motion-deblur" (length, angle, boundary), "deblur" (kernel, boundary), "colorize", "denoise" or
+            "phase-retrieval" (oversample). "jpeg" is what a JPEG file says it is: see `genprior.read_jpeg`.
         measurement_shape: (C, H, W) of y.
         parameters: those of the operator, as in its class or kernel function.
 
@@ -63,7 +64,7 @@ def for_measurement(op: str, measurement_shape: Shape, **parameters) -> LinearOp
 
 
 @settled
-def for_image(op: str, image_shape: Shape, **parameters) -> LinearOperator:
+def for_image(op: str, image_shape: Shape, **parameters) -> Operator:
     """The operator of that name for images of that (C, H, W), as when an image is to be degraded.
 
     Arguments and errors as for `for_measurement`; for "inpaint", mask may also be "random" (fraction, seed), "box"
@@ -72,7 +73,7 @@ def for_image(op: str, image_shape: Shape, **parameters) -> LinearOperator:
     return _build(op, FOR_IMAGE, image_shape, parameters)
 
 
-def _build(op: str, table: dict[str, Callable[..., LinearOperator]], shape: Shape, parameters: dict) -> LinearOperator:
+def _build(op: str, table: dict[str, Callable[..., Operator]], shape: Shape, parameters: dict) -> Operator:
     op = ALIASES.get(op, op)
     return _call(str(op), lookup("operator", op, table), shape, parameters)
 
@@ -127,7 +128,7 @@ def _deblur(make: Callable[..., Blur], shape: Shape, *, kernel: Tensor | np.ndar
 
 
 MASKS = {"random": random_mask, "box": box_mask, "stroke": stroke_mask}
-FOR_IMAGE: dict[str, Callable[..., LinearOperator]] = {
+FOR_IMAGE: dict[str, Callable[..., Operator]] = {
     "inpaint": _simulated_inpaint,
     "super-resolution": partial(_superres, SuperResolution),
     "gaussian-deblur": partial(_gaussian_deblur, Blur),
@@ -135,9 +136,10 @@ FOR_IMAGE: dict[str, Callable[..., LinearOperator]] = {
     "deblur": partial(_deblur, Blur),
     "colorize": lambda shape: Colorize(shape),
     "denoise": lambda shape: Denoise(shape),
+    "phase-retrieval": lambda shape, *, oversample=2: PhaseRetrieval(shape, oversample),
     "jpeg": lambda shape, *, subsampling="4:2:0": JPEG(shape, subsampling),
 }
-FOR_MEASUREMENT: dict[str, Callable[..., LinearOperator]] = {
+FOR_MEASUREMENT: dict[str, Callable[..., Operator]] = {
     "inpaint": _inpaint,
     "super-resolution": partial(_superres, SuperResolution.for_measurement),
     "gaussian-deblur": partial(_gaussian_deblur, Blur.for_measurement),
@@ -145,5 +147,6 @@ FOR_MEASUREMENT: dict[str, Callable[..., LinearOperator]] = {
     "deblur": partial(_deblur, Blur.for_measurement),
     "colorize": Colorize.for_measurement,
     "denoise": lambda shape: Denoise(shape),
+    "phase-retrieval": lambda shape, *, oversample=2: PhaseRetrieval.for_measurement(shape, oversample),
     "jpeg": _jpeg_measured,
 }

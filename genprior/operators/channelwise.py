@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from genprior.likelihoods import Likelihood
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 
 
@@ -76,7 +76,7 @@ def in_channels(measurement: Measurement, channels: int) -> tuple[Measurement, C
     likelihoods, see `Likelihood.shared`.
     """
     A = measurement.operator
-    if A.image_shape[0] != 1 or channels != 3:
+    if A.image_shape[0] != 1 or channels != 3 or not isinstance(A, LinearOperator):
         return measurement, lambda x: x
     noise = measurement.noise
     shared = noise.shared(channels) if isinstance(noise, Likelihood) else math.sqrt(channels) * noise

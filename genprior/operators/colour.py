@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from genprior.checks import Shape, as_shape
-from genprior.operators.base import SVD, LinearOperator
 from genprior.operators.constant import Constant
+from genprior.operators.linear import SVD, LinearOperator
 
 # Rec. 601 luma, as kornia.color.rgb_to_grayscale
 WEIGHTS = (0.299, 0.587, 0.114)

@@ -13,43 +13,60 @@ from torch import Tensor
 from genprior.ambient import settled
 from genprior.checks import Shape, as_shape, as_tensor
 from genprior.likelihoods import Likelihood, Poisson, PoissonGaussian, Quantised
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
+from genprior.operators.differentiable import check_differentiable
+from genprior.operators.linear import LinearOperator
 from genprior.operators.linearity import check_linear
 
 if TYPE_CHECKING:
-    from deepinv.physics import LinearPhysics
+    from deepinv.physics import LinearPhysics, Physics
 
 
 @settled
 def from_physics(
-    physics: LinearPhysics,
+    physics: Physics,
     image_shape: Shape | None = None,
     measurement_shape: Shape | None = None,
     *,
     y: Tensor | np.ndarray | None = None,
-) -> LinearOperator:
-    """The operator A of a linear deepinv physics; its noise is left out, see `physics_noise`.
+) -> Operator:
+    """The operator A of a deepinv physics, linear or not; its noise is left out, see `physics_noise`.
 
     A and A^T are those of a copy of the physics made now, in its own precision, float32 at least; `solve`, `prox` and
-    `pinv` are ours, by conjugate gradients. Whatever its class, it is checked on one draw; see `check`.
+    `pinv` are ours, by conjugate gradients, and derivatives are by autograd. It is checked on one draw; see `check`. A
+    physics that is no LinearPhysics is a linear operator if it passes as one, and else an `Operator`.
 
     Arguments:
-        physics: any physics with A and A_adjoint on real (B, C, H, W) tensors, the same A for every image.
+        physics: any physics with A on real (B, C, H, W) tensors, the same A for every image; with A_adjoint, if it is
+            a LinearPhysics.
         image_shape: (C, H, W) of x; None means physics.img_size, or where it has none what A_adjoint makes of y.
         measurement_shape: (C', H', W') of y; None means what A gives.
         y: a measurement, (C', H', W') or (B, C', H', W').
 
     Raises:
-        TypeError: the physics is not linear, its A_adjoint is not the adjoint of its A, or its sensor changes values.
+        TypeError: a LinearPhysics is not linear, or its A_adjoint not the adjoint of its A; another physics is not
+            differentiable; or its sensor changes values.
         ValueError: the shape of x is not known, or y is not one real (C', H', W') tensor per image.
     """
-    A = PhysicsOperator(physics, _size_of_images(physics, y) if image_shape is None else image_shape, measurement_shape)
-    check_linear(A, torch.empty(0))
+    from deepinv.physics import LinearPhysics
+
+    image_shape = _size_of_images(physics, y) if image_shape is None else image_shape
+    A = NonlinearPhysics(physics, image_shape, measurement_shape)
+    if isinstance(physics, LinearPhysics) or callable(getattr(physics, "A_adjoint", None)):
+        linear = PhysicsOperator(physics, image_shape, measurement_shape)
+        try:
+            check_linear(linear, torch.empty(0))
+        except (TypeError, ValueError):
+            if isinstance(physics, LinearPhysics):
+                raise
+        else:
+            return linear
+    check_differentiable(A, torch.empty(0))
     return A
 
 
 @settled
-def physics_noise(physics: LinearPhysics) -> float | Tensor | Likelihood | None:
+def physics_noise(physics: Physics) -> float | Tensor | Likelihood | None:
     """The standard deviation of a deepinv physics whose noise is Gaussian, float or (B, 1, 1, 1), or its likelihood.
 
     Uniform noise in [-a, a] says of z = A x what rounding to steps of 2 a does.
@@ -112,13 +129,11 @@ def as_physics(op: LinearOperator, noise: float = 0.0) -> LinearPhysics:
     return OperatorPhysics(img_size=op.image_shape, noise_model=model)
 
 
-class PhysicsOperator(LinearOperator):
+class WrappedPhysics(Operator):
     """A deepinv physics as an operator; see `from_physics`, which also checks it."""
 
-    def __init__(self, physics: LinearPhysics, image_shape: Shape, measurement_shape: Shape | None):
+    def __init__(self, physics: Physics, image_shape: Shape, measurement_shape: Shape | None):
         self._name = type(physics).__name__
-        if not callable(getattr(physics, "A_adjoint", None)):
-            raise TypeError(f"{self._name} has no A_adjoint: it is not linear. Samplers need a linear physics.")
         self.image_shape = as_shape(image_shape)
         # the user's may change, and moving it to another device would change it
         physics = _copy(physics)
@@ -162,9 +177,6 @@ class PhysicsOperator(LinearOperator):
     def _forward(self, x: Tensor) -> Tensor:
         return self._told(self._on(x.device).A, x.to(dtype=self._dtype)).to(x)
 
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return self._told(self._on(y.device).A_adjoint, y.to(dtype=self._dtype)).to(y)
-
     def _told(self, function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
         """What deepinv makes of it; an error of its own, of whatever class, in our words."""
         try:
@@ -178,16 +190,31 @@ class PhysicsOperator(LinearOperator):
                 f"({type(error).__name__}: {error}); give image_shape=(C, H, W)."
             ) from error
 
-    def _select(self, index: Tensor) -> PhysicsOperator:
-        return self
-
-    def _on(self, device: torch.device) -> LinearPhysics:
+    def _on(self, device: torch.device) -> Physics:
         if device not in self._physics:
             self._physics[device] = _copy(next(iter(self._physics.values()))).to(device)
         return self._physics[device]
 
 
-def _copy(physics: LinearPhysics) -> LinearPhysics:
+class PhysicsOperator(WrappedPhysics, LinearOperator):
+    """One that is linear."""
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        physics: Any = self._on(y.device)
+        return self._told(physics.A_adjoint, y.to(dtype=self._dtype)).to(y)
+
+    def _select(self, index: Tensor) -> PhysicsOperator:
+        return self
+
+
+class NonlinearPhysics(WrappedPhysics):
+    """One that is not."""
+
+    def _select(self, index: Tensor) -> NonlinearPhysics:
+        return self
+
+
+def _copy(physics: Physics) -> Physics:
     """A copy that shares nothing: an adjoint that deepinv made by autograd is still that of the A it was made from."""
     physics = physics.clone()
     if any(a.dtype in (torch.float16, torch.bfloat16) for a in _states(physics)):
@@ -198,7 +225,7 @@ def _copy(physics: LinearPhysics) -> LinearPhysics:
     return physics
 
 
-def _size_of_images(physics: LinearPhysics, y: Tensor | np.ndarray | None) -> Shape:
+def _size_of_images(physics: Physics, y: Tensor | np.ndarray | None) -> Shape:
     """(C, H, W) as the physics says it, or that of A_adjoint(y)."""
     name = type(physics).__name__
     if (size := getattr(physics, "img_size", None)) is not None:
@@ -206,10 +233,11 @@ def _size_of_images(physics: LinearPhysics, y: Tensor | np.ndarray | None) -> Sh
     problem = ""
     if y is not None and callable(getattr(physics, "A_adjoint", None)):
         physics = _copy(physics)
+        adjoint: Any = physics.A_adjoint
         states = _states(physics)
         one = as_tensor("y", y).to(states[0] if states else torch.empty(0))
         try:
-            x = physics.A_adjoint(one[:1] if one.ndim == 4 else one[None])
+            x = adjoint(one[:1] if one.ndim == 4 else one[None])
             if isinstance(x, Tensor) and x.ndim == 4:
                 return tuple(x.shape[1:])
             problem = f", and its A_adjoint gives {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__} of y"
@@ -220,7 +248,7 @@ def _size_of_images(physics: LinearPhysics, y: Tensor | np.ndarray | None) -> Sh
     raise ValueError(f"{name} does not say the size of its images{problem}; give image_shape=(C, H, W).")
 
 
-def _states(physics: LinearPhysics) -> list[Tensor]:
+def _states(physics: Physics) -> list[Tensor]:
     """The tensors whose precision and device the physics computes in; its noise has no say."""
     named = [*physics.named_parameters(), *physics.named_buffers()]
     return [a for name, a in named if a.is_floating_point() and not name.startswith("noise_model.")]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genprior.checks import Shape, as_shape
-from genprior.operators.base import SVD, LinearOperator
+from genprior.operators.linear import SVD, LinearOperator
 
 
 class Denoise(LinearOperator):

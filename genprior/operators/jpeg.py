@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from genprior.checks import Shape, as_integer, as_shape
 from genprior.linalg import cg
-from genprior.operators.base import LinearOperator
 from genprior.operators.colour import WEIGHTS
 from genprior.operators.constant import Constant
+from genprior.operators.linear import LinearOperator
 from genprior.registry import lookup
 
 # Pixels across and down in one sample of chroma

@@ -9,7 +9,8 @@ from torch import Tensor
 from genprior.ambient import settled
 from genprior.checks import Shape
 from genprior.linalg import inner, norm
-from genprior.operators.base import LinearOperator, name_of
+from genprior.operators.base import name_of
+from genprior.operators.linear import LinearOperator
 
 WANTED = "Samplers need a linear A and its adjoint: leave out what is added to A x, or done to its values afterwards."
 # Half of the digits of float32.
@@ -27,7 +28,7 @@ def check_linear(A: LinearOperator, like: Tensor) -> None:
         return torch.randn(A.batch, *shape, generator=generator).to(like)
 
     def measured(x: Tensor) -> Tensor:
-        return _of_shape(name, "A x", A(x), A.measurement_shape)
+        return of_shape(name, "A x", A(x), A.measurement_shape)
 
     x, z = draw(A.image_shape), draw(A.image_shape)
     Ax, Az = measured(x), measured(z)
@@ -40,7 +41,7 @@ def check_linear(A: LinearOperator, like: Tensor) -> None:
         raise TypeError(f"{name} is not linear: A(2x - z) differs from 2 A x - A z by {share:.2g} of it. {WANTED}")
     v = draw(A.measurement_shape)
     y = Ax + v * norm(Ax) / norm(v)
-    left, right = inner(Ax, y), inner(x, _of_shape(name, "A^T y", A.adjoint(y), A.image_shape))
+    left, right = inner(Ax, y), inner(x, of_shape(name, "A^T y", A.adjoint(y), A.image_shape))
     if (left - right).abs().gt(DIGITS * norm(Ax) * norm(y)).any():
         raise TypeError(
             f"The adjoint of {name} is not that of its A: <A x, y> is {float(left[0]):.5g} and <x, A^T y> "
@@ -49,7 +50,7 @@ def check_linear(A: LinearOperator, like: Tensor) -> None:
         )
 
 
-def _of_shape(name: str, what: str, a: Any, shape: Shape) -> Tensor:
+def of_shape(name: str, what: str, a: Any, shape: Shape) -> Tensor:
     given = tuple(a.shape[1:]) if isinstance(a, Tensor) else type(a).__name__
     if given != tuple(shape) or a.is_complex():
         raise TypeError(f"{name} says {what} is real, of shape {tuple(shape)}; it is {given}, of {type(a).__name__}.")

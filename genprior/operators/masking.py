@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
+from genprior.operators.linear import LinearOperator
 
 
-def kept_by(operator: LinearOperator, like: Tensor | None = None) -> Tensor | None:
+def kept_by(operator: Operator, like: Tensor | None = None) -> Tensor | None:
     """Where an operator keeps the values of x, (batch, C, H, W) bool, if it sets all others to 0; None if it does not.
 
     Inpainting by a mask of ours or by a physics of deepinv's keeps some; denoising keeps all.
@@ -17,7 +18,7 @@ def kept_by(operator: LinearOperator, like: Tensor | None = None) -> Tensor | No
         operator: of any class; it is tried on a draw.
         like: a tensor of the dtype and device to try it in; None for float32 on the CPU.
     """
-    if operator.image_shape != operator.measurement_shape:
+    if not isinstance(operator, LinearOperator) or operator.image_shape != operator.measurement_shape:
         return None
     shape = (operator.batch, *operator.image_shape)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
@@ -26,7 +27,7 @@ def kept_by(operator: LinearOperator, like: Tensor | None = None) -> Tensor | No
     return kept if torch.equal(operator(x), kept * x) else None
 
 
-def is_identity(operator: LinearOperator, like: Tensor | None = None) -> bool:
+def is_identity(operator: Operator, like: Tensor | None = None) -> bool:
     """Whether A x = x; arguments as of `kept_by`."""
     kept = kept_by(operator, like)
     return kept is not None and bool(kept.all())

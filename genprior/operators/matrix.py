@@ -10,8 +10,8 @@ from torch import Tensor
 
 from genprior.checks import Shape, as_shape, as_tensor
 from genprior.linalg import divide
-from genprior.operators.base import SVD, LinearOperator
 from genprior.operators.constant import Constant
+from genprior.operators.linear import SVD, LinearOperator
 
 
 class Matrix(LinearOperator):

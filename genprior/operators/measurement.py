@@ -11,12 +11,14 @@ from torch import Tensor
 from genprior.ambient import own, settled
 from genprior.checks import UnsupportedError
 from genprior.likelihoods import Gaussian, Likelihood
-from genprior.operators.base import LinearOperator
+from genprior.linalg import inner
+from genprior.operators.base import Operator, name_of
+from genprior.operators.linear import LinearOperator
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What was measured: y = A x + noise n, n ~ N(0, I), or y ~ p(y | A x) of another likelihood.
+    """What was measured: y = A(x) + noise n, n ~ N(0, I), or y ~ p(y | A(x)) of another likelihood.
 
     It keeps copies of y and of the noise, and can be pickled.
 
@@ -31,7 +33,7 @@ class Measurement:
     """
 
     y: Tensor
-    operator: LinearOperator
+    operator: Operator
     noise: float | Tensor | Likelihood
 
     def __post_init__(self):
@@ -46,7 +48,7 @@ class Measurement:
 
     @property
     def likelihood(self) -> Likelihood:
-        """The law of y given A x."""
+        """The law of y given A(x)."""
         return self.noise if isinstance(self.noise, Likelihood) else Gaussian(self.noise)
 
     @property
@@ -63,6 +65,29 @@ class Measurement:
             )
         return self.noise
 
+    @property
+    def linear(self) -> LinearOperator:
+        """The operator, of those that are linear.
+
+        Raises:
+            UnsupportedError: it is not.
+        """
+        if not isinstance(self.operator, LinearOperator):
+            raise UnsupportedError(f"This needs a linear operator, and {name_of(self.operator)} is not linear.")
+        return self.operator
+
+    def potential(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """-ln p(y | A(x)) up to a constant, (B,), and its gradient, shaped like x: infinite where A(x) cannot be."""
+        z, vjp = self.operator.vjp(x)
+        if not isinstance(self.noise, Likelihood):
+            r, c = z - self.y, self.sd**2
+            return (inner(r, r) / (2 * c)).flatten(), vjp(r) / c
+        with torch.enable_grad():
+            z = z.requires_grad_()
+            log_prob = self.noise.log_prob(self.y, z).flatten(1).sum(1)
+        (slope,) = torch.autograd.grad(log_prob, z, torch.ones_like(log_prob), materialize_grads=True)
+        return -log_prob.detach(), -vjp(slope)
+
     def with_noise(self, noise: float | Tensor | Likelihood) -> Measurement:
         """The same y, not copied, with another noise."""
         return _sharing(self.y, self.operator, _own_noise(noise, self.y))
@@ -77,10 +102,16 @@ class Measurement:
     def seen(self) -> Tensor:
         """1 for values of y that depend on x, 0 for others, such as those under the holes of a mask; shaped like y.
 
-        Of A A^T n, with n normal, the rows of A that are 0 give 0, exactly, and almost surely no others do.
+        Of A A^T n, with n normal, the rows of A that are 0 give 0, exactly, and almost surely no others do. Of an
+        operator that is not linear, those of its derivative are looked at, where x is normal.
         """
-        n = torch.randn(self.y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
-        return (self.operator(self.operator.adjoint(n.to(self.y))) != 0).to(self.y)
+        A, generator = self.operator, torch.Generator().manual_seed(0)
+        n, x = (
+            torch.randn(len(self.y), *shape, generator=generator, dtype=torch.float32, device="cpu").to(self.y)
+            for shape in (A.measurement_shape, A.image_shape)
+        )
+        _, vjp = A.vjp(x)
+        return (A.jvp(x, vjp(n)) != 0).to(self.y)
 
     def select(self, index: Tensor) -> Measurement:
         """The measurement of the images of that `index` (1-D, long), which may repeat images."""
@@ -96,7 +127,7 @@ class Measurement:
         return _sharing(self.y.to(like), self.operator, noise)
 
 
-def _sharing(y: Tensor, operator: LinearOperator, noise: float | Tensor | Likelihood) -> Measurement:
+def _sharing(y: Tensor, operator: Operator, noise: float | Tensor | Likelihood) -> Measurement:
     """The measurement of a y that is the library's own and was checked, which is not copied again."""
     measurement = object.__new__(Measurement)
     for name, value in (("y", y), ("operator", operator), ("noise", noise)):

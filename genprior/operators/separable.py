@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from genprior.checks import Shape
 from genprior.linalg import reciprocal, rounding
-from genprior.operators.base import SVD, LinearOperator
 from genprior.operators.constant import Constant
+from genprior.operators.linear import SVD, LinearOperator
 
 Maps = Callable[[], tuple[Tensor, ...]]
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from genprior.linalg import norm
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.masking import kept_by
 
 CELLS = 4

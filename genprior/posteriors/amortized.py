@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
@@ -31,7 +31,7 @@ def observe(prior: LearnedPosterior, measurement: Measurement) -> Tensor:
         UnsupportedError: the operator is not the one it was trained for.
         ValueError: the noise is not.
     """
-    A, y = measurement.operator, measurement.y
+    A, y = measurement.linear, measurement.y
     check_operator(prior, A)
     _check_noise(prior, measurement.sd)
     ones = y.new_ones(len(y), *A.image_shape)

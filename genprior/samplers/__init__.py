@@ -7,7 +7,8 @@ from typing import Any
 
 from genprior.checks import UnsupportedError, as_integer
 from genprior.likelihoods import Likelihood
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.masking import is_identity
 from genprior.operators.measurement import Measurement
 from genprior.operators.sight import sees_smooth
@@ -125,7 +126,10 @@ def find_sampler(
 
 
 def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
-    """`automatic`, but for noise that is not Gaussian: of rounded images the cells are minded value by value."""
+    """`automatic`, but for operators that are not linear, and for noise that is not Gaussian: of rounded images the
+    cells are minded value by value."""
+    if measurement is not None and not isinstance(measurement.operator, LinearOperator):
+        return automatic_nonlinear(prior)
     if measurement is None or not isinstance(measurement.noise, Likelihood):
         return automatic(prior)
     A, law = measurement.operator, measurement.noise
@@ -138,7 +142,7 @@ def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
 
 
 def find_estimator(
-    prior: Prior, operator: LinearOperator, steps: int | None = None, likelihood: Likelihood | None = None
+    prior: Prior, operator: Operator, steps: int | None = None, likelihood: Likelihood | None = None
 ) -> Sampler | None:
     """The method whose result has the least squared error of those that "auto" may choose; None: a mean of draws.
 
@@ -146,6 +150,8 @@ def find_estimator(
         likelihood: of y given A x; None for Gaussian noise.
         steps: in place of the method's own, where it has any.
     """
+    if not isinstance(operator, LinearOperator):
+        return None
     estimator = _estimator(prior, operator) if likelihood is None else _estimator_of(prior, operator, likelihood)
     if steps is None or estimator is None or not estimator.steps:
         return estimator
@@ -211,6 +217,17 @@ def refuse_parameters(
             f"{name} is a parameter of samplers, not of the operator: give {argument}={chosen.__name__}"
             f"({name}={value!r}), by `from {chosen.__module__} import {chosen.__name__}`.{others}"
         )
+
+
+def automatic_nonlinear(prior: Prior) -> Sampler:
+    """The sampler that suits what the prior has, of those that take any differentiable operator."""
+    if supports(prior, "denoise"):
+        return DAPSHMC()
+    if supports(prior, "decode"):
+        return CSGM()
+    if supports(prior, "energy"):
+        return HMC()
+    raise UnsupportedError(f"{type(prior).__name__} goes with no sampler of operators that are not linear.")
 
 
 def automatic(prior: Prior) -> Sampler:

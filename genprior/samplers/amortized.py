@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.posteriors.amortized import check_operator, is_learned, observe
 from genprior.priors.base import Prior

@@ -16,11 +16,14 @@ from genprior.checks import UnsupportedError, as_integer, check_fields
 from genprior.likelihoods import Gaussian, Likelihood
 from genprior.linalg import inner
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator, name_of
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior, supports
 
 Denoiser = Callable[[Tensor, float], Tensor]
+# What to take where an operator is not linear, by what the prior has.
+NONLINEAR = {"denoise": "DAPSHMC, DPS or TDS", "decode": "CSGM", "energy": "HMC, MALA or MAP"}
 
 
 class Sampler(ABC):
@@ -32,6 +35,7 @@ class Sampler(ABC):
         needs: what the sampler needs of the prior: a method of `Prior` that it calls, or what `takes` looks for.
         needs_operator: what the sampler needs of the operator, in a word; None for nothing but what every one has. For
             "svd" the base class looks, for others the sampler's `check_operator` does.
+        linear: whether it needs a linear operator; others take any that is differentiable.
         likelihoods: the laws of y given A x that it takes.
         everywhere: whether it needs an energy that is finite everywhere, see `Prior.bounded`.
         passes: of the network, forward and backward, for each of the `calls`, unless the sampler counts otherwise.
@@ -44,6 +48,7 @@ class Sampler(ABC):
     passes: ClassVar[int] = 1
     clouds: ClassVar[bool] = False
     needs_operator: ClassVar[str | None] = None
+    linear: ClassVar[bool] = True
     likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Gaussian,)
     everywhere: ClassVar[bool] = False
     steps: int = 0
@@ -74,7 +79,7 @@ class Sampler(ABC):
         """How many images the method works on at once for n draws of one."""
         return n
 
-    def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
+    def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
         """What is missing for draws from p(x | y) of that prior, operator and likelihood, and what to do; else None.
 
         No likelihood is Gaussian noise.
@@ -93,10 +98,15 @@ class Sampler(ABC):
                 f"{name} needs an energy that is finite everywhere; that of {family} is infinite beyond some values of "
                 "x. Choose another sampler or prior."
             )
-        try:
-            self.check_operator(prior, operator)
-        except UnsupportedError as error:
-            return str(error)
+        if isinstance(operator, LinearOperator):
+            try:
+                self.check_operator(prior, operator)
+            except UnsupportedError as error:
+                return str(error)
+        elif self.linear:
+            others = [names for method, names in NONLINEAR.items() if supports(prior, method)]
+            what = f"take {others[0]}, which do not" if others else "no sampler takes this prior without"
+            return f"{name} needs a linear operator, and {name_of(operator)} is not linear: {what}."
         return misfit(prior, operator)
 
     @classmethod
@@ -105,7 +115,7 @@ class Sampler(ABC):
         return supports(prior, cls.needs)
 
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
-        """Raise UnsupportedError, and say what to do, if the operator lacks what the sampler needs of it."""
+        """Raise UnsupportedError, and say what to do, if a linear operator lacks what the sampler needs of it."""
         if self.needs_operator == "svd":
             operator.svd()
 
@@ -160,7 +170,7 @@ def floored(measurement: Measurement, least: float) -> Measurement:
     return measurement.with_noise(noise.clamp_min(least) if isinstance(noise, Tensor) else max(noise, least))
 
 
-def misfit(prior: Prior, operator: LinearOperator) -> str | None:
+def misfit(prior: Prior, operator: Operator) -> str | None:
     """How the operator's images are not of the prior's shape, and what to do; None if they are."""
     shape = tuple(operator.image_shape)
     if all(a in (None, b) for a, b in zip(prior.image_shape, shape)):
@@ -174,7 +184,7 @@ def misfit(prior: Prior, operator: LinearOperator) -> str | None:
     )
 
 
-def unmeasured(sampler: Sampler, prior: Prior, operator: LinearOperator) -> str | None:
+def unmeasured(sampler: Sampler, prior: Prior, operator: Operator) -> str | None:
     """What to do if the posterior covariance of a denoiser was never measured, which the sampler needs; else None."""
     prior = prior.sized(*operator.image_shape[1:])
     if not supports(prior, "denoise") or supports(prior, "posterior_covariance"):
@@ -199,9 +209,14 @@ def first_level(prior: Prior, start: float | None) -> float:
 
 
 def start(prior: Prior, measurement: Measurement) -> Tensor:
-    """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, of another likelihood by `stand_in`."""
+    """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, of another likelihood by `stand_in`.
+
+    The centre, of an operator that is not linear.
+    """
     y, A = measurement.y, measurement.operator
     centre = torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(len(y), *A.image_shape)
+    if not isinstance(A, LinearOperator):
+        return centre
     if isinstance(measurement.noise, Likelihood):
         measurement = stand_in(prior, measurement)
         y = measurement.y

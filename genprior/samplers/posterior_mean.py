@@ -9,7 +9,7 @@ from torch import Tensor
 from genprior.checks import UnsupportedError
 from genprior.likelihoods import Gaussian, Likelihood, Poisson, PoissonGaussian
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.masking import is_identity
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior

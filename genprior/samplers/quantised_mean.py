@@ -9,7 +9,8 @@ from torch import Tensor
 from genprior.checks import Fraction, Positive
 from genprior.likelihoods import Likelihood, Quantised
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, unmeasured
@@ -42,7 +43,7 @@ class QuantisedMean(Sampler):
     again: Fraction = 0.25
     turns: bool = False
 
-    def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
+    def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
         return unmeasured(self, prior, operator) or super().lacks(prior, operator, likelihood)
 
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
@@ -53,7 +54,7 @@ class QuantisedMean(Sampler):
         return torch.cat([self._estimate(prior, measurement.select(row)) for row in rows])
 
     def _estimate(self, prior: Prior, measurement: Measurement) -> Tensor:
-        y, A, law = measurement.y, measurement.operator, measurement.likelihood
+        y, A, law = measurement.y, measurement.linear, measurement.likelihood
         x = A.decoded(y)
         assert x is not None
         centre = torch.as_tensor(prior.centre).to(y).expand_as(x)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from genprior.nets.coupling import full_precision
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.posteriors.amortized import observe
 from genprior.priors.amortized import LearnedPosterior

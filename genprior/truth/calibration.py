@@ -21,7 +21,7 @@ from genprior.ambient import settled
 from genprior.checks import as_integer
 from genprior.linalg import norm
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior, supports
 from genprior.restoration import MEASURED

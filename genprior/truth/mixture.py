@@ -160,7 +160,7 @@ def _sampled(sampler: Sampler) -> Method:
 def _published_ddrm(prior: GaussianMixture, measurement: Measurement, noise: Noise) -> Tensor:
     """eta 0.85, eta_b = eta_c = 1, 20 steps from N(0, I)."""
     sigmas = published_schedule(20)
-    svd = measurement.operator.svd()
+    svd = measurement.linear.svd()
     x = math.hypot(1, sigmas[0]) * noise(prior.centre.expand(len(noise.image), *prior.image_shape))
     x = begin_at_y(svd, measurement, x, sigmas[0], noise)
     step = spectral_step(svd, measurement, noise, eta=0.85, eta_b=1.0, eta_c=1.0)
@@ -171,7 +171,7 @@ def _published_ddrm(prior: GaussianMixture, measurement: Measurement, noise: Noi
 
 def _published_mcgdiff(prior: GaussianMixture, measurement: Measurement, noise: Noise) -> Tensor:
     """kappa 0.01, eta 0.6, 20 steps and one at each coordinate's own level, from N(0, I), two clouds."""
-    s = measurement.operator.svd().singular_values
+    s = measurement.linear.svd().singular_values
     sigmas = published_schedule(20, (measurement.sd / s[s > 0]).tolist())
     sampler = MCGDiff(kappa=1e-2, eta=0.6, unit=1.0)
     origin = torch.zeros_like(prior.centre)[None]

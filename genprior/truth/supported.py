@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+from genprior.checks import Shape
+from genprior.operators import PhaseRetrieval
+from genprior.operators.base import Operator
 from genprior.priors.base import Prior
 from genprior.samplers import SAMPLERS
 from genprior.table import Table
@@ -10,15 +13,20 @@ from genprior.truth.gaussian import operators
 SIDE = 8  # of images of any size
 
 
+def kinds(shape: Shape) -> dict[str, Operator]:
+    """One operator of each kind on images of that shape, see `truth.gaussian.operators`, and one that is not linear."""
+    return {**operators(shape), "phase retrieval": PhaseRetrieval(shape)}
+
+
 def table(priors: Mapping[str, Prior]) -> Table:
     """For each sampler, what it needs, and for each prior the operators it takes."""
-    kinds = {name: operators(tuple(a or SIDE for a in prior.image_shape)) for name, prior in priors.items()}
+    tried = {name: kinds(tuple(a or SIDE for a in prior.image_shape)) for name, prior in priors.items()}
     rows = []
     for name, kind in SAMPLERS.items():
         sampler = kind()
         needs = [sampler.needs, sampler.needs_operator, "finite energy" if sampler.everywhere else None]
         taken = {
-            other: _listed({op: sampler.lacks(prior, A) is None for op, A in kinds[other].items()})
+            other: _listed({op: sampler.lacks(prior, A) is None for op, A in tried[other].items()})
             for other, prior in priors.items()
         }
         rows.append({"sampler": name, "needs": ", ".join(filter(None, needs)), **taken})

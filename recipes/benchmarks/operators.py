@@ -23,7 +23,7 @@ from deepinv.physics import BlurFFT, Downsampling, DownsamplingMatlab, LinearPhy
 from torch import Tensor
 
 from genprior.operators import Blur, SuperResolution, gaussian_kernel, motion_kernel
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 
 GAMMA = 100.0
 

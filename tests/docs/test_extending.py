@@ -44,3 +44,15 @@ def test_the_three_together_draw_black_or_white_images_with_about_the_means_meas
     unmeasured = ((0.3 - y).square().mean() + 0.3 * 0.7 / 8).sqrt()
     assert (samples.mean(-1, keepdim=True) - y).square().mean().sqrt() < unmeasured / 2
     assert samples.std(0).mean() > 0.05
+
+
+def test_the_operator_that_is_not_linear_is_restored(page):
+    """Draws of the prior leave more than twice as much of y, on the root mean square."""
+    developed, exposed = page["developed"].samples, page["exposed"]
+
+    def left(x):
+        return (exposed.operator(x) - exposed.y).square().mean().sqrt()
+
+    prior = (torch.rand(500, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.3).float()
+    assert left(developed) < left(prior) / 2
+    assert developed.std(0).mean() > 0.05

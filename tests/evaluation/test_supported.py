@@ -12,11 +12,10 @@ from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement
 from genprior.samplers import SAMPLERS
 from genprior.samplers.base import Sampler
-from genprior.truth.gaussian import operators
-from genprior.truth.supported import table
+from genprior.truth.supported import kinds, table
 
 PRIORS = examples()
-OPERATORS = operators(SHAPE)
+OPERATORS = kinds(SHAPE)
 # Of the parameters that cost time, the least that each may be; "steps" is the first that the sampler takes.
 LEAST = {"particles": 2} | dict.fromkeys(
     (
@@ -65,6 +64,11 @@ def test_reasons_name_what_is_missing():
     assert reason("gaussian", "exact", "inpaint") is None
     assert reason("gan", "mmps", "inpaint").startswith("MMPS needs a prior that has denoise; GAN has decode, sample.")
     assert reason("gaussian", "ddrm", "valid blur").startswith("Blur has no SVD")
+    assert reason("gaussian", "exact", "phase retrieval") == (
+        "Exact needs a linear operator, and PhaseRetrieval is not linear: take DAPSHMC, DPS or TDS, which do not."
+    )
+    assert reason("gan", "latent", "phase retrieval").endswith("take CSGM, which do not.")
+    assert reason("ddpm", "daps-hmc", "phase retrieval") is None
     assert "singular values are 0 and 1" in reason("gaussian", "repaint", "super-resolution")
     assert reason("nf", "ula", "inpaint").startswith("ULA needs an energy that is finite everywhere; that of Flow is")
     assert reason("amortized", "amortized", "valid blur").startswith("This posterior was learned for Inpaint()")

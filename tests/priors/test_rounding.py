@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from genprior.operators.base import LinearOperator
 from genprior.operators.blur import Blur
 from genprior.operators.build import for_image
+from genprior.operators.linear import LinearOperator
 from genprior.operators.matrix import Matrix
 from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import posterior_of

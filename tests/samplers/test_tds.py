@@ -59,7 +59,7 @@ def test_white_twist_is_the_gaussian_it_says_and_climbs_its_gradient(kind):
     A, R, mean, S = dense(one, prior)
     sigma, sigma_next = 0.3, 0.29
     x_t = prior.sample(5, seed=2) + sigma * normal(5, *SHAPE)
-    x_hat, guided, log_psi = tds.isotropic(prior.denoise, one, prior.spread)(x_t, sigma, sigma_next)
+    x_hat, guided, log_psi = tds.isotropic(prior, one)(x_t, sigma, sigma_next)
     expected = mean + (x_t.flatten(1) - mean) @ gain(S, sigma)
     covariance = R + A @ white(prior.spread)(S, sigma) @ A.T
     residual = one.y.flatten() - expected @ A.T
@@ -176,7 +176,7 @@ def test_long_steps_do_not_overshoot_where_one_direction_varies_most():
 def test_the_weight_of_the_gradient_is_that_of_pigdm():
     """min(sigma^2, v / (1 - r)) of the gradient, times the share 1 - r that a step moves."""
     prior, one = gaussian()
-    twist = tds.isotropic(prior.denoise, one, prior.spread)
+    twist = tds.isotropic(prior, one)
     x_t = prior.sample(2, seed=2)
     for sigma, sigma_next in ((5.0, 4.9), (5.0, 1.0), (0.1, 0.05)):
         x_hat, short, _ = twist(x_t, sigma, sigma * (1 - 1e-9))

@@ -24,7 +24,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from torch import Tensor
 from genprior.checks import Count, Range
 from genprior.linalg import divide, inner, norm
 from genprior.noise import Noise
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.annealing.gibbs import gaussian_draw
@@ -107,12 +108,16 @@ class Iterated(Decoupled):
 
         g(x) = (x_hat - x) / r^2 + A^T (y - A x) / noise^2,   h = step / (1 / r^2 + |A|^2 / noise^2)
 
+    For an operator that is not linear, A^T is that of its derivative at x, and |A| the larger of those of its
+    derivatives at x_hat + 2 r s and x_hat - 2 r s, with signs s at random.
+
     Attributes:
         steps, ode_steps: see `Decoupled`.
         iterations: steps of each inner draw.
         step: below 2, where it diverges.
     """
 
+    linear: ClassVar[bool] = False
     iterations: Count = 100
     step: Annotated[float, Range(1e-12, 1.99)] = 0.25
 
@@ -126,9 +131,10 @@ class Iterated(Decoupled):
 
         def draw(x_hat: Tensor, r: Tensor) -> Tensor:
             def gradient(x: Tensor) -> Tensor:
-                return (x_hat - x) / r**2 + A.adjoint(y - A(x)) / measurement.sd**2
+                z, vjp = A.vjp(x)
+                return (x_hat - x) / r**2 + vjp(y - z) / measurement.sd**2
 
-            return self.move(gradient, x_hat, self.step / (1 / r**2 + stiffness), noise)
+            return self.move(gradient, x_hat, self.step / (1 / r**2 + stiffness(x_hat, r)), noise)
 
         return draw
 
@@ -196,11 +202,24 @@ def moments(denoise: Denoiser, x_t: Tensor, sigma: float, spread: float, noise: 
     return x_hat, variance.clamp(1e-4 * most, most).sqrt()
 
 
-def _stiffness(measurement: Measurement, noise: Noise, iterations: int = 20) -> Tensor:
-    """|A|^2 / noise^2 by power iteration, (B, 1, 1, 1); too small, if at all, by less than the steps have room for."""
-    A = measurement.operator
-    x = A.adjoint(noise(measurement.y))
+def _stiffness(measurement: Measurement, noise: Noise) -> Callable[[Tensor, Tensor], Tensor]:
+    """(x_hat, r) -> |A|^2 / noise^2, (B, 1, 1, 1): of a linear operator, computed once; of others, where x will be."""
+    A, probe = measurement.operator, noise(measurement.y)
+    if isinstance(A, LinearOperator):
+        everywhere = squared_norm(A.adjoint(probe), lambda u: A.adjoint(A(u))) / measurement.sd**2
+        return lambda x_hat, r: everywhere
+    signs = noise(probe.new_empty(len(probe), *A.image_shape)).sign()
+
+    def at(x: Tensor) -> Tensor:
+        _, vjp = A.vjp(x)
+        return squared_norm(vjp(probe), lambda u: vjp(A.jvp(x, u))) / measurement.sd**2
+
+    return lambda x_hat, r: torch.maximum(at(x_hat + 2 * r * signs), at(x_hat - 2 * r * signs))
+
+
+def squared_norm(u: Tensor, matvec: Callable[[Tensor], Tensor], iterations: int = 20) -> Tensor:
+    """The largest eigenvalue by power iteration from u, (B, 1, 1, 1); too small by less than steps have room for."""
     for _ in range(iterations):
-        x = divide(x, norm(x))
-        x = A.adjoint(A(x))
-    return norm(x) / measurement.sd**2
+        u = divide(u, norm(u))
+        u = matvec(u)
+    return norm(u)

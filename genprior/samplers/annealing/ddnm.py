@@ -58,7 +58,7 @@ class DDNM(Sampler):
         return self.steps * self.repeats
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        step = spectral_step(measurement.operator.svd(), measurement, noise, self.eta, 1.0, self.eta)
+        step = spectral_step(measurement.linear.svd(), measurement, noise, self.eta, 1.0, self.eta)
         sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
         x = begin(prior, measurement, sigmas[0], noise)
         for stretch in stretches(sigmas, self.travel):

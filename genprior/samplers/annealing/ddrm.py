@@ -12,7 +12,7 @@ from torch import Tensor
 from genprior.checks import Fraction
 from genprior.linalg import divide
 from genprior.noise import Noise
-from genprior.operators.base import SVD
+from genprior.operators.linear import SVD
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin, first_level
@@ -53,7 +53,7 @@ class DDRM(Sampler):
     start: float | None = None
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        svd = measurement.operator.svd()
+        svd = measurement.linear.svd()
         sigmas = geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
         x = begin_at_y(svd, measurement, begin(prior, measurement, sigmas[0], noise), sigmas[0], noise)
         step = spectral_step(svd, measurement, noise, self.eta, self.eta_b, self.eta_c)

@@ -40,7 +40,7 @@ class DPIR(Sampler):
     turns: bool = False
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        y, A = measurement.y, measurement.operator
+        y, A = measurement.y, measurement.linear
         denoise = turning(prior.denoise) if self.turns else prior.denoise
         x_hat = start(prior, measurement)
         last = as_level(measurement.sd, y).clamp_min(prior.sigma_min)

@@ -62,5 +62,5 @@ def gaussian_draw(measurement: Measurement, mean: Tensor, sd: float | Tensor, no
 
     References: G. Papandreou, A. Yuille, Gaussian sampling by local perturbations, 2010.
     """
-    y, A, level = measurement.y, measurement.operator, measurement.sd
+    y, A, level = measurement.y, measurement.linear, measurement.sd
     return A.prox(mean + sd * noise(mean), y + level * noise(y), (sd / level) ** 2)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,10 +20,11 @@ class REDDiff(Sampler):
     """Descend on mu by Adam, one step per noise level, from sigma_max to sigma_min; a point estimate, not a draw.
 
         x_t = mu + sigma n
-        g   = D / m A^T (A mu - y) + weight (mu - x_hat(x_t))
+        g   = D / m J(mu)^T (A(mu) - y) + weight (mu - x_hat(x_t))
 
-    D and m are the numbers of values of x and of y. In the published loss, mean (y - A mu)^2 / 2 + weight s mean
-    <eps - n, mu> with s the level in units of the images' half range, s (eps - n) is mu - x_hat in those units.
+    D and m are the numbers of values of x and of y, J is the derivative of A. In the published loss,
+    mean (y - A(mu))^2 / 2 + weight s mean <eps - n, mu> with s the level in units of the images' half range,
+    s (eps - n) is mu - x_hat in those units.
 
     The law of mu is a point mass: that draws differ where A does not see is the restlessness of Adam, not p(x | y). The
     level of y's noise does not enter, as published; by the bound that the method derives from, the first term should be
@@ -38,6 +40,7 @@ class REDDiff(Sampler):
         weight: lambda, of the denoisers against the data; published: 0.25.
     """
 
+    linear: ClassVar[bool] = False
     steps: int = 1000
     rate: Positive = 0.2
     weight: NonNegative = 0.25
@@ -53,7 +56,8 @@ class REDDiff(Sampler):
         ratio = math.prod(A.image_shape) / math.prod(A.measurement_shape)
         for sigma in sigmas[:-1]:
             x_hat = prior.denoise(mu + sigma * noise(mu), sigma)
-            fit = ratio * A.adjoint(A(mu) - y)
+            z, vjp = A.vjp(mu)
+            fit = ratio * vjp(z - y)
             # In units of the spread, as Adam's eps has none.
             mu = mu - adam((fit + self.weight * (mu - x_hat)) / unit)
         return mu

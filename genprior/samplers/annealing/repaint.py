@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genprior.checks import Count, UnsupportedError
 from genprior.noise import Noise
-from genprior.operators.base import SVD, LinearOperator
+from genprior.operators.linear import SVD, LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, begin, first_level
@@ -58,7 +58,7 @@ class RePaint(Sampler):
         return self.steps * self.resamplings - last * (self.resamplings - 1)
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        svd = projection(measurement.operator)
+        svd = projection(measurement.linear)
         y = svd.Ut(measurement.y)
         seen = svd.singular_values.to(y) > 0.5
         level = torch.as_tensor(measurement.sd, dtype=y.dtype, device=y.device)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,11 +22,11 @@ from genprior.samplers.integrate import variance_preserving
 class SITCOM(Sampler):
     """Fit v near x_t such that x_hat(v) fits y, and add the noise of the next level to x_hat(v).
 
-        v  = argmin_v |y - A x_hat(v)|^2 + weight |v - x_t|^2 / (1 + (sigma / unit)^2), by Adam from v = x_t
+        v  = argmin_v |y - A(x_hat(v))|^2 + weight |v - x_t|^2 / (1 + (sigma / unit)^2), by Adam from v = x_t
         x' = x_hat(v) + sigma' n
 
     in the paper's variance-preserving coordinates v / sqrt(1 + (sigma / unit)^2), with unit = 2 spread, the half range
-    of images on [-1, 1]. An image stops where |y - A x_hat|^2 falls to noise^2 times the number of values that A sees.
+    of images on [-1, 1]. An image stops where |y - A(x_hat)|^2 falls to noise^2 times the number of values that A sees.
     The last iterate is what is returned, never one chosen by its distance to the truth.
 
     Not calibrated: all randomness that is left is that of the last noise levels.
@@ -40,6 +41,7 @@ class SITCOM(Sampler):
         weight: lambda; published: 1.
     """
 
+    linear: ClassVar[bool] = False
     steps: int = 20
     iterations: Count = 20
     rate: Positive = 0.01

@@ -1,12 +1,15 @@
 """Langevin and Hamiltonian Monte Carlo on the image itself, for priors with a differentiable energy.
 
-U(x) = energy(x) + |y - A x|^2 / (2 noise^2), in the metric M = I / spread^2 + A^T A / noise^2.
+U(x) = energy(x) - ln p(y | A(x)), that is energy(x) + |y - A x|^2 / (2 noise^2) with Gaussian noise, in the metric
+M = I / spread^2 + A^T A / noise^2.
 
 M is the posterior's precision were the prior white, of the prior's spread: what the measurement says, however
 precisely, is then as well conditioned as the prior alone. With n, n' ~ N(0, I), n / spread + A^T n' / noise ~ N(0, M),
 and M^-1 u = argmin_x |A x|^2 / noise^2 + |x - spread^2 u|^2 / spread^2 is a proximal step of the operator.
 
-Chains start at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2.
+Chains start at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2. With an operator that is not linear, or
+another likelihood, M = I / spread^2, and each starts at a draw from N(centre, spread^2 I), or at the centre where that
+draw is impossible: several modes may each be found by some.
 """
 
 from dataclasses import dataclass
@@ -16,8 +19,10 @@ import torch
 from torch import Tensor
 
 from genprior.checks import Count, Positive, Range
-from genprior.linalg import inner
+from genprior.likelihoods import Clipped, Gaussian, Likelihood, Poisson, PoissonGaussian
+from genprior.linalg import per_row
 from genprior.noise import Noise
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, start
@@ -31,6 +36,9 @@ from genprior.samplers.chains.mcmc import (
     adapt,
     run,
 )
+
+# Laws with a gradient, if not one everywhere: values that cannot be are rejected.
+SMOOTH = (Gaussian, Poisson, PoissonGaussian, Clipped)
 
 
 @dataclass(frozen=True)
@@ -56,13 +64,14 @@ class ULA(Sampler):
     needs: ClassVar[str] = "energy"
     passes: ClassVar[int] = 2
     everywhere: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+    likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Gaussian, Clipped)
     steps: Annotated[int, Range(2 * FEWEST)] = 1000
     step: Positive = 0.2
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
         potential = posterior(prior, measurement)
-        metric = white_metric(prior, measurement)
-        x = start(prior, measurement)
+        x, metric = begin_chain(prior, measurement, noise)
         trace = Trace(x)
         for k in range(self.steps):
             energy, gradient = potential(x)
@@ -78,8 +87,8 @@ class HMC(Sampler):
 
     Exact as `steps` grows, and within one mode quickly so where the prior is about as wide in all directions; the
     leapfrog's cost grows with the square root of the ratio of its largest to its smallest variance. The draw is the
-    last of `steps` transitions after `burn_in` that set the step size of each chain. All chains begin at one point:
-    modes that none of them reached, no diagnostic shows.
+    last of `steps` transitions after `burn_in` that set the step size of each chain. Modes that no chain
+    reached, no diagnostic shows: with a linear operator all begin at one point.
 
     Diagnostics: "acceptance", "ess" and "rhat" over `steps`, of all draws of an image (see `mcmc`).
 
@@ -94,6 +103,8 @@ class HMC(Sampler):
 
     needs: ClassVar[str] = "energy"
     passes: ClassVar[int] = 2
+    linear: ClassVar[bool] = False
+    likelihoods: ClassVar[tuple[type[Likelihood], ...]] = SMOOTH
     steps: Annotated[int, Range(FEWEST)] = 25
     burn_in: Count = 25
     leapfrog: Count = 10
@@ -125,6 +136,8 @@ class MALA(Sampler):
 
     needs: ClassVar[str] = "energy"
     passes: ClassVar[int] = 2
+    linear: ClassVar[bool] = False
+    likelihoods: ClassVar[tuple[type[Likelihood], ...]] = SMOOTH
     steps: Annotated[int, Range(FEWEST)] = 250
     burn_in: Count = 250
 
@@ -140,8 +153,7 @@ def _chain(
     prior: Prior, measurement: Measurement, noise: Noise, steps: int, burn_in: int, leapfrog: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     potential = posterior(prior, measurement)
-    metric = white_metric(prior, measurement)
-    x = start(prior, measurement)
+    x, metric = begin_chain(prior, measurement, noise)
     sizes = DualAveraging.of(x, leapfrog)
     point = adapt([potential] * burn_in, Point.at(potential, x), sizes, leapfrog, noise, metric)
     point, diagnostics = run(potential, point, sizes.settled, steps, leapfrog, noise, metric)
@@ -149,15 +161,12 @@ def _chain(
 
 
 def posterior(prior: Prior, measurement: Measurement) -> Potential:
-    """U(x) = energy(x) + |y - A x|^2 / (2 noise^2) = -ln p(x | y) + const."""
-    y, A = measurement.y, measurement.operator
-    c = measurement.sd**2
+    """U(x) = energy(x) - ln p(y | A(x)) = -ln p(x | y) + const."""
 
     def potential(x: Tensor) -> tuple[Tensor, Tensor]:
         energy, gradient = prior_energy(prior, x)
-        r = A(x) - y
-        data = inner(r, r) / (2 * c)
-        return energy + data.flatten(), gradient + A.adjoint(r) / c
+        data, slope = measurement.potential(x)
+        return energy + data, gradient + slope
 
     return potential
 
@@ -171,9 +180,26 @@ def prior_energy(prior: Prior, x: Tensor) -> tuple[Tensor, Tensor]:
     return energy.detach(), gradient
 
 
+def begin_chain(prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, Metric]:
+    """Where chains start, (B, *image_shape), and their metric M; see the module."""
+    if is_linear_gaussian(measurement):
+        return start(prior, measurement), white_metric(prior, measurement)
+    y, spread = measurement.y, prior.spread
+    shape = (len(y), *measurement.operator.image_shape)
+    centre = torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(shape)
+    x = centre + spread * noise(centre)
+    possible = posterior(prior, measurement)(x)[0].isfinite()
+    metric = Metric(lambda noise, like: noise(like) / spread, lambda momentum: spread**2 * momentum)
+    return torch.where(per_row(possible, x), x, centre), metric
+
+
+def is_linear_gaussian(measurement: Measurement) -> bool:
+    return isinstance(measurement.operator, LinearOperator) and not isinstance(measurement.noise, Likelihood)
+
+
 def white_metric(prior: Prior, measurement: Measurement) -> Metric:
     """M = I / spread^2 + A^T A / noise^2."""
-    A, spread, sd = measurement.operator, prior.spread, measurement.sd
+    A, spread, sd = measurement.linear, prior.spread, measurement.sd
     nothing = torch.zeros_like(measurement.y)
 
     def draw(noise: Noise, like: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """MAP: the image of highest posterior density, for priors with a differentiable energy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,12 +8,16 @@ import torch
 from torch import Tensor
 
 from genprior.checks import NonNegative
+from genprior.likelihoods import Likelihood
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler, start
-from genprior.samplers.chains.langevin import prior_energy
+from genprior.samplers.chains.langevin import SMOOTH, begin_chain, is_linear_gaussian, prior_energy
+
+Evaluation = Callable[[Tensor], tuple[Tensor, Tensor]]
+Step = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, gradient, t) -> x'
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,9 @@ class MAP(Sampler):
     is enough. It starts at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, and where the energy has several
     minima it finds the one that is downhill from there.
 
+    With an operator that is not linear, or another likelihood, x' = x_k - t grad U(x_k), and samples differ by where
+    they start, as those of `HMC` do, and so in which minimum they end.
+
     References: Sparse reconstruction by separable approximation. S. J. Wright, R. D. Nowak, M. A. T. Figueiredo, 2009.
     Two-point step size gradient methods. J. Barzilai, J. M. Borwein, 1988.
 
@@ -38,11 +46,21 @@ class MAP(Sampler):
 
     needs: ClassVar[str] = "energy"
     passes: ClassVar[int] = 2
+    linear: ClassVar[bool] = False
+    likelihoods: ClassVar[tuple[type[Likelihood], ...]] = SMOOTH
     steps: int = 100
     weight: NonNegative = 1.0
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        y, A = measurement.y, measurement.operator
+        if is_linear_gaussian(measurement):
+            evaluate, step = self._proximal(prior, measurement)
+            return self._descend(evaluate, step, start(prior, measurement), prior.spread**2)
+        x, _ = begin_chain(prior, measurement, noise)
+        return self._descend(self._smooth(prior, measurement), lambda x, g, t: x - t * g, x, prior.spread**2)
+
+    def _proximal(self, prior: Prior, measurement: Measurement) -> tuple[Evaluation, Step]:
+        """x -> U(x) and weight grad energy(x); and the proximal gradient step."""
+        y, A = measurement.y, measurement.linear
         c = measurement.sd**2
 
         def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,11 +68,23 @@ class MAP(Sampler):
             r = y - A(x)
             return self.weight * energy.reshape(-1, 1, 1, 1) + inner(r, r) / (2 * c), self.weight * gradient
 
-        x = start(prior, measurement)
+        return evaluate, lambda x, gradient, t: A.prox(x - t * gradient, y, t / c)
+
+    def _smooth(self, prior: Prior, measurement: Measurement) -> Evaluation:
+        """x -> U(x) and grad U(x)."""
+
+        def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+            energy, gradient = prior_energy(prior, x)
+            data, slope = measurement.potential(x)
+            return (self.weight * energy + data).reshape(-1, 1, 1, 1), self.weight * gradient + slope
+
+        return evaluate
+
+    def _descend(self, evaluate: Evaluation, step: Step, x: Tensor, first: float) -> Tensor:
         U, gradient = evaluate(x)
-        t = torch.full_like(U, prior.spread**2)
+        t = torch.full_like(U, first)
         for _ in range(self.steps - 1):
-            x_new = A.prox(x - t * gradient, y, t / c)
+            x_new = step(x, gradient, t)
             U_new, gradient_new = evaluate(x_new)
             lower = U_new < U
             d, e = x_new - x, gradient_new - gradient

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genprior.linalg import cg
-from genprior.operators.base import LinearOperator
+from genprior.operators.linear import LinearOperator
 
 if TYPE_CHECKING:
     from genprior.priors.gaussian.covariance import Covariance

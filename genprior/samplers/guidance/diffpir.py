@@ -63,7 +63,7 @@ class DiffPIR(Guidance):
         return coarse + thinned(level, prior.sigma_min, rest, self.density)
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
-        y, A = measurement.y, measurement.operator
+        y, A = measurement.y, measurement.linear
 
         def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
             return A.prox(prior.denoise(x_t, sigma), y, sigma**2 / (self.weight * measurement.sd**2))

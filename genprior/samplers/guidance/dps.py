@@ -18,9 +18,9 @@ from genprior.samplers.integrate import ancestral_step, variance_preserving
 
 @dataclass(frozen=True)
 class DPS(Sampler):
-    """Draw by ancestral steps, each followed by a step of fixed length scale down the gradient of |y - A x_hat|.
+    """Draw by ancestral steps, each followed by a step of fixed length scale down the gradient of |y - A(x_hat)|.
 
-        z_next <- ancestral(z_t, x_hat) - zeta grad_{z_t} |y - A x_hat(z_t)|
+        z_next <- ancestral(z_t, x_hat) - zeta grad_{z_t} |y - A(x_hat(z_t))|
 
     in the variance-preserving coordinates z = x_t / sqrt(1 + (sigma / unit)^2) and with lengths in multiples of `unit`,
     as published; the norm is one image's. The noise level of y does not enter: the method is not calibrated, and its
@@ -36,6 +36,7 @@ class DPS(Sampler):
     """
 
     passes: ClassVar[int] = 2
+    linear: ClassVar[bool] = False
     zeta: NonNegative = 0.3
     steps: int = 1000
     unit: Positive = 0.5
@@ -46,8 +47,9 @@ class DPS(Sampler):
         x = begin(prior, measurement, sigmas[0], noise)
         for sigma, sigma_next in pairwise(sigmas):
             x_hat, vjp = differentiable(prior.denoise, x, sigma)
-            residual = known * (y - A(x_hat))
-            pull = vjp(A.adjoint(divide(residual, norm(residual))))
+            z, vjp_A = A.vjp(x_hat)
+            residual = known * (y - z)
+            pull = vjp(vjp_A(divide(residual, norm(residual))))
             del vjp  # and the graph with it, before the next evaluation
             x = ancestral_step(x, x_hat, sigma, sigma_next, noise)
             x = x + self.zeta * self.unit * self._dilation(sigma) * self._dilation(sigma_next) * pull

@@ -1,6 +1,8 @@
 """Moment matching posterior sampling: guidance by the denoiser's own posterior covariance."""
 
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +21,8 @@ class MMPS(Guidance):
         V = Cov[x | x_t] = sigma^2 d x_hat / d x_t
         E[x | x_t, y] = x_hat + V A^T (noise^2 I + A V A^T)^-1 (y - A x_hat)
 
+    An operator that is not linear is taken for A(x_hat) + J(x_hat) (x - x_hat), J its derivative.
+
     V is applied by one backward pass through the denoiser, the inverse by conjugate gradients. Exact for Gaussian
     priors, once iterations and steps suffice. Of a network V may have negative directions: where the iterations meet
     one they stop, image by image; the published ones go on, and may diverge.
@@ -32,6 +36,7 @@ class MMPS(Guidance):
         iterations: of conjugate gradients, each one backward pass; published: 1 to 5.
     """
 
+    linear: ClassVar[bool] = False
     steps: int = 40
     integrator: str | None = "multistep"
     iterations: Count = 3
@@ -50,16 +55,18 @@ def moment_matching(denoise: Denoiser, measurement: Measurement, iterations: int
 
     def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
         x_hat, vjp = differentiable(denoise, x_t, sigma)
+        z, vjp_A = A.vjp(x_hat)
+        J = partial(A.jvp, x_hat)
 
         def V(u: Tensor) -> Tensor:
             return sigma**2 * vjp(u)
 
         def covariance(v: Tensor) -> Tensor:
-            return measurement.sd**2 * v + A(V(A.adjoint(v)))
+            return measurement.sd**2 * v + J(V(vjp_A(v)))
 
         # Of a network V may be no covariance: what it says beyond a direction where it is negative is left out.
         least = measurement.sd**2 / 2
-        v = cg(covariance, known * (y - A(x_hat)), iterations=iterations, least=least)
-        return x_hat + V(A.adjoint(v))
+        v = cg(covariance, known * (y - z), iterations=iterations, least=least)
+        return x_hat + V(vjp_A(v))
 
     return denoise_given_y

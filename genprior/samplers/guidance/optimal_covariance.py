@@ -11,7 +11,7 @@ from torch import Tensor
 from genprior.checks import Count, Shape
 from genprior.likelihoods import Likelihood
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import Covariance
@@ -59,7 +59,7 @@ class OptimalCovariance(Guidance):
     iterations: Count = 16
     turns: bool = False
 
-    def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
+    def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
         return unmeasured(self, prior, operator) or super().lacks(prior, operator, likelihood)
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
@@ -79,7 +79,7 @@ class OptimalCovariance(Guidance):
 
         A draw is the mean of x_hat + V^(1/2) n and y + noise n', perturbed (G. Papandreou, A. Yuille, 2010).
         """
-        y, A, seen = measurement.y, measurement.operator, measurement.seen
+        y, A, seen = measurement.y, measurement.linear, measurement.seen
         other = isinstance(measurement.noise, Likelihood)
         propagate = propagated(measurement, self.floor(prior)) if other else None
         level = (stand_in(prior, measurement) if other else measurement).sd

@@ -47,7 +47,7 @@ class PiGDM(Guidance):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         if self.integrator is not None:
             return super().sample(prior, measurement, noise)
-        sigmas = self.levels(prior, max(measurement.operator.image_shape[1:]))
+        sigmas = self.levels(prior, max(measurement.linear.image_shape[1:]))
         x = begin(prior, measurement, sigmas[0], noise)
         spread = prior.spread
         guide = pseudo_inverse(prior.denoise, measurement, spread)
@@ -70,7 +70,7 @@ class PiGDM(Guidance):
 
 def pseudo_inverse(denoise: Denoiser, measurement: Measurement, spread: float):
     """(x_t, sigma) -> (E[x | x_t], grad ln p(y | x_t)), the latter that of white images of that spread; see `PiGDM`."""
-    y, A = measurement.y, measurement.operator
+    y, A = measurement.y, measurement.linear
 
     def guide(x_t: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         x_hat, vjp = differentiable(denoise, x_t, sigma)

@@ -12,7 +12,7 @@ from genprior.checks import Shape
 from genprior.likelihoods import Likelihood
 from genprior.linalg import divide
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator
+from genprior.operators.base import Operator
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import Covariance, Stationary
 from genprior.samplers.guidance.base import Guidance
@@ -45,7 +45,7 @@ class ProbedCovariance(OptimalCovariance):
 
     passes: ClassVar[int] = 2
 
-    def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
+    def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
         return Guidance.lacks(self, prior, operator, likelihood)
 
     def chains(self, n: int) -> int:

@@ -55,7 +55,7 @@ def propagated(
         least: standard deviation below which no site is.
         rounds: of the propagation.
     """
-    y, A, likelihood, seen = measurement.y, measurement.operator, measurement.likelihood, measurement.seen
+    y, A, likelihood, seen = measurement.y, measurement.linear, measurement.likelihood, measurement.seen
     few = y[0].numel() <= FEW
     share = seen.flatten(1).mean(1).reshape(-1, 1, 1, 1)
 
@@ -85,7 +85,7 @@ def propagated(
 
 def exact_variances(measurement: Measurement, V: "Covariance") -> Callable[[Tensor], Tensor]:
     """w -> the diagonal of (K^-1 + diag(w))^-1 = K (I + diag(w) K)^-1, K = A V A^T, in float64."""
-    y, A = measurement.y, measurement.operator
+    y, A = measurement.y, measurement.linear
     columns = torch.eye(y[0].numel(), dtype=torch.float64).reshape(-1, 1, *y.shape[1:]).to(y)
     apply = [A(V.filter(A.adjoint(e.expand_as(y)), V.eigenvalues)) for e in columns]
     K = torch.stack([k.flatten(1) for k in apply], -1).double()

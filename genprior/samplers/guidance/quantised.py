@@ -10,7 +10,8 @@ from genprior.checks import UnsupportedError
 from genprior.likelihoods import Likelihood, Quantised
 from genprior.linalg import total
 from genprior.noise import Noise
-from genprior.operators.base import LinearOperator, name_of
+from genprior.operators.base import Operator, name_of
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, first_level, unmeasured
@@ -43,20 +44,20 @@ class QuantisedGuidance(Guidance):
     def evaluations_each(self) -> int:
         return 1
 
-    def lacks(self, prior: Prior, operator: LinearOperator, likelihood: Likelihood | None = None) -> str | None:
+    def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
         return unmeasured(self, prior, operator) or super().lacks(prior, operator, likelihood)
 
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
         check_decoded(self, operator)
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        sigmas = self.levels(prior, max(measurement.operator.image_shape[1:]))
+        sigmas = self.levels(prior, max(measurement.linear.image_shape[1:]))
         x = measurement.picture
         x = x + first_level(prior, self.start) * noise(x)
         return self._integrator.run(self.guided(prior, measurement), x, sigmas, noise, self.eta)
 
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
-        y, A, law = measurement.y, measurement.operator, measurement.likelihood
+        y, A, law = measurement.y, measurement.linear, measurement.likelihood
 
         def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
             x_hat = prior.denoise(x_t, sigma)

@@ -47,7 +47,7 @@ class TMPD(Guidance):
 
 def row_sums(denoise: Denoiser, measurement: Measurement) -> Denoiser:
     """E[x | x_t] -> E[x | x_t, y] with the row sums of A V A^T for its diagonal; see `TMPD`."""
-    y, A, known = measurement.y, measurement.operator, measurement.seen
+    y, A, known = measurement.y, measurement.linear, measurement.seen
 
     def denoise_given_y(x_t: Tensor, sigma: float) -> Tensor:
         x_hat, vjp = differentiable(denoise, x_t, sigma)

@@ -22,7 +22,7 @@ from genprior.samplers.latents.latent_hmc import decoder_variance
 class CSGM(Sampler):
     """Search the range of a decoder by gradient descent on the latent, from several starts.
 
-        z* = argmin_z |y - A G(z)|^2 + penalty |z|^2,   x = G(z*)
+        z* = argmin_z |y - A(G(z))|^2 + penalty |z|^2,   x = G(z*)
 
     by Adam from z ~ N(0, I); of the restarts, the one of least objective is kept. A point estimate: samples differ only
     by the minimum that they found, and their spread says nothing about p(x | y). With penalty = noise^2 and v = 0, z*
@@ -43,6 +43,7 @@ class CSGM(Sampler):
     """
 
     needs: ClassVar[str] = "decode"
+    linear: ClassVar[bool] = False
     steps: int = 1000
     restarts: Count = 10
     lr: Positive = 0.01

@@ -112,7 +112,7 @@ def weigher(v: float, measurement: Measurement, level: float | Tensor) -> Callab
     c = level**2
     if v == 0:
         return lambda r: r / c
-    return lambda r: measurement.operator.solve(r, c / v) / v
+    return lambda r: measurement.linear.solve(r, c / v) / v
 
 
 def decoder_variance(prior: Prior) -> float:

@@ -58,7 +58,7 @@ class PSLD(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         latents = prior.latents
-        y, A, known = measurement.y, measurement.operator, measurement.seen
+        y, A, known = measurement.y, measurement.linear, measurement.seen
         trust = (prior.spread / measurement.sd) ** 2
         spread = latents.spread
         sigmas = variance_preserving(latents.sigma_max, latents.sigma_min, self.steps, spread)

@@ -76,7 +76,7 @@ class ReSample(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         latents = prior.latents
-        y, A, known = measurement.y, measurement.operator, measurement.seen
+        y, A, known = measurement.y, measurement.linear, measurement.seen
         spread, trust = latents.spread, (prior.spread / measurement.sd) ** 2
         sigmas = variance_preserving(latents.sigma_max, latents.sigma_min, self.steps, spread)
         w = latents.centre + sigmas[0] * noise(y.new_empty(len(y), *latents.image_shape))
@@ -109,7 +109,7 @@ class ReSample(Sampler):
 
     def _nearest(self, prior: Prior, measurement: Measurement, w: Tensor, known: Tensor) -> Tensor:
         """The first w on the way of Adam down |y - A G(w)|^2 that fits y to the noise, or the last."""
-        y, A, spread = measurement.y, measurement.operator, prior.latents.spread
+        y, A, spread = measurement.y, measurement.linear, prior.latents.spread
         enough = measurement.sd**2 * inner(known, known)
         adam = Adam(self.rate * spread)
         for _ in range(self.iterations):

@@ -83,7 +83,7 @@ class MCGDiff(Clouds):
             sigmas: noise levels, decreasing, 0 at the end.
             noise: of the particles.
         """
-        svd = measurement.operator.svd()
+        svd = measurement.linear.svd()
         s = svd.singular_values.to(centre)
         y_bar = divide(svd.Ut(measurement.y), s)
         noise_bar = divide(torch.as_tensor(measurement.sd, dtype=centre.dtype, device=centre.device), s)

@@ -47,12 +47,12 @@ class SMC(Twisted):
         return 2 * self.steps
 
     def twist(self, prior: Prior, measurement: Measurement) -> Twist:
-        return weighed(prior.denoise, self.proposal.guided(prior, measurement), measurement, prior.spread)
+        return weighed(prior, self.proposal.guided(prior, measurement), measurement)
 
 
-def weighed(denoise: Denoiser, guided: Denoiser, measurement: Measurement, spread: float) -> Twist:
+def weighed(prior: Prior, guided: Denoiser, measurement: Measurement) -> Twist:
     """The twist of `SMC`."""
-    psi = white(measurement, spread)
+    psi, denoise = white(prior, measurement), prior.denoise
 
     def twist(x_t: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor, Tensor]:
         x_hat = denoise(x_t, sigma)

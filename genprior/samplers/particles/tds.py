@@ -10,12 +10,16 @@ from torch import Tensor
 
 from genprior.checks import UnsupportedError
 from genprior.linalg import inner
-from genprior.operators.base import LinearOperator
+from genprior.noise import Noise
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, differentiable, white_variance
 from genprior.samplers.particles.base import Twist, Twisted
 
+# (x_hat, sigma) -> ln psi (P,), and a function that gives its gradient
+Psi = Callable[[Tensor, float], tuple[Tensor, Callable[[], Tensor]]]
+PROBES = 16
 LARGEST = 64  # values of y beyond which no covariance of y is made for each particle
 
 
@@ -27,7 +31,8 @@ class TDS(Twisted):
         E[x | x_t, y] = x_hat + min(sigma^2, v / (1 - r)) grad ln psi(x_t),  r = (sigma_next / sigma)^2
 
     Exact as steps and particles grow, whatever the prior. v is the variance of p(x | x_t) for white images of the
-    prior's spread; the farther it is from the truth, the more particles are needed.
+    prior's spread; the farther it is from the truth, the more particles are needed. Of an operator that is not linear,
+    psi(x_t) = N(y; A(x_hat), (noise^2 + v s^2) I), s^2 the mean square of the singular values of its derivative.
 
     The published weight of the gradient is sigma^2, that of a score. Where steps are long and a direction varies much
     more than the spread, as the mean colour of a photograph does, it overshoots y at every step, and the particles
@@ -42,8 +47,10 @@ class TDS(Twisted):
         threshold: effective sample size, as a share of the cloud, below which it is resampled; published: 0.5.
     """
 
+    linear: ClassVar[bool] = False
+
     def twist(self, prior: Prior, measurement: Measurement) -> Twist:
-        return isotropic(prior.denoise, measurement, prior.spread)
+        return isotropic(prior, measurement)
 
 
 @dataclass(frozen=True)
@@ -77,40 +84,56 @@ class TDSMoments(Twisted):
             )
 
     def twist(self, prior: Prior, measurement: Measurement) -> Twist:
-        self.check_operator(prior, measurement.operator)
+        self.check_operator(prior, measurement.linear)
         return moment_matched(prior.denoise, measurement)
 
 
-def isotropic(denoise: Denoiser, measurement: Measurement, spread: float) -> Twist:
+def isotropic(prior: Prior, measurement: Measurement) -> Twist:
     """The twist of `TDS`."""
-    A, psi = measurement.operator, white(measurement, spread)
+    psi = white(prior, measurement)
+    denoise, spread = prior.denoise, prior.spread
 
     def twist(x_t: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor, Tensor]:
         x_hat, vjp = differentiable(denoise, x_t, sigma)
-        log_psi, v = psi(x_hat, sigma)
+        log_psi, gradient = psi(x_hat, sigma)
         weight = min(sigma**2, white_variance(sigma, spread) / (1 - (sigma_next / sigma) ** 2))
-        return x_hat, x_hat + weight * vjp(A.adjoint(v)), log_psi
+        return x_hat, x_hat + weight * vjp(gradient()), log_psi
 
     return twist
 
 
-def white(measurement: Measurement, spread: float) -> Callable[[Tensor, float], tuple[Tensor, Tensor]]:
-    """(x_hat, sigma) -> ln psi up to a constant, (P,), and its gradient with respect to A x_hat; see `TDS`."""
-    y, A, known = measurement.y, measurement.operator, measurement.seen
+def white(prior: Prior, measurement: Measurement) -> Psi:
+    """(x_hat, sigma) -> ln psi up to a constant, (P,), and what gives its gradient with respect to x_hat; see `TDS`."""
+    y, A, known, spread = measurement.y, measurement.operator, measurement.seen, prior.spread
+    precision = _precision(prior, measurement)
 
-    def psi(x_hat: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        variance = white_variance(sigma, spread)
+    def psi(x_hat: Tensor, sigma: float) -> tuple[Tensor, Callable[[], Tensor]]:
         # What y holds where A sees nothing is the same for all particles, as the determinant is, but may be large.
-        residual = known * (y - A(x_hat))
-        v = A.solve(residual, measurement.sd**2 / variance) / variance
-        return -inner(v, residual).flatten() / 2, v
+        z, vjp = A.vjp(x_hat)
+        residual = known * (y - z)
+        v = precision(residual, white_variance(sigma, spread))
+        return -inner(v, residual).flatten() / 2, lambda: vjp(v)
 
     return psi
 
 
+def _precision(prior: Prior, measurement: Measurement) -> Callable[[Tensor, float], Tensor]:
+    """(r, v) -> (noise^2 I + v A A^T)^-1 r, or of an operator that is not linear r / (noise^2 + v s^2)."""
+    y, A, c = measurement.y, measurement.operator, measurement.sd**2
+    if isinstance(A, LinearOperator):
+        return lambda r, v: A.solve(r, c / v) / v
+    # s^2 by probes, where images are; once for all particles, so that the determinant is the same for all
+    n = Noise(0, torch.zeros(PROBES, dtype=torch.long), torch.arange(PROBES))
+    x = torch.as_tensor(prior.centre).to(y) + prior.spread * n(y.new_empty(PROBES, *A.image_shape))
+    _, vjp = A.vjp(x)
+    probe = n(y.new_empty(PROBES, *A.measurement_shape))
+    square = vjp(probe).square().sum() / probe.numel()
+    return lambda r, v: r / (c + v * square)
+
+
 def moment_matched(denoise: Denoiser, measurement: Measurement) -> Twist:
     """The twist of `TDSMoments`."""
-    y, A, known = measurement.y, measurement.operator, measurement.seen
+    y, A, known = measurement.y, measurement.linear, measurement.seen
     eye = torch.eye(y[0].numel(), dtype=y.dtype, device=y.device)
     basis = eye.reshape(-1, 1, *A.measurement_shape)
     floor = torch.as_tensor(measurement.sd, dtype=y.dtype, device=y.device).flatten() ** 2 * eye
