@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from genprior.checks import UnsupportedError
+from genprior.checks import UnsupportedError, optional
 from genprior.demo import work
 from genprior.devices import pick_device
 from genprior.priors.base import Prior
@@ -90,49 +90,34 @@ def page() -> Any:
     Raises:
         UnsupportedError: gradio is not installed.
     """
-    gr = gradio()
-
+    gr = optional("gradio", 'The page needs gradio: pip install "genprior[demo]".')
     stop, tracked = threading.Event(), gr.Progress(track_tqdm=True)
 
     def listen() -> None:
         if stop.is_set():
             raise Stopped
 
-    # Gradio shows the bar of `restore`, a tqdm, where a parameter says so; after *values it would not find it.
-    def run(
-        mode,
-        image,
-        drawn,
-        op,
-        estimate,
-        noise,
-        prior,
-        sampler,
-        n,
-        steps,
-        seed,
-        scale,
-        width,
-        length,
-        angle,
-        progress=tracked,
-    ):
+    # Handlers of a set of components are given their values by component.
+    def task(given):
+        """The photograph, what was done to it, with its parameters, and whether it is clean."""
+        used = {name: given[controls[name]] for name in PARAMETERS.get(given[op], ())}
+        return photo_of(given[image], given.get(drawn)), given[op], used, given[mode] == SIMULATE
+
+    # Gradio shows the bar of `restore`, a tqdm, where a parameter says so.
+    def run(given, progress=tracked):
         stop.clear()
         try:
-            photo, parameters = photo_of(image, drawn), parameters_of(op, scale, width, length, angle)
-            operator = work.operator_of(photo, op, parameters, clean=mode == SIMULATE)
+            photo, kind, parameters, clean = task(given)
+            operator = work.operator_of(photo, kind, parameters, clean=clean)
             drawing = {
-                "prior": work.listening(loaded(prior).sized(*operator.image_shape[1:]), listen),
-                "sampler": sampler,
-                "n": int(n),
-                "steps": whole("steps", steps),
-                "seed": whole("seed", seed),
+                "prior": work.listening(loaded(given[prior]).sized(*operator.image_shape[1:]), listen),
+                "sampler": given[sampler],
+                "n": int(given[n]),
+                "steps": whole("steps", given[steps]),
+                "seed": whole("seed", given[seed]),
+                "noise": None if given[estimate] and not clean else given[noise],
             }
-            if mode == SIMULATE:
-                outcome = work.simulate(photo, op, parameters, noise=noise, **drawing)
-            else:
-                told = None if estimate else noise
-                outcome = work.restore_photo(photo, op, parameters, noise=told, **drawing)
+            outcome = (work.simulate if clean else work.restore_photo)(photo, kind, parameters, **drawing)
         except Stopped:
             gr.Info("Nothing was finished.", title="Stopped")
             return [gr.skip()] * len(results)
@@ -141,20 +126,21 @@ def page() -> Any:
             raise gr.Error(text, duration=None, print_exception=False) from None
         shown = [outcome.measured, outcome.mean, outcome.deviation, outcome.truth]
         pictures = [gr.Image(image, visible=image is not None) for image in shown]
-        return [*pictures, outcome.samples, table({"prior": prior, **outcome.facts})]
+        return [*pictures, outcome.samples, table({"prior": given[prior], **outcome.facts})]
 
-    def offer(mode, image, op, prior, *values):
+    def offer(given):
         """The priors and samplers that go with the photograph and what was done to it."""
         try:
-            operator = work.operator_of(photo_of(image), op, parameters_of(op, *values), clean=mode == SIMULATE)
+            photo, kind, parameters, clean = task(given)
+            operator = work.operator_of(photo, kind, parameters, clean=clean)
             names = work.priors_for(operator)
-            prior = prior if prior in names else names[0]
-            samplers = work.samplers_for(loaded(prior), operator)
+            chosen = given[prior] if given[prior] in names else names[0]
+            samplers = work.samplers_for(loaded(chosen), operator)
         except (*EXPECTED, IndexError):  # Restore says what is wrong
             return gr.skip(), gr.skip()
-        best = next(name for name, sampler in SAMPLERS.items() if sampler is type(automatic(loaded(prior))))
+        best = next(name for name, sampler in SAMPLERS.items() if sampler is type(automatic(loaded(chosen))))
         choices = [(f"auto ({best})", "auto"), *samplers]
-        return gr.Dropdown(names, value=prior), gr.Dropdown(choices, value="auto")
+        return gr.Dropdown(names, value=chosen), gr.Dropdown(choices, value="auto")
 
     def show(mode, op, estimate):
         """The controls that mean something for this operator, and the noise where it is not estimated."""
@@ -166,10 +152,11 @@ def page() -> Any:
             gr.ImageEditor(visible=op == "inpaint"),
         ]
 
-    def ready(mode, image, drawn, op, *values):
+    def ready(given):
         """Restore, where it can work; else what it lacks."""
         try:
-            lacking = work.obstacle(photo_of(image, drawn), op, parameters_of(op, *values), clean=mode == SIMULATE)
+            photo, kind, parameters, clean = task(given)
+            lacking = work.obstacle(photo, kind, parameters, clean=clean)
         except EXPECTED as error:
             lacking = str(error)
         return gr.Button(interactive=lacking is None), gr.Markdown(html.escape(lacking or "", quote=False))
@@ -265,37 +252,20 @@ def page() -> Any:
         on(image.change, to_paint, image, drawn)
         shown = [estimate, noise, *controls.values(), drawn]
         on([mode.change, op.change, estimate.change], show, [mode, op, estimate], shown)
-        on(
-            [image.change, drawn.change, mode.change, op.change, controls["scale"].release],
-            ready,
-            [mode, image, drawn, op, *controls.values()],
-            [start, hint],
-        )
-        changes = [image.change, mode.change, op.change, prior.input, controls["scale"].release]
-        on(changes, offer, [mode, image, op, prior, *controls.values()], [prior, sampler])
+        asked, changes = {mode, image, op, *controls.values()}, [image.change, mode.change, op.change]
+        changes.append(controls["scale"].release)
+        on([*changes, drawn.change], ready, {*asked, drawn}, [start, hint])
+        on([*changes, prior.input], offer, {*asked, prior}, [prior, sampler])
         on(start.click, functools.partial(busy, True), None, [start, halt], queue=False)
         start.click(
             run,
-            [mode, image, drawn, op, estimate, noise, prior, sampler, n, steps, seed, *controls.values()],
+            {*asked, drawn, estimate, noise, prior, sampler, n, steps, seed},
             results,
             concurrency_limit=1,
             api_visibility="private",
         ).then(functools.partial(busy, False), None, [start, halt], show_progress="hidden", api_visibility="private")
         halt.click(stop.set, queue=False, api_visibility="private")
     return blocks
-
-
-def gradio() -> Any:
-    """The package gradio.
-
-    Raises:
-        UnsupportedError: it is not installed.
-    """
-    try:
-        import gradio as package
-    except ImportError:
-        raise UnsupportedError('The page needs gradio: pip install "genprior[demo]".') from None
-    return package
 
 
 def photo_of(path: str | None, drawn: dict[str, Any] | None = None) -> work.Photo:
@@ -315,12 +285,6 @@ def to_paint(path: str | None) -> Image.Image | None:
         return None
     # Gradio names a file by its bytes: were they those of `path`, it would be written while others read it.
     return work.fit_clean(work.as_photo(path)).image.convert("RGBA")
-
-
-def parameters_of(op: str, *values: float) -> dict[str, Any]:
-    """Those of the operator, among the values of all sliders."""
-    names = [name for every in PARAMETERS.values() for name in every]
-    return {name: value for name, value in zip(names, values) if name in PARAMETERS.get(op, ())}
 
 
 def whole(name: str, text: str) -> int | None:
