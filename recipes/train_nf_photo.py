@@ -18,7 +18,7 @@ from genprior.priors.base import Prior
 from genprior.priors.patches import PatchFlow
 from genprior.training.data import Photos, first
 from genprior.training.flags import add_flags, stated
-from genprior.training.likelihood import PatchLikelihood
+from genprior.training.likelihood import MaximumLikelihood
 from genprior.training.loop import Settings, train
 
 DEFAULTS = Settings(steps=3000, batch=16, lr=1e-3)
@@ -49,7 +49,7 @@ def main() -> None:
     prior.initialise(dequantize(examples, Noise(settings.seed, torch.arange(len(examples)))))
     train(
         prior,
-        [PatchLikelihood(prior, seed=settings.seed)],
+        [MaximumLikelihood(prior, seed=settings.seed)],
         data,
         settings,
         options.out,

@@ -13,7 +13,19 @@ import genprior
 from genprior.cli import completion, degrade, demo, evaluate, info, priors, restore, sample, train, truth
 from genprior.cli.common import expected_errors
 
-COMMANDS = (restore, degrade, sample, train, evaluate, truth, priors, info, completion, demo)
+# Each is a module: `add` gives the parser its arguments, `run` does what they say.
+COMMANDS = {
+    "restore": (restore, "restore images from their measurements"),
+    "degrade": (degrade, "measure images: make blurred, holed, small, noisy ones"),
+    "sample": (sample, "draw images from a prior"),
+    "train": (train, "train a prior on your images; call again to resume"),
+    "evaluate": (evaluate, "degrade images, restore them by several methods, compare; call again to go on"),
+    "evaluate truth": (truth, "judge samplers by posteriors that are known"),  # one word to argparse
+    "priors": (priors, "list the priors that come with the package, or show a card"),
+    "info": (info, "show versions, devices, memory and folders"),
+    "completion": (completion, "print what makes a shell complete genprior's options"),
+    "demo": (demo, "open a page to try it in a browser, on this computer only"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="genprior", description="Generative priors for imaging inverse problems.")
     parser.add_argument("--version", action="version", version=f"genprior {genprior.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in COMMANDS:
-        command.add(commands)
+    parser.set_defaults(commands=commands.choices)
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        command.set_defaults(run=module.run)
+        module.add(command)
     return parser

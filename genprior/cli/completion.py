@@ -7,8 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from genprior.cli.names import OPERATORS, PRIORS, SAMPLERS
 
-Values = dict[str, tuple[str, ...]]
-
+# Of arguments that take names, which argparse does not know.
+VALUES = {
+    "op": OPERATORS,
+    "prior": (*sorted({name.split("-")[0] for name in PRIORS}), *PRIORS),
+    "sampler": ("auto", *SAMPLERS),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
 USAGE = {
     "bash": 'eval "$(genprior completion bash)"',
     "zsh": 'eval "$(genprior completion zsh)"',
@@ -47,46 +52,29 @@ end
 """
 
 
-def add(commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """`genprior completion`."""
-    completion = commands.add_parser(
-        "completion",
-        help="print what makes a shell complete genprior's options",
-        description="Put the line of your shell into its start-up file: " + "; ".join(USAGE.values()),
-    )
-    completion.add_argument("shell", choices=USAGE)
-    completion.set_defaults(run=lambda options: run(options, commands))
+    parser.description = "Put the line of your shell into its start-up file: " + "; ".join(USAGE.values())
+    parser.add_argument("shell", choices=USAGE)
 
 
-def run(options: argparse.Namespace, commands) -> int:
-    print(SHELLS[options.shell](commands.choices, _values()), end="")
+def run(options: argparse.Namespace) -> int:
+    print(SHELLS[options.shell](options.commands), end="")
     return 0
 
 
-def _values() -> Values:
-    """Of arguments that take names, which argparse does not know."""
-    return {
-        "op": OPERATORS,
-        "prior": (*sorted({name.split("-")[0] for name in PRIORS}), *PRIORS),
-        "sampler": ("auto", *SAMPLERS),
-        "device": ("auto", "cpu", "cuda", "mps"),
-    }
-
-
-def _arguments(
-    parser: argparse.ArgumentParser, values: Values
-) -> Iterator[tuple[Sequence[str], list[str], argparse.Action]]:
+def _arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[Sequence[str], list[str], argparse.Action]]:
     """The options and values of every argument: (["-o", "--out"], [], action); no options for a positional one."""
     for action in parser._actions:
-        yield action.option_strings, [*map(str, action.choices or values.get(action.dest, []))], action
+        yield action.option_strings, [*map(str, action.choices or VALUES.get(action.dest, []))], action
 
 
-def bash(commands: dict[str, argparse.ArgumentParser], values: Values) -> str:
+def bash(commands: dict[str, argparse.ArgumentParser]) -> str:
     words, after = [], []
     for name, parser in commands.items():
         offered: list[str] = []
         others: list[str] = []
-        for options, choices, action in _arguments(parser, values):
+        for options, choices, action in _arguments(parser):
             offered += options or choices
             if options and choices:
                 patterns = "|".join(f'"{name} {option}"' for option in options)
@@ -106,17 +94,17 @@ def bash(commands: dict[str, argparse.ArgumentParser], values: Values) -> str:
     return script
 
 
-def zsh(commands: dict[str, argparse.ArgumentParser], values: Values) -> str:
-    return ZSH + bash(commands, values)
+def zsh(commands: dict[str, argparse.ArgumentParser]) -> str:
+    return ZSH + bash(commands)
 
 
-def fish(commands: dict[str, argparse.ArgumentParser], values: Values) -> str:
+def fish(commands: dict[str, argparse.ArgumentParser]) -> str:
     lines = []
     for name, parser in commands.items():
         *before, last = name.split()
         here = f"__genprior_in {before[0]}; and test (count (commandline -opc)) = 2" if before else "__genprior_in"
         lines.append(f'complete -c genprior {"" if before else "-f "}-n "{here}" -a {last}')
-        for options, choices, action in _arguments(parser, values):
+        for options, choices, action in _arguments(parser):
             parts = [f"-l {o[2:]}" if o.startswith("--") else f"-s {o[1:]}" for o in options]
             parts += [f'-x -a "{" ".join(choices)}"'] if choices else ["-r"] * (action.nargs != 0 and bool(options))
             if parts:

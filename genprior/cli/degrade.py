@@ -21,14 +21,12 @@ from genprior.cli.common import (
 )
 
 
-def add(commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """`genprior degrade`."""
-    degrade = commands.add_parser("degrade", help="measure images: make blurred, holed, small, noisy ones")
-    add_images(degrade)
-    add_operator(degrade)
-    add_simulation(degrade)
-    degrade.add_argument("--noise", type=noise_of, default=0.0, help=f"{NOISE} (default: 0)")
-    degrade.set_defaults(run=run)
+    add_images(parser)
+    add_operator(parser)
+    add_simulation(parser)
+    parser.add_argument("--noise", type=noise_of, default=0.0, help=f"{NOISE} (default: 0)")
 
 
 def _compress(options: argparse.Namespace, ranks: Any) -> int:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 
 
-def add(commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """`genprior demo`."""
-    demo = commands.add_parser("demo", help="open a page to try it in a browser, on this computer only")
-    demo.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: %(default)s)")
-    demo.add_argument(
+    parser.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: %(default)s)")
+    parser.add_argument(
         "--open", action=argparse.BooleanOptionalAction, default=True, help="open the browser (default: yes)"
     )
-    demo.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

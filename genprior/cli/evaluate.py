@@ -11,35 +11,32 @@ from typing import Any
 from genprior.cli.common import add_operator, add_simulation, simulated
 
 
-def add(commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """`genprior evaluate`."""
-    evaluate = commands.add_parser(
-        "evaluate", help="degrade images, restore them by several methods, compare; call again to go on"
-    )
-    evaluate.add_argument("data", nargs="+", type=Path, help="folder of images, image files, or an .npz file")
-    add_operator(evaluate)
-    add_simulation(evaluate)
-    evaluate.add_argument(
+    parser.add_argument("data", nargs="+", type=Path, help="folder of images, image files, or an .npz file")
+    add_operator(parser)
+    add_simulation(parser)
+    parser.add_argument(
         "--preset", help="a task by name in place of --op, its parameters and --noise; a wrong one lists them"
     )
-    evaluate.add_argument("--noise", type=float, help="standard deviation on [0, 1], known to all methods")
-    evaluate.add_argument("--prior", default="ddpm", help="name, folder, or family (default: %(default)s)")
-    evaluate.add_argument("--sampler", type=_names, default=["auto"], help="names, as diffpir,dps,mmps (default: auto)")
-    evaluate.add_argument("--baselines", type=_names, default=[], help="classical methods, as tv,bicubic")
-    evaluate.add_argument(
+    parser.add_argument("--noise", type=float, help="standard deviation on [0, 1], known to all methods")
+    parser.add_argument("--prior", default="ddpm", help="name, folder, or family (default: %(default)s)")
+    parser.add_argument("--sampler", type=_names, default=["auto"], help="names, as diffpir,dps,mmps (default: auto)")
+    parser.add_argument("--baselines", type=_names, default=[], help="classical methods, as tv,bicubic")
+    parser.add_argument(
         "-n", "--n", type=int, default=4, help="samples of each image; torchrun leaves only -n to us (default: 4)"
     )
-    evaluate.add_argument("--steps", type=int, help="steps of every sampler")
-    evaluate.add_argument("--lpips", action="store_true", help="LPIPS too: an extra, which downloads weights")
-    evaluate.add_argument("--limit", type=int, help="how many images, the first ones")
-    evaluate.add_argument("--crop", type=int, help="side of the square cut from the middle of each image")
-    evaluate.add_argument("--images", default="test_images", help="array of an .npz file (default: %(default)s)")
-    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
-    evaluate.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
-    evaluate.add_argument(
+    parser.add_argument("--steps", type=int, help="steps of every sampler")
+    parser.add_argument("--lpips", action="store_true", help="LPIPS too: an extra, which downloads weights")
+    parser.add_argument("--limit", type=int, help="how many images, the first ones")
+    parser.add_argument("--crop", type=int, help="side of the square cut from the middle of each image")
+    parser.add_argument("--images", default="test_images", help="array of an .npz file (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of all randomness (default: 0)")
+    parser.add_argument(
         "-o", "--out", type=Path, required=True, help="folder for the results; what it holds is not computed again"
     )
-    evaluate.set_defaults(run=run, op=None)
+    parser.set_defaults(op=None)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -21,11 +21,9 @@ PACKAGES = (
 )
 
 
-def add(commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """`genprior info`."""
-    info = commands.add_parser("info", help="show versions, devices, memory and folders")
-    info.add_argument("--json", action="store_true", help="one JSON object")
-    info.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,11 +6,9 @@ import argparse
 from typing import Any
 
 
-def add(commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """`genprior priors`."""
-    priors = commands.add_parser("priors", help="list the priors that come with the package, or show a card")
-    priors.add_argument("prior", nargs="?", help="name, family, folder or owner/name, to show its whole card as JSON")
-    priors.set_defaults(run=run)
+    parser.add_argument("prior", nargs="?", help="name, family, folder or owner/name, to show its whole card as JSON")
 
 
 def run(options: argparse.Namespace) -> int:

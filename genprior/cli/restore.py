@@ -29,44 +29,42 @@ if TYPE_CHECKING:
     import genprior
 
 
-def add(commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """`genprior restore`."""
-    restore = commands.add_parser("restore", help="restore images from their measurements")
-    add_images(restore)
-    add_operator(restore)
-    restore.add_argument(
+    add_images(parser)
+    add_operator(parser)
+    parser.add_argument(
         "--prior", default="ddpm", help="name, folder, or family: the prior of it that fits each image (default: ddpm)"
     )
-    restore.add_argument(
+    parser.add_argument(
         "--sampler", default="auto", help="auto, or a name such as diffpir; a wrong one lists them (default: auto)"
     )
-    restore.add_argument(
+    parser.add_argument(
         "-n",
         "--n",
         type=int,
         help="draws of each image, for --samples, --std or --out NAME.npz; torchrun leaves only -n to us (default: "
         "the picture alone)",
     )
-    restore.add_argument("--samples", action="store_true", help="write every sample too, as NAME_sample-K.png")
-    restore.add_argument(
+    parser.add_argument("--samples", action="store_true", help="write every sample too, as NAME_sample-K.png")
+    parser.add_argument(
         "--std", action="store_true", help="write the standard deviation too, its maximum white, as NAME_std.png"
     )
-    restore.add_argument(
+    parser.add_argument(
         "--concat",
         action="store_true",
         help="write the measurement and the result side by side too, as NAME_concat.png",
     )
-    restore.add_argument(
+    parser.add_argument(
         "--json", action="store_true", help="print one JSON object per file in place of text: what was written, and how"
     )
-    restore.add_argument("--noise", type=noise_of, help=f"{NOISE}; estimated if left out")
-    restore.add_argument("--label", type=label_of, help="class of the images, its number or name")
-    restore.add_argument("--steps", type=int, help="steps of the sampler")
-    restore.add_argument(
+    parser.add_argument("--noise", type=noise_of, help=f"{NOISE}; estimated if left out")
+    parser.add_argument("--label", type=label_of, help="class of the images, its number or name")
+    parser.add_argument("--steps", type=int, help="steps of the sampler")
+    parser.add_argument(
         "--tile", type=int, help="side in pixels of the tiles in which a large image is denoised (default: by memory)"
     )
-    restore.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
-    restore.set_defaults(run=run)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:

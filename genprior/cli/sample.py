@@ -8,18 +8,16 @@ import inspect
 from genprior.cli.common import STDOUT, add_output, label_of, refuse_existing, written
 
 
-def add(commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """`genprior sample`."""
-    sample = commands.add_parser("sample", help="draw images from a prior")
-    sample.add_argument("--prior", default="ddpm", help="name, folder, or family (default: %(default)s)")
-    sample.add_argument("-n", "--n", type=int, default=16, help="how many (default: %(default)s)")
-    sample.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="for priors of any size")
-    sample.add_argument("--steps", type=int, help="of the prior's chain (default: all)")
-    sample.add_argument("--label", type=label_of, help="class, a number or name, for priors with classes")
-    sample.add_argument("--guidance", type=float, help="of the label: 1 for its images, more for typical ones")
-    sample.add_argument("--device", default="auto")
-    add_output(sample, "the sheet of samples, such as samples.png")
-    sample.set_defaults(run=run)
+    parser.add_argument("--prior", default="ddpm", help="name, folder, or family (default: %(default)s)")
+    parser.add_argument("-n", "--n", type=int, default=16, help="how many (default: %(default)s)")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="for priors of any size")
+    parser.add_argument("--steps", type=int, help="of the prior's chain (default: all)")
+    parser.add_argument("--label", type=label_of, help="class, a number or name, for priors with classes")
+    parser.add_argument("--guidance", type=float, help="of the label: 1 for its images, more for typical ones")
+    parser.add_argument("--device", default="auto")
+    add_output(parser, "the sheet of samples, such as samples.png")
 
 
 def run(options: argparse.Namespace) -> int:

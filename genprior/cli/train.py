@@ -14,15 +14,14 @@ from genprior.cli.names import FAMILIES
 from genprior.training.flags import add_flags, stated
 
 
-def add(commands) -> None:
+def add(parser: argparse.ArgumentParser) -> None:
     """`genprior train`."""
-    train = commands.add_parser("train", help="train a prior on your images; call again to resume")
-    train.add_argument("family", choices=FAMILIES, help="what to train; gan, flow-gan: images of one size only")
-    train.add_argument("--vae", metavar="PRIOR", help="of an ldm: its autoencoder, a folder or name (vae-photo)")
-    train.add_argument(
+    parser.add_argument("family", choices=FAMILIES, help="what to train; gan, flow-gan: images of one size only")
+    parser.add_argument("--vae", metavar="PRIOR", help="of an ldm: its autoencoder, a folder or name (vae-photo)")
+    parser.add_argument(
         "--weight", type=float, help="of a flow-gan: of its bits per value against its adversarial loss (default: 10)"
     )
-    data = train.add_argument_group("data")
+    data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
         "--train-data-dir",
@@ -51,7 +50,7 @@ def add(commands) -> None:
     data.add_argument("--data-changed", action="store_true", help="resume although the data are not those of the run")
     data.add_argument("--licence", default="unknown", help="of the data, for the card")
 
-    run_folder = train.add_argument_group("run")
+    run_folder = parser.add_argument_group("run")
     run_folder.add_argument("--out", "--output-dir", required=True, help="folder of the run; OUT/prior is the result")
     run_folder.add_argument(
         "--resume-from-checkpoint",
@@ -66,11 +65,10 @@ def add(commands) -> None:
     run_folder.add_argument("--dry-run", action="store_true", help="print what would be done as JSON, and do nothing")
 
     add_flags(
-        train.add_argument_group(
+        parser.add_argument_group(
             "settings", "What is not given is the family's own; 20,000 steps, or as many as fit into --minutes."
         )
     )
-    train.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

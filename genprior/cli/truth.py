@@ -9,16 +9,18 @@ from pathlib import Path
 from genprior.cli.names import SUITES
 
 
-def add(commands) -> None:
-    """`genprior evaluate truth`, one word to argparse."""
-    truth = commands.add_parser("evaluate truth", help="judge samplers by posteriors that are known")
-    truth.add_argument("--suite", nargs="+", choices=SUITES, default=SUITES[:4], help="which (default: the first four)")
-    truth.add_argument("--samplers", help="names, as ddrm,mmps; a wrong one lists them (default: each suite's own)")
-    truth.add_argument("--quick", action="store_true", help="fewer problems and draws: all suites in minutes")
-    truth.add_argument("--data", type=Path, help="flow: .npz whose last train_images are restored (default: its draws)")
-    truth.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
-    truth.add_argument("-o", "--out", type=Path, help="folder for SUITE.md, SUITE.csv and SUITE.png")
-    truth.set_defaults(run=run)
+def add(parser: argparse.ArgumentParser) -> None:
+    """`genprior evaluate truth`."""
+    parser.add_argument(
+        "--suite", nargs="+", choices=SUITES, default=SUITES[:4], help="which (default: the first four)"
+    )
+    parser.add_argument("--samplers", help="names, as ddrm,mmps; a wrong one lists them (default: each suite's own)")
+    parser.add_argument("--quick", action="store_true", help="fewer problems and draws: all suites in minutes")
+    parser.add_argument(
+        "--data", type=Path, help="flow: .npz whose last train_images are restored (default: its draws)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.add_argument("-o", "--out", type=Path, help="folder for SUITE.md, SUITE.csv and SUITE.png")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -72,6 +72,10 @@ class PatchFlow(Prior):
         """Begin the training of the flow with the mean and the covariance of the patches of dequantised images x."""
         self.flow.initialise(tiles(x, self.side), whiten=True)
 
+    def forward(self, x: Tensor, label: None = None) -> tuple[Tensor, Tensor]:
+        """Those of the flow of the patches that tile the images x: z, (B L, D), and ln |det dz / dx|, (B L,)."""
+        return self.flow(tiles(x, self.side))
+
     def energy(self, x: Tensor) -> Tensor:
         """-1 / P^2 sum_i ln p(x_i) in nats, (B,); differentiable."""
         patches = tiles(self._continued(x), self.side, 1)

@@ -26,7 +26,7 @@ from genprior.training.adversarial import gan
 from genprior.training.bound import EvidenceBound
 from genprior.training.flow_gan import flow_gan
 from genprior.training.latent import LatentDenoising
-from genprior.training.likelihood import MaximumLikelihood, PatchLikelihood
+from genprior.training.likelihood import MaximumLikelihood
 from genprior.training.objectives import Denoising
 from genprior.training.quality import denoising_psnr, held_out_bits, reconstruction_psnr, search_psnr
 
@@ -142,7 +142,7 @@ def _nf_of_patches(shape: OpenShape, examples: Tensor, seed: int) -> Plan[PatchF
     if shape[0] != prior.image_shape[0]:
         raise ValueError(f"An nf of photographs of any size is one of RGB images, not of {shape[0]} channels.")
     prior.initialise(_dequantised(examples, seed))
-    return Plan(prior, [PatchLikelihood(prior, seed=seed)], lambda prior, n, size: prior.flow.sample(n))
+    return Plan(prior, [MaximumLikelihood(prior, seed=seed)], lambda prior, n, size: prior.flow.sample(n))
 
 
 def _gan(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan[GAN]:

@@ -8,47 +8,25 @@ from torch import Tensor, nn
 from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
 from genprior.priors.flow import Flow, log_density
-from genprior.priors.patches import PatchFlow, tiles
+from genprior.priors.patches import PatchFlow
 
 
 class MaximumLikelihood(nn.Module):
     """-ln p((255 x + u) / 256) / (D ln 2) + 8, u uniform on (0, 1): at least the bits per value that p spends on x.
 
-    Where the batch has labels, p is p(x | label).
+    Where the batch has labels, p is p(x | label). Of a flow of patches, x are those that tile each image.
 
     Arguments:
         prior: the flow to train.
         seed: keys the dequantisation, with the item.
     """
 
-    def __init__(self, prior: Flow, *, seed: int = 0):
+    def __init__(self, prior: Flow | PatchFlow, *, seed: int = 0):
         super().__init__()
         self.prior, self.seed = prior, seed
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         x = dequantize(batch["x"], Noise(self.seed, batch["item"]))
-        loss = mean_bits(self.prior, x, batch.get("label"))
+        z, logdet = self.prior(x, batch.get("label"))  # whose networks follow the autocast around
+        loss = bits_per_dim(log_density(z, logdet), z.shape[1]).mean()
         return loss, {"loss": loss.detach()}
-
-
-class PatchLikelihood(nn.Module):
-    """The same over the patches that tile each image, for a prior of patches.
-
-    Arguments:
-        prior: the patch flow to train.
-        seed: keys the dequantisation, with the item.
-    """
-
-    def __init__(self, prior: PatchFlow, *, seed: int = 0):
-        super().__init__()
-        self.prior, self.seed = prior, seed
-
-    def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        x = dequantize(batch["x"], Noise(self.seed, batch["item"]))
-        loss = mean_bits(self.prior.flow, tiles(x, self.prior.side))
-        return loss, {"loss": loss.detach()}
-
-
-def mean_bits(flow: Flow, x: Tensor, label: Tensor | None = None) -> Tensor:
-    """Mean bits per value of dequantised images; the networks of the flow follow the autocast around."""
-    return bits_per_dim(log_density(*flow(x, label)), x[0].numel()).mean()

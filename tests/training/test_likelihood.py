@@ -9,7 +9,7 @@ from genprior.bits import bits_per_dim, dequantize
 from genprior.noise import Noise
 from genprior.priors.flow import Flow
 from genprior.priors.patches import PatchFlow
-from genprior.training.likelihood import MaximumLikelihood, PatchLikelihood
+from genprior.training.likelihood import MaximumLikelihood
 
 
 def flow(prior=Flow, **arguments):
@@ -37,7 +37,7 @@ def test_loss_is_the_mean_bits_of_dequantised_images():
 def test_loss_of_patches_is_the_mean_over_the_tiles_of_each_image():
     prior = flow(PatchFlow, patch=2, width=4, steps=2).double()
     data = batch(3, 3, 4, 5)
-    loss, _ = PatchLikelihood(prior, seed=3)(data, 0)
+    loss, _ = MaximumLikelihood(prior, seed=3)(data, 0)
     x = dequantize(data["x"], Noise(3, data["item"]))
     parts = [x[:, :, i : i + 2, j : j + 2] for i in (0, 2) for j in (0, 2)]
     bits = torch.stack([bits_per_dim(prior.flow.log_prob(part), 12) for part in parts])
@@ -48,7 +48,7 @@ def test_loss_of_patches_is_the_mean_over_the_tiles_of_each_image():
     "objective",
     [
         lambda: MaximumLikelihood(flow(image_shape=(3, 4, 4), widths=(4,), steps=(2,)).double()),
-        lambda: PatchLikelihood(flow(PatchFlow, patch=2, width=4, steps=2).double()),
+        lambda: MaximumLikelihood(flow(PatchFlow, patch=2, width=4, steps=2).double()),
     ],
     ids=["flow", "patches"],
 )
