@@ -61,9 +61,5 @@ def kind_of(thing: Any) -> str:
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
-def shape_of(x: Tensor) -> str:
-    return " x ".join(map(str, x.shape))
-
-
-def size_of(size: tuple[int, ...]) -> str:
-    return f"{size[0]} x {size[1]}"
+def shape_of(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -17,17 +17,9 @@ from genprior.images.pixels import Deep
 from genprior.images.png import write_png
 from genprior.images.tiff import write_tiff
 
-# How each kind of file is written: PIL's name of the format and options that do not degrade a restored photograph.
-_FORMATS = {
-    ".png": ("PNG", {}),
-    ".jpg": ("JPEG", {"quality": 95}),
-    ".jpeg": ("JPEG", {"quality": 95}),
-    ".webp": ("WEBP", {"lossless": True}),
-    ".tif": ("TIFF", {}),
-    ".tiff": ("TIFF", {}),
-    ".bmp": ("BMP", {}),
-}
-IMAGE_SUFFIXES = tuple(_FORMATS)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # that are written
+# How, so that a restored photograph is not degraded.
+_OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
 # What PIL opens but cannot decode by itself: containers of other data, a video, drawings.
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF"}
 NAMED = 3  # files that a message names; the others are counted
@@ -48,22 +40,21 @@ def save(x: Tensor | Image.Image | Deep, path: str | os.PathLike) -> None:
         ValueError: unknown suffix, a tensor of another shape or with NaN, or a PIL mode that the format cannot hold.
     """
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise ValueError(f"{path} has no suffix of an image; choose one of {' '.join(IMAGE_SUFFIXES)}.")
     if isinstance(x, Tensor):
         x = to_pil(x)
     if not isinstance(x, Image.Image | Deep):
         raise TypeError(f"save takes a torch tensor (C, H, W) or a PIL image; got {kind_of(x)}.")
-    file_format, options = _FORMATS[path.suffix.lower()]
+    file_format = Image.registered_extensions()[path.suffix.lower()]
     x = fitted(x, file_format)
     if isinstance(x, Deep):
         with replacing(path) as file:
             {"PNG": write_png, "TIFF": write_tiff}[file_format](file, x)
         return
-    if x.info.get("icc_profile"):
-        options = options | {"icc_profile": x.info["icc_profile"]}
+    options = {"icc_profile": x.info["icc_profile"]} if x.info.get("icc_profile") else {}
     with replacing(path) as file:
-        _write(x, file, file_format, options)
+        _write(x, file, file_format, _OPTIONS.get(file_format, {}) | options)
 
 
 def writable(image: Any, x: Tensor) -> Tensor | Image.Image | Deep:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from genprior.ambient import settled
-from genprior.images.checks import check_not_masked, shape_of, size_of
+from genprior.images.checks import check_not_masked, shape_of
 from genprior.images.picture import Picture
 from genprior.images.reading import ImageLike, read, same_size
 
@@ -39,12 +39,12 @@ def read_mask(mask: ImageLike, size: tuple[int, ...] | None = None) -> Tensor:
         mask = mask.float() if mask.dtype == torch.bool else mask
         mask = mask[None] if mask.ndim == 2 else mask
         if mask.ndim not in (3, 4) or mask.shape[-3] != 1:
-            raise ValueError(f"a mask tensor is H x W, 1 x H x W or B x 1 x H x W; got {shape_of(mask)}.")
+            raise ValueError(f"a mask tensor is H x W, 1 x H x W or B x 1 x H x W; got {shape_of(mask.shape)}.")
     is_list = isinstance(mask, list | tuple)
     holes = torch.cat(same_size([read_mask(m) for m in mask])) if is_list else _holes(read(mask))
     if size is not None and holes.shape[-2:] != tuple(size):
         raise ValueError(
-            f"the mask is {size_of(holes.shape[-2:])} but the image is {size_of(size)} (height x width); "
+            f"the mask is {shape_of(holes.shape[-2:])} but the image is {shape_of(size)} (height x width); "
             "resize the mask by nearest neighbour."
         )
     return holes

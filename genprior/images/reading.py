@@ -91,8 +91,8 @@ def same_size(parts: list[Tensor]) -> list[Tensor]:
             raise ValueError(f"item {k} of the list is a batch of {len(part)}; give a list of single images.")
         if part.shape != parts[0].shape:
             raise ValueError(
-                f"a list is one batch of one size, but item 0 is {shape_of(parts[0][0])} and item {k} is "
-                f"{shape_of(part[0])} (channels x height x width); give them one at a time."
+                f"a list is one batch of one size, but item 0 is {shape_of(parts[0].shape[1:])} and item {k} is "
+                f"{shape_of(part.shape[1:])} (channels x height x width); give them one at a time."
             )
         if part.device != parts[0].device:
             raise ValueError(

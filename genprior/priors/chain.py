@@ -71,8 +71,10 @@ def relative_noise(alpha_bar: float) -> float:
     return math.sqrt((1 - alpha_bar) / alpha_bar)
 
 
-def respaced(alpha_bars: list[float], steps: int) -> list[float]:
-    """`steps` values of alpha_bar, evenly spread over the chain, both ends kept; a single one is the noisiest."""
+def respaced(alpha_bars: list[float], steps: int | None) -> list[float]:
+    """`steps` values of alpha_bar, evenly spread over the chain, both ends kept; one is the noisiest; None, all."""
+    if steps is None:
+        return alpha_bars
     if not 1 <= steps <= len(alpha_bars):
         raise ValueError(f"steps must lie between 1 and the {len(alpha_bars)} of the chain, got {steps}.")
     kept = torch.linspace(len(alpha_bars) - 1, 0, steps, dtype=torch.float64).tolist()

@@ -177,14 +177,12 @@ class DDPM(MeasuredCovariance):
             label = number_of(self, label)
         weight = next(self.parameters())
         noise = Noise.of_draws(n, seed)
-        shape = shape_of_draws(self.image_shape, size)
-        z = noise(torch.empty(n, *shape, dtype=weight.dtype, device=weight.device))
+        z = noise(weight.new_empty(n, *shape_of_draws(self.image_shape, size)))
         labels = None if label is None else torch.full((n,), label, device=weight.device)
-        alpha_bars = self.alpha_bars if steps is None else respaced(self.alpha_bars, steps)
         return ancestral_chain(
             lambda x_t, sigma: self.denoise(x_t, sigma, labels, guidance),
             z,
-            alpha_bars,
+            respaced(self.alpha_bars, steps),
             noise,
             lookup("variance", variance, VARIANCES),
             self.centre,

@@ -200,10 +200,6 @@ def _sampler(name: str, quick: bool) -> Sampler:
     return replace(sampler, **QUICK.get(name, {})) if quick else sampler
 
 
-def _gaussian(samplers: Mapping[str, Sampler], options: Options) -> Table:
-    return truth.gaussian_suite(samplers, quick=options.quick, seed=options.seed)
-
-
 def _mixture(samplers: Mapping[str, Sampler], options: Options) -> Table:
     few = {"steps": (20,), "cells": ((8, 1), (8, 4), (80, 4)), "seeds": 3, "draws": 500}
     prior, one = problem(8, 4, 0)
@@ -233,10 +229,6 @@ def _calibration(samplers: Mapping[str, Sampler], options: Options) -> Table:
     return Table(rows)
 
 
-def _goes_together(samplers: Mapping[str, Sampler], options: Options) -> Table:
-    return supported.table({name: load_prior(name) for name in bundled()})
-
-
 # Without those that take as long as all others together.
 _ON_GAUSSIANS = tuple(
     name
@@ -248,7 +240,7 @@ _PARTS = tuple((f"{what}, seen", f"{what}, unseen") for what in ("error", "ratio
 SUITES: dict[str, Suite] = {
     "gaussian": Suite(
         "Gaussian posteriors",
-        _gaussian,
+        lambda samplers, options: truth.gaussian_suite(samplers, quick=options.quick, seed=options.seed),
         ("mmps-converged", "hmc-long", "tds-long", *_ON_GAUSSIANS),
         ("exact", "mmps-converged", "hmc-long", *(n for n in _ON_GAUSSIANS if SAMPLERS[n].needs == "denoise")),
         panels=(
@@ -287,5 +279,7 @@ SUITES: dict[str, Suite] = {
             Panel(("SBC p", "TARP p"), None, "log"),
         ),
     ),
-    "supported": Suite("What goes together", _goes_together),
+    "supported": Suite(
+        "What goes together", lambda *_: supported.table({name: load_prior(name) for name in bundled()})
+    ),
 }

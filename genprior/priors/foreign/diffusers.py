@@ -109,9 +109,9 @@ class DiffusersPrior(Prior):
         """
         noise = Noise.of_draws(n, seed)
         z = noise(state_of(self.unet).new_empty(n, *shape_of_draws(self.image_shape, size)))
-        own = self.levels.alpha_bars
-        alpha_bars = own if steps is None else respaced(own, steps)
-        return ancestral_chain(self.denoise, z, alpha_bars, noise, posterior_variance, self.centre)
+        return ancestral_chain(
+            self.denoise, z, respaced(self.levels.alpha_bars, steps), noise, posterior_variance, self.centre
+        )
 
     def flow_log_prob(self, x: Tensor, *, seed: int = 0, steps: int = 100, probes: int = 4) -> FlowDensity:
         return flow_log_prob(self, x, seed=seed, steps=steps, probes=probes)
@@ -195,7 +195,11 @@ def check_folder(folder: Path) -> None:
     """
     _package()
     if (folder / "model_index.json").exists():
-        _check_components(_json(folder / "model_index.json"))
+        index = _json(folder / "model_index.json")  # {name: [library, class]}
+        parts = {name: part[1] for name, part in index.items() if isinstance(part, list) and part[1] is not None}
+        if "unet" not in parts or "scheduler" not in parts or len(parts) > 2:
+            _refuse_parts(parts)
+        _check_name(parts["unet"])
     network = _json(_home(folder, "unet") / "config.json")
     if not network:
         raise ValueError(f"{folder} holds no config.json of a network that can be read.")
@@ -309,14 +313,6 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _check_components(index: dict[str, Any]) -> None:
-    """Refuse pipelines of more than a UNet2DModel and a scheduler; {name: [library, class]}."""
-    parts = {name: part[1] for name, part in index.items() if isinstance(part, list) and part[1] is not None}
-    if "unet" not in parts or "scheduler" not in parts or len(parts) > 2:
-        _refuse_parts(parts)
-    _check_name(parts["unet"])
-
-
 def _refuse_parts(parts: dict[str, str]) -> NoReturn:
     """Say what a pipeline is made of, {name: class}, and what it should be made of."""
     latent = any(name in parts for name in ("vae", "vqvae", "movq"))
@@ -357,14 +353,10 @@ def _check_name(name: str | None) -> None:
     if isinstance(kind, type) and issubclass(kind, diffusers.UNet2DModel):
         return
     own = (
-        ""
-        if isinstance(kind, type)
-        else (
-            " If it is a subclass of yours, load it and give it with its scheduler: "
-            f"genprior.from_diffusers({name}.from_pretrained(folder), scheduler)."
-        )
+        " If it is a subclass of yours, load it and give it with its scheduler: "
+        f"genprior.from_diffusers({name}.from_pretrained(folder), scheduler)."
     )
-    _refuse_network(str(name), own)
+    _refuse_network(str(name), "" if isinstance(kind, type) else own)
 
 
 def _refuse_network(name: str, advice: str = "") -> NoReturn:

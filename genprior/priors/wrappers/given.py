@@ -64,7 +64,7 @@ class Classed(Prior):
         weight = next(self.parameters())
         noise = Noise.of_draws(n, seed)
         labels = labels_of(self, label, noise)
-        z = noise(torch.empty(n, *self.latent_shape, dtype=weight.dtype, device=weight.device))
+        z = noise(weight.new_empty(n, *self.latent_shape))
         parts = z.split(CHUNK)
         decode: Any = self.decode  # which takes labels too
         return torch.cat(list(map(decode, parts, [None] * len(parts) if labels is None else labels.split(CHUNK))))
