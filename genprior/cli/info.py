@@ -46,6 +46,7 @@ def _versions() -> dict[str, str]:
 
 
 def _devices() -> dict[str, dict[str, Any]]:
+    import psutil
     import torch
 
     from genprior.devices import has_bfloat16, pick_device
@@ -57,19 +58,11 @@ def _devices() -> dict[str, dict[str, Any]]:
         found[str(device)] = {"name": torch.cuda.get_device_name(device), **_memory(free, total)}
     if torch.backends.mps.is_available():
         found["mps"] = {}
-    found["cpu"] = {"threads": torch.get_num_threads(), **_ram()}
+    ram = psutil.virtual_memory()
+    found["cpu"] = {"threads": torch.get_num_threads(), **_memory(ram.free, ram.total)}
     for name, told in found.items():
         told["bfloat16"] = "yes" if has_bfloat16(torch.device(name)) else "no"
     return found | {"auto": {"is": str(pick_device("auto"))}}
-
-
-def _ram() -> dict[str, str]:
-    import os
-
-    if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
-        return {}
-    page = os.sysconf("SC_PAGE_SIZE")
-    return _memory(page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _memory(free: int, total: int) -> dict[str, str]:

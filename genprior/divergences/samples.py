@@ -62,7 +62,9 @@ def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> 
     if x.shape != y.shape or len(x) < 3:
         raise ValueError(f"x and y have shapes {tuple(x.shape)} and {tuple(y.shape)}: give two of one, of 3 points up.")
     x, y = x.flatten(1).double(), y.flatten(1).double()
-    widths = [_median_distance(x, y)] if widths is None else [widths] if isinstance(widths, float | int) else widths
+    if widths is None:
+        widths = float(torch.pdist(torch.cat([x[:FOR_THE_MEDIAN], y[:FOR_THE_MEDIAN]])).median())
+    widths = [widths] if isinstance(widths, float | int) else widths
     if not widths or not all(0 < w < math.inf for w in widths):
         raise ValueError(f"widths are {widths}: give numbers above 0; if all points are the same there is no median.")
     n = len(x)
@@ -82,8 +84,3 @@ def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> 
     without = (whole - 2 * h) / ((n - 1) * (n - 2))  # the estimates without pair i
     variance = (without - without.mean()).square().sum() * (n - 1) / n
     return Estimate(float(whole / (n * (n - 1))), float(variance.sqrt()))
-
-
-def _median_distance(x: Tensor, y: Tensor) -> float:
-    points = torch.cat([x[:FOR_THE_MEDIAN], y[:FOR_THE_MEDIAN]])
-    return float(torch.pdist(points).median())

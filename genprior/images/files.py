@@ -4,7 +4,7 @@ import functools
 import os
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -54,7 +54,12 @@ def save(x: Tensor | Image.Image | Deep, path: str | os.PathLike) -> None:
         return
     options = {"icc_profile": x.info["icc_profile"]} if x.info.get("icc_profile") else {}
     with replacing(path) as file:
-        _write(x, file, file_format, _OPTIONS.get(file_format, {}) | options)
+        try:
+            x.save(file, format=file_format, **_OPTIONS.get(file_format, {}), **options)
+        except OSError as error:
+            if error.errno is not None:  # the disk's complaint, not the format's
+                raise
+            raise ValueError(f"mode {x.mode} cannot be written as {file_format}: {error}; try .png or .tif.") from error
 
 
 def writable(image: Any, x: Tensor) -> Tensor | Image.Image | Deep:
@@ -111,12 +116,3 @@ def readable_suffixes() -> frozenset[str]:
         for suffix, file_format in Image.registered_extensions().items()
         if file_format in Image.OPEN and file_format not in _NO_PICTURES
     )
-
-
-def _write(image: Image.Image, file: BinaryIO, file_format: str, options: dict) -> None:
-    try:
-        image.save(file, format=file_format, **options)
-    except OSError as error:
-        if error.errno is not None:  # the disk's complaint, not the format's
-            raise
-        raise ValueError(f"mode {image.mode} cannot be written as {file_format}: {error}; try .png or .tif.") from error
