@@ -67,7 +67,8 @@ def test_reasons_name_what_is_missing():
     assert reason("gaussian", "exact", "phase retrieval") == (
         "Exact needs a linear operator, and PhaseRetrieval is not linear: take DAPSHMC, DPS or TDS, which do not."
     )
-    assert reason("gan", "latent", "phase retrieval").endswith("take CSGM, which do not.")
+    assert reason("gan", "latent", "phase retrieval") is None
+    assert reason("vae", "latent", "phase retrieval").endswith("take CSGM, which does not.")
     assert reason("ddpm", "daps-hmc", "phase retrieval") is None
     assert "singular values are 0 and 1" in reason("gaussian", "repaint", "super-resolution")
     assert reason("nf", "ula", "inpaint").startswith("ULA needs an energy that is finite everywhere; that of Flow is")

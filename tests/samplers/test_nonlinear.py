@@ -12,9 +12,11 @@ import torch
 from genprior.checks import UnsupportedError
 from genprior.likelihoods import Clipped, Poisson
 from genprior.noise import Noise
-from genprior.operators import Measurement, Operator
+from genprior.operators import Measurement, Operator, PhaseRetrieval
+from genprior.priors.base import Prior
 from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.samplers import DAPSHMC, DPS, HMC, MALA, MAP, MMPS, SAMPLERS, TDS, DAPSLangevin
+from genprior.priors.gaussian.mixture import GaussianMixture
+from genprior.samplers import DAPSHMC, DPS, HMC, MALA, MAP, MMPS, SAMPLERS, TDS, DAPSLangevin, FisherHMC, LatentHMC
 
 N = 1000
 MEAN, SD = 4 / math.sqrt(N), 4 / math.sqrt(2 * N)
@@ -146,6 +148,48 @@ def test_map_ends_in_a_mode():
     # in float64; the energies of which they are the lowest that Adam or rounding tells apart, 1e-16, have a square root
     assert slope.abs().max() < 1e-5
     assert x.min() < 0 < x.max()
+
+
+class Line(Prior):
+    """x = 0.3 + 0.5 z, z ~ N(0, 1): the Gaussian of "modulus" and "square" as a decoder."""
+
+    image_shape, latent_shape, decoder_variance = ONE, (1,), 0.0
+    centre, spread = 0.3, 0.5
+
+    def decode(self, z):
+        return 0.3 + 0.5 * z.reshape(-1, *ONE)
+
+
+@pytest.mark.parametrize("sampler", [LatentHMC(steps=40), FisherHMC(steps=40)], ids=["latent", "fisher-hmc"])
+def test_chains_of_latents_have_the_posterior(sampler):
+    prior, one = PROBLEMS["modulus"]
+    rows = torch.zeros(N, dtype=torch.long)
+    x = sampler(Line(), one.select(rows), Noise(0, rows, torch.arange(N)))
+    drawn, (mean, sd) = figures(one.operator, x), quadrature(prior, one)
+    assert ((drawn.mean(0) - mean) / sd).abs().max() < MEAN
+    assert (drawn.std(0) / sd - 1).abs().max() < SD
+
+
+def test_phases_of_a_mixture_are_retrieved_as_by_importance_sampling():
+    """Images of two values, two modes and their mirror: against a million draws of the prior, weighed by y.
+
+    Their effective number is over 10^4, so that their own errors are a third of those of N draws.
+    """
+    means = torch.tensor([[0.2, 0.8], [0.9, 0.1]], dtype=torch.float64).reshape(2, 1, 1, 2)
+    prior = GaussianMixture(
+        torch.tensor([0.4, 0.6], dtype=torch.float64), means, torch.full((1, 1, 2), 0.04, dtype=torch.float64)
+    )
+    A = PhaseRetrieval((1, 1, 2))
+    one = Measurement(A(means[:1] + 0.05), A, 0.1)
+    x = prior.sample(1_000_000, seed=3)
+    w = (-one.select(torch.zeros(len(x), dtype=torch.long)).potential(x)[0]).softmax(0)
+    assert 1 / w.square().sum() > 1e4
+    mean = w @ x.flatten(1)
+    sd = (w @ (x.flatten(1) - mean).square()).sqrt()
+    rows = torch.zeros(N, dtype=torch.long)
+    drawn = TDS(steps=100, particles=N)(prior, one.select(rows), Noise(0, rows, torch.arange(N))).flatten(1)
+    assert ((drawn.mean(0) - mean) / sd).abs().max() < 1.6 * MEAN
+    assert (drawn.std(0) / sd - 1).abs().max() < 1.6 * SD
 
 
 class Half(Pointwise):

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from genprior.checks import Count, Positive, Range
+from genprior.likelihoods import Likelihood
 from genprior.noise import Noise
+from genprior.operators.base import Operator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler, floored
 from genprior.samplers.chains.mcmc import FEWEST, DualAveraging, Metric, Point, adapt, run
-from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, posterior, weigher
+from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, not_in_closed_form, posterior, weigher
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class FisherHMC(Sampler):
     In hundreds of dimensions a draw from the prior, where `LatentHMC` begins, is a point from which no affordable chain
     finds the measurement, and with one step size for all latents those that y fixes hold back those that it does not.
     The transitions keep p(z | y), so draws are exact as burn-in grows; at these lengths they lie around one mode, and
-    "rhat" tells so. M is estimated by probes, (J^T w)^2 for w of covariance (v A A^T + c I)^-1, anew `refreshes` times
-    in burn-in, and is fixed after it.
+    "rhat" tells so. For v = 0 A may be any differentiable operator. M is estimated by probes, (J^T w)^2 for w of
+    covariance (v A A^T + c I)^-1, anew `refreshes` times in burn-in, and is fixed after it.
 
     Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (`mcmc`).
 
@@ -48,6 +50,7 @@ class FisherHMC(Sampler):
     """
 
     needs: ClassVar[str] = "decode"
+    linear: ClassVar[bool] = False
     steps: Annotated[int, Range(FEWEST)] = 10
     descend: Count = 100
     lr: Positive = 0.05
@@ -62,6 +65,9 @@ class FisherHMC(Sampler):
             raise ValueError(
                 f"burn_in is {self.burn_in}: give a transition at least for each of {self.refreshes} masses."
             )
+
+    def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
+        return super().lacks(prior, operator, likelihood) or not_in_closed_form(self, prior, operator)
 
     @property
     def calls(self) -> int:

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from genprior.checks import Count, Positive, Range
+from genprior.likelihoods import Likelihood
 from genprior.linalg import inner
 from genprior.noise import Noise
+from genprior.operators.base import Operator, name_of
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.annealing.gibbs import gaussian_draw
@@ -28,7 +31,8 @@ class LatentHMC(Sampler):
     z begins as a draw from the prior at c = start^2 spread^2 dim y / dim z, where y tells of each latent about as much
     as the prior; `anneal` transitions lower sqrt(c) geometrically to the noise, `burn_in` more settle the step size,
     and the last of `steps` further ones is the draw. Exact as `steps` grows; at finite lengths the share of draws in
-    each of several modes is decided while annealing, and is approximate. For v = 0, x = G(z).
+    each of several modes is decided while annealing, and is approximate. For v = 0, x = G(z),
+    and A may be any differentiable operator.
 
     Gradients are taken through the decoder in every leapfrog step. `LatentHMC(leapfrog=1)` is the
     Metropolis-adjusted Langevin algorithm.
@@ -50,11 +54,15 @@ class LatentHMC(Sampler):
     """
 
     needs: ClassVar[str] = "decode"
+    linear: ClassVar[bool] = False
     steps: Annotated[int, Range(FEWEST)] = 10
     anneal: Count = 25
     burn_in: Count = 8
     leapfrog: Count = 6
     start: Positive = 1.0
+
+    def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
+        return super().lacks(prior, operator, likelihood) or not_in_closed_form(self, prior, operator)
 
     @property
     def calls(self) -> int:
@@ -113,6 +121,17 @@ def weigher(v: float, measurement: Measurement, level: float | Tensor) -> Callab
     if v == 0:
         return lambda r: r / c
     return lambda r: measurement.linear.solve(r, c / v) / v
+
+
+def not_in_closed_form(sampler: Sampler, prior: Prior, operator: Operator) -> str | None:
+    """What to do where p(y | z) has no closed form, as x = G(z) + sqrt(v) m passes an operator that is not linear."""
+    if isinstance(operator, LinearOperator) or decoder_variance(prior) == 0:
+        return None
+    name = type(sampler).__name__
+    return (
+        f"{name} needs a linear operator where a decoder has noise, as {type(prior).__name__} has, and "
+        f"{name_of(operator)} is not linear: take CSGM, which does not."
+    )
 
 
 def decoder_variance(prior: Prior) -> float:
