@@ -162,7 +162,7 @@ def _estimator_of(prior: Prior, operator: LinearOperator, likelihood: Likelihood
     turns = _is_of_patches(prior)
     chosen = (
         QuantisedMean(turns=turns),
-        PosteriorMean(),
+        PosteriorMean(turns=turns),
         OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=turns),
     )
     return next((sampler for sampler in chosen if sampler.lacks(prior, operator, likelihood) is None), None)

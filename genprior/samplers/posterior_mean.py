@@ -14,10 +14,12 @@ from genprior.operators.masking import is_identity
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Sampler
+from genprior.samplers.turning import Leveled, turning
 
 LEVELS = 6
 DARK = 0.02  # least brightness, below which the pilot is no guide to the noise
 TAILS = 0.02  # of the pixels beyond the least and the largest level
+AGAIN = 0.3  # of its noise, how far from the picture y is asked once more
 
 
 @dataclass(frozen=True)
@@ -30,23 +32,28 @@ class PosteriorMean(Sampler):
     Of all images the one of least expected squared error, which no mean of draws by many steps is nearer to. A point
     estimate: all samples are the same, so one is enough.
 
-    Of photon noise, each pixel at the noise level of its own: the denoiser at `LEVELS` levels of y, between which each
-    pixel is interpolated, at sqrt(Var[y | x]) of x = D(y, noise), the mean noise.
+    Of photon noise, each pixel at the noise level of its own, s = sqrt(Var[y | x]) of x = D(y, mean noise): the
+    denoiser at `LEVELS` levels of y, between which each pixel is interpolated. Then y is asked once more, and the
+    denoiser with it: of E[z] under p(y | z) N(z; x, (AGAIN s)^2), at the mean of AGAIN s.
 
     References: An empirical Bayes estimator of the mean of a normal population. K. Miyasawa, 1961. Tweedie's formula
     and selection bias. B. Efron, 2011.
+
+    Attributes:
+        turns: whether the denoiser sees photon noise turned, each time in another way (see `turning`).
     """
 
     needs_operator: ClassVar[str | None] = "identity"
 
     likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Gaussian, Poisson, PoissonGaussian)
+    turns: bool = False
 
     @property
     def calls(self) -> int:
         return 1
 
     def cost(self, measurement: Measurement, n: int) -> int:
-        return LEVELS + 1 if isinstance(measurement.noise, Likelihood) else 1
+        return LEVELS + 2 if isinstance(measurement.noise, Likelihood) else 1
 
     def floor(self, prior: Prior) -> float:
         return 0.0  # nothing is divided by the noise
@@ -60,19 +67,25 @@ class PosteriorMean(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         if isinstance(measurement.noise, Likelihood):
-            return level_by_level(prior, measurement.y, measurement.noise)
+            denoise = turning(prior.denoise) if self.turns else prior.denoise
+            return of_photons(denoise, measurement.y, measurement.noise, prior.sigma_min)
         y, level = measurement.y, measurement.sd
         least = prior.sigma_min
         asked = level.clamp_min(least) if isinstance(level, Tensor) else max(level, least)
         return y + (level / asked) ** 2 * (prior.denoise(y, asked) - y)
 
 
-def level_by_level(prior: Prior, y: Tensor, likelihood: Likelihood) -> Tensor:
-    """D(y, sigma_i) for the noise levels sigma_i of the pixels, linear between `LEVELS` of them in ln sigma."""
-    pilot = prior.denoise(y, _mean_level(likelihood, y).clamp_min(prior.sigma_min))
-    # of colour, a pixel has one level: that of the mean variance
-    variance = likelihood.predicted(pilot.clamp_min(DARK))[1].mean(1, keepdim=True)
-    sigma = variance.sqrt().clamp_min(prior.sigma_min)
+def of_photons(denoise: Leveled, y: Tensor, likelihood: Likelihood, sigma_min: float) -> Tensor:
+    """The picture of y, (B, C, H, W), whose noise depends on its mean; see `PosteriorMean`."""
+    x = denoise(y, _mean_level(likelihood, y).clamp_min(sigma_min))
+    x = level_by_level(denoise, y, _levels(likelihood, x).clamp_min(sigma_min))
+    s = AGAIN * _levels(likelihood, x)
+    t, _ = likelihood.moments(y, x, s.square().expand_as(y))
+    return denoise(t, s.mean((1, 2, 3), keepdim=True).clamp_min(sigma_min))
+
+
+def level_by_level(denoise: Leveled, y: Tensor, sigma: Tensor) -> Tensor:
+    """D(y, sigma) for a noise level of each pixel, (B, 1, H, W): linear in ln sigma between `LEVELS` of them."""
     ends = torch.tensor([TAILS, 1 - TAILS], dtype=sigma.dtype, device=sigma.device)
     low, high = sigma.flatten(1).quantile(ends, dim=1).reshape(2, -1, 1, 1, 1)
     place = torch.log(sigma / low) / torch.log(high / low).clamp_min(1e-6) * (LEVELS - 1)
@@ -80,8 +93,13 @@ def level_by_level(prior: Prior, y: Tensor, likelihood: Likelihood) -> Tensor:
     x = torch.zeros_like(y)
     for k in range(LEVELS):
         weight = (1 - (place - k).abs()).clamp_min(0)
-        x = x + weight * prior.denoise(y, low * (high / low) ** (k / (LEVELS - 1)))
+        x = x + weight * denoise(y, low * (high / low) ** (k / (LEVELS - 1)))
     return x
+
+
+def _levels(likelihood: Likelihood, x: Tensor) -> Tensor:
+    """The noise at each pixel of x, (B, 1, H, W); of colour, a pixel has one level: that of the mean variance."""
+    return likelihood.predicted(x.clamp_min(DARK))[1].mean(1, keepdim=True).sqrt()
 
 
 def _mean_level(likelihood: Likelihood, y: Tensor) -> Tensor:

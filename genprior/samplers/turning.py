@@ -1,10 +1,11 @@
 """A denoiser that sees its images turned and mirrored."""
 
+from collections.abc import Callable
 from itertools import cycle
 
 from torch import Tensor
 
-from genprior.samplers.base import Denoiser
+Leveled = Callable[[Tensor, float | Tensor], Tensor]  # a denoiser that takes a noise level for each image too
 
 # (transposed, upside down, mirrored), each far from the one before
 WAYS = (
@@ -13,7 +14,7 @@ WAYS = (
 )  # fmt: skip
 
 
-def turning(denoise: Denoiser) -> Denoiser:
+def turning(denoise: Leveled) -> Leveled:
     """E[x | x_t], of which each call sees x_t in the next of the 8 ways in which a square is turned or mirrored.
 
     For images that are as likely in all of them, as photographs are as far as a network of patches can tell. What the
@@ -24,7 +25,7 @@ def turning(denoise: Denoiser) -> Denoiser:
     """
     ways = cycle(WAYS)
 
-    def denoise_turned(x_t: Tensor, sigma: float) -> Tensor:
+    def denoise_turned(x_t: Tensor, sigma: float | Tensor) -> Tensor:
         transposed, *flipped = next(ways)
         axes = [axis for axis, flip in zip((-2, -1), flipped) if flip]
         x_t = x_t.flip(axes)
