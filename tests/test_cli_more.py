@@ -74,9 +74,9 @@ def test_json_names_the_method_of_the_picture_and_that_of_the_draws(photos, prio
         options = [*fixed, "--steps", 2, "--device", "cpu", "--json", *asked, "-o", tmp_path / f"{n}.png"]
         assert main([str(a) for a in options]) == 0
         told = json.loads(capfd.readouterr().out)
-        assert (told["n"], told["evaluations"]) == (n, 2 + 2 * n)
+        assert (told["n"], told["evaluations"]) == (n, 2 + 4 * n)
         assert (told["estimator"]["name"], told["estimator"]["parameters"]["steps"]) == ("dpir", 2)
-        assert (told["sampler"] and told["sampler"]["name"]) == ("diffpir" if n else None)
+        assert (told["sampler"] and told["sampler"]["name"]) == ("probed-covariance" if n else None)
         assert all(len(figures) == (n or 1) for figures in told["diagnostics"].values())
 
 

@@ -60,8 +60,8 @@ def test_simulation_is_degrade_then_restore(prior):
     of_samples = psnr(result.samples, truth.expand_as(result.samples)).mean()
     assert outcome.facts["PSNR of a sample"] == f"{float(of_samples):.2f} dB"
     assert outcome.facts["picture"].startswith("by DPIR(steps=2")
-    assert outcome.facts["samples"].startswith("3 by DiffPIR(steps=2")
-    assert outcome.facts["network evaluations"] == "8"
+    assert outcome.facts["samples"].startswith("3 by ProbedCovariance(steps=2")
+    assert outcome.facts["network evaluations"] == str(2 + 3 * 4)
     assert (outcome.facts["seed"], outcome.facts["noise"]) == ("5", "0.02, as stated")
 
 

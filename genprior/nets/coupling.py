@@ -71,10 +71,16 @@ class Mixing(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """W <- W S^(-1/2), with S the second moments of the channels of the images x: z is then white."""
+        """W <- W S^(-1/2), with S the second moments of the channels of the images x: z is then white.
+
+        Directions in which N pixels hardly tell any variance of C channels are not blown up to unit variance: no
+        eigenvalue counts less than (C / N)^2 of their mean.
+        """
         channels = rearrange(x, "b c h w -> c (b h w)").double()
-        l, V = torch.linalg.eigh(channels @ channels.T / channels.shape[1])
-        whiten = V @ (l.clamp_min(1e-8 * l[-1]).rsqrt()[:, None] * V.T)
+        C, N = channels.shape
+        l, V = torch.linalg.eigh(channels @ channels.T / N)
+        least = torch.maximum(1e-8 * l[-1], (C / N) ** 2 * l.mean())
+        whiten = V @ (torch.maximum(l, least).rsqrt()[:, None] * V.T)
         self.weight.copy_(self.weight.double() @ whiten)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -109,6 +109,17 @@ def test_fitted_actnorm_normalises_and_fitted_mixing_whitens():
     assert (u[:, 0] * u[:, 1]).mean().abs() > 0.1
 
 
+def test_mixing_fitted_to_few_pixels_blows_up_nothing_that_they_do_not_show():
+    """16 pixels of 108 channels that differ in 16 directions: others, which they do not have, are as likely not 0."""
+    generator = torch.Generator().manual_seed(0)
+    few, others = torch.randn(2, 16, 108, 1, 1, generator=generator, dtype=torch.float64)
+    mixing = build(lambda: Mixing(108)).double()
+    mixing.fit(few)
+    shown, unseen = (float(mixing(x)[0].square().mean().sqrt()) for x in (few, others))
+    assert unseen == pytest.approx(shown, rel=0.1)
+    assert shown < 1
+
+
 @pytest.mark.parametrize("size", [(2, 2), (1, 1)])
 def test_autocast_reaches_the_network_of_a_coupling_and_nothing_else(size):
     x = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0))

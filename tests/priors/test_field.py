@@ -13,7 +13,7 @@ from genprior.priors.gaussian.field import GaussianField
 from genprior.priors.gaussian.fit import DEQUANTISATION
 from genprior.samplers import find_sampler
 from genprior.samplers.exact import Exact
-from genprior.samplers.guidance.diffpir import DiffPIR
+from genprior.samplers.guidance.probed_covariance import ProbedCovariance
 
 N = 6
 
@@ -108,7 +108,7 @@ def test_exact_draws_are_at_hand_where_the_image_is_small():
     field = GaussianField.fit(crops())
     y = field.sample(1, size=(4, 5))
     measurement = Measurement(y, Denoise((3, 4, 5)), 1e-6)
-    assert isinstance(find_sampler("auto", field), DiffPIR)
+    assert isinstance(find_sampler("auto", field), ProbedCovariance)
     x = Exact()(field.sized(4, 5), measurement, Noise(0, [1]))
     # drawn with the deviation 1e-6, and drawn to the mean by (1e-6 / 1e-3)^2 of less than 1
     assert (x - y).abs().max() < 6e-6
