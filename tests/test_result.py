@@ -163,8 +163,8 @@ def test_npz_without_draws_has_the_picture_and_what_made_it(tmp_path):
         assert torch.equal(again.mean, result.mean)
         assert (run["sampler"] is None) == (n is None)
         assert n is None or sampler_of(run["sampler"]) == result.sampler
-        # 1 for E[x | y], and of each draw 2 steps
-        assert run["network_evaluations"] == result.network_evaluations == 1 + 2 * (n or 0)
+        # 1 for E[x | y], and of each draw 2 steps of 2
+        assert run["network_evaluations"] == result.network_evaluations == 1 + 4 * (n or 0)
 
 
 def test_diagnostics_are_of_the_draws_or_else_of_the_picture():
