@@ -60,8 +60,8 @@ def cg(
 
     alpha = <r, z> / <p, M p>,  x += alpha p,  r -= alpha M p,  z = P r,  p = z + (<r, z> / <r, z>_old) p
 
-    Each image has its own alpha. An image whose residual is down to rounding stays where it is, and once all are there,
-    the iterations end.
+    Each image has its own alpha; the number of iterations is given, and nothing waits for the device. An image
+    whose residual is down to rounding stays where it is.
 
     Arguments:
         matvec: M, (B, C, H, W) -> (B, C, H, W).
@@ -89,8 +89,6 @@ def cg(
     counts = [iterations] if isinstance(iterations, int) else list(iterations)
     enough = torch.tensor(counts, device=b.device).reshape(-1, *[1] * (b.ndim - 1))
     for k in range(max(counts)):
-        if not (rho > floor).any():
-            break
         q = matvec(p)
         curvature = inner(p, q)
         definite = definite & (curvature >= least * inner(p, p))

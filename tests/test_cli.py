@@ -83,7 +83,7 @@ def test_degrade_and_restore_a_file(photo, prior, tmp_path, capfd):
     assert filled.std() > 5
     out, err = capfd.readouterr()
     assert out.startswith(f"{y} -> {x}: ")
-    assert "3 network evaluations" in out
+    assert "6 network evaluations" in out
     assert err == ""  # no progress bar in what is not a terminal
 
 
@@ -301,7 +301,7 @@ def test_the_picture_is_the_same_with_draws_and_without(photo, prior, tmp_path, 
         assert sorted(p.stem for p in out.parent.iterdir()) == ["x", *(f"x{end}" for end in beside)]
         np.testing.assert_array_equal(read(out), read(tmp_path / "alone" / "x.png"))
         told = capfd.readouterr().out
-        assert "by PosteriorMean()" in told
+        assert "by PosteriorMean(" in told
         assert ("no draws" in told) == (not options)
     assert (read(tmp_path / "std" / "x_std.png") == 0).all()  # of one draw
     first = read(tmp_path / "samples" / "x_sample-0.png")

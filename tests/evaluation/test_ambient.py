@@ -8,6 +8,7 @@ import torch
 from examples import SHAPE, examples
 
 import genprior
+from genprior.likelihoods import Quantised
 from genprior.noise import Noise
 from genprior.operators import (
     Blur,
@@ -131,11 +132,12 @@ def test_samplers_draw_what_they_always_draw(name):
     least = {"steps": steps, "iterations": 2, "ode_steps": 2, "prior_steps": 2, "particles": 4, "restarts": 1}
     known = {field.name for field in dataclasses.fields(SAMPLERS[name])}
     sampler = SAMPLERS[name](**{key: value for key, value in least.items() if key in known})
-    pairs = ((prior, A()) for A in OPERATORS.values() for prior in PRIORS.values())
-    prior, A = next((prior, A) for prior, A in pairs if sampler.lacks(prior, A) is None)
+    laws = (None, Quantised(0.1))
+    kinds = ((prior, A(), law) for law in laws for A in OPERATORS.values() for prior in PRIORS.values())
+    prior, A, law = next(kind for kind in kinds if sampler.lacks(*kind) is None)
 
     def drawn():
-        measurement = Measurement(A(image()), A, 0.1)
+        measurement = Measurement(A(image()), A, 0.1 if law is None else law)
         return sampler(prior, measurement, Noise(3, [1]))
 
     plain = drawn()
@@ -150,7 +152,7 @@ def test_restore_degrade_and_evidence_give_what_they_always_give(state):
         measured = genprior.degrade(image().clamp(0, 1), "inpaint", mask="random", fraction=0.3, noise=0.05, seed=1)
         grey = image()[:, :1]
         restored = genprior.restore(measured, prior=PRIORS["mixture"], n=2, seed=0, progress=False)
-        blurred = genprior.restore(grey, "gaussian-deblur", denoiser, width=1.0, noise=0.1, steps=3, seed=0)
+        blurred = genprior.restore(grey, "gaussian-deblur", denoiser, width=1.0, noise=0.1, n=1, steps=3, seed=0)
         told = genprior.evidence(measured, prior=PRIORS["mixture"])
         return (
             measured.y,

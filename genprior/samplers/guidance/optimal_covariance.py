@@ -86,13 +86,14 @@ class OptimalCovariance(Guidance):
         moments = self.moments(prior, A.image_shape)
         levels = torch.as_tensor(level).flatten().tolist()
         like = y.new_empty(A.batch, *A.image_shape)
-        normal = None
+        normal, exact = None, []
 
         def posterior(x_t: Tensor, sigma: float, noise: Noise | None) -> Tensor:
-            nonlocal normal
+            nonlocal normal, exact
             (x_hat, V), y_hat = moments(x_t, sigma), y
             if normal is None:  # V has the same coordinates at all noise levels
                 normal = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
+                exact = varies(normal).tolist()
             if propagate is not None:
                 # at all levels, as the site of a value at the edge of its cell is as precise as what the edge cuts off
                 iterations = max(self.iterations // 2, *(self._enough(sigma / each) for each in levels))
@@ -101,7 +102,9 @@ class OptimalCovariance(Guidance):
                 x_hat = x_hat + V.filter(noise(x_hat), V.eigenvalues.sqrt())
                 y_hat = y + level * noise(y)
             gradient = A.adjoint(seen * (y_hat - A(x_hat)))
-            return x_hat + correction(V, A, level, gradient, normal, [self._enough(sigma / each) for each in levels])
+            rows = range(max(len(levels), len(exact)))
+            counts = [1 if exact[i % len(exact)] else self._enough(sigma / levels[i % len(levels)]) for i in rows]
+            return x_hat + correction(V, A, level, gradient, normal, counts)
 
         return posterior
 
@@ -113,3 +116,9 @@ class OptimalCovariance(Guidance):
     def _enough(self, ratio: float) -> int:
         """Iterations at that ratio of sigma to the noise: the condition number is about 1 + ratio^2."""
         return min(self.iterations, math.ceil(self.iterations / 10 * math.log1p(ratio**2)))
+
+
+def varies(normal: Tensor) -> Tensor:
+    """Of each image whether its `Covariance.diagonal_like` is more than a mean: the diagonal itself, and exact."""
+    values = normal.flatten(1)
+    return values.amax(1) > values.amin(1)
