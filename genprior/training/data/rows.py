@@ -10,7 +10,7 @@ from genprior.files import sha256
 from genprior.training.data.pixels import Images, UnusableError, decoded
 
 
-class Table(Protocol):
+class Numbered(Protocol):
     """What has rows by number."""
 
     def __len__(self) -> int: ...
@@ -31,7 +31,7 @@ class Rows(Images):
 
     def __init__(
         self,
-        rows: Table,
+        rows: Numbered,
         content: Callable[[Any], bytes | Image.Image],
         title: str,
         origin: str = "",
