@@ -189,6 +189,8 @@ def port(tmp_path_factory):
         env={**os.environ, **world, "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,
         text=True,
+        # which a shell's background jobs ignore, and their children after them
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         watchdog = threading.Timer(60, process.kill)
