@@ -9,6 +9,7 @@ from genprior.operators import Inpaint, Measurement, random_mask
 from genprior.priors.foreign.denoiser import DenoiserPrior
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers import OptimalCovariance, ProbedCovariance, automatic, find_estimator
+from genprior.samplers.guidance.correction import correction
 from genprior.samplers.guidance.probed_covariance import cosines, frequency_bands, in_bands
 
 SHAPE = (3, 24, 32)
@@ -124,3 +125,20 @@ def test_evaluations_and_rows_are_counted():
         y, "inpaint", prior, mask=torch.eye(12), noise=0.1, n=3, sampler=sampler, progress=False, seed=0
     )
     assert seen == result.network_evaluations == 3 * 14
+
+
+def test_an_image_of_much_variance_leaves_the_others_as_they_are():
+    """Two images, each with a V of its own: the least variance that counts is that of each by itself."""
+    shape = (1, 6, 6)
+    A = Inpaint(random_mask(shape, 0.5, seed=1), shape)
+    basis, scales = field(shape, 1.0).covariance, torch.tensor([1e-12, 1e2], dtype=torch.float64)
+    spectra = scales.reshape(2, 1, 1, 1) * basis.eigenvalues
+    gradient = A.adjoint(Noise(2, [0, 1])(torch.empty(2, *shape, dtype=torch.float64)))
+    normal = torch.full((1, 1, 1, 1, 1), 0.5, dtype=torch.float64)
+
+    def corrected(rows):
+        return correction(basis.with_eigenvalues(spectra[rows]), A, 1e-6, gradient[rows], normal, 40)
+
+    together = corrected([0, 1])
+    for i in range(2):
+        torch.testing.assert_close(corrected([i])[0], together[i], rtol=1e-9, atol=0)

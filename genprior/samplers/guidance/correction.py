@@ -33,7 +33,8 @@ def correction(
     b = V.coefficients(gradient)
     variance = torch.as_tensor(noise, dtype=b.dtype, device=b.device).square().reshape(-1, 1, 1, 1, 1)
     l = V.variances
-    precision = variance / torch.maximum(l, 1e-10 * l.max())
+    # of each image by itself, where each has a V of its own
+    precision = variance / torch.maximum(l, 1e-10 * l.amax((-4, -3, -2, -1), keepdim=True))
     # laid out like the coefficients, which makes the products with them fast
     inverse = (1 / (normal + precision)).expand(-1, *b.shape[1:]).contiguous()
     precision = precision.expand(-1, *b.shape[1:]).contiguous()

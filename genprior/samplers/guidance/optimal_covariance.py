@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genprior.checks import Count, Shape
+from genprior.checks import Count
 from genprior.likelihoods import Likelihood
 from genprior.noise import Noise
 from genprior.operators.base import Operator
@@ -83,9 +83,9 @@ class OptimalCovariance(Guidance):
         other = isinstance(measurement.noise, Likelihood)
         propagate = propagated(measurement, self.floor(prior)) if other else None
         level = (stand_in(prior, measurement) if other else measurement).sd
-        moments = self.moments(prior, A.image_shape)
-        levels = torch.as_tensor(level).flatten().tolist()
         like = y.new_empty(A.batch, *A.image_shape)
+        moments = self.moments(prior, like)
+        levels = torch.as_tensor(level).flatten().tolist()
         normal, exact = None, []
 
         def posterior(x_t: Tensor, sigma: float, noise: Noise | None) -> Tensor:
@@ -96,8 +96,8 @@ class OptimalCovariance(Guidance):
                 exact = varies(normal).tolist()
             if propagate is not None:
                 # at all levels, as the site of a value at the edge of its cell is as precise as what the edge cuts off
-                iterations = max(self.iterations // 2, *(self._enough(sigma / each) for each in levels))
-                return propagate(x_hat, V, normal, iterations, noise)
+                counts = [max(self.iterations // 2, self._enough(sigma / each)) for each in levels]
+                return propagate(x_hat, V, normal, counts, noise)
             if noise is not None:
                 x_hat = x_hat + V.filter(noise(x_hat), V.eigenvalues.sqrt())
                 y_hat = y + level * noise(y)
@@ -108,8 +108,8 @@ class OptimalCovariance(Guidance):
 
         return posterior
 
-    def moments(self, prior: Prior, image_shape: Shape) -> Callable[[Tensor, float], tuple[Tensor, Covariance]]:
-        """(x_t, sigma) -> the mean and the covariance of p(x | x_t)."""
+    def moments(self, prior: Prior, like: Tensor) -> Callable[[Tensor, float], tuple[Tensor, Covariance]]:
+        """(x_t, sigma) -> the mean and the covariance of p(x | x_t), for images like those, (B, C, H, W)."""
         denoise = turning(prior.denoise) if self.turns else prior.denoise
         return lambda x_t, sigma: (denoise(x_t, sigma), prior.posterior_covariance(sigma))
 

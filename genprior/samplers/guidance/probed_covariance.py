@@ -51,18 +51,12 @@ class ProbedCovariance(OptimalCovariance):
     def chains(self, n: int) -> int:
         return 2 * n
 
-    def moments(self, prior: Prior, image_shape: Shape) -> Callable[[Tensor, float], tuple[Tensor, Covariance]]:
+    def moments(self, prior: Prior, like: Tensor) -> Callable[[Tensor, float], tuple[Tensor, Covariance]]:
         denoise = turning(prior.denoise) if self.turns else prior.denoise
-        basis, bands, z = (
-            Stationary(torch.ones(image_shape), cosines(image_shape[0])),
-            frequency_bands(image_shape),
-            None,
-        )
+        basis = Stationary(torch.ones(like.shape[1:]), cosines(like.shape[1])).to(like)
+        bands, z = frequency_bands(tuple(like.shape[1:])).to(like), Noise(0, [0])(like[:1])
 
         def moments_given(x_t: Tensor, sigma: float) -> tuple[Tensor, Covariance]:
-            nonlocal basis, bands, z
-            if z is None:
-                basis, bands, z = basis.to(x_t), bands.to(x_t), Noise(0, [0])(x_t[:1])
             e = STEP * sigma
             # in one call: the next may see the image turned in another way
             x_hat, moved = denoise(torch.cat([x_t, x_t + e * z]), sigma).chunk(2)

@@ -22,7 +22,7 @@ processes for classification: mean-field algorithms, 2000.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,6 +36,8 @@ from genprior.samplers.guidance.correction import correction
 if TYPE_CHECKING:
     from genprior.priors.gaussian.covariance import Covariance
 
+Counts = int | Sequence[int]  # of iterations: of all images, or of each its own
+
 FEW = 64  # values of y up to which the variances c come from the matrix A V A^T
 GRID = 48  # precisions at which they are computed otherwise
 ROUNDS = 3
@@ -43,7 +45,7 @@ ROUNDS = 3
 
 def propagated(
     measurement: Measurement, least: float, rounds: int = ROUNDS
-) -> Callable[[Tensor, "Covariance", Tensor, int, Noise | None], Tensor]:
+) -> Callable[[Tensor, "Covariance", Tensor, Counts, Noise | None], Tensor]:
     """(x_hat, V, normal, iterations, noise) -> a draw of x ~ N(x_hat, V) given y; E[x | y] for None.
 
     normal is A^T A in the coordinates of V, see `Covariance.diagonal_like`; iterations, of conjugate gradients.
@@ -59,12 +61,14 @@ def propagated(
     few = y[0].numel() <= FEW
     share = seen.flatten(1).mean(1).reshape(-1, 1, 1, 1)
 
-    def given_sites(x_hat: Tensor, V: "Covariance", normal: Tensor, iterations: int, w: Tensor, b: Tensor) -> Tensor:
+    def given_sites(x_hat: Tensor, V: "Covariance", normal: Tensor, iterations: Counts, w: Tensor, b: Tensor) -> Tensor:
         """x_hat + (A^T diag(w) A + V^-1)^-1 A^T (b - w A x_hat)."""
         mean = divide(inner(w, seen), inner(seen, seen))[..., None]
         return x_hat + correction(V, A, 1.0, A.adjoint(b - w * A(x_hat)), mean * normal, iterations, w)
 
-    def given_y(x_hat: Tensor, V: "Covariance", normal: Tensor, iterations: int, noise: Noise | None = None) -> Tensor:
+    def given_y(
+        x_hat: Tensor, V: "Covariance", normal: Tensor, iterations: Counts, noise: Noise | None = None
+    ) -> Tensor:
         variance = exact_variances(measurement, V) if few else local_variances(V, normal, share * y[0].numel())
         w, b, x = torch.zeros_like(y), torch.zeros_like(y), x_hat
         for _ in range(rounds):

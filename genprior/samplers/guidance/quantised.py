@@ -40,10 +40,6 @@ class QuantisedGuidance(Guidance):
     start: float | None = 4.0
     integrator: str | None = "multistep"
 
-    @property
-    def evaluations_each(self) -> int:
-        return 1
-
     def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
         return unmeasured(self, prior, operator) or super().lacks(prior, operator, likelihood)
 
