@@ -1,4 +1,4 @@
-"""One step of every objective's optimiser: gradient of a batch in micro-batches, clipping, AdamW."""
+"""One step of every objective's optimiser: gradient of a batch in micro-batches, clipping, AdamW or Muon."""
 
 import contextlib
 
@@ -7,16 +7,19 @@ from torch import Tensor, nn
 
 from genprior.priors.base import autocast
 from genprior.training import faults
+from genprior.training.muon import Muon
 from genprior.training.settings import Settings
 
 Batch = dict[str, Tensor]
+
+KINDS: dict[str, type[torch.optim.AdamW]] = {"adamw": torch.optim.AdamW, "muon": Muon}
 
 
 class Descent:
     """The optimisers of the objectives, in their order, and what they need from step to step.
 
     Attributes:
-        optimizers: AdamW of each objective.
+        optimizers: of each objective, see `Settings.optimizer`.
         accumulate: micro-batches per step, which grow in number where memory does not suffice and `auto_batch` is set.
         finite: whether all losses and gradients were.
         whole: whether the weights are those of a whole step; who calls `step` says so, since an average belongs to it.
@@ -31,8 +34,9 @@ class Descent:
     def __init__(self, objectives: list[nn.Module], settings: Settings, dtype: torch.dtype | None, accelerator):
         self.settings, self.dtype, self.accelerator = settings, dtype, accelerator
         self.parameters = [[p for p in objective.parameters() if p.requires_grad] for objective in objectives]
+        kind = KINDS[settings.optimizer]
         self.optimizers = [
-            torch.optim.AdamW(own, lr=0.0, weight_decay=settings.weight_decay, betas=settings.betas, fused=True)
+            kind(own, lr=0.0, weight_decay=settings.weight_decay, betas=settings.betas, fused=True)
             for own in self.parameters
         ]
         names = [f"gradient {type(own).__name__}" for own in objectives] if len(objectives) > 1 else ["gradient"]

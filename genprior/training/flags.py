@@ -4,7 +4,13 @@ import argparse
 from dataclasses import fields
 from typing import Any
 
-from genprior.training.settings import PRECISIONS, Settings
+from genprior.training.settings import OPTIMIZERS, PRECISIONS, Settings
+
+SPECIAL: dict[str, dict[str, Any]] = {
+    "betas": {"nargs": 2},
+    "precision": {"choices": PRECISIONS},
+    "optimizer": {"choices": OPTIMIZERS},
+}
 
 
 def add_flags(parser: Any, defaults: Settings | None = None) -> None:
@@ -17,7 +23,7 @@ def add_flags(parser: Any, defaults: Settings | None = None) -> None:
     for each in fields(Settings):
         name, kind = each.name, each.metadata["kind"].type
         options: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
-        options |= {"betas": {"nargs": 2}, "precision": {"choices": PRECISIONS}}.get(name, {})
+        options |= SPECIAL.get(name, {})
         said = each.metadata["text"] + ("" if defaults is None else f" (default: {getattr(defaults, name)})")
         flags = (f"--{name.replace('_', '-')}", *each.metadata["flags"])
         parser.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=said, **options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PRECISIONS = ("auto", "no", "bf16")
+OPTIMIZERS = ("adamw", "muon")
 
 
 def count(text: str) -> int | None:
@@ -38,6 +39,7 @@ SHARE = Kind(float, lambda share: 0 <= share <= 1, "a fraction, from 0 to 1")
 DECAY = Kind(float, lambda share: 0 <= share < 1, "a number from 0 to 1, but not 1")
 DECAYS = Kind(float, lambda pair: all(map(DECAY.allowed, pair)), "two numbers from 0 to 1, but not 1")
 NAME = Kind(str, lambda word: word in PRECISIONS, '"auto", "no" or "bf16"; float16 gradients would underflow')
+OPTIMIZER = Kind(str, lambda word: word in OPTIMIZERS, '"adamw" or "muon"')
 SWITCH = Kind(bool, lambda on: on in (True, False), "True or False")
 
 
@@ -65,7 +67,8 @@ class Settings:
     # it. Where steps become slower, it ends at the minute all the same, with the averaged weights of that moment.
     minutes: float | None = _free(None, MINUTES, "of the clock in which to end: as many of the steps as fit")
     batch: int = setting(16, COUNT, "images per step, over all devices and micro-batches", "--train-batch-size")
-    lr: float = setting(5e-4, NUMBER, "AdamW's learning rate at its height", "--learning-rate")
+    optimizer: str = setting("adamw", OPTIMIZER, "adamw, or muon: for kernels of convolutions, adamw for the rest")
+    lr: float = setting(5e-4, NUMBER, "learning rate at its height", "--learning-rate")
     warmup: int = setting(300, WHOLE, "steps over which it rises linearly", "--lr-warmup-steps")
     # Before them it does not depend on `steps`, so a run can be resumed with other steps as long as neither number has
     # made it decay yet.
