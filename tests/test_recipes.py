@@ -158,3 +158,10 @@ def test_recipe_that_is_one_of_several_is_refused(run, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="lesson_variance is work for one process, and 2 were launched"):
         run("lesson_variance")
+
+
+def test_objectives_are_compared_on_the_same_digits(run, digits):
+    out = run("compare_objectives", "--data", digits, "--steps", 2, "--batch", 2, "--seeds", 0, "--digits", 4)
+    rows = [line.split("|") for line in out.splitlines() if re.match(r"\| (denoising|flow-matching) \| 0 ", line)]
+    assert [row[1].strip() for row in rows] == ["denoising", "flow-matching"]
+    assert all(len(row) == 11 and math.isfinite(float(cell)) for row in rows for cell in row[3:10])

@@ -17,5 +17,6 @@ def _keys(module: str, table: str) -> tuple[str, ...]:
 OPERATORS = _keys("operators/build.py", "FOR_MEASUREMENT")
 SAMPLERS = _keys("samplers/__init__.py", "SAMPLERS")
 FAMILIES = _keys("training/families.py", "FAMILIES")  # that can be trained
+OBJECTIVES = _keys("training/families.py", "OBJECTIVES")  # of a ddpm
 SUITES = _keys("truth/report.py", "SUITES")
 PRIORS = tuple(sorted(path.parent.name for path in PACKAGE.glob("priors/bundled/*/config.json")))

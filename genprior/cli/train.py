@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from genprior.cli.names import FAMILIES
+from genprior.cli.names import FAMILIES, OBJECTIVES
 from genprior.training.flags import add_flags, stated
 
 
@@ -20,6 +20,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", metavar="PRIOR", help="of an ldm: its autoencoder, a folder or name (vae-photo)")
     parser.add_argument(
         "--weight", type=float, help="of a flow-gan: of its bits per value against its adversarial loss (default: 10)"
+    )
+    parser.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        help="of a ddpm: what its network learns (default: denoising)",
     )
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -147,7 +152,7 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     names = _names(options)
     classes = 0 if data.labels is None else max(int(data.labels.max()) + 1, len(names))
     vae = read_prior(find_prior(options.vae)) if options.vae else None
-    chosen = plan(options.family, shape, classes, examples, seed, vae, options.weight)
+    chosen = plan(options.family, shape, classes, examples, seed, vae, options.weight, options.objective)
     if classes:
         chosen.prior.fit_classes(torch.as_tensor(data.labels))
         chosen.prior.class_names = check_names(names, classes)

@@ -4,7 +4,7 @@ Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n; sigm
 x. The chain itself is in `chain`; everything outside these two files speaks of x_t = x + sigma n only.
 
 References: J. Ho, A. Jain, P. Abbeel, Denoising diffusion probabilistic models, 2020. T. Karras et al., Elucidating the
-design space of diffusion-based generative models, 2022 (preconditioning). J. Ho, T. Salimans, Classifier-free diffusion
+design space of diffusion-based generative models, 2022. J. Ho, T. Salimans, Classifier-free diffusion
 guidance, 2022.
 """
 
@@ -31,6 +31,7 @@ from genprior.priors.chain import (
 )
 from genprior.priors.labels import number_of
 from genprior.priors.posterior_covariance import LARGEST_FULL, MeasuredCovariance, PosteriorCovariance
+from genprior.priors.predictions import PREDICTIONS
 from genprior.priors.probability_flow import FlowDensity, flow_estimates, flow_log_prob
 from genprior.priors.wrappers.given import Given, Guided
 from genprior.registry import lookup
@@ -41,14 +42,16 @@ STEPS: Rule = (lambda n: whole(2, n), "a whole number, at least 2")
 class DDPM(MeasuredCovariance):
     """Denoising diffusion prior with a U-Net: `sample`, `denoise`, `elbo`, `flow_log_prob`, `posterior_covariance`.
 
-    The network sees z_t and log s_t, and through Karras' preconditioning predicts u where noise is high and eps where
-    it is low; s is continuous, so `denoise` holds for any sigma, whatever the steps of the chain.
+    The network sees u_t, scaled, and log s, and its answer is read as its `prediction` says; s is continuous, so
+    `denoise` holds for any sigma, whatever the steps of the chain.
 
     Arguments:
         image_shape: (C, H, W); H and W may be None for a prior of images of any size.
         betas: "linear" or "cosine".
         steps: T, the length of the chain, at least 2.
         data_std: standard deviation of the pixels of u (0.5 for photographs, Karras et al.).
+        prediction: "karras", through Karras' preconditioning u where noise is high and eps where it is low; "velocity",
+            u - eps, that of flow matching; see `predictions`.
         classes: number of class labels, 0 for none; the `label` of `denoise` and `sample` conditions on one.
         edges: show the network how far a value lies from black and from white, in multiples of the noise: for images
             with much of either, such as digits, whose bound then counts their black as known.
@@ -69,6 +72,7 @@ class DDPM(MeasuredCovariance):
         betas: str = "linear",
         steps: int = 1000,
         data_std: float = 0.5,
+        prediction: str = "karras",
         classes: int = 0,
         edges: bool = False,
         widths: tuple[int, ...] = (64, 128, 192, 192),
@@ -84,6 +88,7 @@ class DDPM(MeasuredCovariance):
         self.image_shape = tuple(image_shape)
         self.classes = classes
         self.data_std = data_std
+        self.reading = lookup("prediction", prediction, PREDICTIONS)
         self.edges = edges
         shown = features + (2 * image_shape[0] if edges else 0)
         self.net = UNet(image_shape[0], tuple(widths), blocks, patch, classes=classes, features=shown)
@@ -100,13 +105,14 @@ class DDPM(MeasuredCovariance):
             self.residuals = PosteriorCovariance.blank(self.image_shape, residuals)
 
     def raw(self, u_t: Tensor, s: Tensor, label: Tensor | None = None, features: Tensor | None = None) -> Tensor:
-        """The bare network F on u_t = u + s n, s (B, 1, 1, 1): of unit variance when it fits its target."""
+        """The bare network F on u_t = u + s n, s (B, 1, 1, 1)."""
         if label is not None and not self.classes:
             raise ValueError("This prior has no classes: leave the label out, or train a prior with classes.")
         if self.classes and label is None:
             label = torch.full((len(u_t),), self.classes, device=u_t.device)
         s = s.clamp_min(1e-6)  # at s = 0, where c_out = 0, any finite F will do
-        inputs = u_t / (s**2 + self.data_std**2).sqrt()
+        scale, _, _ = self.reading(s, self.data_std)
+        inputs = u_t / scale
         if self.edges:
             inputs = torch.cat([inputs, 4 * ((u_t + 1) / (4 * s)).tanh(), 4 * ((u_t - 1) / (4 * s)).tanh()], dim=1)
         if features is not None:
@@ -115,9 +121,9 @@ class DDPM(MeasuredCovariance):
             return self.net(inputs, 0.25 * s.log().flatten(), label)
 
     def skip_and_out(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """c_skip and c_out of u_hat = c_skip u_t + c_out F (Karras et al.)."""
-        variance = s**2 + self.data_std**2
-        return self.data_std**2 / variance, s * self.data_std / variance.sqrt()
+        """c_skip and c_out of u_hat = c_skip u_t + c_out F."""
+        _, c_skip, c_out = self.reading(s, self.data_std)
+        return c_skip, c_out
 
     def denoise(
         self,

@@ -22,12 +22,13 @@ from genprior.priors.gan import GAN
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.patches import PatchFlow
 from genprior.priors.vae import VAE
+from genprior.registry import lookup
 from genprior.training.adversarial import gan
 from genprior.training.bound import EvidenceBound
 from genprior.training.flow_gan import flow_gan
 from genprior.training.latent import LatentDenoising
 from genprior.training.likelihood import MaximumLikelihood
-from genprior.training.objectives import Denoising
+from genprior.training.objectives import Denoising, FlowMatching
 from genprior.training.quality import denoising_psnr, held_out_bits, reconstruction_psnr, search_psnr
 
 P = TypeVar("P", bound=Prior)
@@ -68,6 +69,7 @@ def plan(
     seed: int,
     vae: Prior | None = None,
     weight: float | None = None,
+    objective: str | None = None,
 ) -> Plan:
     """How to train a prior of that family; torch's global random state stays as it was.
 
@@ -79,10 +81,11 @@ def plan(
         seed: keys the initial weights and all randomness of the objectives.
         vae: of an ldm, and of no other family: the trained autoencoder in whose latents it lives.
         weight: of a flow-gan, and of no other family: see `flow_gan`; None for 10.
+        objective: of a ddpm, and of no other family: one of `OBJECTIVES`; None for "denoising".
 
     Raises:
         ValueError: there is no such family, it has no priors of such images or of classes, the vae does not fit, or
-            there is no such weight.
+            there is no such weight or objective.
     """
     if family not in FAMILIES:
         raise ValueError(f"family is {family!r}: give one of {', '.join(FAMILIES)}.")
@@ -90,7 +93,9 @@ def plan(
         raise ValueError("An ldm is trained in the latents of a vae, and nothing else is: give a vae with it alone.")
     if weight is not None and family != "flow-gan":
         raise ValueError(f"weight is {weight}, but only a flow-gan has one, of its likelihood: leave it out.")
-    extra = tuple(given for given in (vae, weight) if given is not None)
+    if objective is not None and family != "ddpm":
+        raise ValueError(f"objective is {objective!r}, but of all families only a ddpm has several: leave it out.")
+    extra = tuple(given for given in (vae, weight, objective) if given is not None)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         chosen = FAMILIES[family](shape, classes, examples, seed, *extra)
@@ -99,15 +104,14 @@ def plan(
     return chosen
 
 
-def _ddpm(shape: OpenShape, classes: int, examples: Tensor, seed: int) -> Plan[DDPM]:
+def _ddpm(shape: OpenShape, classes: int, examples: Tensor, seed: int, objective: str = "denoising") -> Plan[DDPM]:
+    prediction, loss = lookup("objective", objective, OBJECTIVES)
     side = _side(shape, examples)
-    if side:
-        prior = DDPM(shape, classes=classes, widths=_levels((48, 96, 160, 192), side / 2))  # of patches of 2
-    else:
-        prior = DDPM(shape, classes=classes)
+    sized: dict[str, Any] = {"widths": _levels((48, 96, 160, 192), side / 2)} if side else {}  # of patches of 2
+    prior = DDPM(shape, classes=classes, prediction=prediction, **sized)
     return Plan(
         prior,
-        [Denoising(prior, seed=seed)],
+        [loss(prior, seed=seed)],
         lambda prior, n, size: prior.sample(n, size=size, steps=50),
         {"lr": 1e-3} if side else {},
         finish=lambda prior, x: prior.calibrate(x),
@@ -201,6 +205,11 @@ FAMILIES: dict[str, Callable[..., Plan]] = {
     "nf": _nf,
     "gan": _gan,
     "flow-gan": _flow_gan,
+}
+# Of a ddpm: what its network predicts, see `priors.predictions`, and its loss.
+OBJECTIVES: dict[str, tuple[str, Callable[..., nn.Module]]] = {
+    "denoising": ("karras", Denoising),
+    "flow-matching": ("velocity", FlowMatching),
 }
 
 

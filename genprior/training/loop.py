@@ -98,13 +98,13 @@ def train(
             f"patience is {settings.patience}, but the losses of networks that compete do not say which weights are "
             "better: train to the end, and judge by the samples."
         )
-    content = fingerprint(data)
+    content, losses = fingerprint(data), [type(objective).__name__ for objective in objectives]
     resumed = _newest(out, accelerator)
     state = checkpoint.read_state(resumed) if resumed else {"step": 0, "validations": [], "paced": None}
     paced = settings.minutes is not None and settings.minutes == state["paced"]
     if resumed:
         settings = settings.resumed(state["settings"], paced)
-        _check_resumable(state, settings, content, data_changed, out)
+        _check_resumable(state, settings, content, losses, data_changed, out)
     start, validations = state["step"], state["validations"]  # validations: [step, error] of each
 
     trained = Trained(prior, objectives).train().to(device).to(memory_format=torch.channels_last)
@@ -119,6 +119,7 @@ def train(
         """The card of the average after so many steps."""
         return {
             **(card or {}),
+            "objectives": losses,
             "settings": asdict(replace(settings, accumulate=descent.accumulate)),
             "steps": step,
             "seconds": round(time.perf_counter() - began),
@@ -136,6 +137,7 @@ def train(
             "validations": validations,
             "paced": settings.minutes if pace.fixed else None,
             "data": content,
+            "objectives": losses,
         }
         beside = partial(write_prior, average, card=origin(step))
         checkpoint.save(checkpoint.path_of(out, step), now, parts, descent.optimizers, beside)
@@ -277,9 +279,16 @@ def _newest(out: Path, accelerator: Accelerator) -> Path | None:
     return broadcast_object_list(found)[0]
 
 
-def _check_resumable(state: dict[str, Any], settings: Settings, content: Any, data_changed: bool, folder: Path) -> None:
-    """Refuse settings and data that may not go on from the state in a checkpoint."""
+def _check_resumable(
+    state: dict[str, Any], settings: Settings, content: Any, losses: list[str], data_changed: bool, folder: Path
+) -> None:
+    """Refuse settings, objectives and data that may not go on from the state in a checkpoint."""
     settings.check_resumable(state["step"], state["settings"], folder)
+    if losses != state["objectives"]:
+        raise ValueError(
+            f"The run in {folder} was trained by {', '.join(state['objectives'])}, not by {', '.join(losses)}: give "
+            "the objective that it was begun with, or another folder."
+        )
     if state["data"] != content and not data_changed:
         changed = _differences(content, state["data"])
         raise ValueError(

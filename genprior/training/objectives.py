@@ -79,6 +79,33 @@ class Denoising(nn.Module):
         return loss, {"loss": loss.detach()}
 
 
+class FlowMatching(nn.Module):
+    """|v - v_hat(z, t)|^2 with v = u - n the velocity of the straight path z = t u + (1 - t) n, t uniform, per value.
+
+    In the coordinates of the prior, u_t = z / t = u + s n with s = (1 - t) / t, and v - v_hat = (u - u_hat) / (1 - t).
+    t is uniform between those of sigma_max and sigma_min. The network may predict whatever it does; `prediction` of
+    the prior is "velocity" in the published method.
+
+    Arguments:
+        prior: the DDPM to train.
+        seed: keys noise and dropped labels.
+
+    References: Y. Lipman et al., Flow matching for generative modeling, 2023.
+    """
+
+    def __init__(self, prior: DDPM, *, seed: int = 0):
+        super().__init__()
+        self.prior, self.seed = prior, seed
+        self.low, self.high = (1 / (1 + sigma / UNIT) for sigma in (prior.sigma_max, prior.sigma_min))
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        t = self.low + (self.high - self.low) * spread(batch["item"])
+        sigma = (UNIT * (1 - t) / t).float().reshape(-1, 1, 1, 1)
+        error, s = _error(self.prior, batch, sigma, self.seed)
+        loss = (error * ((1 + s) / s) ** 2).mean()
+        return loss, {"loss": loss.detach()}
+
+
 @deliberate
 def _error(prior: DDPM, batch: dict[str, Tensor], sigma: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """(u - u_hat)^2 on the network's [-1, 1], shaped like x, and s."""

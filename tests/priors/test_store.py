@@ -110,6 +110,7 @@ TINY = {
         (1, None, None), operator={"name": "Denoise"}, noise=(0.0, 0.1), widths=(8, 8), steps=20
     ),
     "ddpm": lambda: tiny(),
+    "ddpm, velocity": lambda: tiny(prediction="velocity"),
     "gan": lambda: GAN((1, 4, 8), latent=3, widths=(4, 4), hidden=8, spread=0.4),
     "gaussian": lambda: Gaussian.fit(crops(2, 3, 4)),
     "gaussian, diagonal": lambda: Gaussian.fit(crops(2, 3, 4), "diagonal"),
@@ -221,6 +222,7 @@ DAMAGE = {
     "image_shape empty": ("config.json", argue(image_shape=[])),
     "image_shape text": ("config.json", argue(image_shape=[1, "5", 5])),
     "data_std text": ("config.json", argue(data_std="half")),
+    "prediction unknown": ("config.json", argue(prediction="noise")),
     "data_std zero": ("config.json", argue(data_std=0)),
     "data_std not a number": ("config.json", argue(data_std=float("nan"))),
     "patch negative": ("config.json", argue(patch=-1)),

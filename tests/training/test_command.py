@@ -19,6 +19,7 @@ from torch import nn
 from genprior.cli import main
 from genprior.priors import hub
 from genprior.priors.folder import read_card
+from genprior.priors.store import load_prior
 from genprior.training.flags import add_flags, stated
 from genprior.training.settings import Settings
 
@@ -240,3 +241,22 @@ def test_help_is_quick_and_loads_no_torch():
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
     assert all(f"--{name.replace('_', '-')}" in told for name in asdict(Settings(steps=1)))
+
+
+def test_diffusion_is_trained_by_the_objective_asked_for_and_by_no_other_when_resumed(npz, tmp_path, capfd):
+    given = ["train", "ddpm", "--data", npz, "--batch", 4, "--steps", 2, "--out", tmp_path / "flow"]
+    assert genprior(*given, "--objective", "flow-matching") == 0
+    folder = tmp_path / "flow" / "prior"
+    assert json.loads((folder / "config.json").read_text())["arguments"]["prediction"] == "velocity"
+    assert read_card(folder)["objectives"] == ["FlowMatching"]
+    trained = load_prior(folder)
+    assert trained.sample(1, steps=2).isfinite().all()
+    assert genprior(*given) != 0
+    assert "was trained by FlowMatching, not by Denoising" in capfd.readouterr().err
+    assert genprior(*given[:-1], tmp_path / "other") == 0
+    assert read_card(tmp_path / "other" / "prior")["objectives"] == ["Denoising"]
+
+
+def test_objective_of_another_family_is_refused(npz, tmp_path, capfd):
+    assert train(npz, tmp_path / "run", "--objective", "flow-matching") != 0
+    assert "of all families only a ddpm has several" in capfd.readouterr().err
