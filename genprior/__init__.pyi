@@ -14,6 +14,7 @@ from .priors.foreign.deepinv import as_denoiser as as_denoiser
 from .priors.foreign.deepinv import as_score_prior as as_score_prior
 from .priors.foreign.denoiser import from_denoiser as from_denoiser
 from .priors.foreign.diffusers import from_diffusers as from_diffusers
+from .priors.foreign.velocity import from_velocity as from_velocity
 from .priors.gan import GAN as GAN
 from .priors.gaussian.field import GaussianField as GaussianField
 from .priors.gaussian.gaussian import Gaussian as Gaussian

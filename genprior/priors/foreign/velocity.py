@@ -1,0 +1,164 @@
+"""The velocity of a flow-matching model as a prior.
+
+Notation: u = (x - centre) / unit the image on the model's own scale, often [-1, 1]; n ~ N(0, I); t the share of u in
+z = t u + (1 - t) n, from 0, noise, to 1, the image; v(z, t) = E[u - n | z] the velocity; u_t = z / t = u + s n with
+s = (1 - t) / t, and x_t = x + sigma n with sigma = s unit.
+
+References: Y. Lipman et al., Flow matching for generative modeling, 2023. X. Liu, C. Gong, Q. Liu, Flow straight and
+fast: learning to generate and transfer data with rectified flow, 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genprior.ambient import settled
+from genprior.checks import OPEN_SHAPE, POSITIVE, OpenShape, check_arguments
+from genprior.devices import state_of
+from genprior.noise import Noise
+from genprior.priors.base import as_level, autocast, shape_of_draws
+from genprior.priors.chain import UNIT, ancestral_chain, posterior_variance, respaced
+from genprior.priors.foreign.path import check_path
+from genprior.priors.posterior_covariance import MeasuredCovariance
+from genprior.priors.probability_flow import FlowDensity, flow_log_prob
+from genprior.registry import lookup
+
+STEPS = 1000  # levels, even in t
+SIDE = 64  # of the image that is tried, along axes of any size
+
+
+# Whether the model's time 0 is at noise, and the sign of its velocity: sign v = E[u - n | z].
+CONVENTIONS: dict[str, tuple[bool, int]] = {"noise-to-data": (True, 1), "data-to-noise": (False, -1)}
+
+
+class VelocityPrior(MeasuredCovariance):
+    """A prior that is known by its velocity; see `from_velocity`. Has `denoise`, `sample` and `flow_log_prob`.
+
+    u_hat = z + (1 - t) v(z, t),   z = t u_t,   t = 1 / (1 + s).
+    """
+
+    def __init__(
+        self,
+        velocity: Callable[[Tensor, Tensor], Tensor],
+        image_shape: OpenShape,
+        convention: str,
+        *,
+        end: float = 1.0,
+        values: tuple[float, float] = (-1.0, 1.0),
+        sigma_min: float = 0.001,
+        sigma_max: float = 40.0,
+        spread: float = 0.25,
+    ):
+        super().__init__()
+        if not callable(velocity):
+            raise TypeError(f"The velocity is a {type(velocity).__name__}: give a function of z and t.")
+        check_arguments(locals(), image_shape=OPEN_SHAPE, end=POSITIVE, spread=POSITIVE)
+        self.from_noise, self.sign = lookup("convention", convention, CONVENTIONS)
+        black, white = values
+        if not black < white:
+            raise ValueError(f"values is {values}: give what black and white are to the model, such as (-1, 1).")
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"sigma_min is {sigma_min} and sigma_max {sigma_max}: give 0 < sigma_min < sigma_max.")
+        self.velocity, self.end = velocity, end
+        self.image_shape = tuple(image_shape)
+        self.zero, self.unit = -black / (white - black), 1 / (white - black)  # x of u = 0, and of one unit of u
+        self.centre, self.spread = 0.5, spread
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
+        s = as_level(sigma, x_t) / self.unit
+        t = 1 / (1 + s)
+        z = t * (x_t - self.zero) / self.unit
+        u_hat = z + s * t * self.at(z, t)
+        return self.zero + self.unit * u_hat
+
+    def at(self, z: Tensor, t: Tensor) -> Tensor:
+        """v(z, t) = E[u - n | z], (B, C, H, W), of z (B, C, H, W) and t (B, 1, 1, 1): from 0, noise, to 1, the image.
+
+        Raises:
+            TypeError: the model gives no tensor.
+            ValueError: it gives one of another shape.
+        """
+        time = self.end * (t if self.from_noise else 1 - t).flatten()
+        dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), z.dtype)
+        with autocast(z.device, self.autocast):
+            v = self.velocity(z.to(dtype), time)
+        if not isinstance(v, Tensor):
+            raise TypeError(
+                f"The velocity made a {type(v).__name__}: give a function of z and t that gives a tensor, such as "
+                "lambda z, t: model(z, t).sample for a model of diffusers."
+            )
+        if v.shape != z.shape:
+            raise ValueError(
+                f"The velocity made {tuple(v.shape)} of images {tuple(z.shape)}: it has to be as they are."
+            )
+        return self.sign * v.to(z.dtype)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, steps: int = 100) -> Tensor:
+        """n draws by ancestral steps from sigma_max to sigma_min, even in t, (n, C, H, W).
+
+        Arguments:
+            seed: keys the noise; draw k is the same whatever n is.
+            size: (H, W), needed where the prior's images have any size.
+            steps: at most 1000.
+
+        Raises:
+            ValueError: no size where there has to be one, or another number of steps.
+        """
+        low, high = (1 / (1 + sigma / self.unit) for sigma in (self.sigma_max, self.sigma_min))
+        levels = torch.linspace(high, low, STEPS, dtype=torch.float64)
+        s = self.unit / UNIT * (1 - levels) / levels  # in the units of the chain
+        noise = Noise.of_draws(n, seed)
+        z = noise(state_of(self).new_empty(n, *shape_of_draws(self.image_shape, size)))
+        alpha_bars = respaced((1 / (1 + s**2)).tolist(), steps)
+        return ancestral_chain(self.denoise, z, alpha_bars, noise, posterior_variance, self.centre)
+
+    def flow_log_prob(self, x: Tensor, *, seed: int = 0, steps: int = 100, probes: int = 4) -> FlowDensity:
+        return flow_log_prob(self, x, seed=seed, steps=steps, probes=probes)
+
+
+@settled
+def from_velocity(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    image_shape: OpenShape,
+    *,
+    convention: str,
+    end: float = 1.0,
+    values: tuple[float, float] = (-1.0, 1.0),
+    sigma_min: float = 0.001,
+    sigma_max: float = 40.0,
+    spread: float = 0.25,
+) -> VelocityPrior:
+    """The prior that a flow-matching model knows: any function (z, t) -> velocity, of the straight path.
+
+    With u the image on the model's own scale and n ~ N(0, I), the model learned
+
+        "noise-to-data":   z = t u + (1 - t) n,   v = E[u - n | z],   as Lipman et al. and torchcfm do, or
+        "data-to-noise":   z = (1 - t) u + t n,   v = E[n - u | z],   as Stable Diffusion 3, FLUX and diffusers do,
+
+    which only its author can tell, so that it has to be said. Any sampler of diffusion priors then runs. (A
+    `UNet2DModel` of diffusers and its FlowMatch scheduler are a prior by `from_diffusers`.)
+
+    Arguments:
+        velocity: of z (B, C, H, W) and the model's time (B,); a module is left in the mode, precision and place that it
+            is in. Models that take the time first, as torchcfm's do, are given as lambda z, t: model(t, z).
+        image_shape: (C, H, W), None for an axis of any size.
+        convention: "noise-to-data" or "data-to-noise".
+        end: the model's time at the end of its path: 1, or 1000 where it counts steps of training.
+        values: what black and white are to the model: (-1, 1), or (0, 1).
+        sigma_min, sigma_max: the levels of noise between which it is to be used, in the units of x.
+        spread: how far a value of an image lies from 0.5, root mean square; that of photographs.
+
+    Raises:
+        TypeError: the velocity cannot be called, or gives no tensor.
+        ValueError: there is no such convention, a number is not as said, or the velocity behaves like one of another
+            convention, which is tried on a small image, see `path`.
+    """
+    given = {"end": end, "values": values, "sigma_min": sigma_min, "sigma_max": sigma_max, "spread": spread}
+    prior = VelocityPrior(velocity, image_shape, convention, **given)
+    check_path(prior, (image_shape[0], *(a or SIDE for a in image_shape[1:])))
+    return prior
