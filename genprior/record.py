@@ -95,13 +95,14 @@ def of_sampler(sampler: Sampler) -> dict[str, Any]:
 
 
 def of_prior(prior: Prior) -> dict[str, Any]:
-    """Its class, the shape of its images, where and in which precision it computes, and a hash of its weights."""
+    """Its class, the shape of its images, where and in which precision it computes, and what its weights are."""
     state = plain_state(prior)
     return {
         "class": type(prior).__name__,
         "image_shape": prior.image_shape,
         "device": str(device_of(prior)),
         "autocast": None if prior.autocast is None else str(prior.autocast).removeprefix("torch."),
+        "revision": prior.revision,
         "weights_sha256": weights_hash(state),
     }
 

@@ -8,7 +8,7 @@ import deepinv
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, LDMPipeline, UNet2DModel, VQModel
 from PIL import Image
 
 import genprior
@@ -59,6 +59,11 @@ def home(tmp_path, monkeypatch):
             add_attention=False,
         )
         DDPMPipeline(unet, DDPMScheduler()).save_pretrained("cats")
+        sizes = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4}
+        levels = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+        codes = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+        latent = UNet2DModel(add_attention=False, **sizes, **levels)
+        LDMPipeline(VQModel(**sizes, **codes), latent, DDIMScheduler()).save_pretrained("faces")
         digits = genprior.DDPM((1, 28, 28), widths=(4,), blocks=0, patch=7, steps=20).eval()
         photos = genprior.DDPM((3, None, None), widths=(4, 4), blocks=1, steps=20).eval()
         drunet = Untrained(nc=[4, 4, 4, 4], nb=1, pretrained=None)
@@ -100,7 +105,7 @@ def test_block_runs_as_it_stands(name, home):
 
 
 def test_every_kind_of_prior_has_a_block():
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 11
     assert all(any(name.startswith(begin) for name in BLOCKS) for begin in WRITTEN)
 
 

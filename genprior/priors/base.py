@@ -53,6 +53,7 @@ class Prior(nn.Module):
         reach: how many pixels away, along an axis, `denoise` still looks at x_t; None where that is all of it, or not
             known.
         multiple: of so many pixels is a shift of x_t that shifts `denoise` alike.
+        revision: the commit of the repository of the Hugging Face Hub that it was read from, or None.
     """
 
     image_shape: OpenShape
@@ -71,6 +72,7 @@ class Prior(nn.Module):
     autocast: torch.dtype | None = None
     reach: int | None = None
     multiple: int = 1
+    revision: str | None = None
 
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)

@@ -29,7 +29,7 @@ def as_prior(prior: Any, device: str | torch.device, image_shape: Shape) -> Prio
         return as_prior(_foreign(prior, image_shape), device, image_shape)
     folder = find_prior(prior, image_shape).resolve()
     # A folder that is trained again is replaced as a whole; diffusers writes into the one that is there.
-    written = max(path.stat().st_mtime_ns for path in (folder, *folder.glob("unet/*")))
+    written = max(path.stat().st_mtime_ns for path in (folder, *folder.glob("*/*")))
     return _loaded(folder, written, pick_device(device))
 
 

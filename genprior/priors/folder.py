@@ -20,7 +20,8 @@ from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.flow import Flow
-from genprior.priors.foreign.diffusers import card_of, from_diffusers, is_diffusers
+from genprior.priors.foreign.diffusers import from_diffusers
+from genprior.priors.foreign.diffusers_folder import card_of, is_diffusers
 from genprior.priors.foreign.weights import ADVICE, is_weights
 from genprior.priors.gan import GAN
 from genprior.priors.gaussian.field import GaussianField

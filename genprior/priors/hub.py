@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprior.priors.folder import read_card, read_prior
-from genprior.priors.foreign import diffusers
+from genprior.priors.foreign import diffusers_folder as diffusers
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 FILES = ("config.json", "model.safetensors", "card.json", "covariance.safetensors")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
@@ -51,6 +52,11 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
 def fetch(name: str) -> Path:
     """The folder of a prior of the Hub, ours or of diffusers, downloaded unless huggingface_hub has it already.
 
+    Without a network, or with HF_HUB_OFFLINE=1, it is what was downloaded before.
+
+    Arguments:
+        name: "owner/name", or "owner/name@revision" of a branch, a tag or a commit.
+
     Raises:
         ValueError: there is no such repository, or it cannot be reached and was never downloaded.
         UnsupportedError: it is a model of diffusers that is no prior here; its weights are then left there.
@@ -59,17 +65,23 @@ def fetch(name: str) -> Path:
     if not diffusers.is_diffusers(folder):
         return folder
     diffusers.check_folder(folder)
-    folder = _download(name, (*diffusers.DESCRIPTION, *diffusers.DATA))
-    if any((folder / path).exists() for path in diffusers.DATA):
-        return folder
-    return _download(name, (*diffusers.DESCRIPTION, *diffusers.HALVED))
+    for files in diffusers.DATA:  # the first that are there
+        if diffusers.is_whole(folder := _download(name, (*diffusers.DESCRIPTION, *files))):
+            break
+    return folder
+
+
+def revision_of(folder: Path) -> str | None:
+    """The commit of a repository of the Hub whose files are in that folder of its cache; None for other folders."""
+    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
 
 
 def _download(name: str, files: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
 
+    repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(name, allow_patterns=list(files)))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(files)))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
@@ -78,13 +90,15 @@ def _download(name: str, files: tuple[str, ...]) -> Path:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form of a repository, "owner/name"."""
-    return NAME.fullmatch(name) is not None and not any(part.strip(".") == "" for part in name.split("/"))
+    """Whether `name` has the form of a repository, "owner/name", perhaps with "@revision"."""
+    repository, at, revision = name.partition("@")
+    named = NAME.fullmatch(repository) is not None and not any(p.strip(".") == "" for p in repository.split("/"))
+    return named and bool(at) == bool(revision)
 
 
 def check_hub_name(name: str) -> None:
-    """Refuse what is no name of a repository."""
-    if not is_hub_name(name):
+    """Refuse what is no name of a repository to publish to."""
+    if not is_hub_name(name) or "@" in name:
         raise ValueError(f"The name of a repository is {name!r}: give owner/name.")
 
 

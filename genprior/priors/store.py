@@ -11,7 +11,7 @@ from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, supports
 from genprior.priors.folder import read_card, read_config, read_prior
 from genprior.priors.foreign.weights import refuse_weights
-from genprior.priors.hub import fetch, is_hub_name
+from genprior.priors.hub import fetch, is_hub_name, revision_of
 from genprior.registry import lookup
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -34,11 +34,11 @@ def load_prior(
     Arguments:
         name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`
             (the run's, for the average of most steps, or one of its priors), by `save_prior` or by diffusers (see
-            `from_diffusers`); or the "owner/name" of such a one on the Hugging Face
-            Hub, where `owner` is no folder. Only then is anything downloaded. A family means its bundled prior of
-            images of just this shape if there is one (a 28 x 28 grey digit has "-mnist"), else the one of images of
-            any size ("-photo"), which takes grey ones as colour; those of one kind of images ("-flowers") go by their
-            name only.
+            `from_diffusers`); or the "owner/name" of such a one on the Hugging Face Hub, or "owner/name@revision",
+            where `owner` is no folder. Only then is anything downloaded, unless it was before. A family means its
+            bundled prior of images of just this shape if there is one (a 28 x 28 grey digit has "-mnist"), else the one
+            of images of any size ("-photo"), which takes grey ones as colour; those of one kind of images ("-flowers")
+            go by their name only.
         device: where to put it.
         image_shape: (C, H, W) of the images that a family is asked for; None for its prior of images of any size, or
             if it has none, the first by name.
@@ -47,10 +47,12 @@ def load_prior(
         ValueError: there is no such prior, or none of the family fits the images, or the Hub cannot be reached.
     """
     device = torch.device(device)
-    prior = read_prior(find_prior(name, image_shape)).to(device).to(memory_format=torch.channels_last)
+    folder = find_prior(name, image_shape)
+    prior = read_prior(folder).to(device).to(memory_format=torch.channels_last)
     # A denoiser's own error hides the rounding; of decoders and densities, Markov chains want energies that agree.
     denoises = supports(prior, "denoise") or isinstance(prior, LearnedPosterior)
     prior.autocast = torch.bfloat16 if denoises and has_bfloat16(device) else None
+    prior.revision = revision_of(folder)
     return prior
 
 

@@ -10,6 +10,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusers import (
     CogVideoXDDIMScheduler,
     DDIMScheduler,
@@ -19,12 +20,14 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     IPNDMScheduler,
+    LCMScheduler,
     ModelMixin,
     ScoreSdeVeScheduler,
     UNet2DConditionModel,
     UNet2DModel,
 )
 from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -33,8 +36,9 @@ from genprior.checks import UnsupportedError
 from genprior.priors import hub
 from genprior.priors.base import supports
 from genprior.priors.folder import read_card
-from genprior.priors.foreign.diffusers import DiffusersPrior, from_diffusers
+from genprior.priors.foreign.diffusers import from_diffusers
 from genprior.priors.foreign.diffusers_levels import HIGHEST
+from genprior.priors.foreign.diffusers_pixels import DiffusersPrior
 from genprior.priors.gaussian.gaussian import Gaussian
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -227,6 +231,16 @@ def flow_heard(z, t):
     return z / (1 - a), a / (1 - a)
 
 
+def score_heard(z, t):
+    """z = x_t = (1 + u_t) / 2, t = sigma = s / 2."""
+    return 2 * z - 1, 2 * t
+
+
+def score_answer(u_t, s, u_hat):
+    """The score of x_t, (x_hat - x_t) / sigma^2."""
+    return 2 * (u_hat - u_t) / s**2
+
+
 def flow_answer(u_t, s, u_hat):
     """E[n - u | u_t]."""
     return (u_t - u_hat) / s - u_hat
@@ -241,8 +255,9 @@ def flow_answer(u_t, s, u_hat):
         (FlowMatchEulerDiscreteScheduler(), flow_heard, flow_answer, 0.0005 / 0.999, 0.5 * 0.993 / 0.007),
         # moves a = 1 / 1000 to 3 / 1002
         (FlowMatchEulerDiscreteScheduler(shift=3.0), flow_heard, flow_answer, 0.5 * 3 / 999, None),
+        (ScoreSdeVeScheduler(sigma_max=50.0), score_heard, score_answer, 0.01, 50.0),
     ],
-    ids=["edm", "edm v", "flow", "flow shifted"],
+    ids=["edm", "edm v", "flow", "flow shifted", "score-SDE-VE"],
 )
 def test_networks_of_other_schedulers_give_the_posterior_mean_of_gaussian_data(
     scheduler, heard, answer, lowest, highest
@@ -258,6 +273,55 @@ def test_networks_of_other_schedulers_give_the_posterior_mean_of_gaussian_data(
     for sigma in (prior.sigma_min, 0.1, 0.5, 3.21, prior.sigma_max):
         x_t = x + sigma * images(*x.shape, seed=1, dtype=torch.float64)
         torch.testing.assert_close(prior.denoise(x_t, sigma), truth.denoise(x_t, sigma), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDIMScheduler(clip_sample=False, timestep_spacing="trailing"),
+        EDMEulerScheduler(),
+        EDMEulerScheduler(prediction_type="v_prediction", sigma_data=0.7),
+        FlowMatchEulerDiscreteScheduler(shift=2.0),
+    ],
+    ids=["ddim", "edm", "edm v", "flow"],
+)
+def test_last_step_of_the_scheduler_from_any_level_is_the_denoiser(scheduler):
+    """diffusers' own step to no noise, with a network of random weights; both are float32.
+
+    u_hat is that of a level near s, as diffusers rounds its own to float32: 1e-6 of u_t, and of eps times s.
+    """
+    unet = network()
+    prior = DiffusersPrior(unet, scheduler)
+    for start in (4, 2, 1):  # the last of so many steps: a different level each
+        scheduler.set_timesteps(start)
+        t = scheduler.timesteps[-1]
+        if isinstance(scheduler, DDIMScheduler):
+            alpha_bar = float(scheduler.alphas_cumprod[t])
+            s, signal = math.sqrt(1 / alpha_bar - 1), math.sqrt(alpha_bar)
+        else:
+            s = float(scheduler.sigmas[start - 1])
+            signal = 1.0
+            if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+                if s == 1:
+                    continue  # nothing of the image is left
+                s, signal = s / (1 - s), 1 - s
+        u_t = (2 * images(2, 1, 8, 8) - 1) + s * (2 * images(2, 1, 8, 8, seed=1) - 1)
+        z = signal * u_t
+        seen = scheduler.scale_model_input(z, t) if hasattr(scheduler, "scale_model_input") else z
+        wanted = scheduler.step(unet(seen, t).sample, t, z).prev_sample
+        found = 2 * prior.denoise(0.5 + 0.5 * u_t, s / 2) - 1
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * max(1.0, s))
+
+
+def test_network_of_scores_is_told_its_noise():
+    """x_hat = x_t + sigma^2 times the answer of a network of Fourier features, whose images are on [0, 1]."""
+    unet = network(time_embedding_type="fourier")
+    prior = from_diffusers(unet, ScoreSdeVeScheduler())
+    x = images(2, 1, 8, 8)
+    for sigma in (0.01, 0.3, 20.0):
+        x_t = x + sigma * images(2, 1, 8, 8, seed=1)
+        wanted = x_t + sigma**2 * unet(x_t, torch.full((2,), sigma)).sample
+        torch.testing.assert_close(prior.denoise(x_t, sigma), wanted, rtol=1e-4, atol=1e-4 * max(1.0, sigma))
 
 
 def test_sizes_that_the_levels_do_not_divide_are_padded():
@@ -405,6 +469,7 @@ WRAPPED = {
     "compiled for several devices": lambda unet: from_diffusers(compiled(nn.DataParallel(compiled(unet))), S),
     "moving average": lambda unet: from_diffusers(moving_average(unet), S),
     "moving average of torch": lambda unet: from_diffusers(averaged(unet), S),
+    "prepared by Accelerate": lambda unet: from_diffusers(Accelerator(cpu=True).prepare_model(unet), S),
     "compiled prior": lambda unet: compiled(from_diffusers(unet, S)),
 }
 
@@ -479,6 +544,34 @@ def test_weights_of_half_precision_alone_are_read(folder, tmp_path):
         from_diffusers(tmp_path / "half")
 
 
+def test_variant_is_the_one_asked_for(folder):
+    """Of a folder that has several; by default it is that of full precision."""
+    halved = network()
+    halved.conv_out.bias.data.add_(1.0)
+    halved.to(torch.float16).save_pretrained(folder / "unet", variant="fp16")
+    x = images(1, 1, 8, 8)
+    full, half = from_diffusers(folder), from_diffusers(folder, variant="fp16")
+    assert (full.denoise(x, 0.1) - half.denoise(x, 0.1)).abs().max() > 1e-2
+    torch.testing.assert_close(full.denoise(x, 0.1), from_diffusers(network(), full_scheduler()).denoise(x, 0.1))
+    with pytest.raises(ValueError, match=r"no weights of the variant 'ema', only .*fp16.safetensors"):
+        from_diffusers(folder, variant="ema")
+    with pytest.raises(ValueError, match="no folder was given"):
+        from_diffusers(network(), S, variant="fp16")
+
+
+def full_scheduler():
+    return DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2")
+
+
+def test_pickled_weights_are_read_where_there_are_no_others(folder):
+    wanted = from_diffusers(folder)
+    pickled(folder, network().state_dict())
+    x = images(1, 1, 8, 8)
+    torch.testing.assert_close(from_diffusers(folder).denoise(x, 0.1), wanted.denoise(x, 0.1))
+    assert len(read_card(folder)["sha256"]) == 64
+    assert genprior.load_prior(folder).image_shape == (1, 8, 8)
+
+
 def test_folder_of_a_moving_average_is_that_of_a_network(tmp_path):
     """`unet_ema` of diffusers' training scripts, whose config.json holds more than the network's arguments."""
     unet = network()
@@ -501,9 +594,13 @@ BROKEN = {
         lambda f: edit(f / "unet" / "config.json", num_class_embeds=10),
         (UnsupportedError, "wants a class label"),
     ),
-    "latent": (
+    "autoencoder missing": (
         lambda f: edit(f / "model_index.json", vqvae=["diffusers", "VQModel"]),
-        (UnsupportedError, r"vqvae \(VQModel\), so it works on latents"),
+        (ValueError, r"holds no vqvae/config.json of an autoencoder"),
+    ),
+    "other autoencoder": (
+        lambda f: edit(f / "model_index.json", vae=["diffusers", "AutoencoderTiny"]),
+        (UnsupportedError, r"vae \(AutoencoderTiny\).*an autoencoder too \(VQModel or AutoencoderKL\)"),
     ),
     "text": (
         lambda f: edit(f / "model_index.json", text_encoder=["transformers", "CLIPTextModel"]),
@@ -518,12 +615,16 @@ BROKEN = {
         (UnsupportedError, "1 channels in and 3 out"),
     ),
     "fourier": (
-        lambda f: edit(f / "unet" / "config.json", time_embedding_type="fourier"),
-        (UnsupportedError, "told its noise as such"),
+        lambda f: network(time_embedding_type="fourier").save_pretrained(f / "unet"),
+        (UnsupportedError, "told its noise as such.*DDPMScheduler, is none of such networks"),
     ),
     "other scheduler": (
-        lambda f: ScoreSdeVeScheduler().save_pretrained(f / "scheduler"),
-        (UnsupportedError, "ScoreSdeVeScheduler has no alphas_cumprod"),
+        lambda f: IPNDMScheduler().save_pretrained(f / "scheduler"),
+        (UnsupportedError, "IPNDMScheduler has no alphas_cumprod"),
+    ),
+    "consistency of eps": (
+        lambda f: LCMScheduler().save_pretrained(f / "scheduler"),
+        (UnsupportedError, "LCMScheduler is of consistency models"),
     ),
     "unknown scheduler": (
         lambda f: edit(f / "scheduler" / "scheduler_config.json", _class_name="MyScheduler"),
@@ -547,11 +648,61 @@ BROKEN = {
         lambda f: edit(f / "unet" / "config.json", block_out_channels=[16, 16]),
         (ValueError, "damaged or incomplete|is incomplete"),
     ),
-    "weights missing": (
+    "deeper network": (
         lambda f: edit(f / "unet" / "config.json", layers_per_block=2),
-        (ValueError, "damaged or incomplete|is incomplete"),
+        (ValueError, r"damaged or incomplete: .* expected shape [^I]*$"),
+    ),
+    "weights missing": (
+        lambda f: rename(f / WEIGHTS, "conv_out.bias", None),
+        (ValueError, "not those of the network in its config.json: it lacks conv_out.bias"),
+    ),
+    "weights too many": (
+        lambda f: rename(f / WEIGHTS, None, "class_embedding.weight"),
+        (ValueError, "not those of the network in its config.json: it has class_embedding.weight besides"),
+    ),
+    "weights of a wrong shape": (
+        lambda f: (
+            network(norm_num_groups=2, in_channels=2, out_channels=2).save_pretrained(f / "other")
+            or shutil.copy(f / "other" / WEIGHTS.split("/")[1], f / WEIGHTS)
+        ),
+        (ValueError, "damaged or incomplete|not those of the network"),
+    ),
+    "pickle that runs code": (
+        lambda f: pickled(f, Bomb()),
+        (ValueError, r"diffusion_pytorch_model.bin is a pickle of more than weights"),
+    ),
+    "half a pickle": (
+        lambda f: pickled(f, network().state_dict(), -100),
+        (ValueError, r"diffusion_pytorch_model.bin are damaged or incomplete"),
+    ),
+    "text in the place of a pickle": (
+        lambda f: pickled(f, None) or (f / PICKLE).write_text("version https://git-lfs.github.com/spec/v1"),
+        (ValueError, r"diffusion_pytorch_model.bin (are damaged|is a pickle of more)"),
     ),
 }
+
+
+def rename(path, without, beside):
+    """The weights without one of them, or with another of that name."""
+    weights = load_file(path)
+    save_file(
+        {key: t for key, t in weights.items() if key != without} | ({beside: torch.zeros(2)} if beside else {}), path
+    )
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise SystemExit('code from the folder was run')",)
+
+
+PICKLE = WEIGHTS.replace("safetensors", "bin")
+
+
+def pickled(folder, what, end=None):
+    """The folder's weights replaced by a pickle, or by the beginning of one."""
+    (folder / WEIGHTS).unlink()
+    torch.save(what, folder / PICKLE)
+    (folder / PICKLE).write_bytes((folder / PICKLE).read_bytes()[:end])
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -612,6 +763,11 @@ def test_network_of_text_to_image_is_refused():
         from_diffusers(Other(), DDPMScheduler())
 
 
+def test_folder_that_is_not_there_is_said_to_be_missing():
+    with pytest.raises(ValueError, match=r"There is no folder someone/nothing.*load_prior"):
+        from_diffusers("someone/nothing")
+
+
 def test_missing_diffusers_says_what_to_install(folder, monkeypatch):
     real = builtins.__import__
 
@@ -633,7 +789,7 @@ def on_the_hub(folder, tmp_path, monkeypatch):
     """`snapshot_download` from a folder, as the Hub answers: only what the patterns name. What was asked for."""
     asked = []
 
-    def snapshot_download(name, *, allow_patterns):
+    def snapshot_download(name, *, revision, allow_patterns):
         there = tmp_path / "cache"
         for file in folder.rglob("*"):
             path = file.relative_to(folder)
@@ -663,9 +819,23 @@ def test_model_of_the_hub_that_has_half_precision_only_is_a_prior(folder, on_the
     torch.testing.assert_close(prior.denoise(x, 0.1), from_diffusers(folder).denoise(x, 0.1))
 
 
+def test_model_of_the_hub_that_has_pickles_only_is_a_prior(folder, on_the_hub):
+    pickled(folder, network().state_dict())
+    x = images(1, 1, 8, 8)
+    prior = genprior.load_prior("someone/old")
+    prior.autocast = None
+    torch.testing.assert_close(prior.denoise(x, 0.1), from_diffusers(folder).denoise(x, 0.1))
+
+
+def test_pickles_are_left_on_the_hub_where_there_are_others(folder, on_the_hub):
+    torch.save(network().state_dict(), folder / PICKLE)
+    hub.fetch("someone/both")
+    assert not any(path.endswith(".bin") for path in on_the_hub)
+
+
 def test_weights_of_a_model_that_is_no_prior_are_left_on_the_hub(folder, on_the_hub):
-    edit(folder / "model_index.json", vae=["diffusers", "AutoencoderKL"])
-    with pytest.raises(UnsupportedError, match="works on latents"):
+    edit(folder / "model_index.json", text_encoder=["transformers", "CLIPTextModel"])
+    with pytest.raises(UnsupportedError, match="text_encoder"):
         hub.fetch("someone/stable")
     assert not any(path.endswith(".safetensors") for path in on_the_hub)
     assert "model_index.json" in on_the_hub

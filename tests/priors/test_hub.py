@@ -1,12 +1,16 @@
 """Priors go to the Hugging Face Hub and come back the same; without a network here, through its local cache."""
 
+import json
 import shutil
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, LDMPipeline, UNet2DModel, VQModel
 from huggingface_hub import constants
 
+import genprior
 from genprior.priors import hub, store
 from genprior.priors.folder import read_card, write_prior
 from genprior.priors.gaussian.gaussian import Gaussian
@@ -58,6 +62,42 @@ def test_prior_comes_back_from_the_hub_as_it_went(folder, cache):
     assert "- steps: 3" in readme
 
 
+COMMIT = "1" * 40
+
+
+def test_commit_is_known_and_may_be_asked_for(folder, cache, tmp_path):
+    """In the prior, in the record of what was restored with it, and as a name to get the same again."""
+    hub.push_to_hub(folder, "someone/noise")
+    assert load_prior(folder).revision is None
+    for name in ("someone/noise", f"someone/noise@{COMMIT}", "someone/noise@main"):
+        assert load_prior(name).revision == COMMIT
+        result = genprior.restore(torch.rand(1, 4, 4), "denoise", prior=name, noise=0.1, n=1, seed=0, progress=False)
+        assert (result.prior_name, result.prior.revision) == (name, COMMIT)
+        result.save(tmp_path / "result.npz", overwrite=True)
+        run = json.loads(str(np.load(tmp_path / "result.npz")["run"]))
+        assert (run["prior"]["name"], run["prior"]["revision"]) == (name, COMMIT)
+    with pytest.raises(ValueError, match="no prior of that name could be had from the Hugging Face Hub"):
+        load_prior(f"someone/noise@{'2' * 40}")
+
+
+def test_pipeline_of_diffusers_is_had_offline_from_the_cache(cache, tmp_path):
+    """A latent one: all of its parts, from the snapshot that a download left."""
+    sizes = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
+    unet = UNet2DModel(
+        8, 3, 3, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), add_attention=False, **sizes
+    )
+    pipeline = LDMPipeline(VQModel(latent_channels=3, **sizes), unet, DDIMScheduler())
+    kept = tmp_path / "cache" / "models--someone--latent"
+    pipeline.save_pretrained(kept / "snapshots" / COMMIT)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(COMMIT)
+    prior = load_prior("someone/latent")
+    assert (type(prior).__name__, prior.revision) == ("DiffusersLatentPrior", COMMIT)
+    (kept / "snapshots" / COMMIT / "vqvae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"vqvae has no diffusion_pytorch_model\.safetensors"):
+        load_prior("someone/latent")
+
+
 def test_damaged_prior_is_not_published(folder, cache):
     (folder / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="damaged or incomplete"):
@@ -85,5 +125,6 @@ def test_hub_is_asked_only_for_what_cannot_be_a_folder(tmp_path, monkeypatch):
 
 
 def test_name_of_a_repository_has_an_owner(folder, cache):
-    with pytest.raises(ValueError, match="give owner/name"):
-        hub.push_to_hub(folder, "noise")
+    for name in ("noise", "someone/noise@main"):
+        with pytest.raises(ValueError, match="give owner/name"):
+            hub.push_to_hub(folder, name)

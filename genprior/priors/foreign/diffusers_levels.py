@@ -23,6 +23,8 @@ Scheduler = Any
 # In the units of x. Cosine chains go on to 10^4, where a predicted eps no longer says anything of u.
 HIGHEST = 80.0
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+# Their networks were taught where the probability flow from u_t leads, which is not E[u | u_t].
+CONSISTENCY = ("CMStochasticIterativeScheduler", "LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler")
 AS_A_FUNCTION = "Write the network's E[x | x_t] as a function, and give that to genprior.from_denoiser."
 
 # (z, t) -> the network's answer: z (B, C, H, W), t (B,).
@@ -137,33 +139,71 @@ class Preconditioned(Levels):
         return self.scheduler.precondition_outputs(u_t, network(z, t), s)
 
 
-def levels_of(scheduler: Scheduler, learned_times: bool) -> Levels:
+class Exploding(Levels):
+    """Images on [0, 1] themselves, x_t = x + sigma n; the answer at x_t and sigma is the score of its law.
+
+        x_hat = x_t + sigma^2 answer
+
+    References: Y. Song et al., Score-based generative modeling through stochastic differential equations, 2021.
+    """
+
+    def __init__(self, scheduler: Scheduler):
+        super().__init__()
+        config = scheduler.config
+        low, high = math.log(config.sigma_min), math.log(config.sigma_max)
+        sigmas = torch.linspace(low, high, config.num_train_timesteps, dtype=torch.float64).exp()
+        self.alpha_bars = _alpha_bars((sigmas / UNIT).tolist())
+
+    def estimate(self, network: Network, u_t: Tensor, s: Tensor) -> Tensor:
+        x_t, sigma = 0.5 + UNIT * u_t, UNIT * s
+        x_hat = x_t + sigma**2 * network(x_t, sigma.flatten())
+        return (x_hat - 0.5) / UNIT
+
+
+def levels_of(scheduler: Scheduler, times: str) -> Levels:
     """The levels that a scheduler says its network was trained at.
 
     Arguments:
         scheduler: with `alphas_cumprod` (DDPM, DDIM, Euler, DPM-Solver and their like), or preconditioning as EDM's, or
-            of flow matching.
-        learned_times: whether the network's timesteps are learned vectors, so that it knows no others.
+            of flow matching, or ScoreSdeVe.
+        times: the network's time_embedding_type; "learned" timesteps are vectors, of which there are no others, and
+            "fourier" times are levels of noise.
 
     Raises:
-        UnsupportedError: it is of another kind, or of one that does not go with learned timesteps.
+        UnsupportedError: it is of another kind, or of one that does not go with such times.
         ValueError: its numbers are no levels.
     """
-    import diffusers
-
-    kind = type(scheduler).__name__
+    kind, learned_times = type(scheduler).__name__, times == "learned"
+    if is_of(scheduler, *CONSISTENCY):
+        raise UnsupportedError(
+            f"{kind} is of consistency models, whose network gives one of the images that x_t may have been, not "
+            "E[x | x_t]: no prior with a denoiser. (With a CMStochasticIterativeScheduler, on pixels, "
+            "genprior.from_diffusers makes one with a decoder of it.)"
+        )
+    if is_of(scheduler, "ScoreSdeVeScheduler"):
+        return Exploding(scheduler)
+    if times == "fourier":
+        raise UnsupportedError(
+            "This network is told its noise as such (time_embedding_type fourier), and its scheduler, "
+            f"{kind}, is none of such networks: give ScoreSdeVeScheduler. {AS_A_FUNCTION}"
+        )
     if getattr(scheduler, "alphas_cumprod", None) is not None:
         return Chain(scheduler, learned_times)
     preconditioned = all(hasattr(scheduler, f"precondition_{what}") for what in ("inputs", "noise", "outputs"))
-    straight = isinstance(scheduler, tuple(getattr(diffusers, name) for name in FLOWS))
+    straight = is_of(scheduler, *FLOWS)
     if not preconditioned and not straight:
         raise UnsupportedError(
-            f"{kind} has no alphas_cumprod, and is neither EDM's nor one of flow matching: what its network's answer "
-            f"says of the image is not known here. {AS_A_FUNCTION}"
+            f"{kind} has no alphas_cumprod, and is neither EDM's, ScoreSdeVe nor of flow matching: what its network's "
+            f"answer says of the image is not known here. {AS_A_FUNCTION}"
         )
     if learned_times:
         raise UnsupportedError(f"The network knows learned timesteps only, and {kind} asks it at any. {AS_A_FUNCTION}")
     return Preconditioned(scheduler) if preconditioned else Interpolation(scheduler)
+
+
+def is_of(scheduler: Scheduler, *names: str) -> bool:
+    """Whether it is of one of diffusers' classes of these names, or of a subclass; some versions lack some of them."""
+    return any(kind.__name__ in names for kind in type(scheduler).__mro__)
 
 
 def _own_sigmas(scheduler: Scheduler) -> list[float]:

@@ -1,0 +1,169 @@
+"""Latent diffusions of diffusers as priors: an autoencoder, and a diffusion in its latents.
+
+Notation: z the autoencoder's own map of latents; u = (z - m) / a the latents as the diffusion was trained on them;
+w = (1 + u) / 2, so that w are images to samplers of diffusions; G(w) the decoder; v the variance of what it leaves.
+
+References: R. Rombach, A. Blattmann, D. Lorenz, P. Esser, B. Ommer, High-resolution image synthesis with latent
+diffusion models, 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genprior.checks import OpenShape, UnsupportedError
+from genprior.devices import state_of
+from genprior.nets.wrapped import on_one_device, unwrapped
+from genprior.noise import Noise
+from genprior.priors.base import Prior, autocast, checked, shape_of_draws
+from genprior.priors.chain import UNIT
+from genprior.priors.foreign.diffusers_levels import is_of
+from genprior.priors.foreign.diffusers_pixels import DiffusersPrior
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DModel, VQModel
+    from diffusers.schedulers import SchedulerMixin
+
+AT_ONCE = 2**20  # values that are encoded and decoded at once
+
+
+class DiffusersLatentPrior(Prior):
+    """p(x) = ∫ N(x; G(w), v I) p(w) dw with p(w) a diffusion of diffusers: `sample`, `encode`, `render`.
+
+    `latents` is p(w), a prior of its own with `denoise`. A VQModel decodes the codes nearest to a latent, as its
+    pipeline does; gradients pass by the codes as if they were the latents (straight through). The pipelines say nothing
+    of v: `fit_decoder` measures it. Nothing is clipped.
+
+    Arguments:
+        autoencoder: VQModel or AutoencoderKL, in evaluation mode; it is not copied.
+        unet, scheduler: see `DiffusersPrior`; of the latents.
+        image_shape: (C, H, W), axes of any size None; by default what the unet's own size decodes to. Images are
+            continued to what the autoencoder's levels divide, and cut again.
+
+    Raises:
+        UnsupportedError: a part is of another kind, or the network wants a class.
+        ValueError: the parts, or the image_shape and the autoencoder, do not fit together.
+    """
+
+    centre = 0.5
+    spread = 0.25  # that of photographs
+    latent_mean: Tensor
+    latent_sd: Tensor
+    variance: Tensor
+
+    def __init__(
+        self,
+        autoencoder: VQModel | AutoencoderKL,
+        unet: UNet2DModel,
+        scheduler: SchedulerMixin,
+        image_shape: OpenShape | None = None,
+    ):
+        super().__init__()
+        if is_of(scheduler, "ScoreSdeVeScheduler"):
+            raise UnsupportedError("ScoreSdeVeScheduler is of images on [0, 1], and latents are none.")
+        self.diffusion = DiffusersPrior(unet, scheduler, data_std=1.0)
+        channels, *size = self.diffusion.image_shape
+        self.diffusion.image_shape = (channels, None, None)
+        plain = unwrapped(autoencoder)
+        config = plain.config
+        own = config.get("vq_embed_dim") or config.latent_channels
+        if own != channels:
+            raise ValueError(
+                f"The autoencoder, a {type(plain).__name__}, has {own} latents to a cell, and the network takes images "
+                f"of {channels} channels: they are not of one model."
+            )
+        self.autoencoder, self.stride = on_one_device(autoencoder), 2 ** (len(config.block_out_channels) - 1)
+        shape = (config.in_channels, *(None if a is None else a * self.stride for a in size))
+        self.image_shape = shape if image_shape is None else tuple(image_shape)
+        if self.image_shape[0] != config.in_channels:
+            raise ValueError(
+                f"image_shape is {self.image_shape}, but the autoencoder's images have {config.in_channels} channels."
+            )
+        mean = config.get("latents_mean") or [config.get("shift_factor") or 0.0]
+        sd = torch.tensor(config.get("latents_std") or [1.0]) / config.scaling_factor
+        self.register_buffer("latent_mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("latent_sd", sd.reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("variance", torch.tensor(math.nan))
+
+    @property
+    def latents(self) -> DiffusersPrior:
+        """p(w), a prior of maps (latent, rows, columns), of the size that images of this prior have."""
+        rows, columns = (None if a is None else math.ceil(a / self.stride) for a in self.image_shape[1:])
+        return self.diffusion if rows is None or columns is None else self.diffusion.sized(rows, columns)
+
+    @property
+    def latent_shape(self) -> OpenShape:
+        """Shape of one w: (latent, rows, columns), None where the image has any size."""
+        return self.latents.image_shape
+
+    @property
+    def decoder_variance(self) -> Tensor:
+        """v, in squared units of x, once it was measured.
+
+        Raises:
+            UnsupportedError: it was not.
+        """
+        if self.variance.isnan():
+            raise UnsupportedError(
+                "How far images lie from what this decoder makes of their latents was never measured: give some images "
+                "that it was not trained on, prior = genprior.load_prior(…), prior.fit_decoder(images). (The samplers "
+                "psld and resample do without.)"
+            )
+        return self.variance
+
+    @torch.no_grad()
+    def fit_decoder(self, x: Tensor) -> None:
+        """Set v to its maximum-likelihood value on images, (N, C, H, W): the mean square of x - G(encode(x))."""
+        prior, total = self.sized(*x.shape[-2:]), 0.0
+        for rows in x.split(max(1, AT_ONCE // x[0].numel())):
+            rows = checked(prior, rows).to(state_of(self))
+            total += float((rows - prior.render(prior.encode(rows))).double().square().sum())
+        self.variance.fill_(total / x.numel())
+
+    def render(self, w: Tensor) -> Tensor:
+        """The mean G(w) of p(x | w), (B, *latent_shape) -> (B, C, H, W); differentiable."""
+        w = checked(self, w, self.latent_shape)
+        z = self.latent_mean + self.latent_sd * (w - self.diffusion.centre) / UNIT
+        with autocast(z.device, self.autocast):
+            u = self.autoencoder.decode(self._own(z)).sample
+        height, width = self.image_shape[1:]
+        return self.centre + UNIT * u[..., :height, :width].to(w.dtype)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The latent of an image, the mean of the encoder's law, (B, C, H, W) -> (B, *latent_shape); differentiable."""
+        u = (checked(self, x) - self.centre) / UNIT
+        below, right = (-a % self.stride for a in u.shape[-2:])
+        u = F.pad(u, (0, right, 0, below), mode="replicate")
+        with autocast(u.device, self.autocast):
+            code = self.autoencoder.encode(self._own(u))
+        z = (code.latents if hasattr(code, "latents") else code.latent_dist.mode()).to(x.dtype)
+        return self.diffusion.centre + UNIT * (z - self.latent_mean) / self.latent_sd
+
+    @torch.no_grad()
+    def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, steps: int | None = None) -> Tensor:
+        """n draws G(w), w drawn by the reverse chain, (n, C, H, W), with the grain of v where that was measured.
+
+        Arguments:
+            seed: keys the noise; draw k is the same whatever n is.
+            size: (H, W), needed where the prior's images have any size.
+            steps: of the chain, evenly spread; None for all.
+
+        Raises:
+            ValueError: a size or a number of steps that this prior does not have.
+        """
+        prior = self.sized(*shape_of_draws(self.image_shape, size)[1:])
+        mean = prior.render(prior.latents.sample(n, seed=seed, steps=steps))
+        if self.variance.isnan():
+            return mean
+        # The chain has the noise of image 0.
+        grain = Noise(seed, torch.ones(n, dtype=torch.long), torch.arange(n))
+        return mean + self.variance.sqrt() * grain(mean)
+
+    def _own(self, t: Tensor) -> Tensor:
+        """In the autoencoder's precision."""
+        return t.to(next((p.dtype for p in self.autoencoder.parameters()), t.dtype))

@@ -1,0 +1,112 @@
+"""A `UNet2DModel` of diffusers: whether it can be a prior, and its answer at any size and in any precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from genprior.checks import OpenShape, UnsupportedError
+from genprior.nets.padding import mirrored
+from genprior.nets.wrapped import on_one_device, unwrapped
+from genprior.priors.base import autocast
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+
+def package() -> Any:
+    """diffusers, which is imported when it is needed."""
+    try:
+        import diffusers
+    except ImportError as error:
+        raise UnsupportedError(
+            'Models of diffusers need the package diffusers: pip install "genprior[hub]".'
+        ) from error
+    return diffusers
+
+
+def checked(unet: UNet2DModel, image_shape: OpenShape | None) -> tuple[UNet2DModel, OpenShape]:
+    """The network, on one device, and the shape of its images: that given, or the one that it was trained at.
+
+    Raises:
+        UnsupportedError: it wants a class, or is of another kind.
+        ValueError: its images are not of image_shape.
+    """
+    plain = unwrapped(unet)
+    check_kind(plain)
+    config = plain.config
+    check_config(config)
+    shape = _shape_of(config.sample_size, config.in_channels) if image_shape is None else tuple(image_shape)
+    if shape[0] != config.in_channels:
+        raise ValueError(f"image_shape is {shape}, but the network's images have {config.in_channels} channels.")
+    return on_one_device(unet), shape
+
+
+def multiple_of(unet: UNet2DModel) -> int:
+    """The number of pixels that its levels divide."""
+    return 2 ** (len(unwrapped(unet).config.block_out_channels) - 1)
+
+
+def answer(unet: UNet2DModel, z: Tensor, t: Tensor, multiple: int, precision: torch.dtype | None) -> Tensor:
+    """What the network makes of z (B, C, H, W) and t (B,), in its own precision.
+
+    A network that learned variances gives twice the channels, of which the second half is left out.
+
+    Arguments:
+        multiple: what its levels divide: z is continued to that, mirrored.
+        precision: see `Prior.autocast`.
+    """
+    height, width = z.shape[-2:]
+    padded = mirrored(z, multiple)
+    # pipelines of half precision give it to their networks, which take no other
+    dtype = next((p.dtype for p in unet.parameters()), z.dtype)
+    with autocast(z.device, precision):
+        found = unet(padded.to(dtype), t).sample
+    return found[:, : z.shape[1], :height, :width].to(z.dtype)
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuse, by its configuration, a network that is no prior of images alone."""
+    if config.get("num_class_embeds") is not None or config.get("class_embed_type") is not None:
+        raise UnsupportedError(
+            "This network wants a class label with every image. Only unconditional ones are priors here."
+        )
+    channels, answers = config.get("in_channels", 3), config.get("out_channels", 3)
+    if answers not in (channels, 2 * channels):
+        raise UnsupportedError(
+            f"This network has {channels} channels in and {answers} out. A prior's has as many out as in, or twice as "
+            "many where it learned variances."
+        )
+
+
+def check_kind(network: Any) -> None:
+    """Refuse what is no `UNet2DModel`."""
+    if not isinstance(network, package().UNet2DModel):
+        _refuse(type(network).__name__)
+
+
+def check_name(name: str | None) -> None:
+    """As `check_kind`, by what a folder says: a class that diffusers does not have cannot be made from it."""
+    diffusers = package()
+    kind = getattr(diffusers, str(name), None)
+    if isinstance(kind, type) and issubclass(kind, diffusers.UNet2DModel):
+        return
+    own = (
+        " If it is a subclass of yours, load it and give it with its scheduler: "
+        f"genprior.from_diffusers({name}.from_pretrained(folder), scheduler)."
+    )
+    _refuse(str(name), "" if isinstance(kind, type) else own)
+
+
+def _refuse(name: str, advice: str = "") -> NoReturn:
+    raise UnsupportedError(
+        f"The network is a {name}. Only unconditional diffusions, of diffusers' UNet2DModel, are priors here.{advice}"
+    )
+
+
+def _shape_of(size: int | list[int] | None, channels: int) -> OpenShape:
+    height, width = (size, size) if size is None or isinstance(size, int) else size
+    return channels, height, width
