@@ -21,7 +21,7 @@ from genprior.ambient import settled
 from genprior.checks import Shape, as_integer, as_number, as_shape, as_tensor
 from genprior.linalg import cg, reciprocal, rounding
 from genprior.operators.constant import Constant
-from genprior.operators.linear import SVD, LinearOperator
+from genprior.operators.linear import SVD, Completion, LinearOperator
 from genprior.operators.separable import Separable
 
 BOUNDARIES = ("valid", "circular")
@@ -157,6 +157,15 @@ class Blur(LinearOperator):
         residual = torch.fft.rfft2(y) - transfer * torch.fft.rfft2(z)
         gain = transfer.conj() * reciprocal(power + c, rounding(z.dtype) ** 2 * most)
         return z + torch.fft.irfft2(gain * residual, s=self._grid)
+
+    def completion(self) -> Completion | None:
+        if self.boundary == "circular":
+            return None
+        (top, left), (_, H, W), (_, height, width) = self._corner, self.measurement_shape, self.image_shape
+        margins = (left, width - left - W, top, height - top - H)
+        missing = torch.nn.functional.pad(torch.zeros(1, 1, H, W, dtype=torch.bool), margins, value=True)
+        embed = partial(torch.nn.functional.pad, pad=margins)
+        return Completion(Blur(self.kernel, self.image_shape, "circular"), missing, embed)
 
     def svd(self) -> SVD:
         """Of "circular", V is the Hartley transform, s = |k^|, and U the Hartley transform, then the phase of k^."""

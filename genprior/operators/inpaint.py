@@ -16,7 +16,8 @@ from genprior.ambient import settled
 from genprior.checks import Shape, as_integer, as_number, as_shape, as_tensor
 from genprior.linalg import divide
 from genprior.operators.constant import Constant
-from genprior.operators.linear import SVD, LinearOperator
+from genprior.operators.denoise import Denoise
+from genprior.operators.linear import SVD, Completion, LinearOperator
 
 
 class Inpaint(LinearOperator):
@@ -60,6 +61,9 @@ class Inpaint(LinearOperator):
     def _prox(self, z: Tensor, y: Tensor, c: float | Tensor) -> Tensor:
         hole, _ = self._masks.like(z)
         return torch.where(hole, z, z + (y - z) / (1 + c))
+
+    def completion(self) -> Completion:
+        return Completion(Denoise(self.image_shape), self.mask, _identity)
 
     def svd(self) -> SVD:
         """V is the identity, s = keep, and U the identity on what is kept."""

@@ -72,6 +72,10 @@ class LinearOperator(Operator):
         self._check("a measurement", y, self.measurement_shape)
         return self._prox(z, y, _as_variance(1 / gamma, y))
 
+    def completion(self) -> Completion | None:
+        """A as a part of a simpler operator, as a blur past the frame is one of a periodic blur; None: it is not."""
+        return None
+
     def svd(self) -> SVD:
         """A = U diag(s) V^T with real orthonormal transforms.
 
@@ -137,6 +141,21 @@ class SVD:
     def __post_init__(self):
         for name in ("V", "Vt", "U", "Ut"):
             object.__setattr__(self, name, settled(getattr(self, name)))
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """A x is a part of B x, so that y would be B x with noise, had all of it been measured.
+
+    Attributes:
+        whole: B, whose measurements have the shape of images.
+        missing: where B x was not measured, bool, broadcasts to (B, C, H, W).
+        embed: y -> the values of B x that it is, 0 where they are missing; (B, *measurement_shape) -> (B, C, H, W).
+    """
+
+    whole: LinearOperator
+    missing: Tensor
+    embed: Callable[[Tensor], Tensor]
 
 
 class Composition(Composed, LinearOperator):

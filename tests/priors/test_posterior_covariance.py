@@ -68,14 +68,16 @@ def test_coefficients_are_an_isometry_in_which_the_covariance_is_diagonal(form, 
 def test_diagonal_is_exact_where_the_eigenvectors_are_shared():
     V = stationary(8, 7).covariance
     A = Blur(gaussian_kernel(1.0, 5), (3, 8, 7), "circular")
-    found = V.diagonal_like(lambda x: A.adjoint(A(x)), torch.zeros(1, 3, 8, 7, dtype=torch.float64))
+    found, shared = V.diagonal_like(lambda x: A.adjoint(A(x)), torch.zeros(1, 3, 8, 7, dtype=torch.float64))
     x = normal(1, 3, 8, 7)
     torch.testing.assert_close(V.image(found * V.coefficients(x)), A.adjoint(A(x)))
+    assert shared.all()
 
     mask = random_mask((1, 8, 7), 0.5)
     A, V = Inpaint(mask, (3, 8, 7)), Diagonal.identity((3, 8, 7))
-    found = V.diagonal_like(lambda x: A.adjoint(A(x)), torch.zeros(1, 3, 8, 7))
+    found, shared = V.diagonal_like(lambda x: A.adjoint(A(x)), torch.zeros(1, 3, 8, 7))
     assert torch.equal(found[0, ..., 0], (~mask).float().expand(3, -1, -1))
+    assert shared.all()
 
 
 def test_diagonal_of_a_mask_in_frequencies_is_the_share_it_keeps_of_each_image():
@@ -83,7 +85,9 @@ def test_diagonal_of_a_mask_in_frequencies_is_the_share_it_keeps_of_each_image()
     V = stationary(64, 64, C=1).covariance
     masks = torch.stack([random_mask((1, 64, 64), fraction) for fraction in (0.7, 0.2)])
     A = Inpaint(masks, (1, 64, 64))
-    found = V.diagonal_like(lambda x: A.adjoint(A(x)), torch.zeros(2, 1, 64, 64, dtype=torch.float64)).flatten(1)
+    found, shared = V.diagonal_like(lambda x: A.adjoint(A(x)), torch.zeros(2, 1, 64, 64, dtype=torch.float64))
+    found = found.flatten(1)
+    assert not shared.any()
     assert torch.equal(found, found[:, :1].expand_as(found))
     assert (found[:, 0] - torch.tensor([0.3, 0.8])).abs().max() < 3.3 * math.sqrt(2 * 0.3 * 0.7 / 4096 / 4)
 
@@ -93,11 +97,12 @@ def test_diagonal_of_an_image_does_not_depend_on_the_others():
     V = stationary(16, 16, C=1).covariance
     A = Inpaint(torch.stack([torch.zeros(1, 16, 16, dtype=bool), random_mask((1, 16, 16), 0.7)]), (1, 16, 16))
     like = torch.zeros(2, 1, 16, 16, dtype=torch.float64)
-    both = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
+    both, shared = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
     for i in (0, 1):
         one = A.select(torch.tensor([i]))
-        alone = V.diagonal_like(lambda x, one=one: one.adjoint(one(x)), like[:1])
+        alone, _ = V.diagonal_like(lambda x, one=one: one.adjoint(one(x)), like[:1])
         torch.testing.assert_close(both[i : i + 1], alone.expand_as(both[:1]), rtol=1e-12, atol=0)
+    assert shared.tolist() == [True, False]
     assert both[0].std() < 1e-12
     assert abs(float(both[1].mean()) - 0.3) < 0.1
 

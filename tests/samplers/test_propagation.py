@@ -130,7 +130,7 @@ def test_few_values_and_many_have_the_same_variances_where_both_are_exact():
     V = Stationary(0.05 / (1 + 40 * k).unsqueeze(0).double(), torch.eye(1, dtype=torch.float64))
     operator = genprior.operators.Denoise(shape)
     one = Measurement(torch.zeros(1, *shape, dtype=torch.float64), operator, Gaussian(1.0))
-    normal = V.diagonal_like(lambda x: x, one.y)
+    normal, _ = V.diagonal_like(lambda x: x, one.y)
     for level in (0.1, 30.0, 1000.0):
         w = torch.full_like(one.y, level)
         exact = exact_variances(one, V)(w)

@@ -71,12 +71,12 @@ class Covariance(nn.Module, ABC):
         other._buffers = {**self._buffers, "eigenvalues": eigenvalues}
         return other
 
-    def diagonal_like(self, apply: Callable[[Tensor], Tensor], like: Tensor, probes: int = 4) -> Tensor:
-        """A diagonal like V^T M V for a symmetric M >= 0, laid out like `variances`, for a preconditioner.
+    def diagonal_like(self, apply: Callable[[Tensor], Tensor], like: Tensor, probes: int = 4) -> tuple[Tensor, Tensor]:
+        """A diagonal like V^T M V for a symmetric M >= 0, laid out like `variances`; and of each image, is it V^T M V?
 
-        Where M shares the eigenvectors it is V^T M V itself; else of each image its mean, tr M / D, estimated from M z
-        for white noise z. What else the diagonal has would not help: where M hardly passes an eigenvector, iterations
-        that have not converged would run far along it.
+        It is where M shares the eigenvectors; else it is the mean, tr M / D, estimated from M z for white noise z. What
+        else the diagonal has would not help a preconditioner: where M hardly passes an eigenvector, iterations that
+        have not converged would run far along it.
 
         Arguments:
             apply: M, (B, C, H, W) -> (B, C, H, W).
@@ -93,7 +93,16 @@ class Covariance(nn.Module, ABC):
         mean = inner(products, torch.ones_like(products)) / inner(squares, torch.ones_like(squares))
         # of each image by itself: what is drawn for one depends on no other
         shared = norm(Mc[0] - diagonal * c[0]) < 1e-3 * norm(Mc[0])
-        return torch.where(shared, diagonal.clamp_min(0), mean)
+        return torch.where(shared, diagonal.clamp_min(0), mean), shared.flatten()
+
+    def between(self, gain: Tensor, pixels: Tensor) -> Tensor:
+        """A gain g > 0 for which V diag(g) V^T is like V diag(gain) V^T between those pixels, for a preconditioner.
+
+        Arguments:
+            gain: > 0, laid out like `variances`.
+            pixels: 1 and 0, broadcasts to (B, C, H, W).
+        """
+        return gain
 
     @property
     def singular(self) -> bool:
@@ -198,6 +207,20 @@ class Stationary(Covariance):
     def image(self, coefficients: Tensor) -> Tensor:
         spectrum = torch.view_as_complex(coefficients * (1 / self._weights(coefficients)))
         return turned(self.axes.to(coefficients.dtype), torch.fft.irfft2(spectrum, s=self._size, norm="ortho"))
+
+    def between(self, gain: Tensor, pixels: Tensor) -> Tensor:
+        """The circulant matrix nearest to the part of V diag(gain) V^T between the pixels (T. Chan, 1988).
+
+        Each lag is weighted by the share of the pixels that have another one there, so that gain is smoothed by the
+        power spectrum of the pixels.
+        """
+        spectrum = torch.fft.rfft2(pixels.to(gain)).abs().square().sum(1, keepdim=True)
+        pairs = torch.fft.irfft2(spectrum, s=self._size)
+        # no pixels have no pairs
+        share = pairs / pairs[..., :1, :1].clamp_min(0.5)
+        lags = torch.fft.irfft2(gain[..., 0], s=self._size)
+        smoothed = torch.fft.rfft2(share * lags).real[..., None]
+        return smoothed.maximum(gain.amin((-4, -3, -2, -1), keepdim=True))
 
     @property
     def variances(self) -> Tensor:

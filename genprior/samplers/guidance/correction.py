@@ -12,6 +12,8 @@ from genprior.operators.linear import LinearOperator
 if TYPE_CHECKING:
     from genprior.priors.gaussian.covariance import Covariance
 
+Counts = int | Sequence[int]  # of iterations: of all images, or of each its own
+
 
 def correction(
     V: "Covariance",
@@ -19,7 +21,7 @@ def correction(
     noise: float | Tensor,
     gradient: Tensor,
     normal: Tensor,
-    iterations: int | Sequence[int],
+    iterations: Counts,
     weights: Tensor | None = None,
 ) -> Tensor:
     """(A^T diag(w) A + noise^2 V^-1)^-1 A^T diag(w) (y - A x_hat), by conjugate gradients in the coordinates of V.

@@ -16,8 +16,8 @@ from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import Covariance
 from genprior.samplers.base import Denoiser, begin, stand_in, unmeasured
+from genprior.samplers.guidance.added import added
 from genprior.samplers.guidance.base import Guidance
-from genprior.samplers.guidance.correction import correction
 from genprior.samplers.guidance.propagation import propagated
 from genprior.samplers.turning import turning
 
@@ -34,8 +34,10 @@ class OptimalCovariance(Guidance):
 
     Under another likelihood E[x | x_t, y] is that of expectation propagation, see `guidance.propagation`.
 
-    The minimum is found by conjugate gradients on x, which never make it worse, in the coordinates of V, preconditioned
-    there: where A^T A is diagonal too, as that of a circular blur for photographs, one iteration is exact.
+    The minimum is found by conjugate gradients: on the values that were not measured where A is a part of an operator
+    that shares the eigenvectors of V, as a mask is of none and a blur past the frame of a circular one (`completed`);
+    else on x, which never makes it worse, in the coordinates of V, preconditioned there (`correction`): where A^T A is
+    diagonal too, as that of a circular blur for photographs, one iteration is exact.
 
     The last step draws from that Gaussian posterior, where others return its mean: at sigma_min the mean would drop
     the variance that is below sigma_min^2.
@@ -48,7 +50,8 @@ class OptimalCovariance(Guidance):
         integrator: see `Guidance`. With "fresh", which is for pictures, or without fresh noise, the last step returns
             the mean.
         iterations: the most conjugate gradients at high noise; fewer, in proportion to ln(1 + sigma^2 / noise^2), at
-            low. Each costs a product with A, A^T, V's eigenvectors and their transpose.
+            low. Each costs a product with A, A^T, V's eigenvectors and their transpose; half as many are made on values
+            that were not measured, at twice the cost.
         turns: whether the denoiser sees x_t turned, each time in another way (see `turning`): draws lose spread by it.
     """
 
@@ -81,30 +84,28 @@ class OptimalCovariance(Guidance):
         """
         y, A, seen = measurement.y, measurement.linear, measurement.seen
         other = isinstance(measurement.noise, Likelihood)
-        propagate = propagated(measurement, self.floor(prior)) if other else None
         level = (stand_in(prior, measurement) if other else measurement).sd
+        levels = torch.as_tensor(level).flatten().tolist()
         like = y.new_empty(A.batch, *A.image_shape)
         moments = self.moments(prior, like)
-        levels = torch.as_tensor(level).flatten().tolist()
-        normal, exact = None, []
+        propagate = propagated(measurement, self.floor(prior)) if other else None
+        normal, add = None, None
 
         def posterior(x_t: Tensor, sigma: float, noise: Noise | None) -> Tensor:
-            nonlocal normal, exact
+            nonlocal normal, add
             (x_hat, V), y_hat = moments(x_t, sigma), y
-            if normal is None:  # V has the same coordinates at all noise levels
-                normal = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
-                exact = varies(normal).tolist()
+            counts = [self._enough(sigma / each) for each in levels]
             if propagate is not None:
+                if normal is None:
+                    normal, _ = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
                 # at all levels, as the site of a value at the edge of its cell is as precise as what the edge cuts off
-                counts = [max(self.iterations // 2, self._enough(sigma / each)) for each in levels]
-                return propagate(x_hat, V, normal, counts, noise)
+                return propagate(x_hat, V, normal, [max(self.iterations // 2, each) for each in counts], noise)
             if noise is not None:
                 x_hat = x_hat + V.filter(noise(x_hat), V.eigenvalues.sqrt())
                 y_hat = y + level * noise(y)
-            gradient = A.adjoint(seen * (y_hat - A(x_hat)))
-            rows = range(max(len(levels), len(exact)))
-            counts = [1 if exact[i % len(exact)] else self._enough(sigma / levels[i % len(levels)]) for i in rows]
-            return x_hat + correction(V, A, level, gradient, normal, counts)
+            if add is None:  # V has the same coordinates at all noise levels
+                add = added(A, level, V, like)
+            return x_hat + add(V, seen * (y_hat - A(x_hat)), counts)
 
         return posterior
 
@@ -116,9 +117,3 @@ class OptimalCovariance(Guidance):
     def _enough(self, ratio: float) -> int:
         """Iterations at that ratio of sigma to the noise: the condition number is about 1 + ratio^2."""
         return min(self.iterations, math.ceil(self.iterations / 10 * math.log1p(ratio**2)))
-
-
-def varies(normal: Tensor) -> Tensor:
-    """Of each image whether its `Covariance.diagonal_like` is more than a mean: the diagonal itself, and exact."""
-    values = normal.flatten(1)
-    return values.amax(1) > values.amin(1)

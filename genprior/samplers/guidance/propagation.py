@@ -22,7 +22,7 @@ processes for classification: mean-field algorithms, 2000.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,12 +31,10 @@ from torch import Tensor
 from genprior.linalg import divide, inner
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
-from genprior.samplers.guidance.correction import correction
+from genprior.samplers.guidance.correction import Counts, correction
 
 if TYPE_CHECKING:
     from genprior.priors.gaussian.covariance import Covariance
-
-Counts = int | Sequence[int]  # of iterations: of all images, or of each its own
 
 FEW = 64  # values of y up to which the variances c come from the matrix A V A^T
 GRID = 48  # precisions at which they are computed otherwise

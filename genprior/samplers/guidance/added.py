@@ -1,0 +1,43 @@
+"""What a Gaussian measurement adds to the mean of a Gaussian, in the way that suits the operator."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from genprior.operators.linear import LinearOperator
+from genprior.samplers.guidance.completed import completed
+from genprior.samplers.guidance.correction import correction
+
+if TYPE_CHECKING:
+    from genprior.priors.gaussian.covariance import Covariance
+
+
+def added(
+    A: LinearOperator, noise: float | Tensor, V: "Covariance", like: Tensor
+) -> Callable[["Covariance", Tensor, Sequence[int]], Tensor]:
+    """(V, y - A x_hat, iterations) -> V A^T (A V A^T + noise^2)^-1 (y - A x_hat), for every V of the same coordinates.
+
+    Where A is a part of an operator that shares the eigenvectors of V, see `completed`; else see `correction`.
+
+    Arguments:
+        like: (1 or B, C, H, W), for the shape, dtype and device of images.
+    """
+    parts = A.completion()
+    if parts is not None:
+        normal, shared = V.diagonal_like(lambda x: parts.whole.adjoint(parts.whole(x)), like)
+        if shared.all():
+            # an iteration costs twice as much here, and gets more than twice as far
+            return lambda V, residual, iterations: completed(
+                V, parts, noise, parts.embed(residual), normal, [math.ceil(n / 2) for n in iterations]
+            )
+    normal, shared = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
+    exact = shared.tolist()
+
+    def correct(V: "Covariance", residual: Tensor, iterations: Sequence[int]) -> Tensor:
+        rows = range(max(len(iterations), len(exact)))
+        counts = [1 if exact[i % len(exact)] else iterations[i % len(iterations)] for i in rows]
+        return correction(V, A, noise, A.adjoint(residual), normal, counts)
+
+    return correct
