@@ -95,7 +95,13 @@ class Noise:
 
     @classmethod
     def of_draws(cls, n: int, seed: int) -> Noise:
-        """The noise of draws 0 to n - 1 of a prior, of which each is the same whatever n is."""
+        """The noise of draws 0 to n - 1 of a prior, of which each is the same whatever n is.
+
+        Raises:
+            ValueError: n is not a whole number, at least 1.
+        """
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"n is {n!r}: give the number of draws, an integer, at least 1")
         return cls(seed, torch.zeros(n, dtype=torch.long), torch.arange(n))
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.ambient import settle_methods
-from genprior.checks import OpenShape, Shape, UnsupportedError
+from genprior.checks import OpenShape, Shape, UnsupportedError, as_shape
 
 METHODS = (
     "sample", "log_prob", "energy", "score", "elbo", "denoise", "posterior_covariance", "decode",
@@ -206,14 +206,16 @@ def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shap
     """(C, H, W) of the draws that are asked for as size=(H, W), from a prior of images of image_shape.
 
     Raises:
-        ValueError: they are not of that size, or of any, and none is given.
+        ValueError: they are not of that size, or of any, and none is given, or it is no size.
     """
     channels, *own = image_shape
+    if size is not None and not (isinstance(size, tuple | list) and len(size) == 2):
+        raise ValueError(f"size is {size!r}: give the height and the width of the draws, as size=(height, width).")
     if None in own and size is None:
         raise ValueError("This prior has images of any size: say which one, as size=(height, width).")
     if size is not None and any(a is not None and a != b for a, b in zip(own, size)):
         raise ValueError(f"This prior has images of size {tuple(own)}, not {tuple(size)}.")
-    return channels, *(size or own)
+    return as_shape((channels, *(size or own)))
 
 
 def checked(prior: Prior, x: Tensor, shape: OpenShape | None = None) -> Tensor:

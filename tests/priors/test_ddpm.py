@@ -611,3 +611,9 @@ def test_below_sigma_min_a_trained_network_falls_silent():
     # F sees the same but for the scale of its input, sqrt(s^2 + data_std^2), which differs by less than 1 %
     # what is left at 0 is the rounding of 3072 values
     assert moved[1:] == pytest.approx([0.5 * moved[0], 0.1 * moved[0], 0.0], rel=0.05, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [64, (8,), (8, 0), ("8", 8), (8.5, 8), (8, 8, 8)])
+def test_what_is_no_size_is_refused(size):
+    with pytest.raises(ValueError, match="size is .*height|three positive integers"):
+        DDPM((1, None, None), widths=(8,), blocks=1).sample(1, size=size)
