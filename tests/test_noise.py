@@ -231,5 +231,5 @@ def test_numbers_on_a_device_are_not_waited_for():
 
 @pytest.mark.parametrize("n", [0, -1, 2.0, True, "2", None])
 def test_other_numbers_of_draws_are_refused(n):
-    with pytest.raises(ValueError, match="n is .*: give the number of draws, an integer, at least 1"):
+    with pytest.raises(ValueError, match=r"n is .*: give the number of draws, an integer, at least 1"):
         Noise.of_draws(n, 0)

@@ -615,5 +615,5 @@ def test_below_sigma_min_a_trained_network_falls_silent():
 
 @pytest.mark.parametrize("size", [64, (8,), (8, 0), ("8", 8), (8.5, 8), (8, 8, 8)])
 def test_what_is_no_size_is_refused(size):
-    with pytest.raises(ValueError, match="size is .*height|three positive integers"):
+    with pytest.raises(ValueError, match=r"size is .*height|three positive integers"):
         DDPM((1, None, None), widths=(8,), blocks=1).sample(1, size=size)
