@@ -17,7 +17,7 @@ from genprior.operators.masking import kept_by
 from genprior.operators.measurement import Measurement
 
 
-def known_pixels(measurement: Measurement, stated: float | Tensor | Likelihood | None) -> Tensor | None:
+def known_pixels(measurement: Measurement, stated: float | Tensor | Likelihood | str | None) -> Tensor | None:
     """What is known of each image exactly, bool like y on the CPU; None of an operator that is no mask.
 
     All that is no hole, unless a noise above 0 or another likelihood was stated. Where none was, an image without a
@@ -25,10 +25,10 @@ def known_pixels(measurement: Measurement, stated: float | Tensor | Likelihood |
 
     Arguments:
         measurement: y (B, C, H, W) and its operator.
-        stated: noise that was stated for them, None where it was estimated.
+        stated: noise that was stated for them, if only its name; None where it was estimated.
     """
     kept = kept_by(measurement.operator, measurement.y)
-    if kept is None or isinstance(stated, Likelihood):
+    if kept is None or isinstance(stated, Likelihood | str):
         return None
     number = len(measurement.y)
     kept = kept.cpu().expand(number, -1, -1, -1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from genprior import images
 from genprior.checks import as_integer, as_tensor
 from genprior.compression import measured
-from genprior.likelihoods import Likelihood
+from genprior.likelihoods import Likelihood, PoissonGaussian
 from genprior.nets.wrapped import unwrapped
 from genprior.noise_level import noise_level
 from genprior.operators.base import Operator, name_of
@@ -30,7 +30,12 @@ from genprior.operators.deepinv import from_physics, physics_noise
 from genprior.operators.linear import LinearOperator
 from genprior.operators.masking import kept_by
 from genprior.operators.measurement import Measurement
+from genprior.photon_noise import photon_noise
 from genprior.scale import warn_of_sum
+
+Noisiness = float | Tensor | Likelihood | str | None
+PHOTONS = "poisson"  # photon noise, to be estimated
+LEAST_SD = 0.1  # of the gain, of what is estimated: less makes no difference to counts
 
 NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was scanned or compressed as colour
 
@@ -49,7 +54,7 @@ def as_noise(noise: Any) -> float | Tensor | Likelihood:
     if isinstance(noise, bool) or not isinstance(noise, Real | Tensor | np.ndarray):
         raise TypeError(
             "noise is a standard deviation in the units of the image, such as 0.02, or a likelihood, such as "
-            f"Poisson(1 / 30); got {noise!r}."
+            f"Poisson(1 / 30), or, to restore, 'poisson' to have photon noise estimated; got {noise!r}."
         )
     return float(noise)
 
@@ -115,10 +120,10 @@ def as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ...
     raise TypeError(f"op is a name, an operator or a deepinv physics, not {images.kind_of(op)}.")
 
 
-def stated_noise(img: Any, op: Any, noise: Any) -> float | Tensor | Likelihood | None:
-    """The noise that the user, the measurement or the physics says; None where it is to be estimated."""
+def stated_noise(img: Any, op: Any, noise: Any) -> Noisiness:
+    """The noise that the user, the measurement or the physics says; None or "poisson" where it is to be estimated."""
     if noise is not None:
-        return as_noise(noise)
+        return noise if _is_photons(noise) else as_noise(noise)
     if isinstance(img, Measurement):
         return img.noise
     op = unwrapped(op)
@@ -126,7 +131,7 @@ def stated_noise(img: Any, op: Any, noise: Any) -> float | Tensor | Likelihood |
 
 
 def measure(
-    img: Any, op: Any, noise: float | Tensor | Likelihood | None, parameters: dict[str, Any]
+    img: Any, op: Any, noise: Noisiness, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
     """The measurement that the user means, and the way from a restored (B, C, H, W) back to the user's kind."""
     if isinstance(img, Measurement):
@@ -134,7 +139,7 @@ def measure(
             raise ValueError("A Measurement brings its own operator: leave op and its parameters out.")
         check_foreign(img.operator, img.y)
         way = _all if len(img.y) > 1 else _first
-        return Measurement(img.y, img.operator, noise), way  # pyright: ignore[reportArgumentType]
+        return _measurement(img.y, img.operator, noise), way
     if isinstance(op, str) and canonical(op) == "jpeg":
         return _measure_jpeg(img, noise, parameters)
     if isinstance(op, str):
@@ -144,11 +149,7 @@ def measure(
     operator = _physics_operator(op, img, **parameters) if _is_physics(op) else as_operator(op, parameters)
     y, give = _uninterpreted(img, operator)
     check_foreign(operator, y)
-    if noise is None:
-        _refuse_to_estimate(operator)
-        kept = kept_by(operator, y)
-        noise = _estimated(y, None if kept is None else ~kept)
-    return Measurement(y, operator, noise), give
+    return _measurement(y, operator, noise), give
 
 
 def _physics_operator(physics: Any, img: Any, image_shape: tuple[int, ...] | None = None, **others) -> Operator:
@@ -193,7 +194,7 @@ def _like(x: Tensor, *, batched: bool, device: torch.device, dtype: torch.dtype,
 
 
 def _measure_picture(
-    img: Any, op: str, noise: float | Tensor | Likelihood | None, parameters: dict[str, Any]
+    img: Any, op: str, noise: Noisiness, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
     picture = images.read(img, role="measurement", nan=op == "inpaint")
     y, unknown, give = picture.seen, None, picture.emptied().like
@@ -216,14 +217,11 @@ def _measure_picture(
     parameters = _with_kernels(parameters, len(y))
     operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
     warn_of_sum(parameters.get("kernel"))
-    if noise is None:
-        _refuse_to_estimate(operator)
-        noise = _estimated(y, unknown)
-    return Measurement(y, operator, noise), give
+    return _measurement(y, operator, noise, unknown), give
 
 
 def _measure_jpeg(
-    img: Any, noise: float | Tensor | Likelihood | None, parameters: dict[str, Any]
+    img: Any, noise: Noisiness, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
     if parameters or noise is not None:
         given = ", ".join([*parameters, *["noise"] * (noise is not None)])
@@ -252,12 +250,29 @@ def _as_grey(y: Tensor) -> Tensor:
     return first + Colorize(tuple(y.shape[1:]))(y - first)
 
 
-def _refuse_to_estimate(operator: Operator) -> None:
-    """Of pictures it is known how smooth they are, and so of what operators that are linear make of them."""
+def _measurement(y: Tensor, operator: Operator, noise: Noisiness, holes: Tensor | None = None) -> Measurement:
+    """Its noise estimated from y where it is not stated, but for holes: by default, what a mask does not keep."""
+    if not (noise is None or isinstance(noise, str)):
+        return Measurement(y, operator, noise)
+    # of pictures it is known how smooth they are, and so of what operators that are linear make of them
     if not isinstance(operator, LinearOperator):
         raise ValueError(
             f"What {name_of(operator)} measures is no picture, to tell its noise from: say what it is, noise=0.02."
         )
+    if holes is None:
+        kept = kept_by(operator, y)
+        holes = None if kept is None else ~kept
+    return Measurement(y, operator, _estimated(y, holes) if noise is None else _photons(y, holes))
+
+
+def _photons(y: Tensor, holes: Tensor | None) -> Likelihood:
+    gain, sd = photon_noise(y, holes)
+    sd = torch.maximum(sd, LEAST_SD * gain)
+    return PoissonGaussian(gain, sd) if len(y) > 1 else PoissonGaussian(gain.item(), sd.item())
+
+
+def _is_photons(noise: Any) -> bool:
+    return isinstance(noise, str) and noise == PHOTONS
 
 
 def _estimated(y: Tensor, holes: Tensor | None) -> float | Tensor:

@@ -68,11 +68,11 @@ def _one_image(y: Tensor, hole: Tensor) -> float:
 
 def _together(y: Tensor, hole: Tensor) -> float | None:
     """Of an image (C, H, W) with holes (H, W); None if too little is left."""
-    voting = ~hole & ~_constant(y) & ~_clipped(y, ~hole)
+    voting = ~hole & ~constant_areas(y) & ~_clipped(y, ~hole)
     for pixels in (voting, ~hole):  # all of them, where everything is constant or clipped
         windows = _windows(y, pixels)
         if windows is not None:
-            return _level(windows)
+            return level_of(windows)
     return None
 
 
@@ -82,7 +82,7 @@ def _windows(y: Tensor, pixels: Tensor) -> Tensor | None:
         values = len(y) * d**2
         if values > MOST_VALUES or min(pixels.shape) < d:
             continue
-        rows, columns = (~_any(~pixels, d, d)).nonzero(as_tuple=True)
+        rows, columns = (~anywhere(~pixels, d, d)).nonzero(as_tuple=True)
         if len(rows) < (WINDOWS_A_VALUE * values if d > 2 else FEWEST / len(y)):
             continue
         every = math.ceil(len(rows) / AT_MOST)
@@ -91,7 +91,7 @@ def _windows(y: Tensor, pixels: Tensor) -> Tensor | None:
     return None
 
 
-def _level(windows: Tensor) -> float:
+def level_of(windows: Tensor) -> float:
     """In turns, which windows are weakly textured at a level, and the level that follows from them."""
     _, C, d, _ = windows.shape
     texture = _differences(windows).square().sum(1)
@@ -142,13 +142,13 @@ def _most_texture(channels: int, d: int) -> float:
     return float(gamma.ppf(CONFIDENCE, freedom / 2, scale=2 * mean / freedom))
 
 
-def _constant(y: Tensor) -> Tensor:
+def constant_areas(y: Tensor) -> Tensor:
     """(H, W) bool: pixels in a block of 3 x 3 or a run of equal ones, as of bars, padding and repeated edges."""
     found = torch.zeros(y.shape[1:], dtype=torch.bool)
     for h, w in ((3, 3), (1, RUN), (RUN, 1)):
         if y.shape[1] >= h and y.shape[2] >= w:
             equal = (F.max_pool2d(y, (h, w), 1) == -F.max_pool2d(-y, (h, w), 1)).all(0)
-            found |= _any(F.pad(equal, (w - 1, w - 1, h - 1, h - 1)), h, w)
+            found |= anywhere(F.pad(equal, (w - 1, w - 1, h - 1, h - 1)), h, w)
     return found
 
 
@@ -163,6 +163,6 @@ def _clipped(y: Tensor, known: Tensor) -> Tensor:
     return found
 
 
-def _any(pixels: Tensor, h: int, w: int) -> Tensor:
+def anywhere(pixels: Tensor, h: int, w: int) -> Tensor:
     """Whether any pixel of each h x w window is True."""
     return F.max_pool2d(pixels[None].double(), (h, w), 1)[0] > 0

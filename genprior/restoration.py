@@ -93,7 +93,7 @@ def restore(
     *,
     sampler: str | Sampler = "auto",
     n: int | None = None,
-    noise: float | Sequence[float] | Tensor | Likelihood | None = None,
+    noise: float | Sequence[float] | Tensor | Likelihood | str | None = None,
     label: int | str | None = None,
     steps: int | None = None,
     tile: int | None = None,
@@ -125,7 +125,8 @@ def restore(
         n: how many samples of each image. None for the picture alone, or 1 where the picture is made of samples, and 4
             where the operator is not linear: the picture is then the one that fits y best.
         noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list of those of several
-            images, or a likelihood, see `genprior.likelihoods`; None to estimate it.
+            images, or a likelihood, see `genprior.likelihoods`. None to estimate one level from y; "poisson" to
+            estimate the gain of photon noise and the sd of the rest, see `photon_noise`.
         label: class of the image, a number or a name such as "sunflowers" (see `class_names` of the prior), which makes
             of the prior p(x | label), see `Prior.given`; None for any.
         steps: of the sampler; None for its own.
@@ -200,7 +201,7 @@ def restore(
         prior_name=name,
         label=label,
         tile=target.tile if isinstance(target, Tiled) and sampler.needs == "denoise" else None,
-        noise_was_estimated=noise is None and not isinstance(measurement.noise, Likelihood),
+        noise_was_estimated=isinstance(noise, str) or (noise is None and not isinstance(measurement.noise, Likelihood)),
         seed=seed,
         network_evaluations=spent if samples is None else spent + samples.shape[1] * sampler.cost(task, n or 1),
         diagnostics={figure: alone(each) for figure, each in diagnostics.items()},

@@ -19,6 +19,7 @@ HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate"
 LAYERS = [
     ["ambient"],
     ["checks", "registry", "linalg", "devices", "files", "noise", "images", "noise_level", "bits", "table", "nets"],
+    ["photon_noise"],
     ["priors.base"],
     ["priors"],
     ["likelihoods"],

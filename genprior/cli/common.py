@@ -29,7 +29,7 @@ NOISE = (
 
 
 def noise_of(text: str) -> Any:
-    """The value of --noise: a number, or a likelihood."""
+    """The value of --noise where it is known: a number, or a likelihood."""
     from genprior.likelihoods.named import named
 
     try:
@@ -40,6 +40,11 @@ def noise_of(text: str) -> Any:
         return named(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def noise_to_estimate(text: str) -> Any:
+    """The value of --noise: as of `noise_of`, or "poisson", which is to be estimated."""
+    return text if text == "poisson" else noise_of(text)
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:

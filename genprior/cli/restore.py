@@ -15,7 +15,7 @@ from genprior.cli.common import (
     each,
     label_of,
     load,
-    noise_of,
+    noise_to_estimate,
     parameters_of,
     refuse_existing,
     save_array,
@@ -58,7 +58,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object per file in place of text: what was written, and how"
     )
-    parser.add_argument("--noise", type=noise_of, help=f"{NOISE}; estimated if left out")
+    parser.add_argument(
+        "--noise",
+        type=noise_to_estimate,
+        help=f"{NOISE}; estimated if left out, as one level; poisson alone: photon noise, its gain and sd estimated",
+    )
     parser.add_argument("--label", type=label_of, help="class of the images, its number or name")
     parser.add_argument("--steps", type=int, help="steps of the sampler")
     parser.add_argument(

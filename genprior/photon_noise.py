@@ -1,0 +1,119 @@
+"""Photon noise of a measurement, estimated from the measurement alone."""
+
+import numpy as np
+import torch
+from einops import rearrange
+from scipy.optimize import least_squares
+from scipy.stats import norm
+from torch import Tensor
+
+from genprior.noise_level import CLIPPED, WINDOWS_A_VALUE, anywhere, constant_areas, level_of
+
+SIDE = 5  # of windows
+GROUPS = 16  # of windows of one brightness, of each channel
+AT_MOST = 4_000  # windows of a group: more do not make its level better
+DARK = 0.02  # of the values of a group, more of which at the lower end are too few counts, or cut off
+CUT_OFF = 0.1  # of the values of a group, more of which at the upper end make its variance a guess
+FEWEST = 4  # groups below which a line through them is not worth its name
+SCATTER = 0.05  # of the logarithm of a group's variance: what texture adds to it, at the least
+CERTAIN = 4.0  # standard errors that the gain is from 0
+
+
+def photon_noise(y: Tensor, holes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """gain and sd of photon noise in y, Var[y | z] = gain z + sd^2, by a line through variances of equal brightness.
+
+    Windows of one channel are sorted by their mean into groups of equal number, and each group's variance is that of
+    its weakly textured windows, see `noise_level`. gain and sd^2, none below 0, are those that fit the logarithms of
+    the variances best, by a loss that does not mind a few groups of texture. Windows with a hole or a constant area do
+    not vote, nor do groups at an end of the range, of whose values more than `DARK` or `CUT_OFF` share the least or the
+    largest of the channel: what is darker than four counts is left to the line. The variances of fewer that are clipped
+    above are corrected as those of a clipped Gaussian.
+
+    Arguments:
+        y: (B, C, H, W), of which noise was not blurred, compressed or sharpened since.
+        holes: (B or 1, 1 or C, H, W) bool, True where y means nothing; None for no holes.
+
+    Returns:
+        gain > 0 and sd >= 0, (B, 1, 1, 1) each, in the units of y.
+
+    Raises:
+        ValueError: the noise of y does not grow with its brightness, or not enough of y shows whether it does.
+
+    References: A. Foi, M. Trimeche, V. Katkovnik, K. Egiazarian, Practical Poissonian-Gaussian noise modeling and
+    fitting for single-image raw-data, 2008 (there, deviations of wavelet coefficients, and a model of clipped groups).
+    """
+    holes = torch.zeros_like(y[:1, :1], dtype=torch.bool) if holes is None else holes
+    each = zip(y.detach().double().cpu(), holes.cpu().expand(len(y), y.shape[1], -1, -1))
+    gain, sd = torch.tensor([_one_image(a, hole) for a, hole in each]).T
+    return gain.to(y).reshape(-1, 1, 1, 1), sd.to(y).reshape(-1, 1, 1, 1)
+
+
+def _one_image(y: Tensor, hole: Tensor) -> tuple[float, float]:
+    y = torch.where(hole, 0, y)
+    found = [group for channel, missing in zip(y, hole) for group in _groups(channel, missing)]
+    if len(found) < FEWEST:
+        raise ValueError(
+            f"Photon noise cannot be estimated: {len(found)} groups of pixels of one brightness, of {FEWEST} that it "
+            "takes, are large enough and neither clipped nor below four counts. Say it: noise=Poisson(gain), or "
+            "PoissonGaussian(gain, sd), of genprior.likelihoods."
+        )
+    mean, variance = np.array(found).T
+    (gain, offset), error = _line(mean, variance)
+    if not gain > CERTAIN * error:
+        raise ValueError(
+            f"The noise does not grow with the brightness as photon noise does: from {mean.min():.3g} to "
+            f"{mean.max():.3g} the gain is {gain:.2g} +- {error:.1g}. Leave noise out to have one level for all "
+            "estimated, or say what it is: noise=0.02, noise=Poisson(gain)."
+        )
+    return gain, offset**0.5
+
+
+def _groups(y: Tensor, hole: Tensor) -> list[tuple[float, float]]:
+    """Mean and variance of the noise of windows of a channel, (H, W), group by group of brightness."""
+    if min(y.shape) < SIDE:
+        return []
+    whole = ~anywhere(hole | constant_areas(y[None]), SIDE, SIDE)
+    places = whole.flatten().nonzero()[:, 0]
+    groups = min(GROUPS, len(places) // (WINDOWS_A_VALUE * SIDE**2))
+    if not groups:
+        return []
+    windows = y.unfold(0, SIDE, 1).unfold(1, SIDE, 1)
+    brightness = windows.mean((2, 3)).flatten()[places]
+    known = y[~hole]
+    low, high = (end if (known == end).sum() >= CLIPPED else torch.nan for end in (known.min(), known.max()))
+    found = []
+    for group in brightness.argsort().tensor_split(groups):
+        chosen = places[group[:: -(-len(group) // AT_MOST)]]
+        rows, columns = chosen // windows.shape[1], chosen % windows.shape[1]
+        values = rearrange(windows[rows, columns], "n h w -> n 1 h w")
+        at_low, at_high = (float((values == end).double().mean()) for end in (low, high))
+        variance = level_of(values) ** 2
+        if at_low < DARK and at_high < CUT_OFF and variance > 0:
+            found.append(_unclipped(float(values.mean()), variance, at_high))
+    return found
+
+
+def _unclipped(mean: float, variance: float, share: float) -> tuple[float, float]:
+    """Mean and variance of a Gaussian of which that share was clipped at its upper end, from those of what is left."""
+    if not share:
+        return mean, variance
+    t = float(norm.isf(share))
+    density = float(norm.pdf(t))
+    shift = t * share - density  # of the mean of n ~ N(0, 1) clipped to t, and its variance
+    narrowed = 1 - share - t * density + t**2 * share - shift**2
+    sd = (variance / narrowed) ** 0.5
+    return mean - shift * sd, sd**2
+
+
+def _line(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, float]:
+    """gain and sd^2 of ln variance = ln(gain mean + sd^2), and the standard error of the gain."""
+    unit = variance.mean() / max(mean.mean(), 1e-12), variance.mean()
+    bright = np.maximum(mean, 0)
+
+    def misfit(share: np.ndarray) -> np.ndarray:
+        return np.log((share[0] * unit[0] * bright + share[1] * unit[1] + 1e-12 * unit[1]) / variance)
+
+    fit = least_squares(misfit, [0.5, 0.5], bounds=(0, np.inf), loss="soft_l1", f_scale=SCATTER)
+    scatter = max(SCATTER, float(np.median(np.abs(fit.fun))) / 0.6745)
+    covariance = scatter**2 * np.linalg.pinv(fit.jac.T @ fit.jac)
+    return fit.x * unit, float(np.sqrt(covariance[0, 0])) * unit[0]
