@@ -10,6 +10,7 @@ from .priors.base import supports as supports
 from .priors.ddpm import DDPM as DDPM
 from .priors.flow import Flow as Flow
 from .priors.folder import save_prior as save_prior
+from .priors.foreign.adm import from_adm as from_adm
 from .priors.foreign.deepinv import as_denoiser as as_denoiser
 from .priors.foreign.deepinv import as_score_prior as as_score_prior
 from .priors.foreign.denoiser import from_denoiser as from_denoiser

@@ -115,7 +115,8 @@ def restore(
             measurement shape, batch axis optional.
             For several images, `mask` and `kernel` may be lists with one for each; kernels may differ in size.
             A physics that does not say the size of its images takes `image_shape=(C, H, W)`, by default that of y.
-        prior: name ("ddpm-photo"), folder of a trained prior or of a diffusers model, a prior, or a family ("ddpm",
+        prior: name ("ddpm-photo"), folder of a trained prior or of a diffusers model, a checkpoint such as
+            "ffhq_10m.pt" (see `load_prior`), a prior, or a family ("ddpm",
             "vae", "nf", "gan", "gaussian"): its bundled prior of images of just this shape if there is one, as for
             digits of 28 x 28, else the one of photographs of any size. Or a denoiser, any function of (x_t, sigma) or
             one of deepinv, of the image's channels and for noise up to 50 / 255; see `from_denoiser` for others.

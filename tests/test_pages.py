@@ -13,6 +13,7 @@ from PIL import Image
 
 import genprior
 from genprior.cli import main
+from genprior.nets.adm import ADMUNet
 from genprior.priors import find
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +65,7 @@ def home(tmp_path, monkeypatch):
         codes = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
         latent = UNet2DModel(add_attention=False, **sizes, **levels)
         LDMPipeline(VQModel(**sizes, **codes), latent, DDIMScheduler()).save_pretrained("faces")
+        torch.save(ADMUNet(base=32, widths=(32, 32), attention=(1,), heads=1).state_dict(), "mine.pt")
         digits = genprior.DDPM((1, 28, 28), widths=(4,), blocks=0, patch=7, steps=20).eval()
         photos = genprior.DDPM((3, None, None), widths=(4, 4), blocks=1, steps=20).eval()
         drunet = Untrained(nc=[4, 4, 4, 4], nb=1, pretrained=None)
@@ -105,7 +107,7 @@ def test_block_runs_as_it_stands(name, home):
 
 
 def test_every_kind_of_prior_has_a_block():
-    assert len(BLOCKS) == 11
+    assert len(BLOCKS) == 12
     assert all(any(name.startswith(begin) for name in BLOCKS) for begin in WRITTEN)
 
 

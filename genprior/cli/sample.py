@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         "guidance": options.guidance,
     }
     chosen = {name: value for name, value in choices.items() if value is not None}
-    if not genprior.supports(prior, "sample"):
+    if not genprior.supports(prior, "sample") and options.label is None:
         prior.sample(options.n)  # says so, and what the prior has
     takes = inspect.signature(prior.sample).parameters.keys()
     if unknown := chosen.keys() - takes:

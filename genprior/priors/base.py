@@ -186,7 +186,15 @@ class Prior(nn.Module):
 
     def _unsupported(self, name: str) -> UnsupportedError:
         has = ", ".join(sorted(self.capabilities)) or "nothing"
-        return UnsupportedError(f"{type(self).__name__} has no {name}; it has {has}. Try another prior for {name}.")
+        advice = of_labels(self) or f"Try another prior for {name}."
+        return UnsupportedError(f"{type(self).__name__} has no {name}; it has {has}. {advice}")
+
+
+def of_labels(prior: Prior) -> str:
+    """What to do with a prior that has more of one class than of all together; nothing to say of others."""
+    if not prior.classes or not prior.labelled:
+        return ""
+    return f"It has {prior.classes} classes, and more of each of them: give one, label=…, or prior.given(label)."
 
 
 def methods_of(kind: type[Prior]) -> frozenset[str]:

@@ -27,7 +27,9 @@ def as_prior(prior: Any, device: str | torch.device, image_shape: Shape) -> Prio
         return differentiable(prior if device == "auto" else prior.to(pick_device(device)))
     if not isinstance(prior, str | Path):
         return as_prior(_foreign(prior, image_shape), device, image_shape)
-    folder = find_prior(prior, image_shape).resolve()
+    folder = find_prior(prior, image_shape)
+    # files of the Hub's cache are links, whose targets have no suffix
+    folder = folder.absolute() if folder.is_file() else folder.resolve()
     # A folder that is trained again is replaced as a whole; diffusers writes into the one that is there.
     written = max(path.stat().st_mtime_ns for path in (folder, *folder.glob("*/*")))
     return _loaded(folder, written, pick_device(device))
@@ -42,10 +44,10 @@ def _foreign(given: Any, image_shape: Shape) -> Prior:
         denoiser.check(*image_shape[1:])  # of a network that takes images of one size only
         return denoiser
     advice = f" {ADVICE}" if isinstance(given, Mapping) else ""
-    raise TypeError(f"prior is a name, a folder, a Prior or a denoiser, not {kind_of(given)}.{advice}")
+    raise TypeError(f"prior is a name, a folder, a checkpoint, a Prior or a denoiser, not {kind_of(given)}.{advice}")
 
 
 @functools.lru_cache(maxsize=2)
 def _loaded(folder: Path, written: int, device: torch.device) -> Prior:
-    """The prior in a folder, kept for the next image: nobody but `restore` holds it, and `restore` changes nothing."""
+    """The prior in a folder or file, kept for the next image: only `restore` holds it and changes nothing."""
     return load_prior(folder, device)

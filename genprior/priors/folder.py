@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from genprior.ambient import settled
 from genprior.files import refuse_existing, sha256, write_folder
@@ -20,9 +20,10 @@ from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.flow import Flow
+from genprior.priors.foreign import adm
 from genprior.priors.foreign.diffusers import from_diffusers
 from genprior.priors.foreign.diffusers_folder import card_of, is_diffusers
-from genprior.priors.foreign.weights import ADVICE, is_weights
+from genprior.priors.foreign.weights import ADVICE, is_weights, read_safetensors
 from genprior.priors.gan import GAN
 from genprior.priors.gaussian.field import GaussianField
 from genprior.priors.gaussian.gaussian import Gaussian
@@ -35,6 +36,7 @@ from genprior.registry import lookup
 FORMAT = 1
 MEASURED = "residuals."  # what the names of a posterior covariance begin with, see `MeasuredCovariance`
 FAMILIES: dict[str, type[Prior]] = {
+    "adm": adm.ADM,
     "amortized": LearnedPosterior,
     "ddpm": DDPM,
     "gan": GAN,
@@ -96,11 +98,15 @@ def save_prior(prior: Prior, folder: str | Path, card: dict[str, Any] | None = N
 def read_prior(folder: str | Path) -> Prior:
     """The prior that `write_prior` wrote, or of a model that diffusers saved, in evaluation mode on the CPU.
 
+    A file is one of weights that say enough, see `from_adm`.
+
     Raises:
         ValueError: the folder is not a prior, is damaged, or comes from a newer format.
         UnsupportedError: it is a model of diffusers that is no prior here, see `from_diffusers`.
     """
     folder = Path(folder)
+    if folder.is_file():
+        return adm.from_adm(folder)
     if is_diffusers(folder):
         return from_diffusers(folder)
     config = read_config(folder)
@@ -109,9 +115,9 @@ def read_prior(folder: str | Path) -> Prior:
         # A new network draws initial weights, which are overwritten: the global random state stays as it was.
         with torch.random.fork_rng(devices=[]):
             prior = family.blank(**config["arguments"])
-        state = load_file(folder / "model.safetensors")
+        state = read_safetensors(folder / "model.safetensors")
         if config["arguments"].get("residuals"):
-            state |= load_file(folder / "covariance.safetensors")
+            state |= read_safetensors(folder / "covariance.safetensors")
         prior.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
         if (folder / "card.json").exists():
             prior.class_names = check_names(read_card(folder).get("classes", ()), prior.classes)
@@ -121,8 +127,10 @@ def read_prior(folder: str | Path) -> Prior:
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """The card of the prior in `folder`."""
+    """The card of the prior in `folder`, or of a file of weights."""
     folder = Path(folder)
+    if folder.is_file():
+        return adm.card_of(folder)
     return card_of(folder) if is_diffusers(folder) else _read_json(folder / "card.json")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from genprior.priors.folder import read_card, read_prior
 from genprior.priors.foreign import diffusers_folder as diffusers
+from genprior.priors.foreign.weights import READ, is_weights
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -52,16 +53,22 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
 def fetch(name: str) -> Path:
     """The folder of a prior of the Hub, ours or of diffusers, downloaded unless huggingface_hub has it already.
 
-    Without a network, or with HF_HUB_OFFLINE=1, it is what was downloaded before.
+    Of "owner/name/file", and of a repository with weights and no word of what they are, the file. Without a network, or
+    with HF_HUB_OFFLINE=1, it is what was downloaded before.
 
     Arguments:
-        name: "owner/name", or "owner/name@revision" of a branch, a tag or a commit.
+        name: "owner/name", or "owner/name@revision" of a branch, a tag or a commit; and perhaps "/file".
 
     Raises:
         ValueError: there is no such repository, or it cannot be reached and was never downloaded.
         UnsupportedError: it is a model of diffusers that is no prior here; its weights are then left there.
     """
+    repository, file = _split(name)
+    if file:
+        return _file(repository, file)
     folder = _download(name, (*FILES, *diffusers.DESCRIPTION))
+    if not (folder / "config.json").exists() and not diffusers.is_diffusers(folder):
+        return _file(name, _only_weights(name, folder))
     if not diffusers.is_diffusers(folder):
         return folder
     diffusers.check_folder(folder)
@@ -71,9 +78,10 @@ def fetch(name: str) -> Path:
     return folder
 
 
-def revision_of(folder: Path) -> str | None:
-    """The commit of a repository of the Hub whose files are in that folder of its cache; None for other folders."""
-    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
+def revision_of(path: Path) -> str | None:
+    """The commit of a repository of the Hub whose folder or file in its cache that is; None for others."""
+    places = (place for place in (path, *path.parents) if place.parent.name == "snapshots")
+    return next((place.name for place in places if COMMIT.fullmatch(place.name)), None)
 
 
 def _download(name: str, files: tuple[str, ...]) -> Path:
@@ -94,6 +102,44 @@ def is_hub_name(name: str) -> bool:
     repository, at, revision = name.partition("@")
     named = NAME.fullmatch(repository) is not None and not any(p.strip(".") == "" for p in repository.split("/"))
     return named and bool(at) == bool(revision)
+
+
+def is_hub_file(name: str) -> bool:
+    """Whether `name` has the form of a file of weights in a repository, "owner/name/file.pt"."""
+    repository, file = _split(name)
+    plain = all(part.strip(".") for part in file.split("/"))
+    return is_hub_name(repository) and plain and is_weights(Path(file))
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Of "owner/name/some/file", owner/name and some/file; without a file that is empty."""
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    return f"{owner}/{repository}", file
+
+
+def _file(repository: str, file: str) -> Path:
+    path = _download(repository, (file,)) / file
+    if not path.exists():
+        raise ValueError(f"The repository {repository} on the Hugging Face Hub has no {file}.")
+    return path
+
+
+def _only_weights(repository: str, folder: Path) -> str:
+    """The .safetensors file of a repository that does not say what it is, or if it has none, that of torch.save."""
+    from huggingface_hub import HfApi
+
+    name, _, revision = repository.partition("@")
+    try:
+        files = HfApi().list_repo_files(name, revision=revision or None)
+    except (OSError, ValueError):  # offline: of those that were downloaded before
+        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    weights = [file for file in sorted(files) if Path(file).suffix.lower() in READ]
+    found = [file for file in weights if file.endswith(".safetensors")] or weights
+    if len(found) != 1:
+        has = f"several, {', '.join(found)}: give one, {repository}/{found[0]}" if found else "none"
+        raise ValueError(f"The repository {repository} holds no prior of ours or of diffusers, and of weights {has}.")
+    return found[0]
 
 
 def check_hub_name(name: str) -> None:

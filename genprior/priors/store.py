@@ -10,12 +10,12 @@ from genprior.devices import has_bfloat16
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, supports
 from genprior.priors.folder import read_card, read_config, read_prior
-from genprior.priors.foreign.weights import refuse_weights
-from genprior.priors.hub import fetch, is_hub_name, revision_of
+from genprior.priors.foreign.weights import is_weights, refuse_weights, refuse_weights_of_folder
+from genprior.priors.hub import fetch, is_hub_file, is_hub_name, revision_of
 from genprior.registry import lookup
 
 BUNDLED = Path(__file__).parent / "bundled"
-ELSE = "or a folder that holds a trained prior, or owner/name on the Hugging Face Hub"
+ELSE = "or a folder that holds a trained prior, a checkpoint of ADM's network, or owner/name on the Hugging Face Hub"
 
 
 def bundled() -> list[str]:
@@ -29,16 +29,17 @@ def load_prior(
     device: str | torch.device = "cpu",
     image_shape: Shape | None = None,
 ) -> Prior:
-    """A prior by name, family or folder, its network in bfloat16 where the device computes faster in it.
+    """A prior by name, family, folder or file, its network in bfloat16 where the device computes faster in it.
 
     Arguments:
         name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`
             (the run's, for the average of most steps, or one of its priors), by `save_prior` or by diffusers (see
-            `from_diffusers`); or the "owner/name" of such a one on the Hugging Face Hub, or "owner/name@revision",
-            where `owner` is no folder. Only then is anything downloaded, unless it was before. A family means its
-            bundled prior of images of just this shape if there is one (a 28 x 28 grey digit has "-mnist"), else the one
-            of images of any size ("-photo"), which takes grey ones as colour; those of one kind of images ("-flowers")
-            go by their name only.
+            `from_diffusers`); a file such as "ffhq_10m.pt" (see `from_adm`); or the "owner/name" of such a one on the
+            Hugging Face Hub, or "owner/name@revision", and "/file.pt" after it where it has several; `owner` is no
+            folder. Only then is anything downloaded, unless it was before. A family means its bundled prior of
+            images of just this shape if there is one (a 28 x 28 grey digit has "-mnist"), else the one of images of any
+            size ("-photo"), which takes grey ones as colour; those of one kind of images ("-flowers") go by their name
+            only.
         device: where to put it.
         image_shape: (C, H, W) of the images that a family is asked for; None for its prior of images of any size, or
             if it has none, the first by name.
@@ -57,7 +58,7 @@ def load_prior(
 
 
 def find_prior(name: str | Path, image_shape: Shape | None = None) -> Path:
-    """The folder of a prior by name, family, path or repository, see `load_prior`."""
+    """The folder, or the file, of a prior by name, family, path or repository, see `load_prior`."""
     names = bundled()
     if isinstance(name, str):
         family = [other for other in names if other.startswith(f"{name}-")]
@@ -65,17 +66,23 @@ def find_prior(name: str | Path, image_shape: Shape | None = None) -> Path:
         family = [other for other in family if not read_config(BUNDLED / other).get("by_name_only")]
         if name in names or family:
             return BUNDLED / (name if name in names else _fitting(name, family, image_shape))
-    if Path(name).is_dir():
-        return _newest(Path(name))
-    refuse_weights(Path(name))
-    if isinstance(name, str) and is_hub_name(name) and not Path(name).parent.is_dir():
+    path = Path(name)
+    if path.is_dir():
+        return _newest(path)
+    if is_weights(path) and path.is_file():
+        refuse_weights_of_folder(path)
+        return path
+    if isinstance(name, str) and is_hub_file(name) and not Path(path.parts[0]).is_dir():
+        return fetch(name)
+    refuse_weights(path)
+    if isinstance(name, str) and is_hub_name(name) and not path.parent.is_dir():
         return fetch(name)
     return lookup("prior", str(name), {other: BUNDLED / other for other in names}, hint=ELSE)
 
 
 def resolved_name(name: str | Path, image_shape: Shape | None = None) -> str:
-    """What `find_prior` finds by that name, as one would ask for it again: name, folder, or owner/name of the Hub."""
-    if not Path(name).is_dir() and is_hub_name(str(name)):
+    """What `find_prior` finds by that name, as one would ask for it again: name, path, or owner/name of the Hub."""
+    if not Path(name).exists() and (is_hub_name(str(name)) or is_hub_file(str(name))):
         return str(name)
     folder = find_prior(name, image_shape)
     return folder.name if folder.parent == BUNDLED else str(folder)

@@ -14,7 +14,7 @@ from genprior.operators.measurement import Measurement
 from genprior.operators.sight import sees_smooth
 from genprior.posteriors.amortized import is_learned
 from genprior.posteriors.exact import has_posterior
-from genprior.priors.base import Prior, supports
+from genprior.priors.base import Prior, of_labels, supports
 from genprior.registry import lookup
 from genprior.samplers.amortized import Amortized
 from genprior.samplers.annealing.daps import DAPS, DAPSHMC, DAPSLangevin
@@ -257,6 +257,5 @@ def automatic(prior: Prior) -> Sampler:
     # A chain on all pixels of a photograph does not mix within any budget that one would wait for.
     if supports(prior, "energy"):
         return MAP()
-    raise UnsupportedError(
-        f"No sampler works with {type(prior).__name__}, which has {', '.join(sorted(prior.capabilities)) or 'nothing'}."
-    )
+    has = ", ".join(sorted(prior.capabilities)) or "nothing"
+    raise UnsupportedError(f"No sampler works with {type(prior).__name__}, which has {has}. {of_labels(prior)}".strip())

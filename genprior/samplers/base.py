@@ -19,7 +19,7 @@ from genprior.noise import Noise
 from genprior.operators.base import Operator, name_of
 from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
-from genprior.priors.base import Prior, supports
+from genprior.priors.base import Prior, of_labels, supports
 
 Denoiser = Callable[[Tensor, float], Tensor]
 # What to take where an operator is not linear, by what the prior has.
@@ -92,7 +92,8 @@ class Sampler(ABC):
             return f"{name} takes y of the likelihood {taken}, not of {given}. Choose another sampler."
         if not self.takes(prior):
             has = ", ".join(sorted(prior.capabilities)) or "no method of priors"
-            return f"{name} needs a prior that has {self.needs}; {family} has {has}. Choose another sampler or prior."
+            advice = of_labels(prior) or "Choose another sampler or prior."
+            return f"{name} needs a prior that has {self.needs}; {family} has {has}. {advice}"
         if self.everywhere and prior.bounded:
             return (
                 f"{name} needs an energy that is finite everywhere; that of {family} is infinite beyond some values of "

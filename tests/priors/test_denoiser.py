@@ -301,3 +301,81 @@ def test_denoiser_has_no_more_than_it_says():
     assert not supports(prior, "sample")
     with pytest.raises(UnsupportedError, match="DenoiserPrior has no log_prob; it has denoise"):
         prior.log_prob(torch.rand(1, 3, 4, 4))
+
+
+# ---- networks of EDM ----
+
+
+class Network(nn.Module):
+    """As SongUNet takes it: c_noise of shape (B,), embedded by an outer product."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.01))
+
+    def forward(self, x, c_noise, class_labels=None):
+        return self.weight * x + 0.001 * c_noise.ger(torch.ones(1)).cos()[..., None, None]
+
+
+class Preconditioned(nn.Module):
+    """As the networks of EDM's pickles are called: sigma is a tensor, of any shape, on images in [-1, 1]."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = Network()
+
+    def forward(self, x, sigma):
+        sigma = sigma.to(torch.float32).reshape(-1, 1, 1, 1)
+        variance = sigma**2 + 0.5**2
+        F = self.network(x / variance.sqrt(), (sigma.log() / 4).flatten())
+        return 0.5**2 / variance * x + 0.5 * sigma / variance.sqrt() * F
+
+
+class Embedding(Preconditioned):
+    """Of sigma (B,) and nothing else."""
+
+    def forward(self, x, sigma):
+        assert sigma.shape == (len(x),)
+        return super().forward(x, sigma)
+
+
+@pytest.mark.parametrize("kind", [Preconditioned, Embedding])
+def test_networks_of_edm_get_sigma_in_the_form_that_they_take(kind):
+    network = kind()
+    prior = genprior.from_denoiser(
+        lambda x_t, sigma: (network(2 * x_t - 1, 2 * sigma) + 1) / 2, (3, 8, 8), sigma_min=0.001, sigma_max=40
+    )
+    x_t = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    levels = torch.tensor([0.1, 3.0])
+    wanted = (network(2 * x_t - 1, 2 * levels) + 1) / 2
+    assert torch.equal(prior.denoise(x_t, levels.reshape(2, 1, 1, 1)), wanted)
+    for k, sigma in enumerate(levels.tolist()):
+        torch.testing.assert_close(prior.denoise(x_t[k : k + 1], sigma), wanted[k : k + 1])
+    y = genprior.degrade(x_t[:1], "denoise", noise=0.1, seed=0)
+    for sampler in ("dps", "probed-covariance", "daps"):
+        genprior.restore(y, prior=prior, sampler=sampler, steps=2, n=1, seed=0, progress=False)
+
+
+@pytest.mark.parametrize("model_type", ["ncsn", "ddpm"])
+def test_networks_of_edm_in_deepinv_are_denoisers(model_type):
+    """NCSNpp as it is, and bare in EDMPrecond, on sigma as a number and one for each image."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        small = {"img_resolution": 8, "model_channels": 32, "channel_mult": (1, 2), "num_blocks": 1}
+        network = deepinv.models.NCSNpp(
+            model_type,
+            **small,
+            attn_resolutions=(4,),
+            pretrained=None,
+            pixel_std=0.5,
+            _was_trained_on_minus_one_one=True,
+        )
+    bare = deepinv.models.EDMPrecond(network.forward_unet, pixel_std=0.5)
+    x_t = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    levels = torch.tensor([0.1, 3.0])
+    with torch.no_grad():
+        wanted = network(x_t, levels)
+        for denoiser in (network, lambda x_t, sigma: (bare(2 * x_t - 1, 2 * sigma) + 1) / 2):
+            prior = genprior.from_denoiser(denoiser, (3, 8, 8), sigma_min=0.001, sigma_max=40)
+            torch.testing.assert_close(prior.denoise(x_t, levels.reshape(2, 1, 1, 1)), wanted)
+            torch.testing.assert_close(prior.denoise(x_t[:1], 0.1), wanted[:1])

@@ -9,12 +9,15 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, LDMPipeline, UNet2DModel, VQModel
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 import genprior
+from genprior.nets.adm import ADMUNet
 from genprior.priors import hub, store
 from genprior.priors.folder import read_card, write_prior
+from genprior.priors.foreign import adm_published
 from genprior.priors.gaussian.gaussian import Gaussian
-from genprior.priors.store import find_prior, load_prior
+from genprior.priors.store import find_prior, load_prior, resolved_name
 
 
 @pytest.fixture
@@ -128,3 +131,74 @@ def test_name_of_a_repository_has_an_owner(folder, cache):
     for name in ("noise", "someone/noise@main"):
         with pytest.raises(ValueError, match="give owner/name"):
             hub.push_to_hub(folder, name)
+
+
+# ---- checkpoints ----
+
+
+def kept(tmp_path, name, commit="2" * 40, **files):
+    """Those files of a repository in the cache, as a download leaves them: links to files named by what they hold."""
+    home = tmp_path / "cache" / f"models--{name.replace('/', '--')}"
+    (home / "refs").mkdir(parents=True)
+    (home / "blobs").mkdir()
+    (home / "refs" / "main").write_text(commit)
+    for file, state in files.items():
+        place = home / "snapshots" / commit / file.replace("_", ".")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        blob = home / "blobs" / f"{len(list((home / 'blobs').iterdir())):064x}"
+        save_file(state, blob) if file.endswith("safetensors") else torch.save(state, blob)
+        place.symlink_to(blob)
+
+
+def checkpoint(shift=0.0):
+    """Of the smallest network that the tables know once `listed` has put it there."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return {key: t + shift for key, t in ADMUNet(**SMALL, heads=1).state_dict().items()}
+
+
+SMALL = {
+    "channels": 1,
+    "outputs": 2,
+    "base": 32,
+    "widths": [32],
+    "blocks": 1,
+    "attention": [],
+    "classes": 0,
+    "scale_shift": True,
+    "resample_blocks": True,
+}
+
+
+@pytest.fixture
+def listed(monkeypatch):
+    setup = {"head_channels": None, "heads": 1, "order": "new", "betas": "linear", "steps": 1000, "time_scale": 1.0}
+    known = adm_published.Published(("small.pt",), "nothing", SMALL, setup)
+    monkeypatch.setattr(adm_published, "PUBLISHED", (known,))
+
+
+def test_checkpoint_on_the_hub_is_found_offline(tmp_path, cache, listed):
+    kept(tmp_path, "someone/adm", small_pt=checkpoint())
+    kept(tmp_path, "someone/both", small_pt=checkpoint(1.0), small_safetensors=checkpoint())
+    kept(tmp_path, "someone/several", one_pt=checkpoint(1.0), two_pt=checkpoint())
+    for name in ("someone/adm", "someone/adm/small.pt", "someone/both", "someone/several/two.pt"):
+        state = load_prior(name).state_dict()
+        assert all(torch.equal(t, state[f"net.{key}"]) for key, t in checkpoint().items()), name
+        assert resolved_name(name) == name
+        assert load_prior(name.replace("someone/adm", "someone/adm@main")).revision == "2" * 40
+    # `restore`, which keeps what it loaded, finds the file by its link
+    y = genprior.degrade(torch.rand(1, 8, 8), "denoise", noise=0.1, seed=0)
+    restored = genprior.restore(y, prior="someone/adm", sampler="diffpir", steps=1, n=1, seed=0, progress=False)
+    assert restored.prior_name == "someone/adm"
+    with pytest.raises(ValueError, match=r"weights several, one\.pt, two\.pt: give one, someone/several/one\.pt"):
+        load_prior("someone/several")
+    with pytest.raises(ValueError, match=r"someone/adm on the Hugging Face Hub has no other\.pt"):
+        load_prior("someone/adm/other.pt")
+    with pytest.raises(ValueError, match="no prior of that name could be had"):
+        load_prior("someone/nothing/small.pt")
+
+
+def test_repository_without_a_prior_is_told(tmp_path, cache):
+    kept(tmp_path, "someone/words", readme_md={})
+    with pytest.raises(ValueError, match="holds no prior of ours or of diffusers, and of weights none"):
+        load_prior("someone/words")

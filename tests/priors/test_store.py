@@ -15,6 +15,7 @@ from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.flow import Flow
 from genprior.priors.folder import FAMILIES, read_card, read_prior, write_prior
+from genprior.priors.foreign.adm import ADM
 from genprior.priors.foreign.diffusers import from_diffusers
 from genprior.priors.gan import GAN
 from genprior.priors.gaussian.field import GaussianField
@@ -88,7 +89,7 @@ def test_card_has_the_hash_of_the_weights(folder):
 
 def test_prior_of_unknown_family_is_not_written(tmp_path):
     mixture = GaussianMixture(torch.ones(1), torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2))
-    with pytest.raises(ValueError, match="A GaussianMixture cannot be stored; only these can: amortized, ddpm"):
+    with pytest.raises(ValueError, match="A GaussianMixture cannot be stored; only these can: adm, amortized, ddpm"):
         write_prior(mixture, tmp_path, {})
 
 
@@ -105,7 +106,17 @@ def crops(*shape):
     return torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
 
 
+def adm():
+    network = {"channels": 1, "outputs": 2, "base": 32, "widths": [32, 32], "blocks": 1, "attention": [1], "classes": 0}
+    prior = ADM({**network, "heads": 2, "scale_shift": True, "resample_blocks": True}, betas="cosine", steps=20)
+    prior.net.to_empty(device="cpu")
+    for parameter in prior.parameters():
+        parameter.data.normal_(std=0.1)
+    return prior
+
+
 TINY = {
+    "adm": adm,
     "amortized": lambda: LearnedPosterior(
         (1, None, None), operator={"name": "Denoise"}, noise=(0.0, 0.1), widths=(8, 8), steps=20
     ),
@@ -351,7 +362,8 @@ def test_unknown_prior_is_refused_with_a_guess(shelf):
     with pytest.raises(
         ValueError,
         match=r"Unknown prior 'ddpm-foto'; choose among ddpm-mnist, ddpm-photo, flow-faces, flow-mnist or a folder "
-        r"that holds a trained prior, or owner/name on the Hugging Face Hub\. Did you mean 'ddpm-photo'\?",
+        r"that holds a trained prior, a checkpoint of ADM's network, or owner/name on the Hugging Face Hub\. Did you "
+        r"mean 'ddpm-photo'\?",
     ):
         load_prior("ddpm-foto")
     with pytest.raises(ValueError, match=r"notes is not a prior: config\.json cannot be read"):
@@ -372,14 +384,16 @@ def test_file_of_weights_says_what_can_be_read_and_how_to_convert_it(suffix, tmp
     def restore(file):
         return genprior.restore(torch.rand(1, 8, 8), "denoise", prior=file, noise=0.1)
 
-    file = tmp_path / f"ema{suffix}"
-    for there in ("would be a file of weights, which is not there", "is a file of weights"):
-        for take in (genprior.load_prior, from_diffusers, restore):
-            if take is from_diffusers and "not there" in there:
-                continue
-            with pytest.raises(ValueError, match=f"{there}.*To convert: .*from_diffusers.*from_denoiser"):
-                take(file if take is not genprior.load_prior else str(file))
-        file.write_bytes(b"never read")
+    file, convert = tmp_path / f"ema{suffix}", "To convert: .*from_diffusers.*from_denoiser"
+    for take in (genprior.load_prior, restore):
+        with pytest.raises(ValueError, match=f"would be a file of weights, which is not there.*{convert}"):
+            take(str(file))
+    file.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=f"is a file of weights.*{convert}"):
+        from_diffusers(file)
+    for take in (genprior.load_prior, restore):
+        with pytest.raises(ValueError, match=r"is no (file that torch\.save wrote|whole \.safetensors file)"):
+            take(file)
 
 
 def test_name_of_a_file_of_weights_is_not_looked_for_on_the_hub(monkeypatch):

@@ -1,1 +1,1 @@
-"""Priors of other libraries: denoisers, deepinv, diffusers."""
+"""Priors of other libraries: denoisers, deepinv, diffusers, checkpoints of ADM."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,14 @@ from genprior.ambient import own, settled
 from genprior.checks import OpenShape
 from genprior.devices import state_of
 from genprior.nets.wrapped import unwrapped
+from genprior.priors.base import as_level
 from genprior.priors.foreign.prediction import check_denoises
 from genprior.priors.posterior_covariance import MeasuredCovariance
 
 # The levels that deepinv's DRUNet was trained for, and with it most denoisers of plug-and-play methods.
 SIGMA_MIN = 0.5 / 255
 SIGMA_MAX = 50 / 255
+Form = Callable[[float | Tensor, Tensor], float | Tensor]
 SIDE = 64  # of the image that is tried, along axes of any size
 
 
@@ -46,23 +49,38 @@ class DenoiserPrior(MeasuredCovariance):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.centre, self.spread = own(centre) if isinstance(centre, Tensor) else centre, spread
         self._seen = False
+        self._form: dict[bool, Form] = {}  # that the denoiser takes sigma in: of tensors, and of numbers
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
-        if isinstance(sigma, Tensor) and _is_deepinv(unwrapped(self.denoiser)):
-            sigma = sigma.flatten()  # theirs are (B,)
-        try:
-            x_hat = self._call(x_t, sigma)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            if advice := self._advice(x_t, sigma):
-                raise ValueError(f"The denoiser failed on images {tuple(x_t.shape)}. {advice}") from error
-            raise
+        form, x_hat = self._answer(x_t, sigma)
         if not isinstance(x_hat, Tensor) or x_hat.shape != x_t.shape:
             given = tuple(x_hat.shape) if isinstance(x_hat, Tensor) else type(x_hat).__name__
             wanted = self._advice(x_t, sigma) or "It has to give a tensor of the same shape."
             raise ValueError(f"The denoiser made {given} of images {tuple(x_t.shape)}. {wanted}")
+        self._form[isinstance(sigma, Tensor)] = form
         return x_hat.to(x_t.dtype)
+
+    def _answer(self, x_t: Tensor, sigma: float | Tensor) -> tuple[Form, Any]:
+        """What the denoiser makes of x_t and sigma in the first form that it takes, and that form."""
+        known = self._form.get(isinstance(sigma, Tensor))
+        first: Exception | None = None
+        for form in (known,) if known else self._forms(sigma):
+            try:
+                return form, self._call(x_t, form(sigma, x_t))
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                first = first or error
+        assert first is not None
+        if advice := self._advice(x_t, sigma):
+            raise ValueError(f"The denoiser failed on images {tuple(x_t.shape)}. {advice}") from first
+        raise first
+
+    def _forms(self, sigma: float | Tensor) -> list[Form]:
+        """The forms of sigma that networks want: as documented, then what those of EDM and of other libraries take."""
+        if _is_deepinv(unwrapped(self.denoiser)):
+            return [one_each] if isinstance(sigma, Tensor) else [as_given]
+        return [as_given, as_level, one_each]
 
     def check(self, height: int, width: int) -> None:
         """See by one evaluation that it denoises, unless that was seen before; axes of any size are taken as that.
@@ -115,8 +133,9 @@ def from_denoiser(
     beyond such a denoiser.
 
     Arguments:
-        denoiser: of x_t (B, C, H, W) and sigma, a float or (B, 1, 1, 1), as in `Prior.denoise`; deepinv's get (B,). A
-            module is left in the mode, precision and place that it is in.
+        denoiser: of x_t (B, C, H, W) and sigma, a float or (B, 1, 1, 1), as in `Prior.denoise`; what fails on these, as
+            EDM's networks do on floats, gets a tensor (B, 1, 1, 1), then (B,); deepinv's get (B,). A module is left in
+            the mode, precision and place that it is in.
         image_shape: (C, H, W), None for an axis of any size.
         sigma_min, sigma_max: the noise that it was trained for, in the units of x.
         centre, spread: about where images lie, and how far a value lies from there; those of photographs.
@@ -129,6 +148,15 @@ def from_denoiser(
     prior = DenoiserPrior(denoiser, image_shape, sigma_min, sigma_max, centre, spread)
     prior.check(SIDE, SIDE)
     return prior
+
+
+def as_given(sigma: float | Tensor, _: Tensor) -> float | Tensor:
+    return sigma
+
+
+def one_each(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """A noise level as a (B,) tensor."""
+    return as_level(sigma, x).flatten()
 
 
 def _is_deepinv(denoiser: Callable) -> bool:

@@ -1,15 +1,40 @@
-"""Files of weights, which are no priors: what to do with them."""
+"""Files of weights: how they are read, and which are refused, with what to do."""
 
+import re
+import warnings
+import zipfile
 from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".safetensors", ".onnx", ".h5", ".msgpack")
+# Of those, what torch.save and safetensors write.
+READ = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".safetensors")
 ADVICE = (
-    "Weights do not say what network they are of, and pickled ones may run code, so that only folders are read: of a "
-    "prior, as `genprior train` and genprior.save_prior write them (config.json, model.safetensors), or of a diffusers "
-    "model. To convert: build the network, network.load_state_dict(torch.load(file, weights_only=True)), and give "
-    "genprior.from_diffusers(network, scheduler) for a UNet2DModel of diffusers, or for any other the function "
-    "E[x | x_t], genprior.from_denoiser(f)."
+    "Weights do not say what network they are of, so that files are read only of ADM's (guided-diffusion, such as "
+    "ffhq_10m.pt), and folders of a prior, as `genprior train` and genprior.save_prior write them (config.json, "
+    "model.safetensors), or of a diffusers model. To convert: build the network, network.load_state_dict(torch.load("
+    "file, weights_only=True)), and give genprior.from_diffusers(network, scheduler) for a UNet2DModel of diffusers, "
+    "or for any other the function E[x | x_t], genprior.from_denoiser(f)."
 )
+EDM = (
+    "is a pickle of EDM or EDM2 (torch_utils.persistence), which holds the network's own source code and runs it when "
+    "it is opened: it is not read here. If you trust it, open it in the repository that it comes from and give the "
+    "network, `network = pickle.load(file)['ema'].eval()`, as a denoiser: genprior.from_denoiser(lambda x_t, sigma: "
+    "(network(2 * x_t - 1, 2 * sigma) + 1) / 2, image_shape, sigma_min=0.001, sigma_max=40); or take the weights that "
+    "deepinv converted: genprior.from_denoiser(deepinv.models.NCSNpp(pretrained='edm-ffhq-64x64-uncond-ve'), "
+    "(3, 64, 64), sigma_min=0.001, sigma_max=40)."
+)
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # how torch.save began until 1.6
+BEGINNING = 2**20  # bytes, in which a pickle of EDM names its module
+# Where trainers keep one state dict among other things, averages first.
+CONTAINERS = (
+    "params_ema", "ema_state_dict", "model_ema", "ema_model", "ema", "state_dict", "model_state_dict", "model",
+    "params", "network", "net", "unet",
+)  # fmt: skip
 
 
 def is_weights(path: Path) -> bool:
@@ -25,7 +50,108 @@ def refuse_weights(path: Path) -> None:
     """
     if not is_weights(path):
         return
-    if path.exists() and (path.parent / "config.json").exists():
-        raise ValueError(f"{path} are the weights of a prior: give its folder, {path.parent}.")
+    refuse_weights_of_folder(path)
     there = "is a file of weights" if path.exists() else "would be a file of weights, which is not there"
     raise ValueError(f"{path} {there}. {ADVICE}")
+
+
+def refuse_weights_of_folder(path: Path) -> None:
+    """Refuse the weights inside the folder of a prior.
+
+    Raises:
+        ValueError: they are such.
+    """
+    if is_weights(path) and path.exists() and (path.parent / "config.json").exists():
+        raise ValueError(f"{path} are the weights of a prior: give its folder, {path.parent}.")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file, by name, on the CPU: of .safetensors, or of a pickle that holds nothing but tensors.
+
+    Nothing in the file is run. Of a checkpoint that keeps a state dict among other things, that one, an average before
+    others. In memory it takes what the file does, once.
+
+    Raises:
+        ValueError: the file is not there, of another kind, damaged, cut short, holds anything that would have to be
+            run, or has no state dict; the message says what to do.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} would be a file of weights, which is not there.")
+    if path.suffix.lower() not in READ:
+        raise ValueError(f"{path}: of files of weights {', '.join(READ)} are read. {ADVICE}")
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)
+    return _state_in(_unpickled(path), path)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, each copied out of it: mapped as a whole, it would count twice.
+
+    Raises:
+        SafetensorError, OSError: it is no such file, or cut short.
+    """
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    found = {}
+    for name in names:
+        with safe_open(path, "pt") as file:
+            found[name] = file.get_tensor(name).clone()
+    return found
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_safetensors(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no whole .safetensors file, cut short or of another kind: {error}") from error
+
+
+def _unpickled(path: Path) -> Any:
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING)
+    if b"torch_utils.persistence" in beginning:
+        raise ValueError(f"{path} {EDM}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols that torch.save does not write, before the error
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        _refuse_pickle(path, beginning, error)
+
+
+def _refuse_pickle(path: Path, beginning: bytes, error: Exception) -> NoReturn:
+    """Say what hides behind an error of torch.load, of whatever class that is."""
+    archive, pickled = beginning[:2] == b"PK", beginning[:1] == b"\x80"
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if named or (pickled and not beginning.startswith(LEGACY)):
+        what = f"holds {named[1]}, which is no tensor" if named else "is a pickle of more than tensors"
+        raise ValueError(
+            f"{path} {what}: opening it would run code, so it is not read. If you trust it, load it where it comes "
+            "from and save its tensors alone: torch.save(network.state_dict(), file)."
+        ) from error
+    if archive and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} is cut short: it begins as a file of torch.save does and has no end. Get it again."
+        ) from error
+    if archive:
+        raise ValueError(f"{path} is damaged, or no file that torch.save wrote: {_first_line(error)}") from error
+    raise ValueError(f"{path} is no file that torch.save wrote, or cut short: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _state_in(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict that a file is, or the first that it has in one of `CONTAINERS`."""
+    if isinstance(loaded, Tensor):
+        raise ValueError(f"{path} holds one tensor of shape {tuple(loaded.shape)}, not the weights of a network.")
+    if isinstance(loaded, dict):
+        for found in (loaded, *(loaded.get(name) for name in CONTAINERS)):
+            if isinstance(found, dict) and found and all(isinstance(a, Tensor) for a in found.values()):
+                return dict(found)
+    told = ", ".join(map(str, list(loaded)[:8])) if isinstance(loaded, dict) else f"a {type(loaded).__name__}"
+    raise ValueError(
+        f"{path} has no state dict where checkpoints keep one ({', '.join(CONTAINERS)}), but {told or 'nothing'}. Give "
+        "genprior.from_adm the part of it that is the network's."
+    )

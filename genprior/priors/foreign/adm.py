@@ -1,0 +1,349 @@
+"""Networks of ADM (guided-diffusion) as priors, by their published files: `ffhq_10m.pt`, `256x256_diffusion.pt`, …
+
+Notation: u = 2x - 1 the image on [-1, 1], u_t = u + s n; z = sqrt(alpha_bar) u_t what the network sees
+of it, alpha_bar = 1 / (1 + s^2), and t its step; sigma = s / 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genprior.ambient import settled
+from genprior.checks import COUNT, POSITIVE, UnsupportedError, check_arguments
+from genprior.devices import state_of
+from genprior.files import sha256
+from genprior.nets.adm import ADMUNet
+from genprior.nets.padding import mirrored
+from genprior.noise import Noise
+from genprior.priors.base import as_config, as_level, autocast, shape_of_draws
+from genprior.priors.chain import BETAS, UNIT, ancestral_chain, posterior_variance, relative_noise, respaced
+from genprior.priors.foreign.adm_published import PUBLISHED, layout_of, published
+from genprior.priors.foreign.adm_schedule import SCHEDULE, chain_in
+from genprior.priors.foreign.weights import read_weights
+from genprior.priors.labels import check_labels, number_of
+from genprior.priors.posterior_covariance import MeasuredCovariance, PosteriorCovariance
+from genprior.priors.probability_flow import FlowDensity, flow_log_prob
+from genprior.priors.wrappers.given import Given
+from genprior.registry import lookup
+
+# In the units of x. Cosine chains go on to 10^4, where a predicted eps no longer says anything of u.
+HIGHEST = 80.0
+FIRST = "time_embed.0.weight"  # a name that every such network has, and few others
+COUNTERS = ("n_averaged", "num_updates", "decay", "initted", "step")  # of moving averages
+SETUP = ("head_channels", "heads", "order", "betas", "steps", "time_scale")
+
+
+class ADM(MeasuredCovariance):
+    """Denoising diffusion prior with the network of ADM, which predicts eps: u_hat = u_t - s eps(z, t).
+
+    t is where ln s lies between the steps of the chain, linearly. Of a network that learned the variances of its steps
+    too, that half of the answer is left out: samplers here take none. Nothing is clipped. Images of any size are
+    continued, mirrored, to what the network's levels divide; what it knows is images of the size of its training.
+    Levels above 80, in the units of x, are left out.
+
+    The network has no weights yet, see `from_adm`: they are read, never drawn.
+
+    Arguments:
+        network: arguments of `ADMUNet`.
+        betas: "linear" or "cosine", see `chain`, or the numbers themselves.
+        steps: T, the length of the chain.
+        time_scale: the network is told time_scale times t: 1, or 1000 / T if it was trained with rescaled timesteps.
+        residuals: form of the `posterior_covariance` that was measured, see `fit_covariance`; None if none was.
+
+    Raises:
+        ValueError: the arguments make no network, or no chain.
+    """
+
+    log_levels: Tensor
+    labelled = frozenset({"denoise", "sample", "flow_log_prob"})
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        *,
+        betas: str | Sequence[float] = "linear",
+        steps: int = 1000,
+        time_scale: float = 1.0,
+        residuals: str | None = None,
+    ):
+        super().__init__()
+        self.config = as_config(locals())
+        check_arguments(locals(), steps=COUNT, time_scale=POSITIVE)
+        with torch.device("meta"):
+            self.net = ADMUNet(**network)
+        self.image_shape = (network["channels"], None, None)
+        self.classes = network["classes"]
+        self.multiple = self.net.multiple
+        self.time_scale = time_scale
+        self.centre = 0.5
+        self.spread = UNIT * 0.5  # that of photographs (Karras et al., 2022)
+        self.alpha_bars = [a for a in alpha_bars_of(betas, steps) if UNIT * relative_noise(a) <= HIGHEST]
+        levels = [relative_noise(a) for a in self.alpha_bars]
+        self.sigma_min, self.sigma_max = UNIT * levels[0], UNIT * levels[-1]
+        self.register_buffer("log_levels", torch.tensor(levels).log(), persistent=False)
+        if residuals is not None:
+            self.residuals = PosteriorCovariance.blank(self.image_shape, residuals)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = True):
+        """The tensors themselves become the weights, which take no second place in memory."""
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def denoise(self, x_t: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
+        """E[x | x_t], given labels (B,) of a network with classes."""
+        check_labels(self, label)
+        u_t = (x_t - self.centre) / UNIT
+        s = as_level(sigma, x_t) / UNIT
+        return self.centre + UNIT * (u_t - s * self._eps(u_t / (1 + s**2).sqrt(), self.step(s), label))
+
+    def step(self, s: Tensor) -> Tensor:
+        """t of the levels s, (B, 1, 1, 1) -> (B,), counted from 0: between steps, and none beyond them."""
+        level = s.flatten().log().to(self.log_levels)
+        above = torch.searchsorted(self.log_levels, level).clamp(1, len(self.log_levels) - 1)
+        low, high = self.log_levels[above - 1], self.log_levels[above]
+        return above - 1 + ((level - low) / (high - low)).clamp(0, 1)
+
+    def _eps(self, z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        height, width = z.shape[-2:]
+        padded = mirrored(z, self.multiple)
+        with autocast(z.device, self.autocast):
+            answer = self.net(padded, self.time_scale * t, label)
+        return answer[:, : z.shape[1], :height, :width].to(z.dtype)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        label: int | str | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """n draws by the reverse chain, with the posterior variances and without clipping, (n, C, H, W).
+
+        Arguments:
+            seed: keys the noise; draw k is the same whatever n is.
+            size: (H, W): best that of the training.
+            steps: use this many of the chain's steps, evenly spread; None for all.
+            label: class label, of a network with classes.
+            progress: show a bar.
+
+        Raises:
+            ValueError: no size, a number of steps that the chain does not have, or a label that the network has not.
+            UnsupportedError: no label of a network with classes.
+        """
+        like = state_of(self)
+        labels = None if label is None else torch.full((n,), number_of(self, label), device=like.device)
+        check_labels(self, labels)
+        noise = Noise.of_draws(n, seed)
+        z = noise(like.new_empty(n, *shape_of_draws(self.image_shape, size)))
+        return ancestral_chain(
+            lambda x_t, sigma: self.denoise(x_t, sigma, labels),
+            z,
+            respaced(self.alpha_bars, steps),
+            noise,
+            posterior_variance,
+            self.centre,
+            progress,
+        )
+
+    def flow_log_prob(
+        self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, steps: int = 100, probes: int = 4
+    ) -> FlowDensity:
+        """ln p(x), given labels (B,) ln p(x | label), of images with sigma_min noise, by the probability flow."""
+        return flow_log_prob(self, x, label, seed=seed, steps=steps, probes=probes)
+
+    def fit_covariance(self, images: Tensor, form: str = "stationary", *, seed: int = 0) -> None:
+        super().fit_covariance(images, form, seed=seed)
+        self.config["residuals"] = form
+
+    def given(self, label: int | str) -> Given:
+        """p(x | label), itself a prior."""
+        return Given(self, label)
+
+
+def alpha_bars_of(betas: str | Sequence[float], steps: int) -> list[float]:
+    """alpha_bar of the steps of a chain, T of them.
+
+    Raises:
+        ValueError: there are no betas of that name, or the numbers are not `steps` betas, from 0 to 1.
+    """
+    if isinstance(betas, str):
+        chain = lookup("betas", betas, BETAS)(steps)
+    else:
+        chain = torch.as_tensor(betas, dtype=torch.float64)
+        if chain.shape != (steps,) or not bool(((chain > 0) & (chain < 1)).all()):
+            raise ValueError(
+                f"betas are {tuple(chain.shape)} numbers: give a name, or {steps} numbers between 0 and 1."
+            )
+    return (1 - chain).cumprod(0).tolist()
+
+
+@settled
+def from_adm(
+    source: str | Path | Mapping[str, Tensor],
+    *,
+    head_channels: int | None = None,
+    heads: int | None = None,
+    order: str | None = None,
+    betas: str | Sequence[float] | None = None,
+    steps: int | None = None,
+    time_scale: float | None = None,
+) -> ADM:
+    """The prior of a checkpoint of ADM's network: of guided-diffusion, improved-diffusion, or trained with their code.
+
+    Widths, blocks, attention, classes, learned variances and the form of the residual blocks follow from the shapes of
+    the weights. What does not is taken from the published checkpoint with the same network, if there is one; of others,
+    and where yours was trained otherwise, say it. The weights become float32, and are those of a moving average where
+    the file has both. A schedule that the file keeps among them (betas, alphas_cumprod) is used.
+
+    Arguments:
+        source: a .pt, .pth, .ckpt or .safetensors file, or the state dict itself.
+        head_channels, heads, order: of the attention, see `ADMUNet` (num_head_channels, num_heads; order is "new" with
+            use_new_attention_order, else "legacy").
+        betas, steps, time_scale: of the chain of its training, see `ADM` (noise_schedule, diffusion_steps;
+            rescale_timesteps). Respacing is of samplers, not of networks.
+
+    Raises:
+        ValueError: the file is none of these, damaged or cut short, would run code, or lacks weights; or something that
+            no shape tells is not given.
+        UnsupportedError: it is of another network.
+    """
+    name = "The state dict" if isinstance(source, Mapping) else str(source)
+    state = dict(source) if isinstance(source, Mapping) else read_weights(Path(source))
+    state, buffers = _network_in(state, name)
+    layout = _layout(state, name)
+    if steps is None and isinstance(betas, Sequence) and not isinstance(betas, str):
+        steps = len(betas)
+    values = (head_channels, heads, order, betas, steps, time_scale)
+    given = {key: value for key, value in zip(SETUP, values) if value is not None}
+    setup = _setup(layout, given, chain_in(buffers, name) or {}, name)
+    attention = {key: setup.pop(key) for key in ("head_channels", "heads", "order")}
+    prior = ADM(layout | attention, **setup)
+    wanted = {f"net.{key}": tensor for key, tensor in prior.net.state_dict().items()}
+    missing = [key.removeprefix("net.") for key in wanted if key.removeprefix("net.") not in state]
+    if missing:
+        raise ValueError(f"{name} is incomplete: it lacks {_listed(missing)}.")
+    others = [key for key in state if f"net.{key}" not in wanted]
+    if others:
+        raise UnsupportedError(f"{name} is of another network than ADM's: it has {_listed(others)} besides.")
+    unlike = [key for key, tensor in state.items() if tensor.shape != wanted[f"net.{key}"].shape]
+    if unlike:
+        raise UnsupportedError(f"{name} is of another network than ADM's, which has other shapes of {_listed(unlike)}.")
+    # one after the other, so that of half precision never both are there
+    prior.load_state_dict({f"net.{key}": state.pop(key).float() for key in list(state)})
+    return prior.eval().requires_grad_(False)
+
+
+def card_of(path: Path) -> dict[str, Any]:
+    """What there is to say of a checkpoint, as in the card of a prior of ours, with what it is taken for."""
+    return about(from_adm(path)) | {"file": path.name, "sha256": sha256(path)}
+
+
+def about(prior: ADM) -> dict[str, Any]:
+    """What a checkpoint is taken for, for its card."""
+    network, chain = prior.config["network"], {key: prior.config[key] for key in ("betas", "steps", "time_scale")}
+    known = published({key: value for key, value in network.items() if key not in SETUP})
+    attention = {key: network[key] for key in ("head_channels", "heads", "order")}
+    return {
+        "summary": "a checkpoint of ADM's network",
+        "network": f"as that of {', '.join(known.files)} ({known.images})" if known else "as none that was published",
+        "taken for": {key: value for key, value in (attention | chain).items() if value is not None},
+    }
+
+
+def _network_in(state: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of the network, by its own names, and the schedule that is kept beside them.
+
+    Raises:
+        ValueError: two networks are in there, neither a moving average of the other, or something else.
+        UnsupportedError: no network of ADM is.
+    """
+    prefixes = sorted(key.removesuffix(FIRST) for key in state if key.endswith(FIRST))
+    if not prefixes:
+        raise UnsupportedError(f"{name} is not of ADM's network: there is no {FIRST}, but {_listed(list(state))}.")
+    averages = [prefix for prefix in prefixes if "ema" in prefix.lower()]
+    chosen = averages if len(prefixes) > 1 and averages else prefixes
+    if len(chosen) > 1:
+        raise ValueError(f"{name} holds several networks, {', '.join(chosen)}: give genprior.from_adm one of them.")
+    (prefix,) = chosen
+    network, buffers, unknown = {}, {}, []
+    for key, tensor in state.items():
+        if key in COUNTERS:
+            continue
+        last = key.rsplit(".", 1)[-1]
+        if last in SCHEDULE:
+            buffers[last] = tensor
+        elif key.startswith(prefix) and not any(key.startswith(p) for p in prefixes if len(p) > len(prefix)):
+            network[key.removeprefix(prefix)] = tensor
+        elif not any(key.startswith(p) for p in prefixes):
+            unknown.append(key)
+    if unknown:
+        raise UnsupportedError(
+            f"{name} holds more than ADM's network, {_listed(unknown)}: if that is no part of it, as the autoencoder "
+            "of a latent diffusion is, give genprior.from_adm the rest."
+        )
+    return network, buffers
+
+
+def _layout(state: dict[str, Tensor], name: str) -> dict[str, Any]:
+    """What the shapes tell, of a network from images to images."""
+    if any(key.startswith("out.") and "positional_embedding" in key for key in state) or "out.2.c_proj.weight" in state:
+        raise UnsupportedError(f"{name} is a classifier of guided-diffusion, which is no prior.")
+    try:
+        layout = layout_of(state)
+    except (LookupError, ValueError, ArithmeticError) as error:
+        lacks = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{name} is incomplete, or not of ADM's network: {lacks}.") from error
+    channels, outputs = layout["channels"], layout["outputs"]
+    if channels == 6 and outputs in (3, 6):
+        raise UnsupportedError(
+            f"{name} is an upsampler of guided-diffusion: it sees a smaller image too, and is no prior."
+        )
+    if outputs not in (channels, 2 * channels):
+        raise UnsupportedError(
+            f"{name} has {channels} channels in and {outputs} out. A prior's has as many out as in, or twice as many "
+            "where it learned variances."
+        )
+    return layout
+
+
+def _setup(layout: dict[str, Any], given: dict[str, Any], stored: dict[str, Any], name: str) -> dict[str, Any]:
+    """What shapes do not tell: as given, else as the file's own schedule has it, else as published."""
+    if any(given.get(key, value) != value for key, value in stored.items()):
+        raise ValueError(
+            f"{name} keeps the schedule of its training among its weights, {_told(stored)}, and another one is given, "
+            f"{_told(given)}: leave it out, or give genprior.from_adm the weights alone."
+        )
+    known = published(layout)
+    setup: dict[str, Any] = dict.fromkeys(SETUP) | (known.setup if known else {})
+    steps = setup["steps"]
+    if "head_channels" in given or "heads" in given:
+        setup |= {"head_channels": None, "heads": None}
+    setup |= stored | given
+    if "time_scale" not in given and setup["steps"] != steps:
+        setup["time_scale"] = 1.0 if setup["steps"] == 1000 else None  # of 1000 there is nothing to rescale
+    needed = {"head_channels or heads": setup["head_channels"] or setup["heads"], **setup}
+    missing = [key for key, value in needed.items() if value is None and key not in ("head_channels", "heads")]
+    if missing:
+        raise ValueError(
+            f"{name} is none of the published checkpoints ({', '.join(k.files[0] for k in PUBLISHED)}), and its shapes "
+            f"do not tell {', '.join(missing)}. Give them as in the flags of its training, such as genprior.from_adm("
+            'file, head_channels=64, order="legacy", betas="linear", steps=1000, time_scale=1).'
+        )
+    return setup
+
+
+def _told(setup: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in setup.items() if key in ("betas", "steps")}
+    return ", ".join(f"{k} {v if isinstance(v, str | int) else 'as numbers'}" for k, v in shown.items())
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
