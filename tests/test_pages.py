@@ -71,7 +71,8 @@ def home(tmp_path, monkeypatch):
         drunet = Untrained(nc=[4, 4, 4, 4], nb=1, pretrained=None)
     photos.fit_covariance(torch.from_numpy(random.random((4, 3, 16, 16))).float())
     priors, loaded = {"ddpm-mnist": digits, "ddpm-photo": photos}, find._loaded
-    monkeypatch.setattr(genprior, "load_prior", lambda name: priors[name], raising=False)
+    load = genprior.load_prior
+    monkeypatch.setattr(genprior, "load_prior", lambda name: priors.get(name) or load(name), raising=False)
     monkeypatch.setattr(find, "_loaded", lambda path, *rest: priors.get(path.name) or loaded(path, *rest))
     monkeypatch.setattr(deepinv.models, "DRUNet", lambda pretrained: drunet)
     return tmp_path
@@ -162,6 +163,24 @@ def test_your_own_photograph_is_restored_from_what_happened_to_it(home):
         assert image.mode == "RGB"
     assert (len(result.samples), type(result.sampler).__name__) == (8, "OptimalCovariance")
     assert (home / "samples.png").exists()
+
+
+@pytest.mark.parametrize("library", ["deepinv", "diffusers", "azula", "scikit-image"])
+def test_a_task_of_another_library_runs_in_both(library, home):
+    section = next(s for s in re.split(r"^## ", page("docs/coming.md"), flags=re.MULTILINE) if s.startswith(library))
+    (code,) = blocks(section)
+    grey = np.asarray(Image.open("grey.png")) / 255
+    x = torch.from_numpy(np.asarray(Image.open("photo.png")) / 255).float().movedim(-1, 0)[None]
+    code = code.replace("num_inference_steps=20", "num_inference_steps=2")
+    names = executed(code, f"docs/coming.md, {library}", x=x, grey=grey, denoiser=lambda x_t, s: x_t / (1 + s**2))
+    if library == "scikit-image":
+        assert names["filled"].shape == names["theirs"].shape == grey.shape
+    elif library == "diffusers":
+        assert names["draws"].shape == (4, *names["theirs"].transpose(0, 3, 1, 2).shape[1:])
+    else:
+        assert names["result"].samples.shape[1:] == x.shape[1:]
+    if library == "deepinv":
+        assert names["theirs"].shape == names["other"].image.shape == x.shape
 
 
 def test_the_first_lines_that_anyone_tries_run(home):
