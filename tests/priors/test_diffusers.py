@@ -622,6 +622,10 @@ BROKEN = {
         lambda f: IPNDMScheduler().save_pretrained(f / "scheduler"),
         (UnsupportedError, "IPNDMScheduler has no alphas_cumprod"),
     ),
+    "flow counted from noise": (
+        lambda f: FlowMatchEulerDiscreteScheduler(invert_sigmas=True).save_pretrained(f / "scheduler"),
+        (UnsupportedError, "counts its path from noise to data.*genprior.from_velocity"),
+    ),
     "consistency of eps": (
         lambda f: LCMScheduler().save_pretrained(f / "scheduler"),
         (UnsupportedError, "LCMScheduler is of consistency models"),

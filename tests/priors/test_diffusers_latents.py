@@ -192,6 +192,18 @@ def test_network_in_latents_is_given_with_its_autoencoder():
     w = images(1, 4, 8, 8)
     assert torch.equal(prior.render(w), from_diffusers(pipeline).render(w))
     assert supports(prior, "render")
+    with pytest.raises(UnsupportedError, match="The autoencoder is a UNet2DModel"):
+        from_diffusers(pipeline.unet, pipeline.scheduler, autoencoder=pipeline.unet)
+
+
+def test_wrapped_parts_are_what_they_wrap():
+    pipeline = PIPELINES["VQModel"]()
+    unet, code = (torch.compile(part, backend="eager") for part in (pipeline.unet, nn.DataParallel(pipeline.vqvae)))
+    prior, wanted = from_diffusers(unet, pipeline.scheduler, autoencoder=code), from_diffusers(pipeline)
+    w, x = images(1, 3, 8, 8), images(1, 1, 16, 16)
+    torch.testing.assert_close(prior.render(w), wanted.render(w))
+    torch.testing.assert_close(prior.encode(x), wanted.encode(x))
+    torch.testing.assert_close(prior.latents.denoise(w, 0.3), wanted.latents.denoise(w, 0.3))
 
 
 def test_half_precision_stays_in_the_networks():

@@ -23,6 +23,7 @@ from genprior.noise import Noise
 from genprior.priors.base import Prior, autocast, checked, shape_of_draws
 from genprior.priors.chain import UNIT
 from genprior.priors.foreign.diffusers_levels import is_of
+from genprior.priors.foreign.diffusers_network import package
 from genprior.priors.foreign.diffusers_pixels import DiffusersPrior
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ class DiffusersLatentPrior(Prior):
         self.diffusion = DiffusersPrior(unet, scheduler, data_std=1.0)
         channels, *size = self.diffusion.image_shape
         self.diffusion.image_shape = (channels, None, None)
-        plain = unwrapped(autoencoder)
+        plain, diffusers = unwrapped(autoencoder), package()
+        if not isinstance(plain, diffusers.VQModel | diffusers.AutoencoderKL):
+            raise UnsupportedError(f"The autoencoder is a {type(plain).__name__}: give a VQModel or an AutoencoderKL.")
         config = plain.config
         own = config.get("vq_embed_dim") or config.latent_channels
         if own != channels:

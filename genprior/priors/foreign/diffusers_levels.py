@@ -113,7 +113,10 @@ class Interpolation(Levels):
     def __init__(self, scheduler: Scheduler):
         super().__init__()
         if scheduler.config.get("invert_sigmas"):
-            raise UnsupportedError(f"{type(scheduler).__name__} counts its path from noise to data. {AS_A_FUNCTION}")
+            raise UnsupportedError(
+                f"{type(scheduler).__name__} counts its path from noise to data. Give the network as a function of z "
+                'and its time to genprior.from_velocity, whose convention may be "noise-to-data".'
+            )
         self.steps = scheduler.config.num_train_timesteps
         self.alpha_bars = _alpha_bars(a / (1 - a) for a in _own_sigmas(scheduler) if a < 1)
 
