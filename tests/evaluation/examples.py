@@ -2,10 +2,12 @@
 
 import torch
 
+from genprior.nets.adm import ADMUNet
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior
 from genprior.priors.ddpm import DDPM
 from genprior.priors.flow import Flow
+from genprior.priors.foreign.adm import from_adm
 from genprior.priors.gan import GAN
 from genprior.priors.gaussian.field import GaussianField
 from genprior.priors.gaussian.gaussian import Gaussian
@@ -20,7 +22,10 @@ SHAPE = (3, 8, 8)
 def examples() -> dict[str, Prior]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        setup = {"heads": 1, "order": "legacy"}
+        adm = ADMUNet(base=32, widths=(32, 32), attention=(1,), **setup).state_dict()
         networks = {
+            "adm": from_adm(adm, betas="linear", steps=1000, **setup),
             "nf": Flow(SHAPE, widths=(4, 4), steps=(1, 1)),
             "nf-patch": PatchFlow(patch=2, width=4, steps=1),
             "vae": VAE(SHAPE, latent=3, widths=(4, 4), blocks=(0, 1)),
