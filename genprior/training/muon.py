@@ -1,6 +1,7 @@
 """Muon: steps along the orthogonal part of the momentum of each convolution, AdamW for all other parameters."""
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 SMALLEST = 32  # sides from which on a kernel, as a matrix, is large enough to be worth it
@@ -15,7 +16,7 @@ class Muon(torch.optim.AdamW):
         M = .95 M + .05 G,   U S V^T ~ .05 G + .95 M,   W -= .2 sqrt(max(out, in k k)) lr U V^T
 
     The factor .2 sqrt(...) gives steps the size that AdamW's have, so that one learning rate suits both. U V^T comes
-    from five Newton-Schulz iterations in bfloat16, whose cost is that of a few images more in a batch.
+    from five Newton-Schulz iterations.
 
     References: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024; J. Liu et al., Muon is
     scalable for LLM training, 2025, for the size of steps and weight decay. PyTorch's own takes matrices only.
@@ -28,20 +29,19 @@ class Muon(torch.optim.AdamW):
         for group in self.param_groups:
             for W in group["params"]:
                 if W.grad is not None and is_hidden_kernel(W):
-                    self._step_along_orthogonal(W, group["lr"], group["weight_decay"])
+                    self._step_along_orthogonal(W, W.grad, group["lr"], group["weight_decay"])
                     W.grad = None  # nothing is left of it for AdamW
         super().step()
 
-    def _step_along_orthogonal(self, W: nn.Parameter, lr: float, weight_decay: float) -> None:
-        G = W.grad
-        # AdamW wants to find a step in every state that it loads
+    def _step_along_orthogonal(self, W: nn.Parameter, G: Tensor, lr: float, weight_decay: float) -> None:
         state = self.state[W]
-        state.setdefault("step", torch.tensor(0.0))
+        state.setdefault("step", torch.tensor(0.0))  # which AdamW wants to find in every state that it loads
         M = state.setdefault("momentum", torch.zeros_like(W))
         M.lerp_(G, 1 - MOMENTUM)
-        Q = orthogonal(G.lerp(M, MOMENTUM).flatten(1)).view_as(W)
-        W.mul_(1 - lr * weight_decay)
-        W.add_(Q, alpha=-0.2 * max(len(W), W[0].numel()) ** 0.5 * lr)
+        # the order of columns is free, and this one is that of the memory where channels are last
+        Q = orthogonal(rearrange(G.lerp(M, MOMENTUM), "m n i j -> m (i j n)"))
+        Q = rearrange(Q, "m (i j n) -> m n i j", i=W.shape[2], j=W.shape[3])
+        W.mul_(1 - lr * weight_decay).add_(Q, alpha=-0.2 * max(len(W), W[0].numel()) ** 0.5 * lr)
 
 
 def is_hidden_kernel(W: Tensor) -> bool:
@@ -50,11 +50,18 @@ def is_hidden_kernel(W: Tensor) -> bool:
 
 
 def orthogonal(G: Tensor) -> Tensor:
-    """About U V^T of G = U S V^T, (m, n): X <- a X + (b X X^T + c (X X^T)^2) X, from G / |G| on."""
+    """About U V^T of G = U S V^T, (m, n), by iterations  X <- p(X X^T) X,  p(A) = a I + b A + c A^2,  from G / |G| on.
+
+    X X^T follows from the last one, A <- p(A) A p(A), so that the iterations are on the shorter side alone.
+    """
+    if len(G) > G.shape[1]:
+        return orthogonal(G.T).T
     a, b, c = QUINTIC
-    X = (G / G.norm().clamp_min(1e-7)).bfloat16()
-    X = X.T if len(X) > X.shape[1] else X
+    X = G.float() / G.norm().clamp_min(1e-7)
+    A = X @ X.T
+    eye = torch.eye(len(A), dtype=A.dtype, device=A.device)
+    product = eye
     for _ in range(ITERATIONS):
-        A = X @ X.T
-        X = a * X + (b * A + c * A @ A) @ X
-    return (X.T if len(G) > G.shape[1] else X).to(G.dtype)
+        p = a * eye + b * A + c * A @ A
+        product, A = p @ product, p @ A @ p
+    return (product @ X).to(G.dtype)

@@ -22,8 +22,8 @@ def test_orthogonal_has_the_directions_of_a_matrix_and_singular_values_about_one
     G = U @ torch.diag(torch.logspace(0, -2, min(shape))) @ Vt
     found = U.T @ orthogonal(G) @ Vt.T
     assert ((found.diagonal() > 0.6) & (found.diagonal() < 1.3)).all()
-    # bfloat16 keeps 8 bits, and a direction of .01 gathers the rounding of the others
-    assert (found - torch.diag(found.diagonal())).square().mean().sqrt() < 0.05
+    # float32, in which a direction of .01 gathers the rounding of the others, at 1e-4 of its square
+    assert (found - torch.diag(found.diagonal())).abs().max() < 3e-3
     assert orthogonal(torch.zeros(shape)).abs().max() == 0
 
 
