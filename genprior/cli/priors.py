@@ -8,7 +8,9 @@ from typing import Any
 
 def add(parser: argparse.ArgumentParser) -> None:
     """`genprior priors`."""
-    parser.add_argument("prior", nargs="?", help="name, family, folder or owner/name, to show its whole card as JSON")
+    parser.add_argument(
+        "prior", nargs="?", help="name, family, folder, checkpoint or owner/name, to show its whole card as JSON"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

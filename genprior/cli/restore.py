@@ -34,7 +34,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_images(parser)
     add_operator(parser)
     parser.add_argument(
-        "--prior", default="ddpm", help="name, folder, or family: the prior of it that fits each image (default: ddpm)"
+        "--prior",
+        default="ddpm",
+        help="name, folder, checkpoint or family: the prior of it that fits each image (default: ddpm)",
     )
     parser.add_argument(
         "--sampler", default="auto", help="auto, or a name such as diffpir; a wrong one lists them (default: auto)"

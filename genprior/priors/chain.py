@@ -71,6 +71,13 @@ def relative_noise(alpha_bar: float) -> float:
     return math.sqrt((1 - alpha_bar) / alpha_bar)
 
 
+def interpolated(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """What lies at x, linear between the increasing knots, and beyond them as at the ends."""
+    above = torch.searchsorted(knots, x).clamp(1, len(knots) - 1)
+    share = ((x - knots[above - 1]) / (knots[above] - knots[above - 1])).clamp(0, 1)
+    return torch.lerp(values[above - 1], values[above], share)
+
+
 def respaced(alpha_bars: list[float], steps: int | None) -> list[float]:
     """`steps` values of alpha_bar, evenly spread over the chain, both ends kept; one is the noisiest; None, all."""
     if steps is None:

@@ -376,6 +376,11 @@ OTHERS = {
         UnsupportedError,
         "a classifier of guided-diffusion",
     ),
+    "values that are none": (
+        lambda state: state | {"time_embed.0.bias": torch.full((128,), math.nan)},
+        ValueError,
+        r"damaged: there are values that are not finite in time_embed\.0\.bias",
+    ),
     "a tensor": (lambda state: torch.ones(3), ValueError, "holds one tensor"),
     "numbers": (lambda state: {"epoch": 3, "loss": 0.1}, ValueError, "no state dict.*but epoch, loss"),
 }

@@ -21,9 +21,18 @@ from genprior.nets.adm import ADMUNet
 from genprior.nets.padding import mirrored
 from genprior.noise import Noise
 from genprior.priors.base import as_config, as_level, autocast, shape_of_draws
-from genprior.priors.chain import BETAS, UNIT, ancestral_chain, posterior_variance, relative_noise, respaced
+from genprior.priors.chain import (
+    BETAS,
+    UNIT,
+    ancestral_chain,
+    interpolated,
+    posterior_variance,
+    relative_noise,
+    respaced,
+)
 from genprior.priors.foreign.adm_published import PUBLISHED, layout_of, published
 from genprior.priors.foreign.adm_schedule import SCHEDULE, chain_in
+from genprior.priors.foreign.diffusers_levels import HIGHEST
 from genprior.priors.foreign.weights import read_weights
 from genprior.priors.labels import check_labels, number_of
 from genprior.priors.posterior_covariance import MeasuredCovariance, PosteriorCovariance
@@ -31,8 +40,6 @@ from genprior.priors.probability_flow import FlowDensity, flow_log_prob
 from genprior.priors.wrappers.given import Given
 from genprior.registry import lookup
 
-# In the units of x. Cosine chains go on to 10^4, where a predicted eps no longer says anything of u.
-HIGHEST = 80.0
 FIRST = "time_embed.0.weight"  # a name that every such network has, and few others
 COUNTERS = ("n_averaged", "num_updates", "decay", "initted", "step")  # of moving averages
 SETUP = ("head_channels", "heads", "order", "betas", "steps", "time_scale")
@@ -102,10 +109,9 @@ class ADM(MeasuredCovariance):
 
     def step(self, s: Tensor) -> Tensor:
         """t of the levels s, (B, 1, 1, 1) -> (B,), counted from 0: between steps, and none beyond them."""
-        level = s.flatten().log().to(self.log_levels)
-        above = torch.searchsorted(self.log_levels, level).clamp(1, len(self.log_levels) - 1)
-        low, high = self.log_levels[above - 1], self.log_levels[above]
-        return above - 1 + ((level - low) / (high - low)).clamp(0, 1)
+        levels = self.log_levels
+        counted = torch.arange(len(levels), dtype=levels.dtype, device=levels.device)
+        return interpolated(s.flatten().log().to(levels), levels, counted)
 
     def _eps(self, z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         height, width = z.shape[-2:]
@@ -236,6 +242,9 @@ def from_adm(
     unlike = [key for key, tensor in state.items() if tensor.shape != wanted[f"net.{key}"].shape]
     if unlike:
         raise UnsupportedError(f"{name} is of another network than ADM's, which has other shapes of {_listed(unlike)}.")
+    broken = [key for key, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise ValueError(f"{name} is damaged: there are values that are not finite in {_listed(broken)}.")
     # one after the other, so that of half precision never both are there
     prior.load_state_dict({f"net.{key}": state.pop(key).float() for key in list(state)})
     return prior.eval().requires_grad_(False)

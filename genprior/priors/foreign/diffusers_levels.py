@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.checks import UnsupportedError
-from genprior.priors.chain import UNIT, relative_noise
+from genprior.priors.chain import UNIT, interpolated, relative_noise
 
 # Schedulers are diffusers' `SchedulerMixin`, which declares none of what all of them have.
 Scheduler = Any
@@ -96,11 +96,7 @@ class Chain(Levels):
 
     def timestep(self, s: Tensor) -> Tensor:
         """The timesteps t, (B,), of the levels s, (B, 1, 1, 1): between the first and the last that have a level."""
-        level = s.flatten().log().to(self.log_levels)
-        above = torch.searchsorted(self.log_levels, level).clamp(1, len(self.log_levels) - 1)
-        low, high = self.log_levels[above - 1], self.log_levels[above]
-        share = ((level - low) / (high - low)).clamp(0, 1)
-        t = torch.lerp(self.timesteps[above - 1], self.timesteps[above], share)
+        t = interpolated(s.flatten().log().to(self.log_levels), self.log_levels, self.timesteps)
         return t.round().long() if self.learned_times else t.to(s.dtype)
 
 
