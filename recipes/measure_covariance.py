@@ -21,7 +21,7 @@ from genprior.training.data import first, open_data
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prior", required=True, help="name or folder")
+    parser.add_argument("--prior", required=True, help="name, folder or checkpoint")
     parser.add_argument("--data", required=True, help="images that it was not trained on")
     parser.add_argument("--skip", type=int, default=0, help="so many of them, which it was trained on")
     parser.add_argument("--n", type=int, default=128, help="how many of the others (default: %(default)s)")
@@ -42,7 +42,8 @@ def main() -> None:
 
     def write(out: Path) -> None:
         write_prior(prior, out, card, half=options.half)
-        config = json.loads((folder / "config.json").read_text()) | json.loads((out / "config.json").read_text())
+        stored = json.loads((folder / "config.json").read_text()) if folder.is_dir() else {}  # a checkpoint has none
+        config = stored | json.loads((out / "config.json").read_text())
         (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if (folder / "sources.csv").exists():
             shutil.copy(folder / "sources.csv", out)

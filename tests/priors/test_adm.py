@@ -4,6 +4,7 @@ import io
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from torch import nn
 
 import genprior
 from genprior.checks import UnsupportedError
+from genprior.cli import main
 from genprior.nets.adm import ADMUNet
 from genprior.priors.base import supports
 from genprior.priors.chain import BETAS
@@ -24,6 +26,7 @@ from genprior.priors.folder import read_card, read_prior
 from genprior.priors.foreign import adm_published
 from genprior.priors.foreign.adm import from_adm
 from genprior.priors.foreign.adm_published import PUBLISHED, Published
+from genprior.priors.foreign.weights import EDM
 from genprior.priors.gaussian.gaussian import Gaussian
 
 SMALL = {
@@ -285,6 +288,19 @@ def test_pickle_of_edm_is_refused_with_the_way(tmp_path):
         genprior.load_prior(tmp_path / "edm2-img64-s.pkl")
 
 
+def test_the_way_out_of_a_pickle_of_edm_is_one(tmp_path):
+    """The denoiser that the error prints, of a network as EDM's are: sigma a tensor, images on [-1, 1]."""
+
+    def network(x, sigma):
+        sigma = sigma.to(torch.float32).reshape(-1, 1, 1, 1)
+        return x / (1 + sigma**2)
+
+    printed = re.search(r"(genprior\.from_denoiser\(lambda .*?sigma_max=40\))", EDM)[1]
+    prior = eval(printed, {"genprior": genprior, "network": network, "image_shape": (3, 8, 8)})
+    x_t = random(2, 3, 8, 8)
+    torch.testing.assert_close(prior.denoise(x_t, 0.3), (network(2 * x_t - 1, torch.tensor(0.6)) + 1) / 2)
+
+
 def truncated(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
 
@@ -404,6 +420,8 @@ def test_what_no_shape_tells_has_to_be_said():
     assert from_adm(weights(), **SETUP | {"time_scale": None}).time_scale == 1
     with pytest.raises(ValueError, match="do not tell time_scale"):
         from_adm(weights(), **SETUP | {"time_scale": None, "steps": 4000})
+    with pytest.raises(ValueError, match=r"do not tell .* consistency models .* told ln sigma"):
+        from_adm(weights(outputs=3))
     with pytest.raises(ValueError, match="Unknown order 'old'"):
         from_adm(weights(), **SETUP | {"order": "old"})
     with pytest.raises(ValueError, match="Unknown betas"):
@@ -461,6 +479,30 @@ def test_checkpoint_is_converted_with_a_card(run, tmp_path):
     with pytest.raises(UnsupportedError, match="not of ADM's network"):
         run("convert_checkpoint", tmp_path / "covariance.safetensors", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_covariance_of_a_checkpoint_is_measured(run, tmp_path, listed):
+    torch.save(weights(), tmp_path / "small.pt")
+    np.savez(tmp_path / "photos.npz", train_images=(255 * random(3, 16, 16, 3)).byte().numpy())
+    given = ("--prior", tmp_path / "small.pt", "--data", tmp_path / "photos.npz", "--n", 3, "--size", 16)
+    run("measure_covariance", *given, "--out", tmp_path / "measured")
+    prior = genprior.load_prior(tmp_path / "measured")
+    assert supports(prior, "posterior_covariance")
+    y = genprior.degrade(random(1, 3, 16, 16), "denoise", noise=0.1, seed=0)
+    restored = genprior.restore(y, prior=prior, n=1, steps=2, seed=0, progress=False)
+    assert type(restored.sampler).__name__ == "OptimalCovariance"
+
+
+def test_command_line_draws_of_a_label(tmp_path, monkeypatch, capsys):
+    layout = SMALL | {"classes": 3}
+    known = Published(("labels.pt",), "nothing", layout, SETUP | {"heads": None})
+    monkeypatch.setattr(adm_published, "PUBLISHED", (known,))
+    torch.save(weights(classes=3), tmp_path / "labels.pt")
+    given = ["sample", "--prior", str(tmp_path / "labels.pt"), "--size", "8", "8", "--steps", "2", "-n", "2"]
+    assert main([*given, "--label", "1", "-o", str(tmp_path / "one.png")]) == 0
+    assert (tmp_path / "one.png").exists()
+    assert main([*given, "-o", str(tmp_path / "none.png")]) != 0
+    assert "3 classes" in capsys.readouterr().err
 
 
 def test_card_of_a_file_says_what_it_is_taken_for(tmp_path, listed):

@@ -41,6 +41,10 @@ from genprior.priors.wrappers.given import Given
 from genprior.registry import lookup
 
 FIRST = "time_embed.0.weight"  # a name that every such network has, and few others
+ALIKE = (
+    " (EDM's and consistency models of openai/consistency_models are laid out alike, without learned variances, but "
+    "are told ln sigma in place of a step: they are no such priors.)"
+)
 COUNTERS = ("n_averaged", "num_updates", "decay", "initted", "step")  # of moving averages
 SETUP = ("head_channels", "heads", "order", "betas", "steps", "time_scale")
 
@@ -345,6 +349,7 @@ def _setup(layout: dict[str, Any], given: dict[str, Any], stored: dict[str, Any]
             f"{name} is none of the published checkpoints ({', '.join(k.files[0] for k in PUBLISHED)}), and its shapes "
             f"do not tell {', '.join(missing)}. Give them as in the flags of its training, such as genprior.from_adm("
             'file, head_channels=64, order="legacy", betas="linear", steps=1000, time_scale=1).'
+            f"{ALIKE if layout['outputs'] == layout['channels'] else ''}"
         )
     return setup
 
