@@ -2,6 +2,8 @@
 # name from its home when it is first asked for.
 
 from .benchmark.evaluate import evaluate as evaluate
+from .blind.identification import Identification as Identification
+from .blind.identify import identify as identify
 from .checks import UnsupportedError as UnsupportedError
 from .compression import read_jpeg as read_jpeg
 from .marginal.evidence import evidence as evidence

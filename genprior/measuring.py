@@ -77,14 +77,14 @@ def _with_kernels(parameters: dict[str, Any], number: int) -> dict[str, Any]:
     """The parameters, kernels made one tensor of floats: those of different sizes are set amid zeros."""
     kernel = parameters.get("kernel")
     if isinstance(kernel, list | tuple):
-        kernel = _stacked([weights(each) for each in kernel])
+        kernel = stacked([weights(each) for each in kernel])
     if not isinstance(kernel, Tensor | np.ndarray):
         return parameters
     kernel = weights(kernel)
     return {**parameters, "kernel": _one_or_each("kernel", kernel, number) if kernel.ndim == 3 else kernel}
 
 
-def _stacked(kernels: list[Tensor]) -> Tensor:
+def stacked(kernels: list[Tensor]) -> Tensor:
     """Kernels (kh, kw) as one (B, kh, kw), their origins (kh // 2, kw // 2) in one place."""
     if not kernels or any(kernel.ndim != 2 for kernel in kernels):
         shapes = ", ".join(str(tuple(kernel.shape)) for kernel in kernels)

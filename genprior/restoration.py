@@ -13,6 +13,8 @@ from torch import Tensor
 
 from genprior import images, plausible
 from genprior.ambient import settled
+from genprior.blind.identify import DRAWS, identify
+from genprior.blind.parameters import left_out
 from genprior.checks import as_integer
 from genprior.compression import compressed
 from genprior.drawing import draw, in_tiles
@@ -138,7 +140,9 @@ def restore(
             (seed, i, k) only, to the rounding of the network (bfloat16 where the device is fast in it).
         device: "auto", "cpu", "cuda", …; auto takes the best there is, or where a given prior lies.
         progress: show a bar.
-        operator_parameters: of a named operator.
+        operator_parameters: of a named operator. A width, length or angle of a blur that is left out, or given by a
+            range or law, is identified from the photograph, see `identify`: the picture is restored with its posterior
+            mean, and every sample with a draw of its own, of the noise too if that is left out.
 
     Returns:
         The samples, their standard deviation, the estimate of the mean, and the image in the kind that was given; see
@@ -158,7 +162,20 @@ def restore(
         n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)
     seed = secrets.randbits(32) if seed is None else seed
     noise = stated_noise(img, op, noise)
-    measurement, give = measure(img, op, noise, operator_parameters)
+    identification = None
+    if left_out(op, operator_parameters):
+        draws = max(DRAWS, n or 1)
+        identification = identify(
+            img,
+            op,
+            noise=noise,  # pyright: ignore[reportArgumentType]
+            draws=draws,
+            seed=seed,
+            **operator_parameters,
+        )
+        operator_parameters = {**identification.known, **identification.found}
+    level = noise if noise is not None or identification is None else identification.noise
+    measurement, give = measure(img, op, level, operator_parameters)
     shape = measurement.operator.image_shape
     if n is None and not isinstance(measurement.operator, LinearOperator):
         n = SEVERAL
@@ -175,16 +192,23 @@ def restore(
     known = known_pixels(measurement, noise)
     target = in_tiles(target, tile, sampler, task.operator.image_shape)
 
-    def drawn(sampler: Sampler, n: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def drawn(task: Measurement, sampler: Sampler, n: int) -> tuple[Tensor, dict[str, Tensor]]:
         nonlocal target
         x, diagnostics, target = draw(target, task, sampler, n, seed, progress)
         x = back(x)
         return (x if known is None else keep(x, measurement.y.cpu(), known)), diagnostics
 
-    picture, diagnostics = (None, {}) if estimator is None else drawn(estimator, 1)
+    picture, diagnostics = (None, {}) if estimator is None else drawn(task, estimator, 1)
     samples = None
     if n is not None or estimator is None:
-        samples, diagnostics = drawn(sampler, n or 1)
+        if identification is None:
+            samples, diagnostics = drawn(task, sampler, n or 1)
+        else:
+            copies, _ = in_channels(identification.copies(measurement.y, n or 1), target.image_shape[0])
+            samples, diagnostics = drawn(copies, sampler, 1)
+            # the copies of one image are its samples
+            samples = samples.transpose(0, 1)
+            diagnostics = {figure: told.T for figure, told in diagnostics.items()}
     plausible.warn(diagnostics, task, target, stacklevel=3)
     if known is not None:
         give = giving_back(give, img, measurement.y, known)
@@ -202,6 +226,7 @@ def restore(
         prior_name=name,
         label=label,
         tile=target.tile if isinstance(target, Tiled) and sampler.needs == "denoise" else None,
+        identification=identification,
         noise_was_estimated=isinstance(noise, str) or (noise is None and not isinstance(measurement.noise, Likelihood)),
         seed=seed,
         network_evaluations=spent if samples is None else spent + samples.shape[1] * sampler.cost(task, n or 1),

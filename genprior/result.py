@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from genprior import images, record
+from genprior.blind.identification import Identification
 from genprior.checks import UnsupportedError
 from genprior.files import refuse_existing, replacing
 from genprior.operators.linear import LinearOperator
@@ -40,6 +41,8 @@ class Restoration:
             given itself.
         label: the class that was given, its number or name, or None.
         tile: side in pixels of the tiles in which the network saw the image, None where it saw it whole; see `restore`.
+        identification: the posterior of what the operator lacked, where parameters were left out, else None; the
+            picture is then that of `measurement.operator`, of its mean, and sample k is of draw k.
         noise_was_estimated: whether `measurement.noise` was estimated from y.
         seed: gives the same result again.
         network_evaluations: forward and backward passes of the network for each image, for all its samples and picture.
@@ -58,6 +61,7 @@ class Restoration:
     prior_name: str | None
     label: int | str | None
     tile: int | None
+    identification: Identification | None
     noise_was_estimated: bool
     seed: int
     network_evaluations: int
@@ -224,6 +228,7 @@ class Restoration:
             "tile": self.tile,
             "seed": self.seed,
             "noise": noise,
+            "identified": None if self.identification is None else self.identification.summary,
             "noise_was_estimated": self.noise_was_estimated,
             "network_evaluations": self.network_evaluations,
             "seconds": self.seconds,
@@ -280,8 +285,9 @@ class Restoration:
             picture = "the draw that fits y best"
         draws = f"{self.n} draws from p(x | y) by {self.sampler}" if self.n else "no draws (n=8 gives some)"
         noise = record.noise_in_words(self.measurement.noise) + " (estimated)" * self.noise_was_estimated
+        found = "" if self.identification is None else f"{self.identification.in_words}; "
         return (
-            f"picture {size}: {picture}; {draws}; noise {noise}; "
+            f"picture {size}: {picture}; {draws}; {found}noise {noise}; "
             f"seed {self.seed}; {self.network_evaluations} network evaluations; {self.seconds:.1f} s{told}"
         )
 

@@ -28,8 +28,10 @@ LAYERS = [
     ["samplers"],
     ["scale"],
     ["cells", "compression", "measuring", "record", "known", "plausible", "drawing"],
+    ["marginal"],
+    ["blind"],
     ["result"],
-    ["restoration", "training", "scores", "benchmark", "truth", "divergences", "marginal"],
+    ["restoration", "training", "scores", "benchmark", "truth", "divergences"],
     ["demo"],
     ["cli", "__main__"],
 ]

@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator
 
 import genprior
-from genprior.cli import completion, degrade, demo, evaluate, info, priors, restore, sample, train, truth
+from genprior.cli import completion, degrade, demo, evaluate, identify, info, priors, restore, sample, train, truth
 from genprior.cli.common import expected_errors
 
 # Each is a module: `add` gives the parser its arguments, `run` does what they say.
 COMMANDS = {
     "restore": (restore, "restore images from their measurements"),
+    "identify": (identify, "find the blur and the noise of photographs, with their uncertainty"),
     "degrade": (degrade, "measure images: make blurred, holed, small, noisy ones"),
     "sample": (sample, "draw images from a prior"),
     "train": (train, "train a prior on your images; call again to resume"),

@@ -68,9 +68,17 @@ def add_operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask", help=f"image (or .npy) whose white marks the holes, or {folder}")
     parser.add_argument("--scale", type=int, help="super-resolution: whole factor")
     parser.add_argument("--antialias", help="super-resolution: bicubic, gaussian or average")
-    parser.add_argument("--width", type=float, help="gaussian-deblur: standard deviation of the blur in pixels")
-    parser.add_argument("--length", type=int, help="motion-deblur: in pixels")
-    parser.add_argument("--angle", type=float, help="motion-deblur: degrees, counter-clockwise from the x axis")
+    parser.add_argument(
+        "--width",
+        type=float,
+        help="gaussian-deblur: standard deviation of the blur in pixels; left out, restore identifies it",
+    )
+    parser.add_argument("--length", type=float, help="motion-deblur: in pixels; left out, restore identifies it")
+    parser.add_argument(
+        "--angle",
+        type=float,
+        help="motion-deblur: degrees, counter-clockwise from the x axis; left out, restore identifies it",
+    )
     parser.add_argument("--kernel", type=Path, help="deblur: image or .npy of the kernel (images are scaled to sum 1)")
     parser.add_argument("--boundary", help="blurs: valid (the scene goes on past the frame) or circular")
     parser.add_argument("--oversample", type=int, help="phase-retrieval: sides of y over those of x (default: 2)")

@@ -153,6 +153,7 @@ def _described(path: Path, outputs: list[Path], result: genprior.Restoration) ->
         "seed": result.seed,
         "noise": record.of_noise(result.measurement.noise)[0],
         "noise_was_estimated": result.noise_was_estimated,
+        **({} if result.identification is None else result.identification.summary),
         **result.methods,
         "prior": result.prior_name,
         "evaluations": result.network_evaluations,

@@ -100,8 +100,12 @@ def page() -> Any:
     # Handlers of a set of components are given their values by component.
     def task(given):
         """The photograph, what was done to it, with its parameters, and whether it is clean."""
-        used = {name: given[controls[name]] for name in PARAMETERS.get(given[op], ())}
-        return photo_of(given[image], given.get(drawn)), given[op], used, given[mode] == SIMULATE
+        clean = given[mode] == SIMULATE
+        known = (
+            name for name in PARAMETERS.get(given[op], ()) if clean or name not in unknown or not given[unknown[name]]
+        )
+        used = {name: given[controls[name]] for name in known}
+        return photo_of(given[image], given.get(drawn)), given[op], used, clean
 
     # Gradio shows the bar of `restore`, a tqdm, where a parameter says so.
     def run(given, progress=tracked):
@@ -142,13 +146,15 @@ def page() -> Any:
         choices = [(f"auto ({best})", "auto"), *samplers]
         return gr.Dropdown(names, value=chosen), gr.Dropdown(choices, value="auto")
 
-    def show(mode, op, estimate):
-        """The controls that mean something for this operator, and the noise where it is not estimated."""
-        used = PARAMETERS.get(op, ())
+    def show(mode, op, estimate, *ignorance):
+        """The controls that mean something for this operator, and those whose values are known."""
+        used, asked = PARAMETERS.get(op, ()), mode == RESTORE
+        hidden = {name for name, ignored in zip(unknown, ignorance) if ignored and asked}
         return [
             gr.Checkbox(visible=mode == RESTORE),
             gr.Slider(interactive=not (estimate and mode == RESTORE)),
-            *(gr.Slider(visible=name in used) for name in controls),
+            *(gr.Slider(visible=name in used, interactive=name not in hidden) for name in controls),
+            *(gr.Checkbox(visible=name in used and asked) for name in unknown),
             gr.ImageEditor(visible=op == "inpaint"),
         ]
 
@@ -201,8 +207,14 @@ def page() -> Any:
                 controls = {
                     "scale": gr.Slider(2, 8, 4, step=1, label="Times larger", elem_id="scale"),
                     "width": gr.Slider(0.5, 9.5, 2, step=0.1, label="Width of the blur in pixels", visible=False),
-                    "length": gr.Slider(3, 61, 15, step=2, label="Length of the motion in pixels", visible=False),
+                    "length": gr.Slider(1, 61, 15, step=0.5, label="Length of the motion in pixels", visible=False),
                     "angle": gr.Slider(-90, 90, 30, step=1, label="Angle of the motion in degrees", visible=False),
+                }
+                unknown = {
+                    name: gr.Checkbox(
+                        False, label=f"I do not know the {name}", visible=False, elem_id=f"unknown-{name}"
+                    )
+                    for name in ("width", "length", "angle")
                 }
                 estimate = gr.Checkbox(True, label="Estimate the noise from the photo", visible=False)
                 noise = gr.Slider(0, 0.5, 0.025, step=0.005, label="Noise: standard deviation, where white is 1")
@@ -250,9 +262,11 @@ def page() -> Any:
         # `input` comes twice for one choice, and a file would be written while the browser reads it.
         on([blocks.load, sample.select], work.sample_photo, sample, image)
         on(image.change, to_paint, image, drawn)
-        shown = [estimate, noise, *controls.values(), drawn]
-        on([mode.change, op.change, estimate.change], show, [mode, op, estimate], shown)
-        asked, changes = {mode, image, op, *controls.values()}, [image.change, mode.change, op.change]
+        shown = [estimate, noise, *controls.values(), *unknown.values(), drawn]
+        ticked = [each.change for each in unknown.values()]
+        on([mode.change, op.change, estimate.change, *ticked], show, [mode, op, estimate, *unknown.values()], shown)
+        asked = {mode, image, op, *controls.values(), *unknown.values()}
+        changes = [image.change, mode.change, op.change, *ticked]
         changes.append(controls["scale"].release)
         on([*changes, drawn.change], ready, {*asked, drawn}, [start, hint])
         on([*changes, prior.input], offer, {*asked, prior}, [prior, sampler])

@@ -25,6 +25,8 @@ from genprior.priors.store import bundled, find_prior
 from genprior.samplers import SAMPLERS
 from genprior.scores.metrics import psnr
 
+# Stand for what a user does not know, where it is asked what goes with an operator.
+UNKNOWN = {"gaussian-deblur": {"width": 2.0}, "motion-deblur": {"length": 15.0, "angle": 0.0}}
 LARGEST = 512  # pixels a side that the page takes: a photograph of that size is minutes on a CPU
 SAMPLE_SIDE = 256  # pixels of the longer side of the photographs to pick
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket", "camera", "coins")
@@ -164,7 +166,9 @@ def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: boo
     channels = 1 if photo.image.mode == "L" or (op == "colorize" and not clean) else 3
     if op == "inpaint":
         parameters = {"mask": torch.zeros(height, width, dtype=torch.bool)}
-    return (for_image if clean else for_measurement)(op, (channels, height, width), **parameters)
+    return (for_image if clean else for_measurement)(
+        op, (channels, height, width), **(UNKNOWN.get(op, {}) | parameters)
+    )
 
 
 def obstacle(photo: Photo, op: str, parameters: dict[str, Any], *, clean: bool) -> str | None:
@@ -233,6 +237,9 @@ def _outcome(result: genprior.Restoration, photo: Photo, truth: Tensor | None) -
         "seed": str(result.seed),
         **{name: f"{float(values.mean()):.3g}" for name, values in result.diagnostics.items()},
     }
+    if result.identification is not None:
+        told = result.identification.summary["identified"].items()
+        facts["identified"] = "; ".join(f"{name} {each['mean']:.3g} ± {each['std']:.2g}" for name, each in told)
     if truth is not None:
         facts["PSNR of the picture"] = f"{float(psnr(result.mean, truth)):.2f} dB"
         if n:

@@ -242,28 +242,37 @@ def gaussian_kernel(width: float, size: int | None = None) -> Tensor:
 
 
 @settled
-def motion_kernel(length: int, angle: float) -> Tensor:
-    """A straight uniform line of `length` pixels at `angle`, sum 1: Kornia's motion kernel, rotated bilinearly.
+def motion_kernel(length: float, angle: float) -> Tensor:
+    """A straight uniform line of `length` pixels at `angle`, sum 1: Kornia's motion kernels, rotated bilinearly.
+
+    Those have a centre pixel, and so odd lengths n. Between n and n + 2 the kernel is the mixture of theirs,
+        (1 - t) k_n + t k_(n+2),   t = (n + 2) (length - n) / (2 length),
+    which along an axis is the line itself, each of its two end pixels by the share of it that the line covers.
 
     Bilinear, because copying the nearest pixel loses taps and turns the line: 7 pixels at 30 degrees keep 5 of them and
     lie at 31.7 degrees, where bilinear weights lie at 30.2 degrees and keep the length.
 
     Arguments:
-        length: in pixels, odd, 1 to 61: the line has a centre pixel. 1 means no blur.
+        length: in pixels, 1 to 61. 1 means no blur.
         angle: in degrees, counter-clockwise from the horizontal axis.
 
     Returns:
-        (length, length), float64.
+        (n, n), float64, n the least odd number that is no less than the length.
 
     Raises:
-        ValueError: the length is even, not an integer or out of range, or the angle is not finite.
+        ValueError: the length is not a number or out of range, or the angle is not finite.
     """
-    length = as_integer("length, in pixels,", length, 1, LARGEST)
+    length = as_number("length, in pixels,", length, 1, LARGEST)
     angle = as_number("angle, in degrees,", angle, -math.inf, math.inf)
-    if length % 2 == 0:
-        raise ValueError(
-            f"length is odd, as the line has a centre pixel; got {length}, take {length - 1} or {length + 1}."
-        )
+    n = 2 * math.floor((length - 1) / 2) + 1
+    if length == n:
+        return _odd_motion(n, angle)
+    t = (n + 2) * (length - n) / (2 * length)
+    shorter = torch.nn.functional.pad(_odd_motion(n, angle), (1, 1, 1, 1))
+    return (1 - t) * shorter + t * _odd_motion(n + 2, angle)
+
+
+def _odd_motion(length: int, angle: float) -> Tensor:
     if length == 1:
         return _delta(1)
     from kornia.filters import get_motion_kernel2d

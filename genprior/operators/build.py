@@ -112,7 +112,7 @@ def _gaussian_deblur(make: Callable[..., Blur], shape: Shape, *, width: float, b
     return make(gaussian_kernel(width), shape, boundary)
 
 
-def _motion_deblur(make: Callable[..., Blur], shape: Shape, *, length: int, angle=0.0, boundary="valid"):
+def _motion_deblur(make: Callable[..., Blur], shape: Shape, *, length: float, angle=0.0, boundary="valid"):
     return make(motion_kernel(length, angle), shape, boundary)
 
 

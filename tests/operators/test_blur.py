@@ -109,6 +109,27 @@ def test_motion_kernel_has_the_length_and_angle_asked_for(angle):
     assert (kernel * along * across).sum().abs() < 0.15
 
 
+@pytest.mark.parametrize("length", [1.5, 2, 9.5, 20, 60.25])
+def test_motions_of_any_length_cover_the_pixels_that_the_line_does(length):
+    """A line from -length / 2 to length / 2 covers pixel i by its overlap with [i - 1/2, i + 1/2]."""
+    kernel = motion_kernel(length, 0)
+    side = len(kernel)
+    i = (torch.arange(side, dtype=torch.float64) - side // 2).abs()
+    line = (length / 2 - (i - 0.5)).clamp(0, 1) / length
+    torch.testing.assert_close(kernel[side // 2], line, rtol=0, atol=1e-9)
+    assert kernel.sum() == pytest.approx(1)
+
+
+def test_motions_of_odd_lengths_are_those_of_kornia_to_the_bit():
+    from kornia.filters import get_motion_kernel2d
+
+    zero = torch.zeros(1, dtype=torch.float64)
+    theirs = get_motion_kernel2d(15, zero + 30, zero, mode="bilinear")[0]
+    assert torch.equal(motion_kernel(15, 30), theirs)
+    assert torch.equal(motion_kernel(15.0, 30), theirs)
+    torch.testing.assert_close(motion_kernel(15 + 1e-9, 30)[1:-1, 1:-1], theirs, rtol=0, atol=1e-8)
+
+
 def test_no_blur_is_a_delta():
     x = draw(1, 1, 8, 8)
     for kernel in (gaussian_kernel(0), motion_kernel(1, 30), gaussian_kernel(0, size=3)):
@@ -132,8 +153,8 @@ def test_flipped_numpy_kernels_are_taken():
         (lambda: Blur("kernel", (1, 8, 8)), "got str"),
         (lambda: gaussian_kernel(11), "at most 10"),
         (lambda: gaussian_kernel(-1), "got -1"),
-        (lambda: motion_kernel(20, 0), "take 19 or 21"),
-        (lambda: motion_kernel(9.5, 0), "whole number"),
+        (lambda: motion_kernel(0.5, 0), "from 1 to 61; got 0.5"),
+        (lambda: motion_kernel(61.5, 0), "from 1 to 61; got 61.5"),
         (lambda: motion_kernel(9, float("inf")), "angle"),
     ],
 )

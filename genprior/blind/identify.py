@@ -1,0 +1,148 @@
+"""Which parameters of an operator, and which noise, made a photograph what it is: their posterior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genprior import images
+from genprior.ambient import settled
+from genprior.blind.cells import Cells, explore
+from genprior.blind.gaussian import ClosedForm
+from genprior.blind.identification import Identification, drawn
+from genprior.blind.parameters import IDENTIFIABLE, split
+from genprior.blind.spectra import of_photographs
+from genprior.blind.whittle import Whittle
+from genprior.blind.windows import SIDE, periodograms
+from genprior.checks import UnsupportedError, as_integer, as_number
+from genprior.noise_level import noise_level
+from genprior.operators.base import Operator
+from genprior.operators.build import canonical, for_measurement
+from genprior.priors.base import Prior
+from genprior.priors.find import as_prior
+
+QUIETEST, LOUDEST = 0.001, 0.3  # noise, where it is not known
+TEXTURE, BLURRED = 5.0, 1.8  # how many times less or more noise there may be than `noise_level` finds
+DRAWS = 1000
+APART = 1.15  # from one noise level to the next
+LEAST = 0.5  # nats about the parameters, below which a photograph says nothing of them
+
+
+@settled
+@torch.no_grad()
+def identify(
+    img: Any,
+    op: str = "motion-deblur",
+    *,
+    prior: str | Path | Prior | None = None,
+    noise: float | tuple[float, float] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    **operator_parameters: Any,
+) -> Identification:
+    """The posterior p(theta, noise | y) of the parameters of an operator, from the measurement alone.
+
+    x is marginalised, and not estimated along with theta, for the sharpest x and the blur that make y most likely
+    together are y itself and none. Of photographs,
+
+        p(y | theta, noise) = (prod over windows of sum_k u_k max_s p(window | s, P_k, theta, noise)^b)^c,
+
+    with P_k the spectra of windows of sharp photographs, s^2 the contrast of a window, and the powers b and c that make
+    the stated intervals hold what they say; see docs/blind.md. Under a Gaussian prior it is that of y itself. theta and
+    the logarithm of the noise are uniform on their ranges before, unless something else is said.
+
+    Arguments:
+        img: the measurement y: path, PIL image, numpy array or torch tensor of one image, as for `restore`; of
+            photographs the sides are at least 64 pixels.
+        op: "motion-deblur" (length 1 to 31 pixels, angle), "gaussian-deblur" (width 0 to 5 pixels), or "denoise", of
+            which there is the noise alone.
+        prior: of x. None for photographs of any kind; or a Gaussian or a mixture of Gaussians, as of `restore`, which
+            takes up to 4096 values, or with boundary="circular" and a stationary Gaussian any number.
+        noise: its standard deviation in the units of x, a range (low, high) of it, or None for 0.001 to 0.3.
+        draws: how many `Identification.draws` has.
+        seed: keys them.
+        operator_parameters: of the operator: a number where it is known, (low, high) where only a range is, or a law,
+            anything with `log_prob`, such as `torch.distributions.Normal(15., 3.)`.
+
+    Raises:
+        ValueError, TypeError: one of the arguments is not as above.
+        UnsupportedError: nothing of that operator is identified, or the prior has no p(y) in closed form; or the
+            photograph says nothing of the parameters: it is flat, saturated or all noise.
+    """
+    op = canonical(op)
+    unknown, known = split(op, operator_parameters)
+    draws = as_integer("draws", draws, 1, 2**32 - 1)
+    picture = images.read(img, role="measurement")
+    if len(picture.seen) > 1:
+        raise ValueError(f"identify takes one image at a time; got {len(picture.seen)}: call it for each.")
+    y = picture.seen[0].cpu()
+    shape = (y.shape[0], y.shape[1], y.shape[2])
+    levels = _levels(_near(y) if noise is None and prior is None else noise)
+    log_likelihood = _of_photographs(y) if prior is None else ClosedForm(y, as_prior(prior, "cpu", shape))
+
+    def at(theta: Tensor) -> Tensor:
+        found = {each.name: float(value) for each, value in zip(unknown, theta)}
+        return log_likelihood(for_measurement(op, shape, **known, **found), levels)
+
+    cells = explore(at, unknown, levels)
+    if cells.information < LEAST and any(each in IDENTIFIABLE[op] for each in unknown):
+        raise UnsupportedError(
+            f"This photograph does not say: of {' and '.join(p.name for p in unknown)} it tells next to nothing, for "
+            f"{_why(y, cells)}. Give numbers, ranges or laws, or another part of the photograph."
+        )
+    return Identification(
+        op=op,
+        known=known,
+        unknown=tuple(unknown),
+        measurement_shape=shape,
+        cells=cells,
+        noise_was_known=len(levels) == 1,
+        draws=drawn(cells, tuple(unknown), draws, seed),
+    )
+
+
+def _near(y: Tensor) -> tuple[float, float]:
+    """Noise levels about the one that `noise_level` finds: those farther away need not be looked at."""
+    level = min(max(float(noise_level(y[None])), 2 * QUIETEST), LOUDEST / 2)
+    return max(QUIETEST, level / TEXTURE), level * BLURRED
+
+
+def _levels(noise: Any) -> Tensor:
+    """The noise levels to look at, ascending, float64: one where it is known."""
+    what = "noise, a standard deviation in the units of the image,"
+    given = noise.item() if isinstance(noise, Tensor) and noise.numel() == 1 else noise
+    if given is None or isinstance(given, tuple | list):
+        low, high = (as_number(what, each, QUIETEST / 10, 1) for each in given or (QUIETEST, LOUDEST))
+    else:
+        return torch.tensor([as_number(what, given, QUIETEST / 10, 1)], dtype=torch.float64)
+    if not low < high:
+        raise ValueError(f"A range of the noise is (low, high), low below high; got {noise!r}.")
+    number = max(4, 1 + round(math.log(high / low) / math.log(APART)))
+    return torch.linspace(math.log(low), math.log(high), number, dtype=torch.float64).exp()
+
+
+def _of_photographs(y: Tensor) -> Callable[[Operator, Tensor], Tensor]:
+    if min(y.shape[1:]) < SIDE or len(y) not in (1, 3):
+        raise ValueError(
+            f"A photograph is identified by windows of {SIDE} x {SIDE} pixels, in grey or colour; got "
+            f"{tuple(y.shape)}. Give a larger part of it, or a Gaussian prior of such images."
+        )
+    I = periodograms(y)
+    if not len(I):
+        raise UnsupportedError(
+            "This photograph does not say: it is saturated or constant in every part. Give another exposure."
+        )
+    return Whittle(I, of_photographs())
+
+
+def _why(y: Tensor, cells: Cells) -> str:
+    loud = float((cells.probabilities.sum(0) * cells.noise).sum())
+    flat = float(y.double().std(dim=(1, 2)).max())
+    return (
+        f"it is flat, of standard deviation {flat:.2g}" if flat < 2 * loud else "nothing in it is sharp enough to tell"
+    )

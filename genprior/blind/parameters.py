@@ -1,0 +1,93 @@
+"""The parameters of operators that a measurement can tell, and what is known of them before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genprior.checks import UnsupportedError, as_number
+from genprior.operators.build import canonical
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number theta of an operator, uniform between two others unless `log_density` says more.
+
+    Attributes:
+        name: as the operator has it.
+        low, high: between which it lies.
+        cell: how finely it is looked at first.
+        period: after which it is the same, None for a number that is not on a circle.
+        log_density: of theta, up to a constant.
+    """
+
+    name: str
+    low: float
+    high: float
+    cell: float
+    period: float | None = None
+    log_density: Callable[[Tensor], Tensor] | None = None
+
+    def edges(self) -> Tensor:
+        """Of the first cells, ascending, float64."""
+        number = max(1, math.ceil((self.high - self.low) / self.cell - 1e-9))
+        return torch.linspace(self.low, self.high, number + 1, dtype=torch.float64)
+
+
+IDENTIFIABLE: dict[str, tuple[Parameter, ...]] = {
+    "motion-deblur": (Parameter("length", 1, 31, 1.5), Parameter("angle", 0, 180, 7.5, period=180)),
+    "gaussian-deblur": (Parameter("width", 0, 5, 0.2),),
+    "denoise": (),
+}
+WIDEST = {"length": (1, 61), "width": (0, 10), "angle": (-math.inf, math.inf)}
+
+
+def left_out(op: Any, given: dict[str, Any]) -> list[str]:
+    """The parameters of a named operator that can be identified and were not given, or given by a range or a law."""
+    if not isinstance(op, str):
+        return []
+    return [each.name for each in IDENTIFIABLE.get(canonical(op), ()) if not isinstance(given.get(each.name), Real)]
+
+
+def split(op: str, given: dict[str, Any]) -> tuple[list[Parameter], dict[str, Any]]:
+    """What is to be identified, with what was said of it; and what is known.
+
+    Raises:
+        UnsupportedError: of that operator nothing is identified.
+        ValueError: a range is none, or beyond what the operator takes.
+    """
+    name = canonical(op)
+    if name not in IDENTIFIABLE:
+        raise UnsupportedError(
+            f"Nothing of {name} is identified: give its parameters. Identified are "
+            + "; ".join(f"{op} ({', '.join(p.name for p in known) or 'noise'})" for op, known in IDENTIFIABLE.items())
+            + "."
+        )
+    unknown = left_out(name, given)
+    wanted = [_said(each, given.get(each.name)) for each in IDENTIFIABLE[name] if each.name in unknown]
+    return wanted, {key: value for key, value in given.items() if key not in unknown}
+
+
+def _said(parameter: Parameter, given: Any) -> Parameter:
+    """The parameter with its range, (low, high), or its law, anything with `log_prob`, such as torch's."""
+    name, cell, period = parameter.name, parameter.cell, parameter.period
+    if given is None:
+        return parameter
+    if hasattr(given, "log_prob"):
+        return Parameter(name, parameter.low, parameter.high, cell, period, given.log_prob)
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise ValueError(
+            f"{name} is a number where it is known, a range (low, high) or a law such as torch.distributions.Normal"
+            f"(15., 3.) where it is not, or left out; got {given!r}."
+        )
+    low, high = (as_number(name, each, *WIDEST[name]) for each in given)
+    if not low < high or (period is not None and high - low > period):
+        longest = "" if period is None else f" and at most {period:g} apart"
+        raise ValueError(f"A range of {name} is (low, high), low below high{longest}; got {given!r}.")
+    return Parameter(name, low, high, cell, period)

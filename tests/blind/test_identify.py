@@ -1,0 +1,179 @@
+"""Blurs found in photographs, and said not to be found where they cannot be."""
+
+import math
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+import genprior
+from genprior import images
+from genprior.blind.identification import Marginal
+from genprior.blind.windows import SIDE, chosen, periodograms, seen_through
+from genprior.operators import for_measurement
+
+ANYTHING = torch.rand(3, 80, 80, generator=torch.Generator().manual_seed(0))
+
+
+def photograph(name="chelsea", top=60, left=100, side=150):
+    return images.read(getattr(skimage.data, name)()).x[0, :, top : top + side, left : left + side]
+
+
+@pytest.fixture(scope="module")
+def moved():
+    y = genprior.degrade(photograph(), "motion-deblur", length=9.5, angle=175, noise=0.02, seed=0).y[0]
+    return genprior.identify(y, "motion-deblur", length=(5, 15), angle=(160, 200))
+
+
+def test_a_motion_is_found_in_a_photograph(moved):
+    mean, (low, high) = moved.parameters, moved.interval()["length"]
+    assert abs(mean["length"] - 9.5) < 1
+    assert low < 9.5 < high
+    assert abs((mean["angle"] - 175 + 90) % 180 - 90) < 4
+    assert mean["noise"] == pytest.approx(0.02, rel=0.1)
+
+
+def test_what_is_told_of_a_motion_agrees_with_itself(moved):
+    draws, mean, std = moved.draws, moved.parameters, moved.std
+    error = 5 / math.sqrt(len(draws["length"]))
+    assert abs(draws["length"].mean() - mean["length"]) < error * std["length"]
+    assert draws["length"].std() == pytest.approx(std["length"], rel=error)
+    assert draws["noise"].std() == pytest.approx(std["noise"], rel=error)
+    low, high = moved.interval(0.5)["length"]
+    assert ((draws["length"] > low) & (draws["length"] < high)).double().mean() == pytest.approx(0.5, abs=error)
+    A = for_measurement("motion-deblur", moved.measurement_shape, length=mean["length"], angle=mean["angle"])
+    assert torch.equal(moved.operator.kernel, A.kernel)
+    assert f"length    {mean['length']:.4g} ± {std['length']:.2g} px" in str(moved)
+    assert len(moved.plot().axes) == 5  # three densities, the map and its scale
+
+
+def test_widths_are_found_and_known_ones_are_taken():
+    y = genprior.degrade(photograph("astronaut", 20, 150), "gaussian-deblur", width=1.6, noise=0.01, seed=0).y[0]
+    found = genprior.identify(y, "gaussian-deblur", noise=0.01)
+    low, high = found.interval()["width"]
+    assert low < 1.6 < high
+    assert high - low < 1
+    assert found.noise == 0.01
+    assert found.interval()["noise"] == (0.01, 0.01)
+    by_law = genprior.identify(y, "gaussian-deblur", noise=0.01, width=torch.distributions.Normal(1.4, 0.001))
+    assert by_law.parameters["width"] == pytest.approx(1.4, abs=0.1)
+    only_noise = genprior.identify(y, "gaussian-deblur", width=1.6)
+    assert only_noise.found == {}
+    assert only_noise.noise == pytest.approx(0.01, rel=0.1)
+
+
+def test_draws_are_keyed_by_the_seed_alone():
+    y = genprior.degrade(photograph("camera", 100, 100), "gaussian-deblur", width=1, noise=0.01, seed=0).y[0]
+    state = torch.get_rng_state()
+    first, again = (genprior.identify(y, "gaussian-deblur", seed=3) for _ in range(2))
+    assert torch.equal(first.draws["width"], again.draws["width"])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "error", "message"),
+    [
+        (torch.full((3, 80, 80), 0.5), {}, genprior.UnsupportedError, "saturated or constant in every part"),
+        (torch.ones(3, 20, 20), {}, ValueError, "windows of 64 x 64 .* got .3, 20, 20."),
+        (torch.zeros(2, 3, 80, 80), {}, ValueError, "one image at a time; got 2"),
+        (ANYTHING, {"op": "inpaint"}, genprior.UnsupportedError, "Nothing of inpaint is identified"),
+        (ANYTHING, {"width": (3, 1)}, ValueError, "low below high; got .3, 1."),
+        (ANYTHING, {"width": "?"}, ValueError, "a range .low, high. or a law"),
+        (ANYTHING, {"noise": "?"}, ValueError, "noise, a standard deviation"),
+        (ANYTHING, {"noise": (0.1, 0.01)}, ValueError, "low below high"),
+        (ANYTHING, {"prior": "ddpm-photo"}, genprior.UnsupportedError, "no p.y. in closed form"),
+        (ANYTHING, {"draws": 0}, ValueError, "draws is a whole number from 1"),
+        (ANYTHING, {"length": 3}, TypeError, "takes width, boundary; got length"),
+    ],
+)
+def test_what_cannot_be_identified_is_one_clear_error(y, options, error, message):
+    with pytest.raises(error, match=message):
+        genprior.identify(y, **{"op": "gaussian-deblur", **options})
+
+
+def test_noise_alone_says_nothing_of_a_blur():
+    """Its posterior of the width is nearly as wide as the prior: that is refused."""
+    y = 0.5 + 0.03 * torch.randn(3, 100, 100, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(genprior.UnsupportedError, match=r"does not say: of width .* it is flat"):
+        genprior.identify(y, "gaussian-deblur")
+
+
+def test_saturated_windows_are_left_out():
+    y = photograph(side=160).clone()
+    whole = len(periodograms(y))
+    y[:, :, : SIDE // 2] = 1
+    assert 0 < len(periodograms(y)) < whole
+
+
+def test_a_window_sees_what_a_blur_leaves_of_white_noise():
+    """The mean periodogram of k * n, over 4000 windows, with n of the spectrum |f|^-2.4: to its standard error."""
+    side, generator = 4 * SIDE, torch.Generator().manual_seed(0)
+    f = torch.fft.fftfreq(side)
+    spectrum = (f[:, None] ** 2 + f**2 + (1 / (4 * SIDE)) ** 2) ** -1.2
+    A = for_measurement("motion-deblur", (1, side, side), length=9, angle=30, boundary="circular")
+    power = torch.fft.fft2(A.kernel[0], s=(side, side)).abs() ** 2
+    sums = []
+    for P in (spectrum, spectrum * power):
+        noise = torch.randn(60, 1, side, side, generator=generator)
+        x = torch.fft.ifft2(torch.fft.fft2(noise) * P.sqrt()).real
+        sums.append(torch.cat([periodograms(each) for each in x]).double().mean(0))
+    ratio = sums[1] / sums[0] / seen_through(A)
+    assert len(ratio) == int(chosen().sum())
+    assert ratio.mean() == pytest.approx(1, abs=0.02)
+    assert float(ratio.log().abs().mean()) < 0.05
+
+
+def double(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_angles_go_around():
+    """Two cells on either side of 0 are one interval across it, and their mean is 0, not 90."""
+    across = Marginal(double(0, 170), double(10, 180), double(0.5, 0.5), 180)
+    assert min(across.mean(), 180 - across.mean()) < 1e-4
+    assert across.std() == pytest.approx(10 / math.sqrt(3), rel=1e-6)
+    low, high = across.shortest(0.9)
+    assert (low, high) == (pytest.approx(170, abs=2.1), pytest.approx(low + 18, abs=0.2))
+    anything = Marginal(double(0), double(180), double(1), 180)
+    assert anything.std() == pytest.approx(180 / math.sqrt(12), rel=0.01)
+
+
+def test_restore_identifies_what_is_left_out_and_draws_with_draws_of_it():
+    clean = photograph(side=90)
+    y = genprior.degrade(clean, "motion-deblur", length=7, angle=30, noise=0.02, seed=0).y[0]
+    result = genprior.restore(y, "motion-deblur", angle=30, n=3, seed=0, steps=4, progress=False)
+    found = result.identification
+    assert found.known == {"angle": 30}
+    assert result.samples.shape == (3, *y.shape)
+    assert result.diagnostics["residual"].shape == (3,)
+    assert torch.equal(result.measurement.operator.kernel, found.operator.kernel)
+    assert result.measurement.noise == found.noise
+    assert f"identified length {found.parameters['length']:.3g} ± {found.std['length']:.2g}" in str(result)
+    kernels = found.copies(y[None], 3).operator.kernel
+    assert len({tuple(kernel.flatten().tolist()) for kernel in kernels}) == 3
+
+
+def test_copies_are_measured_by_draws_of_the_blur(moved):
+    """Each by the kernel of its draw, whose length its second moment along the line tells, and its noise."""
+    y = torch.zeros(1, *moved.measurement_shape)
+    copies = moved.copies(y, 4)
+    for k, kernel in enumerate(copies.operator.kernel):
+        length, angle = float(moved.draws["length"][k]), math.radians(float(moved.draws["angle"][k]))
+        i = torch.arange(len(kernel), dtype=torch.float64) - len(kernel) // 2
+        along = i[None] * math.cos(angle) - i[:, None] * math.sin(angle)
+        assert (kernel * along**2).sum() == pytest.approx((length**2 - 1) / 12, abs=0.6)
+    torch.testing.assert_close(copies.noise.flatten().double(), moved.draws["noise"][:4], rtol=1e-6, atol=0)
+
+
+def test_a_parameter_that_is_given_is_not_identified():
+    y = genprior.degrade(photograph(side=90), "motion-deblur", length=7, noise=0.02, seed=0).y[0]
+    assert genprior.restore(y, "motion-deblur", length=7, angle=0, steps=2, progress=False).identification is None
+
+
+def test_arrays_and_files_are_taken(tmp_path):
+    y = genprior.degrade(photograph(), "gaussian-deblur", width=1, noise=0.01, seed=0).y[0]
+    images.save(images.to_pil(y.clamp(0, 1)), tmp_path / "y.png")
+    array = np.round(255 * y.clamp(0, 1).movedim(0, -1).numpy()).astype(np.uint8)
+    from_file, from_array = (genprior.identify(each, "gaussian-deblur") for each in (tmp_path / "y.png", array))
+    assert from_file.parameters == from_array.parameters
