@@ -12,7 +12,7 @@ from genprior.likelihoods import Quantised
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
 from genprior.priors.foreign.denoiser import from_denoiser
-from genprior.samplers.guidance import quantised
+from genprior.samplers.guidance import propagation
 from genprior.samplers.guidance.quantised import QuantisedGuidance
 from genprior.samplers.quantised_mean import QuantisedMean
 
@@ -38,7 +38,7 @@ def test_it_is_that_of_its_formula(monkeypatch):
 
     Variances are taken from 4000 draws, so to 5 % of each; the mean in a cell of 0.3 then errs by less than 0.002.
     """
-    monkeypatch.setattr(quantised, "PROBES", 4000)
+    monkeypatch.setattr(propagation, "PROBES", 4000)
     m = measured()
     found = QuantisedMean(steps=3, weight=1.3, again=0.4)(WHITE, m, Noise(0, [0, 1]))
     for y, x in zip(m.y.double(), found.double()):
@@ -58,7 +58,7 @@ def test_draws_have_the_truncated_law(monkeypatch):
     The mean of 18,000 values, of deviation 0.08, errs by 0.0006, their mean variance by 1 %, and 40 steps of second
     order by as much; 1000 probes tell variances to 4 %.
     """
-    monkeypatch.setattr(quantised, "PROBES", 1000)
+    monkeypatch.setattr(propagation, "PROBES", 1000)
     m = measured(1).select(torch.zeros(500, dtype=torch.long))
     draws = QuantisedGuidance(steps=40, start=None)(WHITE, m, Noise(0, range(500))).double()
     mean, variance = truncated(m.y[0].double(), torch.full_like(m.y[0].double(), CENTRE), SPREAD)

@@ -28,15 +28,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from genprior.linalg import divide, inner
+from genprior.linalg import divide, inner, total
 from genprior.noise import Noise
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.samplers.guidance.correction import Counts, correction
 
 if TYPE_CHECKING:
     from genprior.priors.gaussian.covariance import Covariance
 
+Variances = Callable[[Tensor], Tensor]  # w -> c
+
 FEW = 64  # values of y up to which the variances c come from the matrix A V A^T
+PROBES = 16  # draws that the variances of A x are taken from
+APART = 0.5  # of the squares of a row of A V A^T, how much its diagonal holds of values that say nothing of each other
 GRID = 48  # precisions at which they are computed otherwise
 ROUNDS = 3
 
@@ -56,8 +61,7 @@ def propagated(
         rounds: of the propagation.
     """
     y, A, likelihood, seen = measurement.y, measurement.linear, measurement.likelihood, measurement.seen
-    few = y[0].numel() <= FEW
-    share = seen.flatten(1).mean(1).reshape(-1, 1, 1, 1)
+    variances = None
 
     def given_sites(x_hat: Tensor, V: "Covariance", normal: Tensor, iterations: Counts, w: Tensor, b: Tensor) -> Tensor:
         """x_hat + (A^T diag(w) A + V^-1)^-1 A^T (b - w A x_hat)."""
@@ -67,7 +71,10 @@ def propagated(
     def given_y(
         x_hat: Tensor, V: "Covariance", normal: Tensor, iterations: Counts, noise: Noise | None = None
     ) -> Tensor:
-        variance = exact_variances(measurement, V) if few else local_variances(V, normal, share * y[0].numel())
+        nonlocal variances
+        if variances is None:  # the same at all noise levels
+            variances = find_variances(measurement, V)
+        variance = variances(V, normal)
         w, b, x = torch.zeros_like(y), torch.zeros_like(y), x_hat
         for _ in range(rounds):
             m, c = A(x), variance(w)
@@ -85,7 +92,28 @@ def propagated(
     return given_y
 
 
-def exact_variances(measurement: Measurement, V: "Covariance") -> Callable[[Tensor], Tensor]:
+def find_variances(measurement: Measurement, V: "Covariance") -> Callable[["Covariance", Tensor], Variances]:
+    """The way to the variances c that suits the operator: (V, normal) -> (w -> c)."""
+    y, A, seen = measurement.y, measurement.linear, measurement.seen
+    if y[0].numel() <= FEW:
+        return lambda V, normal: exact_variances(measurement, V)
+    count = inner(seen, seen)
+    apart = are_apart(V, A, seen)
+
+    def alone(V: "Covariance", normal: Tensor) -> Variances:
+        return variances_apart(V, A, y)
+
+    def together(V: "Covariance", normal: Tensor) -> Variances:
+        return local_variances(V, normal, count)
+
+    def either(V: "Covariance", normal: Tensor) -> Variances:
+        c_alone, c_together = alone(V, normal), together(V, normal)
+        return lambda w: torch.where(apart, c_alone(w), c_together(w))
+
+    return alone if apart.all() else either if apart.any() else together
+
+
+def exact_variances(measurement: Measurement, V: "Covariance") -> Variances:
     """w -> the diagonal of (K^-1 + diag(w))^-1 = K (I + diag(w) K)^-1, K = A V A^T, in float64."""
     y, A = measurement.y, measurement.linear
     columns = torch.eye(y[0].numel(), dtype=torch.float64).reshape(-1, 1, *y.shape[1:]).to(y)
@@ -99,7 +127,7 @@ def exact_variances(measurement: Measurement, V: "Covariance") -> Callable[[Tens
     return variance
 
 
-def local_variances(V: "Covariance", normal: Tensor, count: Tensor) -> Callable[[Tensor], Tensor]:
+def local_variances(V: "Covariance", normal: Tensor, count: Tensor) -> Variances:
     """w -> the variance c that all values would have on average if all had that precision w, value by value.
 
         c(w) = tr(A (V^-1 + w A^T A)^-1 A^T) / M = sum_k n_k l_k / (1 + w n_k l_k) / M
@@ -125,3 +153,37 @@ def local_variances(V: "Covariance", normal: Tensor, count: Tensor) -> Callable[
         return torch.lerp(low, high, place - k).exp()
 
     return variance
+
+
+def variances_apart(V: "Covariance", A: LinearOperator, like: Tensor) -> Variances:
+    """w -> K_ii / (1 + w_i K_ii), K = A V A^T: the variance c of values of which none tells another."""
+    K = variances_under(V, A, like)
+    return lambda w: K / (1 + w * K)
+
+
+def are_apart(V: "Covariance", A: LinearOperator, seen: Tensor) -> Tensor:
+    """Of each image whether most values of A x tell nothing of each other, as the cosines of JPEG: (B, 1, 1, 1) bool.
+
+    Of half of the values that are seen, or more, the share K_ii^2 / sum_j K_ij^2 of a row of K = A V A^T, as
+    correlations, is above `APART`.
+    """
+    scale = variances_under(V, A, seen).sqrt()
+    noise = Noise(1, [0])
+
+    def row() -> Tensor:
+        n = (noise(seen[:1]) / scale).expand_as(seen)
+        return A(V.filter(A.adjoint(n), V.eigenvalues)) / scale
+
+    squares = total(row().square() for _ in range(PROBES)) / PROBES  # E (R n)_i^2 = sum_j R_ij^2, R the correlations
+    middle = squares.masked_fill(seen == 0, torch.nan).flatten(1).nanmedian(1).values
+    return (APART * middle < 1).reshape(-1, 1, 1, 1)
+
+
+def variances_under(V: "Covariance", A: LinearOperator, like: Tensor) -> Tensor:
+    """Var[A x]_i of x ~ N(0, V), (1 or B, *measurement_shape), from draws."""
+    noise = Noise(0, [0])
+    one = like.new_empty(1, *A.image_shape)  # at a time: a photograph has room for few
+    squares = (A(V.image(V.variances.sqrt() * V.coefficients(noise(one)))).square() for _ in range(PROBES))
+    found = total(squares) / PROBES
+    # 0 of values that no x changes
+    return torch.maximum(found, torch.finfo(like.dtype).eps * found.amax())

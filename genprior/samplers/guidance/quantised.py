@@ -8,7 +8,6 @@ from torch import Tensor
 
 from genprior.checks import UnsupportedError
 from genprior.likelihoods import Likelihood, Quantised
-from genprior.linalg import total
 from genprior.noise import Noise
 from genprior.operators.base import Operator, name_of
 from genprior.operators.linear import LinearOperator
@@ -16,8 +15,7 @@ from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.base import Denoiser, first_level, unmeasured
 from genprior.samplers.guidance.base import Guidance
-
-PROBES = 16  # draws that the variances of A x are taken from
+from genprior.samplers.guidance.propagation import variances_under
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,4 @@ def check_decoded(sampler: object, operator: LinearOperator) -> None:
 
 def variances(prior: Prior, A: LinearOperator, sigma: float, like: Tensor) -> Tensor:
     """Var[A x]_i of x ~ N(0, V(sigma)), (1, *measurement_shape), from draws."""
-    V = prior.posterior_covariance(sigma)
-    noise = Noise(0, [0])
-    one = like.new_empty(1, *A.image_shape)  # at a time: a photograph has room for few
-    squares = (A(V.image(V.variances.sqrt() * V.coefficients(noise(one)))).square() for _ in range(PROBES))
-    found = total(squares) / PROBES
-    # 0 of values that no x changes
-    return torch.maximum(found, torch.finfo(like.dtype).eps * found.amax())
+    return variances_under(prior.posterior_covariance(sigma), A, like)
