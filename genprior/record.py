@@ -70,7 +70,7 @@ def of_noise(noise: float | torch.Tensor | Likelihood) -> tuple[Any, dict[str, n
     if not isinstance(noise, Likelihood):
         level = torch.as_tensor(noise, dtype=torch.float64).cpu()
         return (level.item() if level.numel() == 1 else level.flatten().tolist()), {"noise": level.numpy()}
-    values = {field.name: getattr(noise, field.name) for field in dataclasses.fields(noise)}
+    values = dict(noise.named())
     arrays = {f"noise.{name}": torch.as_tensor(value).cpu().numpy() for name, value in values.items()}
     return {"class": type(noise).__name__, **{k: v for k, v in values.items() if isinstance(v, float)}}, arrays
 
@@ -79,8 +79,7 @@ def noise_in_words(noise: float | torch.Tensor | Likelihood) -> str:
     """The standard deviations that there are, in order; or the likelihood, with the parameters that are numbers."""
     if not isinstance(noise, Likelihood):
         return ", ".join(f"{level:.4g}" for level in sorted(set(torch.as_tensor(noise).flatten().tolist())))
-    values = [(field.name, getattr(noise, field.name)) for field in dataclasses.fields(noise)]
-    told = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k} {tuple(v.shape)}" for k, v in values)
+    told = (f"{k} {tuple(v.shape)}" if isinstance(v, torch.Tensor) else f"{k}={v:.4g}" for k, v in noise.named())
     return f"{type(noise).__name__}({', '.join(told)})"
 
 

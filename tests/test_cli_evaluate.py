@@ -107,6 +107,28 @@ def test_a_preset_and_a_data_file_and_fewer_images(prior, tmp_path, capsys):
     assert (len(run["images"]), run["settings"]["noise"]) == (1, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("task", "noise", "told"),
+    [
+        (
+            ["--op", "denoise", "--noise", "poisson:0.02"],
+            {"class": "Poisson", "gain": 0.02},
+            "noise Poisson(gain=0.02)",
+        ),
+        (["--op", "jpeg", "--quality", 30], 0.0, "jpeg, quality 30; noise 0 "),
+    ],
+)
+def test_other_laws_and_jpeg_are_evaluated(prior, photos, tmp_path, capsys, task, noise, told):
+    options = [*task, "--prior", prior, "--sampler", "optimal-covariance", "--steps", 3, "--crop", 16, "--n", 2]
+    assert evaluate(photos, *options, "--baselines", "decoded", "--device", "cpu", "-o", tmp_path) == 0
+    assert told in capsys.readouterr().out
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["settings"]["noise"] == noise
+    assert "optimal-covariance" in (tmp_path / "table.md").read_text()
+    # the same settings go on, others are refused
+    assert evaluate(photos, *options, "--baselines", "decoded", "--device", "cpu", "-o", tmp_path) == 0
+
+
 def test_one_mask_from_a_file_holds_for_all_images(prior, photos, tmp_path):
     holes = random_mask((16, 16), 0.3)[0].numpy()
     Image.fromarray(holes.astype(np.uint8) * 255).save(tmp_path / "mask.png")

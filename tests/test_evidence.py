@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 
 import genprior
 from genprior.checks import UnsupportedError
+from genprior.likelihoods import Clipped, Poisson, Quantised
 from genprior.marginal import normal as normal_module
 from genprior.marginal.annealed import AnnealedImportance, anneal, by_annealing
 from genprior.marginal.evidence import find_method, log_mean_estimate
@@ -469,6 +470,42 @@ def test_annealing_finds_what_plain_importance_sampling_does_not():
     assert annealed.error < 0.5
     assert plain.error > 1
     assert plain.value < prior.exact(one) - 5
+
+
+LAWS = [(Poisson(0.1), (0.7, 0.2)), (Quantised(0.5), (0.5, 0.0)), (Clipped(0, 0.6, 0.1), (0.6, 0.3))]
+
+
+def one_of(law, y, v=0.0):
+    """Two values of y, of x = 0.5 + 2 W z with two latents, and z -> A G(z)."""
+    prior = LinearDecoder(v)
+    A = Matrix(torch.kron(eye(2), torch.full((1, 8), 1 / 8).double()), SHAPE)
+    prior.decode = lambda z: 0.5 + 2 * (z @ prior.W[:, :2].T).unflatten(1, SHAPE)
+    prior.latent_shape = (2,)
+    return prior, Measurement(torch.tensor(y, dtype=torch.float64).reshape(1, *A.measurement_shape), A, law)
+
+
+@pytest.mark.parametrize(("law", "y"), LAWS, ids=str)
+def test_importance_sampling_takes_other_laws_and_finds_the_integral(law, y):
+    """By quadrature in the two latents, with 400^2 nodes to 7 deviations: ends of cells are met to 1e-2."""
+    prior, one = one_of(law, y)
+    t = torch.linspace(-7, 7, 401, dtype=torch.float64)
+    z = torch.cartesian_prod(t, t)
+    log_p = law.log_prob(one.y, one.operator(prior.decode(z))).flatten(1).sum(1) - z.square().sum(1) / 2
+    truth = float(log_p.logsumexp(0)) + 2 * math.log(14 / 400) - math.log(2 * math.pi)
+    found = genprior.evidence(one, prior=prior, method=AnnealedImportance(10, 1000))
+    assert found.error < 0.1
+    assert abs(found.value - truth) < stats.t.isf(CHANCE / 2, 7) * found.error + 0.01
+    assert genprior.evidence(one, prior=prior, clouds=2).value == pytest.approx(truth, abs=0.5)  # by "auto"
+
+
+def test_what_has_no_evidence_under_other_laws_is_refused():
+    law, y = LAWS[0]
+    _, one = one_of(law, y)
+    for other, method in ((correlated(SHAPE), "exact"), (correlated(SHAPE), TDS())):
+        with pytest.raises(UnsupportedError, match=r"Poisson.*importance sampling.*decode.*Gaussian noise"):
+            genprior.evidence(one, prior=other, method=method)
+    with pytest.raises(UnsupportedError, match=r"law of variance 0\.1"):
+        genprior.evidence(one, prior=one_of(law, y, v=0.1)[0])
 
 
 # ---- its figure, and errors ----

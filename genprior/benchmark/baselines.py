@@ -24,6 +24,7 @@ from genprior.benchmark.biharmonic import fill
 from genprior.checks import UnsupportedError, optional
 from genprior.linalg import norm
 from genprior.noise import Noise
+from genprior.operators.base import name_of
 from genprior.operators.blur import Blur
 from genprior.operators.denoise import Denoise
 from genprior.operators.inpaint import Inpaint
@@ -57,6 +58,20 @@ def bicubic(measurement: Measurement) -> Tensor:
     size = _operator(measurement, SuperResolution).image_shape[1:]
     # antialias does nothing to an enlargement but choose their kernel, a = -1/2, where torch's own has a = -3/4
     return F.interpolate(measurement.y, size=size, mode="bicubic", antialias=True)[0]
+
+
+def decoded(measurement: Measurement) -> Tensor:
+    """The measurement itself, of images that are written in another way, as by JPEG, or noisy, (C, H, W).
+
+    Raises:
+        UnsupportedError: it is no whole image.
+    """
+    x = measurement.operator.decoded(measurement.y)
+    if x is None:
+        raise UnsupportedError(
+            f"This method takes JPEG files and noisy images, not the measurements of {name_of(measurement.operator)}."
+        )
+    return x[0]
 
 
 def wiener(measurement: Measurement, balance: float) -> Tensor:
@@ -195,6 +210,7 @@ def _wiener_oracle(measurement: Measurement, truth: Tensor) -> Tensor:
 
 
 BASELINES = {
+    "decoded": Baseline(_alone(decoded)),
     "bicubic": Baseline(_alone(bicubic)),
     "biharmonic": Baseline(_alone(biharmonic)),
     "wiener": Baseline(_alone(wiener_by_noise)),

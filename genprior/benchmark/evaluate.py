@@ -34,10 +34,11 @@ from genprior.benchmark.summary import each_image, legend, summary
 from genprior.checks import UnsupportedError, as_integer
 from genprior.devices import device_of, forget_peak, peak_memory, processes
 from genprior.files import refuse_existing, write_text
+from genprior.likelihoods import Likelihood
 from genprior.operators.inpaint import Inpaint
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
-from genprior.record import machine, versions
+from genprior.record import machine, noise_in_words, of_noise, versions
 from genprior.restoration import MEASURED, degrade
 from genprior.samplers import SAMPLERS, refuse_parameters
 from genprior.samplers.base import Sampler
@@ -58,7 +59,7 @@ def evaluate(
     sampler: str | Sampler | Sequence[str | Sampler] = "auto",
     *,
     n: int = 4,
-    noise: float | None = None,
+    noise: float | Likelihood | None = None,
     seed: int = 0,
     steps: int | None = None,
     baselines: str | Sequence[str] = (),
@@ -85,7 +86,8 @@ def evaluate(
             channels if some of the images are in colour.
         sampler: "auto", a name, an object with its parameters, or several of them.
         n: samples of each image.
-        noise: standard deviation on [0, 1], which all methods are told; None for a preset's own.
+        noise: standard deviation on [0, 1], or a likelihood, which all methods are told; None for a preset's own, and
+            for "jpeg", which adds none.
         seed: of the run; image i is degraded and restored with the seed `image_seed(seed, i)`.
         steps: of every sampler; None for its own.
         baselines: names of classical methods; see `genprior.benchmark.baselines`.
@@ -127,7 +129,7 @@ def evaluate(
         "op": op if isinstance(op, str) else type(op).__name__,
         "parameters": {name: described(value) for name, value in parameters.items()},
         "operator_sha256": digest(trials[0].operator if isinstance(op, str) else op),
-        "noise": noise,
+        "noise": of_noise(noise)[0],
         "n": n,
         "seed": seed,
         "crop": crop,
@@ -140,6 +142,7 @@ def evaluate(
     about = {
         "command": shlex.join(sys.argv),
         "settings": settings,
+        "noise": noise_in_words(noise),
         "noise_unit": NOISE_UNIT,
         "prior": called,
         "machine": machine(device_of(prior), ranks.num_processes),
@@ -192,7 +195,7 @@ class Evaluation:
         task = "".join(f", {name} {value}" for name, value in settings["parameters"].items())
         return (
             f"{self.table.markdown()}\n"
-            f"{len(self.run['images'])} images; {settings['op']}{task}; noise {settings['noise']:g} on [0, 1]; prior "
+            f"{len(self.run['images'])} images; {settings['op']}{task}; noise {self.run['noise']} on [0, 1]; prior "
             f"{self.run['prior']['name']}; {settings['n']} samples of each image; seed {settings['seed']}; "
             f"{self.run['machine']['name']}.\n\n{legend(settings['n'])}\n"
         )

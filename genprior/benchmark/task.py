@@ -13,13 +13,15 @@ from genprior.benchmark.items import digest
 from genprior.benchmark.presets import PRESETS, preset
 from genprior.checks import Shape
 from genprior.devices import pick_device
+from genprior.likelihoods import Likelihood
 from genprior.measuring import as_noise
-from genprior.operators.build import ALIASES, FOR_IMAGE
+from genprior.operators.build import ALIASES, FOR_IMAGE, canonical
 from genprior.operators.measurement import Measurement
 from genprior.priors import store
 from genprior.priors.base import Prior
 from genprior.priors.find import as_prior
 from genprior.priors.foreign.denoiser import DenoiserPrior
+from genprior.record import noise_in_words
 from genprior.registry import lookup
 from genprior.scores import perceptual
 
@@ -27,12 +29,12 @@ SMALLEST = 11  # pixels a side, the window of SSIM
 
 
 def find_task(
-    op: Any, noise: float | Tensor | None, parameters: dict[str, Any], truths: list[Truth]
-) -> tuple[Any, float, dict[str, Any]]:
-    """The operator, noise and parameters that are meant, those of a preset too.
+    op: Any, noise: float | Tensor | Likelihood | None, parameters: dict[str, Any], truths: list[Truth]
+) -> tuple[Any, float | Likelihood, dict[str, Any]]:
+    """The operator, noise and parameters that are meant, those of a preset too; of JPEG, which rounds, the noise 0.
 
     Raises:
-        ValueError: there is no such operator or preset, or the noise is not one level.
+        ValueError: there is no such operator or preset, or the noise is not one for all images.
     """
     if isinstance(op, str):
         lookup("operator or preset", op, {**FOR_IMAGE, **ALIASES, **PRESETS})
@@ -45,13 +47,18 @@ def find_task(
         parameters = preset(op, sides[0])
         op, own = parameters.pop("op"), parameters.pop("noise")
         noise = own if noise is None else noise
+    if noise is None and isinstance(op, str) and canonical(op) == "jpeg":
+        noise = 0.0
     if noise is None:
-        raise ValueError("Give noise=, the standard deviation on [0, 1] to measure with, such as 0.025.")
-    level = as_noise(noise)
-    if not isinstance(level, float):
-        given = f"{len(level)}" if isinstance(level, Tensor) else f"{level}"
-        raise ValueError(f"An evaluation has one noise level, a standard deviation; got {given}.")
-    return op, level, parameters
+        raise ValueError(
+            "Give noise=, what to measure with: the standard deviation on [0, 1], such as 0.025, or a likelihood."
+        )
+    law = as_noise(noise)
+    if isinstance(law, Tensor):
+        raise ValueError(f"An evaluation has one noise level, a standard deviation; got {len(law)}.")
+    if isinstance(law, Likelihood) and any(isinstance(value, Tensor) for _, value in law.named()):
+        raise ValueError(f"An evaluation has one likelihood, of numbers, for all images; got {noise_in_words(law)}.")
+    return op, law, parameters
 
 
 def trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: bool) -> list[Measurement]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from genprior.cli.common import add_operator, add_simulation, simulated
+from genprior.cli.common import NOISE, add_operator, add_simulation, noise_of, simulated
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", help="a task by name in place of --op, its parameters and --noise; a wrong one lists them"
     )
-    parser.add_argument("--noise", type=float, help="standard deviation on [0, 1], known to all methods")
+    parser.add_argument("--noise", type=noise_of, help=f"{NOISE}; known to all methods")
     parser.add_argument("--prior", default="ddpm", help="name, folder, or family (default: %(default)s)")
     parser.add_argument("--sampler", type=_names, default=["auto"], help="names, as diffpir,dps,mmps (default: auto)")
     parser.add_argument("--baselines", type=_names, default=[], help="classical methods, as tv,bicubic")

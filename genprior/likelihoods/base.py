@@ -92,7 +92,7 @@ class Likelihood(ABC):
 
     def check(self, y: Tensor) -> None:
         """Raise ValueError, and say what to do, if y, (B, C, H, W), is nothing that this law gives."""
-        for name, value in self._named():
+        for name, value in self.named():
             if isinstance(value, Tensor) and torch.broadcast_shapes(value.shape, y.shape) != y.shape:
                 raise ValueError(
                     f"{type(self).__name__}'s {name} {tuple(value.shape)} does not broadcast to y {tuple(y.shape)}."
@@ -100,20 +100,21 @@ class Likelihood(ABC):
 
     def select(self: L, index: Tensor) -> L:
         """The law for the images of that `index` (1-D, long)."""
-        chosen = {k: v[index.to(v.device)] for k, v in self._named() if isinstance(v, Tensor) and len(v) > 1}
+        chosen = {k: v[index.to(v.device)] for k, v in self.named() if isinstance(v, Tensor) and len(v) > 1}
         return dataclasses.replace(self, **chosen) if chosen else self
 
     def to(self: L, like: Tensor) -> L:
         """The law with tensors among its parameters in the dtype and on the device of a tensor."""
-        moved = {k: v.to(like) for k, v in self._named() if isinstance(v, Tensor)}
+        moved = {k: v.to(like) for k, v in self.named() if isinstance(v, Tensor)}
         return dataclasses.replace(self, **moved) if moved else self
 
-    def _named(self) -> list[tuple[str, float | Tensor]]:
+    def named(self) -> list[tuple[str, float | Tensor]]:
+        """The parameters with their names, in order."""
         return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
 
     @property
     def _parameters(self) -> tuple[float | Tensor, ...]:
-        return tuple(value for _, value in self._named())
+        return tuple(value for _, value in self.named())
 
     def _tilted(self, y: Tensor, m: Tensor, v: Tensor, *parameters: float | Tensor) -> Law:
         """Of a piece of the values: the tilted log-density, and the interval that holds it."""

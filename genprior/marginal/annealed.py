@@ -12,8 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from genprior.checks import Count, check_fields
+from genprior.checks import Count, UnsupportedError, check_fields
 from genprior.devices import rows_at_once
+from genprior.likelihoods import Likelihood
 from genprior.linalg import inner, per_row
 from genprior.marginal.normal import log_scale, noise_of
 from genprior.noise import Noise
@@ -30,7 +31,7 @@ class AnnealedImportance:
     """Importance sampling of z from the prior to the posterior through laws in proportion to N(z; 0, I) L(z)^t.
 
         t_j  = (j / steps)^4
-        L(z) = N(y; A G(z), noise^2 I + v A A^T)
+        L(z) = N(y; A G(z), noise^2 I + v A A^T), or p(y | A G(z)) of another likelihood where v = 0
         weigh    w <- w L(z)^(t_j - t_(j-1))
         resample where the effective sample size is below half of the cloud, w <- the mean of w
         move     z' = sqrt(1 - b^2) z + b n,  taken with probability min(1, (L(z') / L(z))^t_j)
@@ -61,8 +62,9 @@ def by_annealing(prior: Prior, one: Measurement, method: AnnealedImportance, clo
 
     Raises:
         ValueError: the noise is 0, by which y is weighed.
+        UnsupportedError: the noise is not Gaussian, and the decoder has a variance.
     """
-    if noise_of(one) == 0:
+    if not isinstance(one.noise, Likelihood) and noise_of(one) == 0:
         raise ValueError("Importance sampling weighs y by its noise, which is 0: give a noise above 0.")
     log_likelihood, rows = likelihood(prior, one), torch.arange(method.particles)
     keyed = [Noise(seed, torch.full_like(rows, k + 1), rows) for k in range(clouds)]
@@ -73,6 +75,24 @@ def by_annealing(prior: Prior, one: Measurement, method: AnnealedImportance, clo
 def likelihood(prior: Prior, one: Measurement) -> Callable[[Tensor], Tensor]:
     """z -> ln L(z), (B,), in as many parts as the memory takes."""
     v = float(torch.as_tensor(prior.decoder_variance))
+    rows = rows_at_once(one.operator.image_shape, one.y.device)
+    of_some = _of_law(prior, one, v) if isinstance(one.noise, Likelihood) else _of_gaussian(prior, one, v)
+    return lambda z: torch.cat([of_some(part) for part in z.split(rows)])
+
+
+def _of_law(prior: Prior, one: Measurement, v: float) -> Callable[[Tensor], Tensor]:
+    """z -> sum_i ln p(y_i | (A G(z))_i), over the values of y that depend on x."""
+    if v > 0:
+        raise UnsupportedError(
+            f"{type(prior).__name__} decodes to a law of variance {v:.3g}, which has no closed form under noise of the "
+            f"law {one.noise}: give a prior with an exact decoder, or the sd of Gaussian noise near it."
+        )
+    y, A, law, known = one.y, one.operator, one.likelihood, one.seen > 0
+    return lambda z: torch.where(known, law.log_prob(y, A(prior.decode(z))), 0).flatten(1).double().sum(1)
+
+
+def _of_gaussian(prior: Prior, one: Measurement, v: float) -> Callable[[Tensor], Tensor]:
+    """z -> ln N(y; A G(z), noise^2 I + v A A^T)."""
     scale, y, A, known, noise = log_scale(one, v), one.y, one.linear, one.seen, noise_of(one)
 
     def of_some(z: Tensor) -> Tensor:
@@ -80,8 +100,7 @@ def likelihood(prior: Prior, one: Measurement) -> Callable[[Tensor], Tensor]:
         weighed = A.solve(r, noise**2 / v) / v if v > 0 else r / noise**2
         return scale - inner(weighed, r).flatten().double() / 2
 
-    rows = rows_at_once(A.image_shape, y.device)
-    return lambda z: torch.cat([of_some(part) for part in z.split(rows)])
+    return of_some
 
 
 def anneal(log_likelihood: Callable[[Tensor], Tensor], like: Tensor, steps: int, noise: Noise) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from genprior.ambient import settled
 from genprior.checks import UnsupportedError, as_integer
 from genprior.devices import state_of
+from genprior.likelihoods import Likelihood
 from genprior.marginal.annealed import AnnealedImportance, by_annealing
 from genprior.marginal.exact import exact
 from genprior.marginal.particles import by_particles
@@ -41,7 +42,7 @@ def evidence(
     op: Any = "inpaint",
     prior: str | Path | Prior = "gaussian",
     *,
-    noise: float | Tensor | None = None,
+    noise: float | Tensor | Likelihood | str | None = None,
     method: str | Twisted | AnnealedImportance = "auto",
     clouds: int = 8,
     seed: int = 0,
@@ -59,7 +60,7 @@ def evidence(
         "smc": for priors with `denoise`: the mean weight of the particles of TDS(), or of the TDS, TDSMoments or SMC
             that is given with its parameters, at least two steps; see `marginal.particles`.
         "importance": for priors with `decode`: annealed importance sampling, of AnnealedImportance() or one that is
-            given with its parameters; see `marginal.annealed`.
+            given with its parameters; see `marginal.annealed`. It alone takes noise that is not Gaussian.
         "auto": the first of these that the prior has what it takes for.
 
     The standard error is the jackknife over the clouds. The mean weight by "importance" is an unbiased estimate of p(y)
@@ -91,6 +92,8 @@ def evidence(
     prior = prior.sized(*shape[1:])
     if wrong := misfit(prior, measurement.operator):
         raise ValueError(wrong)
+    if isinstance(measurement.noise, Likelihood):
+        method = _of_law(method, prior, measurement.noise)
     how = find_method(method, prior)
     state = state_of(prior)
     measurement = measurement.to(state)
@@ -164,6 +167,19 @@ def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twi
     return chosen
 
 
+def _of_law(
+    method: str | Twisted | AnnealedImportance, prior: Prior, law: Likelihood
+) -> str | Twisted | AnnealedImportance:
+    """The method, "importance" for "auto", where it takes y of such a law."""
+    suits = method in ("auto", "importance") or isinstance(method, AnnealedImportance)
+    if suits and supports(prior, "decode"):
+        return "importance" if method == "auto" else method
+    raise UnsupportedError(
+        f"y has noise of the law {law}, which importance sampling takes for priors with decode, as flows and GANs; "
+        "closed forms and particles need Gaussian noise, noise=0.02."
+    )
+
+
 def _has(prior: Prior, method: str) -> bool:
     """Whether the prior has what the method takes; the closed form is one of y, and no matter how large x is."""
     return isinstance(prior, Normal) if method == "exact" else supports(prior, NEEDS[method])
@@ -173,4 +189,4 @@ def _of_luma(measurement: Measurement, prior: Prior) -> Measurement:
     A = measurement.operator
     if A.image_shape[0] != 1 or prior.image_shape[0] != 3:
         return measurement
-    return Measurement(measurement.y, A @ Colorize((3, *A.image_shape[1:])), measurement.sd)
+    return Measurement(measurement.y, A @ Colorize((3, *A.image_shape[1:])), measurement.noise)
