@@ -830,7 +830,7 @@ WRONG = {
     "sampler": (ValueError, "Did you mean 'diffpir'", (Y, "denoise"), {"sampler": "difpir"}),
     "sampler's kind": (ValueError, "A sampler is a name or an object", (Y, "denoise"), {"sampler": 3}),
     "prior": (ValueError, "nonsense", (Y, "denoise", "nonsense"), {}),
-    "prior's kind": (TypeError, "a folder, a Prior or a denoiser, not builtins.int", (Y, "denoise", 3), {}),
+    "prior's kind": (TypeError, "a checkpoint, a Prior or a denoiser, not builtins.int", (Y, "denoise", 3), {}),
     "image's kind": (TypeError, "got builtins.dict", ({}, "denoise"), {}),
     "no holes": (ValueError, "pass mask=.*NaN.*transparent", (Y,), {}),
     "keyword": (TypeError, "denoise takes no parameters; got width", (Y, "denoise"), {"width": 3}),

@@ -472,7 +472,7 @@ def test_data_are_folders_files_arrays_and_lists_and_crops_their_middle(tmp_path
         ({"sampler": [], "baselines": []}, ValueError, "nothing to evaluate"),
         ({"baselines": ["biharmnic"]}, ValueError, "Did you mean 'biharmonic'"),
         ({"prior": "dpm"}, ValueError, "Unknown prior 'dpm'"),
-        ({"prior": 3}, TypeError, "prior is a name, a folder, a Prior or a denoiser"),
+        ({"prior": 3}, TypeError, "prior is a name, a folder, a checkpoint, a Prior or a denoiser"),
         ({"noise": None}, ValueError, "Give noise="),
         ({"noise": torch.ones(2)}, ValueError, "one noise level"),
         ({"n": 0}, ValueError, "the number of samples of each image"),
