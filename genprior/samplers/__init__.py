@@ -127,18 +127,18 @@ def find_sampler(
 
 def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
     """`automatic`, but for operators that are not linear, and for noise that is not Gaussian: of rounded images the
-    cells are minded value by value."""
+    cells are minded value by value, and where no covariance was measured it is estimated along the chain."""
     if measurement is not None and not isinstance(measurement.operator, LinearOperator):
         return automatic_nonlinear(prior)
     if measurement is None or not isinstance(measurement.noise, Likelihood):
         return automatic(prior)
     A, law = measurement.operator, measurement.noise
-    quantised, general = QuantisedGuidance(), OptimalCovariance()
-    if quantised.lacks(prior, A, law) is None:
-        return quantised
-    if lack := general.lacks(prior, A, law):
-        raise UnsupportedError(f"Noise of the law {law} is for samplers that this prior does not suit. {lack}")
-    return general
+    general = ProbedCovariance()
+    for chosen in (QuantisedGuidance(), OptimalCovariance(), general):
+        if chosen.lacks(prior, A, law) is None:
+            return chosen
+    lack = general.lacks(prior, A, law)
+    raise UnsupportedError(f"Noise of the law {law} is for samplers that this prior does not suit. {lack}")
 
 
 def find_estimator(
@@ -164,6 +164,7 @@ def _estimator_of(prior: Prior, operator: LinearOperator, likelihood: Likelihood
         QuantisedMean(turns=turns),
         PosteriorMean(turns=turns),
         OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=turns),
+        ProbedCovariance(steps=10, start=32.0, integrator="fresh", iterations=32, turns=turns),
     )
     return next((sampler for sampler in chosen if sampler.lacks(prior, operator, likelihood) is None), None)
 
