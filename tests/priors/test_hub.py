@@ -198,6 +198,20 @@ def test_checkpoint_on_the_hub_is_found_offline(tmp_path, cache, listed):
         load_prior("someone/nothing/small.pt")
 
 
+def test_what_a_repository_lists_decides_and_not_what_was_downloaded(tmp_path, cache, listed, monkeypatch):
+    kept(tmp_path, "someone/several", one_pt=checkpoint(1.0), two_pt=checkpoint())
+    asked = []
+
+    def list_repo_files(self, name, *, revision):
+        asked.append((name, revision))
+        return ["README.md", "two.pt"]
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", list_repo_files)
+    state = load_prior("someone/several@main").state_dict()
+    assert all(torch.equal(t, state[f"net.{key}"]) for key, t in checkpoint().items())
+    assert asked == [("someone/several", "main")]
+
+
 def test_repository_without_a_prior_is_told(tmp_path, cache):
     kept(tmp_path, "someone/words", readme_md={})
     with pytest.raises(ValueError, match="holds no prior of ours or of diffusers, and of weights none"):
