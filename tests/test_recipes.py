@@ -165,3 +165,15 @@ def test_objectives_are_compared_on_the_same_digits(run, digits):
     rows = [line.split("|") for line in out.splitlines() if re.match(r"\| (denoising|flow-matching) \| 0 ", line)]
     assert [row[1].strip() for row in rows] == ["denoising", "flow-matching"]
     assert all(len(row) == 11 and math.isfinite(float(cell)) for row in rows for cell in row[3:10])
+
+
+def test_learning_curve_adds_up_the_runs_that_went_on_from_one_another(run, photos, tmp_path):
+    for name, steps in (("first", 2), ("second", 3)):
+        given = ["--batch", 2, "--steps", steps, "--size", 64, "--validate-every", 1, "--save-every", 1]
+        run("train_ddpm_photo", "--data", photos, "--validation", photos, "--out", tmp_path / name, *given)
+    lines = run("learning_curve", tmp_path / "first", tmp_path / "second", "--rows", 2).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if str(tmp_path) in line]
+    assert [row[1] for row in cells] == ["2", "4", "6", "10"]
+    logged = (tmp_path / "second" / "log.jsonl").read_text().splitlines()
+    last = [json.loads(line) for line in logged if "PSNR" in line][-1]
+    assert cells[-1][3:] == [f"{last[f'PSNR at {level}/255']:.2f}" for level in (15, 25, 50)]
