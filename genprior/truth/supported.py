@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 from genprior.checks import Shape
+from genprior.likelihoods.named import LIKELIHOODS
 from genprior.operators import PhaseRetrieval
 from genprior.operators.base import Operator
 from genprior.priors.base import Prior
 from genprior.samplers import SAMPLERS
+from genprior.samplers.base import Sampler
 from genprior.table import Table
 from genprior.truth.gaussian import operators
 
@@ -19,7 +21,7 @@ def kinds(shape: Shape) -> dict[str, Operator]:
 
 
 def table(priors: Mapping[str, Prior]) -> Table:
-    """For each sampler, what it needs, and for each prior the operators it takes."""
+    """For each sampler, what it needs, the noise it takes, and for each prior the operators it takes."""
     tried = {name: kinds(tuple(a or SIDE for a in prior.image_shape)) for name, prior in priors.items()}
     rows = []
     for name, kind in SAMPLERS.items():
@@ -29,8 +31,13 @@ def table(priors: Mapping[str, Prior]) -> Table:
             other: _listed({op: sampler.lacks(prior, A) is None for op, A in tried[other].items()})
             for other, prior in priors.items()
         }
-        rows.append({"sampler": name, "needs": ", ".join(filter(None, needs)), **taken})
+        rows.append({"sampler": name, "needs": ", ".join(filter(None, needs)), "noise": laws(kind), **taken})
     return Table(rows)
+
+
+def laws(sampler: type[Sampler]) -> str:
+    """The laws of y given A x that a sampler takes, by their names."""
+    return _listed({name: issubclass(law, sampler.likelihoods) for name, law in LIKELIHOODS.items()})
 
 
 def _listed(works: Mapping[str, bool]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement
 from genprior.samplers import SAMPLERS
 from genprior.samplers.base import Sampler
-from genprior.truth.supported import kinds, table
+from genprior.truth.supported import kinds, laws, table
 
 PRIORS = examples()
 OPERATORS = kinds(SHAPE)
@@ -91,6 +92,17 @@ def test_table_says_the_same():
             said = set(OPERATORS) - named if row[family].startswith("all") else named
             works = {kind for kind, A in OPERATORS.items() if SAMPLERS[name]().lacks(prior, A) is None}
             assert said == works, (name, family)
+
+
+def test_the_documented_noise_is_that_of_the_registry():
+    """The table of docs/samplers.md, row by row; samplers that it leaves out take Gaussian noise alone."""
+    page = (Path(__file__).parents[2] / "docs" / "samplers.md").read_text(encoding="utf-8")
+    rows = page.split("| name | noise |\n|---|---|\n")[1].split("\n\n")[0].splitlines()
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    said = {name: noise for names, noise in cells for name in re.findall(r"`(.+?)`", names)}
+    assert said == {name: laws(kind) for name, kind in SAMPLERS.items() if laws(kind) != "gaussian"}
+    told = {row["sampler"]: row["noise"] for row in table(PRIORS).rows}
+    assert told == {name: said.get(name, "gaussian") for name in SAMPLERS}
 
 
 def test_every_family_has_an_example():
