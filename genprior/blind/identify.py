@@ -115,7 +115,7 @@ def _near(y: Tensor) -> tuple[float, float]:
 def _levels(noise: Any) -> Tensor:
     """The noise levels to look at, ascending, float64: one where it is known."""
     what = "noise, a standard deviation in the units of the image,"
-    given = noise.item() if isinstance(noise, Tensor) and noise.numel() == 1 else noise
+    given: Any = noise.item() if isinstance(noise, Tensor) and noise.numel() == 1 else noise
     if given is None or isinstance(given, tuple | list):
         low, high = (as_number(what, each, QUIETEST / 10, 1) for each in given or (QUIETEST, LOUDEST))
     else:
