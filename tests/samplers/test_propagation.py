@@ -11,6 +11,7 @@ from genprior.noise import Noise
 from genprior.operators import JPEG, Denoise, Inpaint, Matrix, Measurement, SuperResolution, random_mask
 from genprior.priors.gaussian.covariance import Dense, Stationary
 from genprior.priors.gaussian.gaussian import Gaussian as GaussianPrior
+from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.samplers import OptimalCovariance
 from genprior.samplers.guidance import propagation
 from genprior.samplers.guidance.propagation import (
@@ -128,6 +129,47 @@ def test_a_wrong_parameter_is_seen(law, y, name):
     wrong = dataclasses.replace(law, **{name: 3 * getattr(law, name)})
     mean, deviation = errors(law, y, prior_of(), taken=wrong)
     assert mean > 0.15 or deviation > 0.15
+
+
+MODES = torch.tensor([[0.35, 0.3], [0.75, 0.8]], dtype=torch.float64)
+MIXTURE = GaussianMixture(torch.tensor([0.6, 0.4], dtype=torch.float64), MODES.reshape(2, 1, 1, 2),
+                          torch.full((1, 1, 2), 0.01, dtype=torch.float64))  # fmt: skip
+
+
+def upper_mode(law, y, taken=None, n=1000):
+    """The posterior probability of the upper of two modes, by quadrature, and the share of draws there."""
+    axis = torch.linspace(-0.5, 1.6, 600, dtype=torch.float64)
+    x = torch.cartesian_prod(axis, axis)
+    log_p = MIXTURE.log_prob(x.reshape(-1, 1, 1, 2)).flatten()
+    p = (log_p + law.log_prob(torch.tensor(y, dtype=torch.float64), x @ A.T).sum(1)).softmax(0)
+    draws = OptimalCovariance()(MIXTURE, measured(taken or law, y, n), Noise(0, [1] * n, range(n))).reshape(n, 2)
+    middle = MODES.mean(0).sum()
+    return float(p[x.sum(1) > middle].sum()), float((draws.sum(1) > middle).double().mean())
+
+
+@pytest.mark.parametrize(
+    ("law", "y"), [(Poisson(0.1), (0.75, 0.75)), (Poisson(0.25), (0.75, 0.75)), (Poisson(0.25), (0.25, 0.25))], ids=str
+)
+def test_of_two_modes_photon_noise_decides_by_more_than_half_of_what_it_should(law, y):
+    """A known error, pinned from both sides: from the prior's weight of 0.4, draws go 0.60 to 0.66 of the way to the
+    exact one, as V is that of both modes together. 1000 draws tell a weight to 0.016, and the way to 0.06."""
+    exact, found = upper_mode(law, y)
+    assert 0.45 < (found - 0.4) / (exact - 0.4) < 0.8
+
+
+def test_of_two_modes_the_weights_move_with_the_gain():
+    """With thrice the gain, y says less of the mode: 0.37 of the way."""
+    law, y = Poisson(0.1), (0.75, 0.75)
+    exact, wrong = upper_mode(law, y, taken=Poisson(0.3))
+    assert (wrong - 0.4) / (exact - 0.4) < 0.45
+
+
+def test_of_two_modes_cells_leave_too_much_to_the_one_that_they_exclude():
+    """A known error, pinned from both sides: V is that of both modes together, wide where each is narrow, so that a
+    cell is taken for less of a bound at high noise than it is. The weight is 0.003."""
+    exact, found = upper_mode(Quantised(0.4), (0.4, 0.4))
+    assert exact < 0.01
+    assert 0.05 < found < 0.17
 
 
 def test_few_values_and_many_have_the_same_variances_where_both_are_exact():
