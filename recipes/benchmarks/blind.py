@@ -47,7 +47,7 @@ def main() -> None:
         for noise in options.noise:
             blurred.append(of_blurred(op, noise, photos, options))
             unblurred += [of_unblurred(op, noise, sharp)] if sharp else []
-    print(machine(torch.device("cpu")), Table(blurred), Table(unblurred), sep="\n\n")
+    print(machine(torch.device("cpu")), *(Table(rows) for rows in (blurred, unblurred) if rows), sep="\n\n")
 
 
 def of_blurred(op: str, noise: float, photos: list[Tensor], options: argparse.Namespace) -> dict:
