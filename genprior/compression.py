@@ -52,6 +52,31 @@ def measured(image: Any) -> tuple[Measurement, Callable[[Tensor], Any]]:
     return _measured(files), decoded.emptied().like
 
 
+def cut(measurement: Measurement, most: int) -> Measurement:
+    """What a JPEG file says of the middle of its picture, by whole blocks.
+
+    Arguments:
+        measurement: of `read_jpeg`.
+        most: pixels a side, a multiple of 32, which blocks of every subsampling divide.
+    """
+    A, law = measurement.operator, measurement.noise
+    assert isinstance(A, JPEG)
+    assert isinstance(law, Quantised)
+    C, *sides = A.image_shape
+    within = JPEG((C, *(min(side, most) for side in sides)), A.subsampling, A.orientation)
+    across, down = SUBSAMPLINGS[A.subsampling]
+    stored = sides[::-1] if TURNS[A.orientation][0] else sides
+    # in blocks of chroma, before which there are as many of luma as its samples have pixels
+    top, left = (max(0, side - most) // 2 // (8 * cell) * 8 for side, cell in zip(stored, (down, across)))
+    corners = [(top * down, left * across), (top, left), (top, left)]
+
+    def part(values: Tensor) -> Tensor:
+        planes = zip(A.split(values), corners, within.planes)
+        return within.joined([p[:, 0, i : i + h, j : j + w] for p, (i, j), (h, w) in planes])
+
+    return Measurement(part(measurement.y), within, Quantised(part(torch.as_tensor(law.step))))
+
+
 def compress(x: Tensor, *, quality: int = 75, subsampling: str = "4:2:0") -> Measurement:
     """What a JPEG file of x would say, with the tables of Pillow's encoder, and no other rounding than theirs.
 

@@ -16,6 +16,7 @@ import genprior
 from genprior import images
 from genprior.cli import main
 from genprior.demo import work
+from genprior.likelihoods import Poisson, PoissonGaussian, Quantised
 from genprior.priors.ddpm import DDPM
 from genprior.scores.metrics import psnr
 
@@ -113,6 +114,62 @@ def test_noise_is_estimated_unless_stated(prior):
     assert one.deviation is None  # of one sample there is none
 
 
+def test_photon_noise_is_added_stated_and_estimated(prior):
+    photo, law = work.as_photo(picture(64, 64)), Poisson(0.05)
+    outcome = work.simulate(photo, "denoise", {}, noise=law, seed=5, prior=prior, n=2, steps=2)
+    y = genprior.degrade(images.read(picture(64, 64)).x[0], "denoise", noise=law, seed=5)
+    result = genprior.restore(y, prior=prior, seed=5, n=2, steps=2, progress=False)
+    for shown, x in [(outcome.measured, y.y[0]), (outcome.mean, result.mean), *zip(outcome.samples, result.samples)]:
+        np.testing.assert_array_equal(np.asarray(shown), np.asarray(images.to_pil(x)))
+    assert outcome.facts["noise"] == "Poisson(gain=0.05), as stated"
+    noisy = work.as_photo(outcome.measured)
+    told = work.restore_photo(noisy, "denoise", {}, noise="poisson", prior=prior, steps=1).facts["noise"]
+    assert told.startswith("PoissonGaussian(gain=")
+    assert told.endswith("), estimated")
+
+
+def test_a_jpeg_file_is_restored_from_what_it_holds(prior, tmp_path):
+    path = tmp_path / "photo.jpg"
+    picture().save(path, quality=20)
+    outcome = work.restore_photo(work.as_photo(str(path)), "jpeg", {}, prior=prior, seed=5, steps=2, n=1)
+    result = genprior.restore(path, "jpeg", prior=prior, seed=5, steps=2, n=1, progress=False)
+    np.testing.assert_array_equal(np.asarray(outcome.mean), np.asarray(images.to_pil(result.mean)))
+    np.testing.assert_array_equal(np.asarray(outcome.samples[0]), np.asarray(images.to_pil(result.samples[0])))
+    assert outcome.measured.size == (40, 30)
+    assert "Quantised" in outcome.facts["noise"]
+    assert "photograph" not in outcome.facts  # it was not cut
+
+
+def test_a_large_jpeg_file_is_cut_in_its_middle(tmp_path):
+    path = tmp_path / "photo.jpg"
+    picture(700, 300).save(path, quality=20)
+    whole, (part, photo) = genprior.read_jpeg(path), work.read_file(work.as_photo(str(path)))
+    # blocks of 16 pixels: the last before (700 - 512) / 2 begins at column 80
+    assert (part.picture - whole.picture[..., 80:592]).abs().max() < 1e-5
+    assert photo.image.size == photo.holes.size == (512, 300)
+    assert "700 x 300 to 512 x 300" in photo.notices[0]
+
+
+def test_jpeg_of_a_clean_photo_is_simulated(prior):
+    photo = work.as_photo(picture())
+    outcome = work.simulate(photo, "jpeg", {"quality": 10}, noise=0.0, seed=5, prior=prior, steps=2)
+    y = genprior.degrade(images.read(picture()).x[0], "jpeg", quality=10)
+    np.testing.assert_array_equal(np.asarray(outcome.measured), np.asarray(images.to_pil(y.picture[0])))
+    assert "PSNR of the picture" in outcome.facts
+
+
+def test_what_is_no_jpeg_file_and_what_reads_none_says_what_to_do(tmp_path, monkeypatch):
+    picture().save(tmp_path / "photo.png")
+    picture().save(tmp_path / "photo.jpg")
+    painted, png, jpg = (work.as_photo(each) for each in (picture(), *map(str, sorted(tmp_path.iterdir())[::-1])))
+    assert "drop the .jpg file itself" in work.obstacle(painted, "jpeg", {}, clean=False)
+    assert "got a file of the format PNG" in work.obstacle(png, "jpeg", {}, clean=False)
+    assert work.obstacle(png, "jpeg", {"quality": 10}, clean=True) is None  # which is compressed by the page
+    assert work.obstacle(jpg, "jpeg", {}, clean=False) is None
+    monkeypatch.setitem(sys.modules, "jpegio", None)
+    assert 'pip install "genprior[jpeg]"' in work.obstacle(jpg, "jpeg", {}, clean=False)
+
+
 def test_a_large_clean_photo_is_made_smaller_and_a_damaged_one_is_cut_about_its_holes():
     large = work.as_photo(picture(1200, 600), strokes((1200, 600), (1100, 500, 1109, 509)))
     clean, damaged = work.fit_clean(large), work.fit_damaged(large)
@@ -140,6 +197,13 @@ def test_only_what_goes_together_is_offered():
     oblique = work.operator_of(photo, "motion-deblur", {"length": 5, "angle": 30.0}, clean=True)
     assert "ddrm" not in work.samplers_for(ddpm, oblique)  # past the frame, and not separable: it has no svd
     assert "diffpir" in work.samplers_for(ddpm, work.operator_of(digit, "denoise", {}, clean=True))  # as colour
+    assert work.automatic_for(ddpm, colour) == "optimal-covariance"
+    photons = PoissonGaussian(1.0, 1.0)
+    assert work.automatic_for(ddpm, colour, photons) in work.samplers_for(ddpm, colour, photons)
+    assert "diffpir" not in work.samplers_for(ddpm, colour, photons)
+    jpeg = work.operator_of(digit, "jpeg", {"quality": 10}, clean=True)
+    assert work.automatic_for(ddpm, jpeg, Quantised(1.0)) == "quantised"
+    assert work.automatic_for(genprior.load_prior("nf-mnist"), jpeg, Quantised(1.0)) is None
 
 
 def test_what_cannot_work_says_why():
@@ -242,6 +306,55 @@ def size_of(page, box):
     return page.eval_on_selector_all(
         f"#{box} img", "all => Promise.all(all.map(i => i.decode().then(() => [i.naturalWidth, i.naturalHeight])))"
     )
+
+
+def drop(page, box, path):
+    """A file onto the picture that is there."""
+    held = page.evaluate_handle(
+        """([bytes, name]) => {
+            const held = new DataTransfer();
+            held.items.add(new File([new Uint8Array(bytes)], name, {type: "image/jpeg"}));
+            return held;
+        }""",
+        [list(path.read_bytes()), path.name],
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        page.locator(f"#{box} img").dispatch_event(event, {"dataTransfer": held})
+
+
+def test_a_visit_with_photons_and_a_jpeg_file(visit, tmp_path):
+    from playwright.sync_api import expect
+
+    page, _ = visit
+    start, hint, gain = (page.locator(f"#{name}") for name in ("start", "hint", "gain"))
+    size_of(page, "photo")
+    expect(gain).to_be_hidden()
+    page.get_by_label("photons: the brighter, the more").check()
+    expect(gain).to_be_visible()
+    page.locator("#sampler input").click()
+    expect(page.get_by_role("option", name="optimal-covariance", exact=True)).to_be_visible()
+    expect(page.get_by_role("option", name="diffpir", exact=True)).to_have_count(0)
+    page.keyboard.press("Escape")
+    choose(page, "op", "remove noise")
+    page.locator("#steps textarea, #steps input").fill("1")
+    page.locator("#n input[type=number]").fill("1")
+    start.click()
+    page.get_by_text("Poisson(gain=0.034), as stated").wait_for()
+    expect(start).to_be_enabled()
+
+    choose(page, "op", "undo JPEG")
+    expect(page.locator("#law")).to_be_hidden()
+    expect(page.locator("#quality")).to_be_visible()
+    page.get_by_label("Restore a photo that is damaged already").check()
+    expect(hint).to_contain_text("drop the .jpg file itself")
+    expect(page.locator("#quality")).to_be_hidden()
+    expect(start).to_be_disabled()
+    picture(64, 48).save(tmp_path / "photo.jpg", quality=20)
+    drop(page, "photo", tmp_path / "photo.jpg")
+    expect(start).to_be_enabled()
+    start.click()
+    page.get_by_text("Quantised(").wait_for()
+    assert size_of(page, "mean") == size_of(page, "measured") == [[64, 48]]
 
 
 def test_a_visit(visit):

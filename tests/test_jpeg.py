@@ -13,6 +13,7 @@ import genprior
 from genprior import images
 from genprior.cells import in_cells
 from genprior.cli import main
+from genprior.compression import cut
 from genprior.images.jpeg import read_coefficients
 from genprior.likelihoods import Quantised
 from genprior.operators import Denoise, Measurement, SuperResolution
@@ -53,6 +54,28 @@ def test_a_file_is_read_as_it_is(mode, options, tmp_path):
     for plane, coefficients, part in zip(planes, file.coef_arrays, file.comp_info):
         table = np.tile(file.quant_tables[part.quant_tbl_no], [side // 8 for side in coefficients.shape])
         torch.testing.assert_close(plane[0, 0], torch.from_numpy(coefficients * table).float(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_part_of_a_file_says_what_the_file_says_of_it(mode, subsampling, orientation):
+    """The picture of the part is that part of the whole, and so are the steps, which y has whole multiples of."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    whole = genprior.read_jpeg(encoded(photograph(121, 87, mode), subsampling=subsampling, exif=exif))
+    part = cut(whole, 32)
+    C, H, W = whole.operator.image_shape
+    assert part.operator.image_shape == (C, 32, 32)
+    # all parts of that size, of which it is one, at most a block of chroma from the middle
+    parts = whole.picture[0].unfold(-2, 32, 1).unfold(-2, 32, 1)
+    off = (parts - part.picture[0, :, None, None]).abs().amax((0, 3, 4))
+    ((i, j),) = (off < 1e-5).nonzero().tolist()
+    assert abs(i - (H - 32) / 2) <= 16
+    assert abs(j - (W - 32) / 2) <= 16
+    levels = (part.y - part.operator.offset) / part.noise.step
+    assert (levels - levels.round()).abs().max() < 1e-3
+    assert part.noise.step.unique().tolist() == whole.noise.step.unique().tolist()
 
 
 def test_a_path_bytes_and_pil_images_say_the_same(tmp_path):

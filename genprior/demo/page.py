@@ -14,9 +14,9 @@ from PIL import Image
 from genprior.checks import UnsupportedError, optional
 from genprior.demo import work
 from genprior.devices import pick_device
+from genprior.likelihoods import Likelihood, Poisson, PoissonGaussian, Quantised
 from genprior.priors.base import Prior
 from genprior.priors.store import load_prior
-from genprior.samplers import SAMPLERS, automatic
 
 ADDRESS = "127.0.0.1"
 # Pictures fill their frames below the labels; pixels stay square, as a measured image may have few.
@@ -39,11 +39,15 @@ OPERATORS = [
     ("remove a motion blur", "motion-deblur"),
     ("add colour", "colorize"),
     ("remove noise", "denoise"),
+    ("undo JPEG compression", "jpeg"),
 ]
+GAUSSIAN, PHOTONS = "gaussian", "photons"
+NOISES = [("Gaussian, everywhere the same", GAUSSIAN), ("photons: the brighter, the more", PHOTONS)]
 PARAMETERS = {
     "super-resolution": ("scale",),
     "gaussian-deblur": ("width",),
     "motion-deblur": ("length", "angle"),
+    "jpeg": ("quality",),
 }
 ABOUT = f"""# genprior
 What may the photograph have been? Several draws from the posterior, their mean, and how far they differ.
@@ -102,10 +106,19 @@ def page() -> Any:
         """The photograph, what was done to it, with its parameters, and whether it is clean."""
         clean = given[mode] == SIMULATE
         known = (
-            name for name in PARAMETERS.get(given[op], ()) if clean or name not in unknown or not given[unknown[name]]
+            name for name in parameters_of(given[op], clean) if clean or name not in unknown or not given[unknown[name]]
         )
         used = {name: given[controls[name]] for name in known}
         return photo_of(given[image], given.get(drawn)), given[op], used, clean
+
+    def noise_of(given):
+        """The noise of `degrade` and `restore`; None or "poisson" to have it estimated."""
+        clean, photons = given[mode] == SIMULATE, given[law] == PHOTONS
+        if given[op] == "jpeg":
+            return 0.0 if clean else None  # the steps are all there is
+        if given[estimate] and not clean:
+            return "poisson" if photons else None
+        return Poisson(given[gain]) if photons else given[noise]
 
     # Gradio shows the bar of `restore`, a tqdm, where a parameter says so.
     def run(given, progress=tracked):
@@ -119,7 +132,7 @@ def page() -> Any:
                 "n": int(given[n]),
                 "steps": whole("steps", given[steps]),
                 "seed": whole("seed", given[seed]),
-                "noise": None if given[estimate] and not clean else given[noise],
+                "noise": noise_of(given),
             }
             outcome = (work.simulate if clean else work.restore_photo)(photo, kind, parameters, **drawing)
         except Stopped:
@@ -139,20 +152,24 @@ def page() -> Any:
             operator = work.operator_of(photo, kind, parameters, clean=clean)
             names = work.priors_for(operator)
             chosen = given[prior] if given[prior] in names else names[0]
-            samplers = work.samplers_for(loaded(chosen), operator)
+            task_of = loaded(chosen), operator, kind_of_noise(kind, given[law])
+            samplers, best = work.samplers_for(*task_of), work.automatic_for(*task_of)
+            choices = [(f"auto ({best})", "auto")] * (best is not None) + [(name, name) for name in samplers]
+            _, first = choices[0]
         except (*EXPECTED, IndexError):  # Restore says what is wrong
             return gr.skip(), gr.skip()
-        best = next(name for name, sampler in SAMPLERS.items() if sampler is type(automatic(loaded(chosen))))
-        choices = [(f"auto ({best})", "auto"), *samplers]
-        return gr.Dropdown(names, value=chosen), gr.Dropdown(choices, value="auto")
+        return gr.Dropdown(names, value=chosen), gr.Dropdown(choices, value=first)
 
-    def show(mode, op, estimate, *ignorance):
+    def show(mode, op, estimate, law, *ignorance):
         """The controls that mean something for this operator, and those whose values are known."""
-        used, asked = PARAMETERS.get(op, ()), mode == RESTORE
+        asked, noisy = mode == RESTORE, op != "jpeg"
+        used = parameters_of(op, clean=not asked)
         hidden = {name for name, ignored in zip(unknown, ignorance) if ignored and asked}
         return [
-            gr.Checkbox(visible=mode == RESTORE),
-            gr.Slider(interactive=not (estimate and mode == RESTORE)),
+            gr.Radio(visible=noisy),
+            gr.Checkbox(visible=noisy and asked),
+            gr.Slider(visible=noisy and law == GAUSSIAN, interactive=not (estimate and asked)),
+            gr.Slider(visible=noisy and law == PHOTONS, interactive=not (estimate and asked)),
             *(gr.Slider(visible=name in used, interactive=name not in hidden) for name in controls),
             *(gr.Checkbox(visible=name in used and asked) for name in unknown),
             gr.ImageEditor(visible=op == "inpaint"),
@@ -209,6 +226,9 @@ def page() -> Any:
                     "width": gr.Slider(0.5, 9.5, 2, step=0.1, label="Width of the blur in pixels", visible=False),
                     "length": gr.Slider(1, 61, 15, step=0.5, label="Length of the motion in pixels", visible=False),
                     "angle": gr.Slider(-90, 90, 30, step=1, label="Angle of the motion in degrees", visible=False),
+                    "quality": gr.Slider(
+                        1, 95, 10, step=1, label="Quality of the JPEG file", visible=False, elem_id="quality"
+                    ),
                 }
                 unknown = {
                     name: gr.Checkbox(
@@ -216,8 +236,18 @@ def page() -> Any:
                     )
                     for name in ("width", "length", "angle")
                 }
+                law = gr.Radio(NOISES, value=GAUSSIAN, label="Noise", elem_id="law")
                 estimate = gr.Checkbox(True, label="Estimate the noise from the photo", visible=False)
                 noise = gr.Slider(0, 0.5, 0.025, step=0.005, label="Noise: standard deviation, where white is 1")
+                gain = gr.Slider(
+                    0.002,
+                    0.5,
+                    0.034,
+                    step=0.002,
+                    label="Gain: what one photon adds, where white is 1",
+                    visible=False,
+                    elem_id="gain",
+                )
                 with gr.Row():
                     prior = gr.Dropdown(["ddpm-photo"], value="ddpm-photo", label="Prior", min_width=120)
                     sampler = gr.Dropdown(["auto"], value="auto", label="Sampler", min_width=120, elem_id="sampler")
@@ -262,24 +292,40 @@ def page() -> Any:
         # `input` comes twice for one choice, and a file would be written while the browser reads it.
         on([blocks.load, sample.select], work.sample_photo, sample, image)
         on(image.change, to_paint, image, drawn)
-        shown = [estimate, noise, *controls.values(), *unknown.values(), drawn]
+        shown = [law, estimate, noise, gain, *controls.values(), *unknown.values(), drawn]
         ticked = [each.change for each in unknown.values()]
-        on([mode.change, op.change, estimate.change, *ticked], show, [mode, op, estimate, *unknown.values()], shown)
+        chosen = [mode, op, estimate, law]
+        on([*(each.change for each in chosen), *ticked], show, [*chosen, *unknown.values()], shown)
         asked = {mode, image, op, *controls.values(), *unknown.values()}
         changes = [image.change, mode.change, op.change, *ticked]
         changes.append(controls["scale"].release)
         on([*changes, drawn.change], ready, {*asked, drawn}, [start, hint])
-        on([*changes, prior.input], offer, {*asked, prior}, [prior, sampler])
+        on([*changes, law.change, prior.input], offer, {*asked, law, prior}, [prior, sampler])
         on(start.click, functools.partial(busy, True), None, [start, halt], queue=False)
         start.click(
             run,
-            {*asked, drawn, estimate, noise, prior, sampler, n, steps, seed},
+            {*asked, drawn, law, estimate, noise, gain, prior, sampler, n, steps, seed},
             results,
             concurrency_limit=1,
             api_visibility="private",
         ).then(functools.partial(busy, False), None, [start, halt], show_progress="hidden", api_visibility="private")
         halt.click(stop.set, queue=False, api_visibility="private")
     return blocks
+
+
+def parameters_of(op: str, clean: bool) -> tuple[str, ...]:
+    """The names of what is to be said of the operator: a JPEG file says all of it."""
+    return () if op == "jpeg" and not clean else PARAMETERS.get(op, ())
+
+
+def kind_of_noise(op: str, law: str) -> Likelihood | None:
+    """A likelihood of the kind that samplers must take, whatever its parameters; None for Gaussian noise.
+
+    That of photons has all that an estimate may find.
+    """
+    if op == "jpeg":
+        return Quantised(1.0)
+    return PoissonGaussian(1.0, 1.0) if law == PHOTONS else None
 
 
 def photo_of(path: str | None, drawn: dict[str, Any] | None = None) -> work.Photo:

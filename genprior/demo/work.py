@@ -7,6 +7,7 @@ import io
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 import genprior
-from genprior import images
+from genprior import compression, images, record
+from genprior.checks import UnsupportedError
+from genprior.likelihoods import Likelihood
 from genprior.operators.base import Operator
 from genprior.operators.build import for_image, for_measurement
 from genprior.operators.channelwise import Channelwise
@@ -22,7 +25,7 @@ from genprior.operators.linear import LinearOperator
 from genprior.posteriors.amortized import is_learned
 from genprior.priors.base import Prior
 from genprior.priors.store import bundled, find_prior
-from genprior.samplers import SAMPLERS
+from genprior.samplers import SAMPLERS, find_sampler
 from genprior.scores.metrics import psnr
 
 # Stand for what a user does not know, where it is asked what goes with an operator.
@@ -40,11 +43,13 @@ class Photo:
         image: RGB, or grey where its three channels are the same.
         holes: white where something is to be filled, as large as the image.
         notices: what was done to the picture to make it fit.
+        file: which the picture was read from, if it was from one.
     """
 
     image: Image.Image
     holes: Image.Image
     notices: tuple[str, ...] = ()
+    file: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +86,8 @@ def as_photo(image: images.ImageLike, painted: Image.Image | None = None) -> Pho
     x, alpha = picture.seen[0], picture.alpha
     x = x[:1] if bool((x == x[:1]).all()) else x
     holes = torch.zeros_like(x[:1]) if alpha is None else (alpha[0] == 0).float()
-    photo = Photo(images.to_pil(x), images.to_pil(holes))
+    file = Path(image) if isinstance(image, str) else None
+    photo = Photo(images.to_pil(x), images.to_pil(holes), file=file)
     if painted is not None:
         strokes = painted.getchannel("A").point([0] + [255] * 255)
         photo.holes.paste(255, mask=strokes.resize(photo.image.size, Image.Resampling.NEAREST))
@@ -116,15 +122,43 @@ def fit_damaged(photo: Photo) -> Photo:
     return Photo(image, holes, (*photo.notices, notice))
 
 
+def read_file(photo: Photo) -> tuple[genprior.Measurement, Photo]:
+    """What the JPEG file of a photograph says, cut to the `LARGEST` pixels a side in its middle, and what it is of.
+
+    Raises:
+        ValueError: it is of no JPEG file, or of one of a kind that is not read.
+        UnsupportedError: the package that reads coefficients is not installed.
+    """
+    kind = None if photo.file is None else Image.open(photo.file).format
+    if photo.file is None or kind not in ("JPEG", "MPO"):
+        raise ValueError(
+            "JPEG is undone from the coefficients that a JPEG file holds: drop the .jpg file itself, not a copy of its "
+            f"pixels; got {'no file' if photo.file is None else f'a file of the format {kind}'}."
+        )
+    whole = genprior.read_jpeg(photo.file.read_bytes())
+    part = compression.cut(whole, LARGEST)
+    (_, height, width), (_, H, W) = part.operator.image_shape, whole.operator.image_shape
+    notices = () if (height, width) == (H, W) else (f"cut from {W} x {H} to {width} x {height} of its middle",)
+    picture = images.to_pil(part.picture[0])
+    return part, Photo(picture, Image.new("L", picture.size), (*photo.notices, *notices), photo.file)
+
+
 def simulate(
-    photo: Photo, op: str, parameters: dict[str, Any], *, noise: float, seed: int | None = None, **drawing: Any
+    photo: Photo,
+    op: str,
+    parameters: dict[str, Any],
+    *,
+    noise: float | Likelihood,
+    seed: int | None = None,
+    **drawing: Any,
 ) -> Outcome:
     """Damage a clean photograph, restore it, and compare with the truth.
 
     Arguments:
         photo: whose holes are those of "inpaint".
         op, parameters: what is done to it, see `genprior.degrade`.
-        noise: standard deviation of the noise that is added, in the units of the image, [0, 1].
+        noise: standard deviation of the noise that is added, in the units of the image, [0, 1], or its likelihood; 0
+            for "jpeg", which rounds.
         seed: of the damage and of the draws; None for a fresh one.
         drawing: prior, sampler, n, steps: see `genprior.restore`.
 
@@ -145,11 +179,17 @@ def restore_photo(
     op: str,
     parameters: dict[str, Any],
     *,
-    noise: float | None = None,
+    noise: float | Likelihood | str | None = None,
     seed: int | None = None,
     **drawing: Any,
 ) -> Outcome:
-    """Restore a photograph to which `op` was done; arguments as for `simulate`, noise None to estimate it."""
+    """Restore a photograph to which `op` was done; arguments as for `simulate`, noise as for `genprior.restore`.
+
+    Of "jpeg" the file of the photograph says everything, and noise is None.
+    """
+    if op == "jpeg":
+        measurement, photo = read_file(photo)
+        return _outcome(genprior.restore(measurement, noise=noise, seed=seed, **drawing), photo, truth=None)
     photo = fit_damaged(photo)
     result = genprior.restore(photo.image, op, noise=noise, seed=seed, **_with_holes(op, parameters, photo), **drawing)
     return _outcome(result, photo, truth=None)
@@ -160,12 +200,17 @@ def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: boo
 
     Raises:
         ValueError: the parameters are not those of the operator, or do not fit the photograph.
+        ValueError, UnsupportedError: as of `read_file`, where it is a JPEG file that is restored.
     """
+    if op == "jpeg" and not clean:
+        return read_file(photo)[0].operator
     photo = fit_clean(photo, parameters.get("scale", 1)) if clean else fit_damaged(photo)
     height, width = photo.image.height, photo.image.width
     channels = 1 if photo.image.mode == "L" or (op == "colorize" and not clean) else 3
     if op == "inpaint":
         parameters = {"mask": torch.zeros(height, width, dtype=torch.bool)}
+    if op == "jpeg":
+        parameters = {}  # its quality is one of the noise
     return (for_image if clean else for_measurement)(
         op, (channels, height, width), **(UNKNOWN.get(op, {}) | parameters)
     )
@@ -176,7 +221,7 @@ def obstacle(photo: Photo, op: str, parameters: dict[str, Any], *, clean: bool) 
     try:
         _with_holes(op, parameters, photo)
         operator = operator_of(photo, op, parameters, clean=clean)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedError) as error:
         return str(error)
     return None if priors_for(operator) else f"There is no prior of images of shape {operator.image_shape}."
 
@@ -192,11 +237,28 @@ def priors_for(operator: Operator) -> list[str]:
     return fitting
 
 
-def samplers_for(prior: Prior, operator: Operator) -> list[str]:
-    """The samplers that draw from the posterior of that prior and operator."""
+def samplers_for(prior: Prior, operator: Operator, law: Likelihood | None = None) -> list[str]:
+    """The samplers that draw from the posterior of that prior, operator and likelihood, None if it is Gaussian."""
+    operator = _as_prior_sees(prior, operator)
+    return [name for name, sampler in SAMPLERS.items() if sampler().lacks(prior, operator, law) is None]
+
+
+def automatic_for(prior: Prior, operator: Operator, law: Likelihood | None = None) -> str | None:
+    """The sampler that "auto" takes of `samplers_for`; None where it finds none."""
+    operator = _as_prior_sees(prior, operator)
+    measurement = genprior.Measurement(torch.zeros(1, *operator.measurement_shape), operator, law or 0.0)
+    try:
+        best = type(find_sampler("auto", prior, measurement=measurement))
+    except UnsupportedError:
+        return None
+    return next(name for name, sampler in SAMPLERS.items() if sampler is best)
+
+
+def _as_prior_sees(prior: Prior, operator: Operator) -> Operator:
+    """The operator of a grey image, for a prior of colours, channel by channel."""
     if (prior.image_shape[0], operator.image_shape[0]) == (3, 1) and isinstance(operator, LinearOperator):
-        operator = Channelwise(operator, 3)
-    return [name for name, sampler in SAMPLERS.items() if sampler().lacks(prior, operator) is None]
+        return Channelwise(operator, 3)
+    return operator
 
 
 def listening(prior: Prior, listen: Callable[[], None]) -> Prior:
@@ -226,14 +288,14 @@ def _with_holes(op: str, parameters: dict[str, Any], photo: Photo) -> dict[str, 
 
 def _outcome(result: genprior.Restoration, photo: Photo, truth: Tensor | None) -> Outcome:
     n = result.n
-    noise = float(torch.as_tensor(result.measurement.sd).max())
+    noise = record.noise_in_words(result.measurement.noise)
     facts = {
         "image": f"{result.mean.shape[-1]} x {result.mean.shape[-2]} pixels",
         "picture": "the mean of the samples" if result.estimator is None else f"by {result.estimator}",
         "samples": f"{n} by {result.sampler}" if n else "none",
         "network evaluations": str(result.network_evaluations),
         "time": f"{result.seconds:.1f} s",
-        "noise": f"{noise:.4g}" + (", estimated" if result.noise_was_estimated else ", as stated"),
+        "noise": noise + (", estimated" if result.noise_was_estimated else ", as stated"),
         "seed": str(result.seed),
         **{name: f"{float(values.mean()):.3g}" for name, values in result.diagnostics.items()},
     }
@@ -258,7 +320,7 @@ def _outcome(result: genprior.Restoration, photo: Photo, truth: Tensor | None) -
 
 def _measured(measurement: genprior.Measurement) -> Image.Image:
     """y, with white holes: the noise under them means nothing."""
-    y, mask = measurement.y[0], getattr(measurement.operator, "mask", None)
+    y, mask = measurement.picture[0], getattr(measurement.operator, "mask", None)
     return images.to_pil(y if mask is None else y.masked_fill(mask[0].to(y.device), 1))
 
 
