@@ -60,7 +60,7 @@ def quadrature(prior, one):
     """Mean and standard deviation of each value of x and of A(x), by a sum over a grid of 6 deviations on each side."""
     width = prior.image_shape[-1]
     per_axis = {1: 4001, 2: 401, 3: 101}[width]
-    centre, spread = float(prior.mean.flatten()[0]), prior.spread
+    centre, spread = float(torch.as_tensor(prior.centre).mean()), prior.spread
     axis = torch.linspace(centre - 6 * spread, centre + 6 * spread, per_axis, dtype=torch.float64)
     x = torch.cartesian_prod(*[axis] * width).reshape(-1, 1, 1, width)
     data, _ = one.select(torch.zeros(len(x), dtype=torch.long)).potential(x)
@@ -168,6 +168,56 @@ def test_chains_of_latents_have_the_posterior(sampler):
     drawn, (mean, sd) = figures(one.operator, x), quadrature(prior, one)
     assert ((drawn.mean(0) - mean) / sd).abs().max() < MEAN
     assert (drawn.std(0) / sd - 1).abs().max() < SD
+
+
+def mixture(*means):
+    """Two Gaussians of deviation 0.2, of weights 0.4 and 0.6."""
+    means = torch.tensor(means, dtype=torch.float64)[:, None, None]
+    variance = torch.full(means.shape[1:], 0.04, dtype=torch.float64)
+    return GaussianMixture(torch.tensor([0.4, 0.6], dtype=torch.float64), means, variance)
+
+
+def magnitudes(*x):
+    """Of a Fourier transform of x, with noise among which chains go from mode to mode."""
+    A = PhaseRetrieval((1, 1, len(x)))
+    return Measurement(A(torch.tensor(x, dtype=torch.float64)[None, None, None]), A, 0.2)
+
+
+PHASES = {
+    "two": (mixture([0.2, 0.8], [0.9, 0.1]), magnitudes(0.25, 0.85)),
+    "three": (mixture([0.2, 0.8, 0.4], [0.9, 0.1, 0.5]), magnitudes(0.25, 0.85, 0.45)),
+}
+EXACT = {"hmc": (HMC(), 1.0), "mala": (MALA(steps=400, burn_in=100), 1.0), "tds": (TDS(steps=100, particles=N), 1.6)}
+
+
+@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("sampler", EXACT)
+def test_phases_of_a_mixture_are_retrieved_as_by_quadrature(sampler, name):
+    sampler, wider = EXACT[sampler]
+    off, spread = errors(sampler, *PHASES[name])
+    assert off < wider * MEAN
+    assert spread < wider * SD
+
+
+@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("sampler", EXACT)
+def test_a_wrong_noise_of_magnitudes_is_seen(sampler, name):
+    """Thrice what it is: the deviations of what was measured are too large by a third at least."""
+    sampler, wider = EXACT[sampler]
+    prior, one = PHASES[name]
+    _, spread = errors(sampler, prior, one, one.with_noise(0.6))
+    assert spread > 2 * wider * SD
+
+
+def test_phases_of_a_mixture_by_what_is_not_exact():
+    """Known errors, pinned from both sides, to four standard errors: the inner law of DAPS is one Gaussian for both
+    modes; DPS does not know the noise."""
+    off, spread = errors(DAPSHMC(steps=50), *PHASES["three"])
+    assert 0.26 < off < 0.52
+    assert 0.17 < spread < 0.36
+    off, spread = errors(DPS(steps=200), *PHASES["three"])
+    assert 0.5 < off < 0.76
+    assert 0.65 < spread < 0.83
 
 
 def test_phases_of_a_mixture_are_retrieved_as_by_importance_sampling():

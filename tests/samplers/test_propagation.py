@@ -65,7 +65,7 @@ def prior_of(mean=MEAN, cov=COV):
 
 
 def measured(law, y, n, matrix=A):
-    operator = Matrix(matrix, (1, 1, 2))
+    operator = Matrix(matrix, (1, 1, matrix.shape[1]))
     y = torch.tensor(y, dtype=torch.float64).reshape(1, *operator.measurement_shape).repeat(n, 1, 1, 1)
     return Measurement(y, operator, law)
 
@@ -131,24 +131,40 @@ def test_a_wrong_parameter_is_seen(law, y, name):
     assert mean > 0.15 or deviation > 0.15
 
 
-MODES = torch.tensor([[0.35, 0.3], [0.75, 0.8]], dtype=torch.float64)
-MIXTURE = GaussianMixture(torch.tensor([0.6, 0.4], dtype=torch.float64), MODES.reshape(2, 1, 1, 2),
-                          torch.full((1, 1, 2), 0.01, dtype=torch.float64))  # fmt: skip
+MODES = torch.tensor([[0.35, 0.3, 0.4], [0.75, 0.8, 0.7]], dtype=torch.float64)
+A3 = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.5, 0.5]], dtype=torch.float64)
 
 
 def upper_mode(law, y, taken=None, n=1000):
-    """The posterior probability of the upper of two modes, by quadrature, and the share of draws there."""
-    axis = torch.linspace(-0.5, 1.6, 600, dtype=torch.float64)
-    x = torch.cartesian_prod(axis, axis)
-    log_p = MIXTURE.log_prob(x.reshape(-1, 1, 1, 2)).flatten()
-    p = (log_p + law.log_prob(torch.tensor(y, dtype=torch.float64), x @ A.T).sum(1)).softmax(0)
-    draws = OptimalCovariance()(MIXTURE, measured(taken or law, y, n), Noise(0, [1] * n, range(n))).reshape(n, 2)
-    middle = MODES.mean(0).sum()
+    """The posterior probability of the upper of two modes, by quadrature, and the share of draws there, of images of
+    as many values as y has: two or three."""
+    k = len(y)
+    modes, matrix = MODES[:, :k], A3[:k, :k]
+    variance = torch.full((1, 1, k), 0.01, dtype=torch.float64)
+    mixture = GaussianMixture(torch.tensor([0.6, 0.4], dtype=torch.float64), modes.reshape(2, 1, 1, k), variance)
+    # six deviations about the modes, of nodes a sixth of a deviation apart
+    axis = torch.linspace(-0.3, 1.4, 100, dtype=torch.float64)
+    x = torch.cartesian_prod(*[axis] * k)
+    log_p = mixture.log_prob(x.reshape(-1, 1, 1, k)).flatten()
+    p = (log_p + law.log_prob(torch.tensor(y, dtype=torch.float64), x @ matrix.T).sum(1)).softmax(0)
+    measurement = measured(law, y, n, matrix)
+    taken = measurement.with_noise(law if taken is None else taken)
+    draws = OptimalCovariance()(mixture, taken, Noise(0, [1] * n, range(n))).reshape(n, k)
+    middle = modes.mean(0).sum()
     return float(p[x.sum(1) > middle].sum()), float((draws.sum(1) > middle).double().mean())
 
 
 @pytest.mark.parametrize(
-    ("law", "y"), [(Poisson(0.1), (0.75, 0.75)), (Poisson(0.25), (0.75, 0.75)), (Poisson(0.25), (0.25, 0.25))], ids=str
+    ("law", "y"),
+    [
+        (Poisson(0.1), (0.75, 0.75)),
+        (Poisson(0.25), (0.75, 0.75)),
+        (Poisson(0.25), (0.25, 0.25)),
+        (Poisson(0.1), (0.7, 0.7, 0.7)),
+        (Poisson(0.25), (0.75, 0.75, 0.75)),
+        (Poisson(0.25), (0.25, 0.25, 0.25)),
+    ],
+    ids=str,
 )
 def test_of_two_modes_photon_noise_decides_by_more_than_half_of_what_it_should(law, y):
     """A known error, pinned from both sides: from the prior's weight of 0.4, draws go 0.60 to 0.66 of the way to the
@@ -157,19 +173,36 @@ def test_of_two_modes_photon_noise_decides_by_more_than_half_of_what_it_should(l
     assert 0.45 < (found - 0.4) / (exact - 0.4) < 0.8
 
 
-def test_of_two_modes_the_weights_move_with_the_gain():
+@pytest.mark.parametrize("y", [(0.75, 0.75), (0.75, 0.75, 0.75)], ids=str)
+def test_of_two_modes_the_weights_move_with_the_gain(y):
     """With thrice the gain, y says less of the mode: 0.37 of the way."""
-    law, y = Poisson(0.1), (0.75, 0.75)
+    law = Poisson(0.1)
     exact, wrong = upper_mode(law, y, taken=Poisson(0.3))
     assert (wrong - 0.4) / (exact - 0.4) < 0.45
 
 
-def test_of_two_modes_cells_leave_too_much_to_the_one_that_they_exclude():
+@pytest.mark.parametrize(
+    ("step", "y", "weight", "least", "most"),
+    [
+        (0.4, (0.4, 0.4), 0.003, 0.05, 0.17),
+        (0.4, (0.4, 0.4, 0.4), 0.000, 0.03, 0.1),
+        (0.3, (0.6, 0.6, 0.6), 0.94, 0.6, 0.72),
+    ],
+)
+def test_of_two_modes_cells_leave_too_much_to_the_one_that_they_exclude(step, y, weight, least, most):
     """A known error, pinned from both sides: V is that of both modes together, wide where each is narrow, so that a
-    cell is taken for less of a bound at high noise than it is. The weight is 0.003."""
-    exact, found = upper_mode(Quantised(0.4), (0.4, 0.4))
-    assert exact < 0.01
-    assert 0.05 < found < 0.17
+    cell is taken for less of a bound at high noise than it is. Nodes next to the edges of cells leave 0.02 of a weight.
+    """
+    exact, found = upper_mode(Quantised(step), y)
+    assert abs(exact - weight) < 0.02
+    assert least < found < most
+
+
+@pytest.mark.parametrize("y", [(0.4, 0.4), (0.4, 0.4, 0.4)], ids=str)
+def test_of_two_modes_the_weights_move_with_the_cells(y):
+    """Cells of thrice the width exclude neither mode: the weight is near that of the prior."""
+    _, wrong = upper_mode(Quantised(0.4), y, taken=Quantised(1.2))
+    assert wrong > 0.2
 
 
 def test_few_values_and_many_have_the_same_variances_where_both_are_exact():
