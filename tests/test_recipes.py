@@ -96,6 +96,16 @@ def test_photo_prior_of_the_family_is_trained(run, photos, tmp_path, family):
     assert read_prior(out / "prior").image_shape == (3, None, None)
 
 
+def test_calibration_of_digits_says_how_far_off_draws_under_photon_noise_are(run, digits):
+    """Of two steps, far too few: draws that all leave more of y than the truth does, whose misfit has the place 0."""
+    sized = ("--images", 10, "--draws", 3, "--steps", 2)
+    found = run("calibrate_digits", "--data", digits, "--noise", "poisson:0.1", *sized)
+    figures, places = ([line.split("|") for line in part.splitlines()] for part in found.strip().split("\n\n"))
+    assert [cell.strip() for cell in figures[0][1:3]] == ["sampler", "coverage 50%"]
+    misfit = [cell.strip() for cell in places[0]].index("misfit")
+    assert float(places[2][misfit].split("±")[0]) == 0
+
+
 def test_likelihood_of_digits_is_comparable(run, digits):
     """Strokes of random grey values in black: no prior of digits spends less than their own 48 random bytes of 784."""
     out = run("evaluate_likelihood", "--data", digits, "--priors", "nf-mnist", "gaussian-mnist", "--n", 8)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from genprior.ambient import settled
 from genprior.checks import as_integer
+from genprior.likelihoods import Gaussian, Likelihood
 from genprior.linalg import norm
 from genprior.noise import Noise
 from genprior.operators.linear import LinearOperator
@@ -107,7 +108,7 @@ def calibrate(
     prior: Prior,
     sampler: Sampler,
     operator: LinearOperator,
-    noise: float,
+    noise: float | Likelihood,
     n_images: int,
     n_samples: int,
     seed: int,
@@ -115,7 +116,7 @@ def calibrate(
     *,
     batch: int = 16,
 ) -> Calibration:
-    """Measure n_images truths, y = A x* + noise n, draw n_samples from p(x | y) for each, and compare.
+    """Measure n_images truths, y ~ p(y | A x*), draw n_samples from p(x | y) for each, and compare.
 
     With x* drawn from the prior, an exact sampler passes every test but by the chance that its p-value states. With
     images given, prior and sampler are judged together. Draws that depend on each other, as those of one cloud of
@@ -125,8 +126,9 @@ def calibrate(
     Arguments:
         prior: has `sample`, unless images are given, and what the sampler needs.
         operator: A, with `batch` 1 or n_images.
-        noise: standard deviation > 0, in the units of x. Without noise the posterior is singular, and where it has no
-            width, rounding would decide the ranks.
+        noise: standard deviation > 0, in the units of x, or a likelihood. Without noise the posterior is singular, and
+            where it has no width, rounding would decide the ranks. A truth that the likelihood takes for impossible, as
+            values below 0 under photon noise, is outside of every posterior, and fails the tests.
         n_images: B, at least 10.
         n_samples: n, at least 2; the coverage at 50, 90 and 99 % takes 3, 19 and 199, and is left out for fewer.
         seed: of everything; image i is the same in every `batch`, and for every n_images.
@@ -140,15 +142,16 @@ def calibrate(
     as_integer("n_images", n_images, FEWEST, math.inf)
     as_integer("n_samples", n_samples, 2, TESTING)
     as_integer("batch", batch, 1, math.inf)
-    if not 0 < noise < math.inf:
+    if not isinstance(noise, Likelihood) and not 0 < noise < math.inf:
         raise ValueError(f"noise is a standard deviation > 0 in the units of x, for calibration; got {noise!r}.")
+    law = noise if isinstance(noise, Likelihood) else Gaussian(noise)
     prior = prior.sized(*operator.image_shape[1:])
     x = prior.sample(n_images, seed=seed) if truth is None else truth[:n_images]
     if len(x) < n_images:
         raise ValueError(f"There are {len(x)} images, of which n_images={n_images} were asked for.")
 
     parts = [
-        _compare(prior, sampler, operator.select(rows), noise, x[rows], rows + 1, n_samples, seed)
+        _compare(prior, sampler, operator.select(rows), law.select(rows), x[rows], rows + 1, n_samples, seed)
         for rows in torch.arange(n_images).split(batch)
     ]
     scores, found = (_joined(each) for each in zip(*parts))
@@ -167,16 +170,16 @@ def _compare(
     prior: Prior,
     sampler: Sampler,
     A: LinearOperator,
-    noise: float,
+    law: Likelihood,
     truth: Tensor,
     image: Tensor,
     n: int,
     seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Scores and ranks of some images, by their numbers, which begin with 1: 0 is left to `prior.sample`."""
-    y = A(truth)
-    y = y + noise * Noise(seed, image, torch.full_like(image, MEASURED))(y)
-    measurement = Measurement(y, A, noise)
+    z = A(truth)
+    y = law.to(z).sample(z, Noise(seed, image, torch.full_like(image, MEASURED)))
+    measurement = Measurement(y, A, law.to(z))
     rows = torch.arange(len(image)).repeat_interleave(n)
     chains = Noise(seed, image[rows], torch.arange(n).repeat(len(image)))
     samples = rearrange(sampler(prior, measurement.select(rows), chains), "(b n) ... -> b n ...", n=n)

@@ -16,11 +16,13 @@ import torch
 from scipy import special, stats
 
 from genprior.checks import UnsupportedError
+from genprior.likelihoods import Likelihood, Poisson, Quantised
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement, random_mask
 from genprior.posteriors.exact import posteriors_of
 from genprior.priors.base import Prior
 from genprior.priors.gaussian.field import GaussianField
+from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.base import Sampler
 from genprior.samplers.exact import Exact
 from genprior.samplers.guidance.diffpir import DiffPIR
@@ -393,6 +395,33 @@ def test_approximate_samplers_are_told_from_exact_ones(sampler):
     found = calibrate(independent(), sampler, OPERATORS["inpaint"], NOISE, 40, 19, 0, batch=40).figures
     assert found["SBC p"].value < 1e-6
     assert found["coverage 50%"].value < 0.5 - 3.3 * found["coverage 50%"].error
+
+
+@dataclass(frozen=True)
+class ValueByValue(Sampler):
+    """Exact draws where nothing ties one pixel to another, of the law of y or of another one."""
+
+    law: Likelihood | None = None
+    needs: ClassVar[str] = "sample"
+    likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Likelihood,)
+    evaluations = 0
+
+    def sample(self, prior, measurement, noise):
+        law = measurement.likelihood if self.law is None else self.law
+        m, v = (each.expand_as(measurement.y) for each in (prior.mean, prior.covariance.eigenvalues))
+        return law.conditional(measurement.y, m, v, noise)
+
+
+@pytest.mark.parametrize(("law", "wrong"), [(Poisson(0.1), Poisson(0.2)), (Quantised(0.5), Quantised(1.0))], ids=str)
+def test_calibration_under_other_laws_tells_exact_draws_from_those_of_a_wrong_parameter(law, wrong):
+    """Of pixels of 1.5 and deviations up to 0.3, of which none is below 0."""
+    prior = Gaussian(torch.full(SHAPE, 1.5, dtype=torch.float64), independent().covariance.eigenvalues)
+    right, other = (
+        calibrate(prior, ValueByValue(taken), Denoise(SHAPE), law, 40, 19, 0, batch=40).figures["SBC p"].value
+        for taken in (None, wrong)
+    )
+    assert right > 1e-3
+    assert other < 1e-6
 
 
 def test_images_that_the_prior_did_not_draw_are_told_from_its_own():
