@@ -3,9 +3,8 @@
     python recipes/evaluate_photon_noise.py --data FOLDER...
 
 Photographs on [0, 1], whole, y = gain k + sd n of k counts. "kept": as it is; "8 bits": clipped and rounded, as a file
-holds it; "grey": of the mean of the channels; "crop": a square of 256 pixels from the middle. For each the 5 %, 50 %
-and 95 % quantiles of estimate / truth, of the gain and of the deviation at half of white, sqrt(gain / 2 + sd^2); and
-how many of the photographs were refused, as they do not tell.
+holds it; "grey": of the mean of the channels; "crop": 256 x 256 pixels from the middle. For each the 5, 50 and 95 %
+quantiles of estimate / truth, of the gain and of sqrt(gain / 2 + sd^2), and how many photographs were refused.
 """
 
 import argparse
@@ -68,14 +67,13 @@ def main() -> None:
 
 
 def told(found: list[tuple[float, float]], asked: int, gain: float, sd: float) -> str:
-    refused = f"{asked - len(found)} refused"
     if not found:
-        return refused
+        return f"{asked} refused"
     gains, sds = torch.tensor(found, dtype=torch.float64).T
     middle = (gains / 2 + sds**2).sqrt() / (gain / 2 + sd**2) ** 0.5
-    levels = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
+    levels = gains.new_tensor([0.05, 0.5, 0.95])
     quantiles = (" ".join(f"{q:.2f}" for q in each.quantile(levels).tolist()) for each in (gains / gain, middle))
-    return f"{'; '.join(quantiles)}; {refused}"
+    return f"{'; '.join(quantiles)}; {asked - len(found)} refused"
 
 
 if __name__ == "__main__":

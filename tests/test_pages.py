@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, LDMPipeline, UNet2DModel, VQModel
 from PIL import Image
+from skimage import data
 
 import genprior
 from genprior.cli import main
@@ -195,6 +196,7 @@ def test_the_first_lines_that_anyone_tries_run(home):
         "physics": deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.1)),
         "my_denoiser": lambda x_t, sigma: x_t / (1 + sigma**2),
     }
+    Image.fromarray(data.astronaut()[:96, 160:256]).save("blurred.png")  # large enough for its blur to be identified
     result = executed("".join(blocks(page("README.md"))), "README.md", **given)["result"]
     assert size("filled.png") == (24, 24)
     assert np.load("out.npz")["samples"].shape == (16, 3, 12, 12) == result.samples.shape

@@ -183,7 +183,11 @@ def variances_under(V: "Covariance", A: LinearOperator, like: Tensor) -> Tensor:
     """Var[A x]_i of x ~ N(0, V), (1 or B, *measurement_shape), from draws."""
     noise = Noise(0, [0])
     one = like.new_empty(1, *A.image_shape)  # at a time: a photograph has room for few
-    squares = (A(V.image(V.variances.sqrt() * V.coefficients(noise(one)))).square() for _ in range(PROBES))
-    found = total(squares) / PROBES
+
+    def row() -> Tensor:
+        x = V.image(V.variances.sqrt() * V.coefficients(noise(one)))
+        return A(x.expand(max(len(x), A.batch), -1, -1, -1))
+
+    found = total(row().square() for _ in range(PROBES)) / PROBES
     # 0 of values that no x changes
-    return torch.maximum(found, torch.finfo(like.dtype).eps * found.amax())
+    return torch.maximum(found, torch.finfo(like.dtype).eps * found.amax((1, 2, 3), keepdim=True))
