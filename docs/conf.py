@@ -43,6 +43,8 @@ myst_enable_extensions = ["dollarmath"]
 
 autodoc_default_options = {"undoc-members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
+# There are none, and to look for them takes most of the time, as whole modules are parsed for each member.
+autodoc_use_type_comments = False
 napoleon_use_rtype = False
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Attributes", "params_style"), ("Methods", "params_style")]
