@@ -112,9 +112,11 @@ def check(words, monkeypatch):
         rules = re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         return None if words[0] in rules else f"make has no {words[0]}"
     if program == "pip":
-        extras = [word for word in words if word.startswith("genprior[")]
+        extras = [
+            extra for word in words if word.startswith("genprior[") for extra in word[len("genprior[") : -1].split(",")
+        ]
         named = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
-        return next((extra for extra in extras if extra[len("genprior[") : -1] not in named), None)
+        return next((extra for extra in extras if extra not in named), None)
     assert (program, words) == ("accelerate", ["config"])
     return None
 
