@@ -35,8 +35,9 @@ class Muon(torch.optim.AdamW):
 
     def _step_along_orthogonal(self, W: nn.Parameter, G: Tensor, lr: float, weight_decay: float) -> None:
         state = self.state[W]
-        state.setdefault("step", torch.tensor(0.0))  # which AdamW wants to find in every state that it loads
-        M = state.setdefault("momentum", torch.zeros_like(W))
+        if not state:  # AdamW wants to find a step in every state that it loads
+            state.update(step=torch.tensor(0.0), momentum=torch.zeros_like(W))
+        M = state["momentum"]
         M.lerp_(G, 1 - MOMENTUM)
         # the order of columns is free, and this one is that of the memory where channels are last
         Q = orthogonal(rearrange(G.lerp(M, MOMENTUM), "m n i j -> m (i j n)"))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from genprior.operators.linear import LinearOperator
@@ -24,14 +25,6 @@ def added(
     Arguments:
         like: (1 or B, C, H, W), for the shape, dtype and device of images.
     """
-    parts = A.completion()
-    if parts is not None:
-        normal, shared = V.diagonal_like(lambda x: parts.whole.adjoint(parts.whole(x)), like)
-        if shared.all():
-            # an iteration costs twice as much here, and gets more than twice as far
-            return lambda V, residual, iterations: completed(
-                V, parts, noise, parts.embed(residual), normal, [math.ceil(n / 2) for n in iterations]
-            )
     normal, shared = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
     exact = shared.tolist()
 
@@ -40,4 +33,19 @@ def added(
         counts = [1 if exact[i % len(exact)] else iterations[i % len(iterations)] for i in rows]
         return correction(V, A, noise, A.adjoint(residual), normal, counts)
 
-    return correct
+    parts = A.completion()
+    if parts is None:
+        return correct
+    of_whole, fits = V.diagonal_like(lambda x: parts.whole.adjoint(parts.whole(x)), like)
+
+    def complete(V: "Covariance", residual: Tensor, iterations: Sequence[int]) -> Tensor:
+        # an iteration costs twice as much here, and gets more than twice as far
+        halves = [math.ceil(n / 2) for n in iterations]
+        return completed(V, parts, noise, parts.embed(residual), of_whole, halves)
+
+    def either(V: "Covariance", residual: Tensor, iterations: Sequence[int]) -> Tensor:
+        of_each = (complete(V, residual, iterations), correct(V, residual, iterations))
+        return torch.where(fits.reshape(-1, 1, 1, 1), *of_each)
+
+    # of each image by itself: what is drawn for one depends on no other
+    return complete if fits.all() else either if fits.any() else correct
