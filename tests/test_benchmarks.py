@@ -105,3 +105,16 @@ def test_pictures_of_photon_noise_are_above_the_stabilising_transform(load, monk
     recipe["main"]()
     noisy, transformed, restored = map(float, re.findall(r"\d+\.\d\d", capsys.readouterr().out))
     assert noisy + 8 < transformed < restored - 0.25
+
+
+def test_cost_prints_evaluations_and_the_ratio_to_the_diffusion(load, monkeypatch, capsys):
+    recipe = load("cost")
+    monkeypatch.setitem(recipe["cost"].__globals__, "seconds", lambda draw, device: float(draw().network_evaluations))
+    monkeypatch.setattr(sys, "argv", ["cost", *["--priors", "ddpm-mnist", "gaussian-mnist", "--repeats", "1"]])
+    recipe["main"]()
+    _, _, head, _, *rows = capsys.readouterr().out.strip().splitlines()
+    assert head == "| prior | sampler | evaluations | seconds | ratio |"
+    assert rows == [
+        "| `ddpm-mnist` | `optimal-covariance` | 20 | 20.00 | 1 |",
+        "| `gaussian-mnist` | `exact` | 0 | 0.00 | 0 |",
+    ]

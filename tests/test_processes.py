@@ -219,7 +219,7 @@ def test_lines_for_torchrun_share_training_restoration_and_evaluation_on_cpus(da
 
 def test_accelerate_on_cpus_begins_one_process_and_is_refused(data):
     """As the page says of this line; were it not refused, one process would train as if it were both."""
-    assert "`accelerate launch --cpu --num_processes 2` begins one process only" in PAGE
+    assert "`accelerate launch --cpu --num_processes 2` starts only one process" in PAGE
     line = f"accelerate launch --cpu --num_processes 2 -m genprior train vae --data digits.npz --out out {LITTLE}"
     _, err = ended(begun(line, ""), code=1)
     assert "asked for several processes" in err

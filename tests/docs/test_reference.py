@@ -45,6 +45,21 @@ def test_every_name_is_explained():
     assert [name for name in bundled() if name not in families] == []
 
 
+def test_the_documented_cost_of_samplers_is_that_of_the_code():
+    """The table of docs/samplers.md: every sampler, each with its evaluations of the network for a draw."""
+    page = (DOCS / "samplers.md").read_text(encoding="utf-8")
+    table = page.split("| name | use it when | limitations | evaluations |\n")[1].split("\n\n")[0]
+    cells = [row.strip("| ").split(" | ") for row in table.splitlines()[1:]]
+    said = {name.strip("`"): int(cost.split()[0]) for name, _, _, cost in cells}
+    assert said == {name: kind().evaluations for name, kind in SAMPLERS.items()}
+
+
+def test_every_bundled_prior_has_its_use_and_limitations():
+    page = (DOCS / "choosing.md").read_text(encoding="utf-8")
+    table = page.split("| prior | use it when | limitations |\n")[1].split("\n\n")[0]
+    assert set(bundled()) <= set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE))
+
+
 def test_the_room_of_samplers_offers_each_of_them():
     assert {Sampler.__name__, *(kind.__name__ for kind in SAMPLERS.values())} <= set(samplers.__all__)
     assert all(hasattr(samplers, name) for name in samplers.__all__)
