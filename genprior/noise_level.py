@@ -6,7 +6,6 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from scipy.stats import gamma
 from torch import Tensor
 
 FEWEST = 100  # windows, channels counted apart, below which an estimate is not worth its name
@@ -136,6 +135,8 @@ def _most_texture(channels: int, d: int) -> float:
 
     It is taken for gamma distributed, with the mean and number of degrees of freedom of the differences.
     """
+    from scipy.stats import gamma
+
     values = channels * d**2
     differences = _differences(torch.eye(values, dtype=torch.float64).reshape(values, channels, d, d))
     mean, freedom = float(differences.square().sum()), int(torch.linalg.matrix_rank(differences))

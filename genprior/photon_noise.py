@@ -3,8 +3,6 @@
 import numpy as np
 import torch
 from einops import rearrange
-from scipy.optimize import least_squares
-from scipy.stats import norm
 from torch import Tensor
 
 from genprior.noise_level import CLIPPED, WINDOWS_A_VALUE, anywhere, constant_areas, level_of
@@ -95,6 +93,8 @@ def _groups(y: Tensor, hole: Tensor) -> list[tuple[float, float]]:
 
 def _unclipped(mean: float, variance: float, share: float) -> tuple[float, float]:
     """Mean and variance of a Gaussian of which that share was clipped at its upper end, from those of what is left."""
+    from scipy.stats import norm
+
     if not share:
         return mean, variance
     t = float(norm.isf(share))
@@ -107,6 +107,8 @@ def _unclipped(mean: float, variance: float, share: float) -> tuple[float, float
 
 def _line(mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, float]:
     """gain and sd^2 of ln variance = ln(gain mean + sd^2), and the standard error of the gain."""
+    from scipy.optimize import least_squares
+
     unit = variance.mean() / max(mean.mean(), 1e-12), variance.mean()
     bright = np.maximum(mean, 0)
 

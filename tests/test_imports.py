@@ -14,7 +14,7 @@ import pytest
 import genprior
 
 PACKAGE = Path(genprior.__file__).parent
-HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate", "matplotlib", "skimage"}
+HEAVY = {"deepinv", "diffusers", "gradio", "torchvision", "kornia", "accelerate", "matplotlib", "scipy", "skimage"}
 # Who may import whom: each line by the lines above it only, or by its own. Longest names count first.
 LAYERS = [
     ["ambient"],

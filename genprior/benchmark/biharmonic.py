@@ -1,7 +1,6 @@
 """Holes filled by the biharmonic equation, by one sparse solve for all holes of an image."""
 
 import numpy as np
-from scipy.sparse.linalg import LaplacianNd, splu
 
 
 def fill(image: np.ndarray, holes: np.ndarray) -> np.ndarray:
@@ -26,6 +25,8 @@ def fill(image: np.ndarray, holes: np.ndarray) -> np.ndarray:
     References: S. Damelin, N. Hoang, On surface completion and image inpainting by biharmonic functions: numerical
     aspects, 2018.
     """
+    from scipy.sparse.linalg import LaplacianNd, splu
+
     h, k = np.flatnonzero(holes), np.flatnonzero(~holes)
     if not len(k):
         raise ValueError("No pixel is known, so that the biharmonic equation has no boundary values.")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from genprior.blind.parameters import Parameter
@@ -116,6 +115,8 @@ def _divided(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 def _between_levels(cells: Cells) -> Cells:
     """The likelihood at more noise levels, by a cubic spline of its logarithm over that of the noise."""
+    from scipy.interpolate import CubicSpline
+
     if len(cells.noise) < 4:
         return cells
     at = cells.noise.log().numpy()

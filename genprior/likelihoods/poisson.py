@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from scipy.stats import poisson
 from torch import Tensor
 
 from genprior.likelihoods.base import Likelihood
@@ -54,6 +53,8 @@ class Poisson(Likelihood):
 
 def counts(rate: Tensor, noise: Noise) -> Tensor:
     """Draws of k ~ Poisson(rate), by the inverse of the distribution function; 0 for rates below 0."""
+    from scipy.stats import poisson
+
     u = noise.uniform(rate.double() if rate.device.type != "mps" else rate)
     drawn = poisson.ppf(u.double().cpu().numpy(), rate.detach().double().clamp_min(0).cpu().numpy())
     return torch.from_numpy(drawn).to(rate).clamp_min(0)
