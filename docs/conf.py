@@ -1,5 +1,6 @@
 """What Sphinx builds the documentation by: `make docs`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import docstrings
 
 import genprior
+from genprior.priors.card import card_text, picture_of
+from genprior.priors.folder import read_card
+from genprior.priors.store import BUNDLED, bundled
 from genprior.samplers import SAMPLERS
 
 project = "genprior"
@@ -92,8 +96,19 @@ def list_samplers(app, docname, source):
     source[0] = source[0].replace("|samplers by name|", table)
 
 
+def show_cards(app, docname, source):
+    """The card of every bundled prior with its picture, where the page asks for them."""
+    cards = []
+    for folder in (BUNDLED / name for name in bundled()):
+        picture = picture_of(folder)
+        place = picture and os.path.relpath(picture, Path(__file__).parent)
+        cards.append(card_text(folder.name, read_card(folder), place))
+    source[0] = source[0].replace("|cards|", "\n\n".join(cards))
+
+
 def setup(app):
     app.connect("source-read", list_samplers)
+    app.connect("source-read", show_cards)
     app.connect("autodoc-process-docstring", docstrings.process, priority=100)
     app.connect("autodoc-skip-member", skip_data)
     app.connect("missing-reference", find_where_defined)

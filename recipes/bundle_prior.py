@@ -1,7 +1,9 @@
 """Put a trained prior into the package: weights in float16 or float32, and a card that says where they come from.
 
     python recipes/bundle_prior.py --prior runs/ddpm-photo/prior --name ddpm-photo --summary "…" --data "…" \\
-        --licence "…" --sources sources.csv
+        --licence "…" --sources sources.csv --use "…" --not-for "…"
+
+Then `python recipes/draw_card.py ddpm-photo` makes the picture of the card, and measures how sure the draws are.
 """
 
 import argparse
@@ -22,6 +24,8 @@ def main() -> None:
     parser.add_argument("--summary", required=True, help="one sentence, for `genprior priors`")
     parser.add_argument("--data", required=True, help="what it was trained on")
     parser.add_argument("--licence", required=True, help="of the weights")
+    parser.add_argument("--use", help="what it is good for (default: what the card of that name says so far)")
+    parser.add_argument("--not-for", help="what it must not be used for (default: likewise)")
     parser.add_argument("--recipe", default="", help="the command that trained it")
     parser.add_argument("--metrics", nargs="*", default=[], metavar="NAME=VALUE", help="measured figures")
     parser.add_argument("--sources", type=Path, help="table of authors and licences of the training images, kept along")
@@ -33,6 +37,11 @@ def main() -> None:
     options = parser.parse_args()
     alone("bundle_prior")
 
+    there = (BUNDLED / options.name / "card.json").exists()
+    before = read_card(BUNDLED / options.name) if there else {}
+    uses = {"use": options.use or before.get("use"), "not for": options.not_for or before.get("not for")}
+    if not all(uses.values()):
+        parser.error(f"Of a new prior, {options.name}, say what it is for and what not: --use, --not-for.")
     card = {
         "summary": options.summary,
         **read_card(options.prior),
@@ -40,6 +49,7 @@ def main() -> None:
         "licence": options.licence,
         "recipe": options.recipe,
         "metrics": dict(metric.split("=", 1) for metric in options.metrics),
+        **uses,
     }
 
     def write(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 
@@ -11,28 +12,47 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "prior", nargs="?", help="name, family, folder, checkpoint or owner/name, to show its whole card as JSON"
     )
+    parser.add_argument(
+        "--card",
+        action="store_true",
+        help="show the card as text, with the path of its picture: draws, restorations, calibration, limits of use; "
+        "without a prior, the cards of all bundled ones",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     import json
 
-    from genprior.priors.folder import read_card, read_config
+    from genprior.priors.folder import read_card
     from genprior.priors.store import BUNDLED, bundled, find_prior
 
-    if options.prior:
-        print(json.dumps(read_card(find_prior(options.prior)), indent=2, ensure_ascii=False))
-        return 0
-    for name in bundled():
-        classes = read_config(BUNDLED / name)["arguments"].get("classes", 0)
-        print(_told(name, read_card(BUNDLED / name), classes))
+    chosen = [find_prior(options.prior)] if options.prior else [BUNDLED / name for name in bundled()]
+    if options.card:
+        print("\n\n".join(map(_card, chosen)))
+    elif options.prior:
+        print(json.dumps(read_card(*chosen), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(map(_told, chosen)))
     return 0
 
 
-def _told(name: str, card: dict[str, Any], classes: int) -> str:
+def _card(folder: Path) -> str:
+    from genprior.priors.card import card_text, picture_of
+    from genprior.priors.folder import read_card
+
+    picture = picture_of(folder)
+    return card_text(folder.name, read_card(folder), picture and str(picture))
+
+
+def _told(folder: Path) -> str:
     """What to choose a prior by; what a card does not say is left out."""
+    from genprior.priors.folder import read_card, read_config
+
+    card: dict[str, Any] = read_card(folder)
+    classes = read_config(folder)["arguments"].get("classes", 0)
     metrics = "; ".join(f"{figure}, {value}" for figure, value in card.get("metrics", {}).items())
     lines = {"data": card.get("data"), "licence": card.get("licence", "unknown"), "steps": card.get("steps")}
     lines["labels"] = f"{classes} classes: --label" if classes else None
     lines["metrics"] = metrics
     told = (f"  {key:8} {value}" for key, value in lines.items() if value)
-    return "\n".join([f"{name}: {card.get('summary', '')}", *told])
+    return "\n".join([f"{folder.name}: {card.get('summary', '')}", *told])

@@ -1,0 +1,48 @@
+"""The card of a prior in words: what it is for and not for, how sure its draws are, how it was made; its picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PICTURE = "card.jpg"  # beside the weights: draws, and one restoration for each task
+SAID = {
+    "use": "Use it for",
+    "not for": "Do not use it for",
+    "data": "Trained on",
+    "licence": "Licence of the weights",
+    "metrics": "Measured",
+    "calibration": "Calibration",
+    "covariance": "Posterior covariance",
+    "classes": "Classes",
+    "recipe": "Made by",
+    "device": "On",
+    "steps": "Steps",
+    "seconds": "Seconds",
+    "sha256": "SHA-256 of the weights",
+}
+
+
+def card_text(name: str, card: dict[str, Any], picture: str | None = None) -> str:
+    """The card in Markdown; what it does not say is left out, and its settings are.
+
+    Arguments:
+        name: of the prior, the heading.
+        card: as `read_card` reads it.
+        picture: where its picture is, a path or address.
+    """
+    said = [f"- {title}: {_in_words(card[key])}" for key, title in SAID.items() if card.get(key)]
+    shown = [f"![draws of {name}, and what it restores]({picture})"] if picture else []
+    return "\n\n".join([f"## {name}", card.get("summary", "A prior without a summary."), *shown, "\n".join(said)])
+
+
+def picture_of(folder: Path) -> Path | None:
+    """The picture beside a prior, if there is one."""
+    path = folder / PICTURE
+    return path if path.is_file() else None
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {told}" for key, told in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
