@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo docs test lint
+.PHONY: demo docs lint results test
 
 # Restore four photographs, print PSNR and SSIM, write demo/figure.png.
 demo: .venv/installed
@@ -9,6 +9,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+# The figures of README and docs that take minutes, again; of the others the date and commit.
+results: .venv/installed
+	$(BIN)/python recipes/results.py
 
 # The site, docs/_build/html/index.html; links that lead nowhere are errors.
 docs: .venv/installed

@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names are those of __init__.pyi, each loaded when first asked for, so that `import genprior` is quick (PEP 562).
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

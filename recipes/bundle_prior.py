@@ -64,6 +64,7 @@ def main() -> None:
 
     write_folder(BUNDLED / options.name, write)
     print(f"{BUNDLED / options.name}: {(BUNDLED / options.name / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
+    print(f"Its card needs a new picture and calibration: python recipes/draw_card.py {options.name}")
 
 
 if __name__ == "__main__":

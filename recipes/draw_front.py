@@ -2,7 +2,7 @@
 
     python recipes/draw_front.py --out docs/images/front.png
 
-Rows: a photograph with holes; a motion blur that nobody told, identified; a digit whose upper half is hidden, drawn
+Rows: a photograph with holes; an unknown motion blur, identified; a digit whose upper half is hidden, drawn
 from the prior; with --flowers a flower with a box, and one made eight times smaller. The first three draws of seed 0
 are shown, whatever they are. Printed: the PSNR of the mean, and the share of values in the 50 % interval of the draws.
 """
@@ -70,10 +70,10 @@ def main() -> None:
 def pictures(result: Restoration, samples: Tensor, truth: Tensor, shown: int) -> dict[str, Tensor]:
     """A row of pictures of the first image: y, some of its samples (n, C, H, W), their mean and spread, the truth."""
     mean, std = samples.mean(0), samples.std(0, correction=0).mean(0)
-    spread = torch.from_numpy(matplotlib.colormaps["magma"](std / max(float(std.max()), 1e-6))[..., :3]).movedim(-1, 0)
+    spread = torch.from_numpy(matplotlib.colormaps["magma"]((std / max(float(std.max()), 1e-6)).numpy())[..., :3])
     y = interpolate(result.measurement.y[:1], truth.shape[1:])[0]
     draws = {f"draw {k + 1}": x for k, x in enumerate(samples[:shown])}
-    return {"measured": y, **draws, "mean": mean, "spread": spread.float(), "truth": truth}
+    return {"measured": y, **draws, "mean": mean, "spread": spread.movedim(-1, 0).float(), "truth": truth}
 
 
 if __name__ == "__main__":

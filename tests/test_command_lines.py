@@ -104,9 +104,12 @@ def check(words, monkeypatch):
     if program == "python" and words[0].startswith("recipes/"):
         assert (ROOT / words[0]).exists()
         return parse(lambda words: run_recipe(words, monkeypatch), words, monkeypatch)
+    if program == "python" and words[0] == "-c":
+        compile(words[1], "-c", "exec")
+        return None
     if program == "python":
         files = [word for word in words if word.endswith(".py")]
-        assert files or words[:2] == ["-m", "build"]
+        assert files or words[:2] in [["-m", module] for module in ("build", "pip", "twine", "venv")]
         return next((f"no file {file}" for file in files if not (ROOT / file).exists()), None)
     if program == "make":
         rules = re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)

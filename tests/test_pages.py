@@ -13,6 +13,7 @@ from PIL import Image
 from skimage import data
 
 import genprior
+from genprior import images
 from genprior.cli import main
 from genprior.nets.adm import ADMUNet
 from genprior.priors import find
@@ -187,6 +188,25 @@ def test_a_task_of_another_library_runs_in_both(library, home):
 def test_the_first_lines_that_anyone_tries_run(home):
     Image.open("photo.png").save("photo.jpg")
     executed("".join(blocks(page("docs/index.md"))), "docs/index.md")
+    result = executed("".join(blocks(page("README.md"))), "README.md")["result"]
+    assert size("filled.png") == (24, 24)
+    assert result.samples.shape == (16, 3, 24, 24)
+
+
+CALLS = re.findall(r"`(genprior\.restore\([^`]*\))`", page("README.md"))
+
+
+def test_what_to_use_when_names_every_kind_of_measurement():
+    given = ("inpaint", "super-resolution", "deblur", "motion-deblur", "denoise", "jpeg", "physics)", "prior=")
+    assert [sum(word in call for call in CALLS) > 0 for word in given] == [True] * len(given)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_to_use_when_runs(call, home):
+    photo = torch.from_numpy(data.astronaut()[:96, 160:256].copy()).movedim(-1, 0) / 255  # blur and noise are found
+    images.save(photo, "blurred.png")
+    dots = genprior.degrade(photo, "denoise", noise=genprior.likelihoods.Poisson(1 / 30), seed=0).y[0]
+    images.save(dots.clamp(0, 1), "raw.png")
     array = np.asarray(Image.open("photo.png"))[:12, :12] / 255
     given = {
         "pil_image": Image.open("small.png"),
@@ -196,7 +216,5 @@ def test_the_first_lines_that_anyone_tries_run(home):
         "physics": deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.1)),
         "my_denoiser": lambda x_t, sigma: x_t / (1 + sigma**2),
     }
-    Image.fromarray(data.astronaut()[:96, 160:256]).save("blurred.png")  # large enough for its blur to be identified
-    result = executed("".join(blocks(page("README.md"))), "README.md", **given)["result"]
-    assert size("filled.png") == (24, 24)
-    assert np.load("out.npz")["samples"].shape == (16, 3, 12, 12) == result.samples.shape
+    result = executed(f"import genprior\nresult = {call}", "README.md", **given)["result"]
+    assert result.mean.isfinite().all()

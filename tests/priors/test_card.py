@@ -8,18 +8,15 @@ import torch
 
 from genprior.cli import main
 from genprior.priors import Gaussian, store
-from genprior.priors.card import PICTURE, card_text, picture_of
+from genprior.priors.card import PICTURE, card_text
 from genprior.priors.folder import read_card, save_prior
 from genprior.priors.store import BUNDLED, bundled
 
 
 @pytest.mark.parametrize("name", bundled())
-def test_bundled_prior_has_a_whole_card(name):
-    card, picture = read_card(BUNDLED / name), picture_of(BUNDLED / name)
-    assert all(
-        card[key] for key in ("summary", "use", "not for", "data", "licence", "metrics", "recipe", "calibration")
-    )
-    assert picture.stat().st_size < 100_000
+def test_bundled_prior_says_what_it_is_for_and_not_for(name):
+    card = read_card(BUNDLED / name)
+    assert all(card[key] for key in ("summary", "use", "not for", "data", "licence", "metrics", "recipe"))
 
 
 def test_weights_and_pictures_stay_small():
@@ -32,7 +29,7 @@ def test_card_is_shown_with_the_place_of_its_picture(capfd):
     assert out.startswith("## ddpm-photo\n\nRGB photographs of any size")
     assert f"]({BUNDLED / 'ddpm-photo' / PICTURE})" in out
     for line in (
-        "Do not use it for: Faces",
+        "Do not use it for: faces",
         "Licence of the weights: CC BY-SA 4.0",
         "Measured: CBSD68 PSNR at 15/255: ",
     ):
