@@ -1,4 +1,4 @@
-"""`python -m genprior`, as launchers of several processes want it."""
+"""`python -m genprior`, for launchers of several processes."""
 
 import sys
 

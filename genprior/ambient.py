@@ -1,7 +1,7 @@
-"""Torch's state around a call: what a caller has set for other work changes no result here, and raises no error.
+"""Isolation from torch's state: what a caller has set for other work changes no result here, and raises no error.
 
-That state is: autocast, inference mode, the default dtype and device, deterministic algorithms. Grad mode is the
-caller's, where it says whether a result can be differentiated; what needs gradients inside turns them on.
+The state is autocast, inference mode, the default dtype and device, and deterministic algorithms. Grad mode stays the
+caller's, because it decides whether a result can be differentiated; code that needs gradients turns them on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def settled(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, run in torch's plain state whatever the state around; tensors of inference mode come in as copies.
+    """The function, run in torch's plain state whatever the state around it; copies replace tensors of inference mode.
 
     What runs inside a function that is `deliberate` is left as it is.
     """
@@ -47,7 +47,7 @@ def settled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def settle_methods(cls: type, names: tuple[str, ...]) -> None:
-    """Make `settled` ones of the methods and class methods of those names that a class itself defines."""
+    """Apply `settled` to the methods and class methods of those names that a class defines itself."""
     for name in names:
         method = vars(cls).get(name)
         if isinstance(method, classmethod):
@@ -57,7 +57,7 @@ def settle_methods(cls: type, names: tuple[str, ...]) -> None:
 
 
 def deliberate(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, where the state around is meant for what it calls, as the autocast around a loss is."""
+    """The function, for callers whose state is meant for it, such as the autocast around a loss."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
@@ -73,13 +73,13 @@ def deliberate(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def own(a: Tensor) -> Tensor:
-    """A copy that nobody else can change: no part of a graph, contiguous, free to be part of one."""
+    """A private copy: part of no graph, contiguous, free to become part of one."""
     with torch.inference_mode(False):
         return a.detach().clone(memory_format=torch.contiguous_format)
 
 
 def differentiable(module: M) -> M:
-    """The module, or a copy of it where its weights were made in inference mode, which no gradient can pass."""
+    """The module, or a copy of it if its weights were made in inference mode, which gradients cannot pass."""
     weights = (*module.parameters(), *module.buffers())
     return copy.deepcopy(module) if any(weight.is_inference() for weight in weights) else module
 

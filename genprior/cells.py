@@ -1,4 +1,4 @@
-"""The cells of rounded measurements: where A x has to lie, whatever a sampler makes of x."""
+"""The cells of rounded measurements, in which A x must lie."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ ITERATIONS = 10
 
 
 def in_cells(x: Tensor, measurement: Measurement, rounds: int = 100) -> Tensor:
-    """x (B, *image_shape), moved to where A x lies in the cells of y, by projections on A x and on the cells in turn.
+    """x (B, *image_shape), moved until A x lies in the cells of y, by alternating projections.
 
         x <- x - A^+ (A x - the nearest value inside the cell)
 

@@ -1,4 +1,4 @@
-"""What is given, checked where it is given: one clear error, or the value as it is wanted."""
+"""Checks of arguments at the boundary: one clear error, or the value in its wanted form."""
 
 import importlib
 import math
@@ -19,11 +19,11 @@ OpenShape = tuple[Any, ...]
 
 
 class UnsupportedError(Exception):
-    """Something was asked that a prior, operator or sampler does not have; the message says what has it."""
+    """A prior, operator or sampler lacks what was requested; the message names what has it."""
 
 
 def optional(package: str, advice: str) -> Any:
-    """A package that need not be installed.
+    """Import a package of an extra, or explain how to install it.
 
     Raises:
         UnsupportedError: it is not; the message is the advice.
@@ -47,7 +47,7 @@ def as_shape(shape: tuple[int, ...]) -> Shape:
 
 
 def as_tensor(what: str, value: Tensor | np.ndarray) -> Tensor:
-    """A copy of a tensor or numpy array, as a tensor; `what` is for the message.
+    """A copy of a tensor or numpy array, as a tensor; `what` names it in the message.
 
     Raises:
         ValueError: it is neither.
@@ -63,7 +63,7 @@ def as_tensor(what: str, value: Tensor | np.ndarray) -> Tensor:
 
 
 def as_number(what: str, value: float, low: float, high: float) -> float:
-    """`value` as a float from low to high, checked; `what` is for the message.
+    """`value` as a float from low to high, checked; `what` names it in the message.
 
     Raises:
         ValueError: it is not a number, or out of range.
@@ -109,7 +109,7 @@ def check_arguments(arguments: Mapping[str, Any], **rules: Rule) -> None:
 
 
 def as_integer(what: str, value: float, low: int, high: float) -> int:
-    """`value` as an int from low to high, checked; 3.0 is an integer too; `what` is for the message.
+    """`value` as an int from low to high, checked; 3.0 counts as an integer; `what` names it in the message.
 
     Raises:
         ValueError: it is not a whole number, or out of range.
@@ -121,7 +121,7 @@ def as_integer(what: str, value: float, low: int, high: float) -> int:
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a parameter may have, as its type says them: `share: Annotated[float, Range(0, 1)]`."""
+    """The allowed values of a parameter, stated in its type: `share: Annotated[float, Range(0, 1)]`."""
 
     low: float
     high: float = math.inf
@@ -134,7 +134,7 @@ Fraction = Annotated[float, Range(0, 1)]
 
 
 def check_fields(parameters: Any) -> None:
-    """Check the fields of a dataclass whose types have a range; None is as good where the type says so.
+    """Check the fields of a dataclass whose types have a range; None is allowed if the type includes it.
 
     Raises:
         ValueError: one is no such number.

@@ -27,7 +27,7 @@ ENCODER = {name: SUBSAMPLINGS[name] for name in ("4:4:4", "4:2:2", "4:2:0")}  # 
 
 
 def read_jpeg(image: JPEGLike | Sequence[JPEGLike]) -> Measurement:
-    """What a JPEG file says of its picture: y = A x, in cells as wide as the steps of its quantisation tables.
+    """The measurement in a JPEG file: y = A x, in cells as wide as the steps of its quantisation tables.
 
     The file was made of 8-bit pixels, whose luma and chroma the encoder rounded too, which the cells know nothing of:
     where steps are one or two levels, at a quality above 90, the picture itself may lie a step beyond its cell.
@@ -45,7 +45,7 @@ def read_jpeg(image: JPEGLike | Sequence[JPEGLike]) -> Measurement:
 
 
 def measured(image: Any) -> tuple[Measurement, Callable[[Tensor], Any]]:
-    """`read_jpeg`, and the way from restored pictures back to what Pillow makes of the file, or a list of those."""
+    """`read_jpeg`, and the way from restored images back to the kind that Pillow decodes, or a list of those."""
     files = _files(image)
     pictures = [file.picture for file in files]
     decoded = images.read(pictures if isinstance(image, list | tuple) else pictures[0])
@@ -53,7 +53,7 @@ def measured(image: Any) -> tuple[Measurement, Callable[[Tensor], Any]]:
 
 
 def cut(measurement: Measurement, most: int) -> Measurement:
-    """What a JPEG file says of the middle of its picture, by whole blocks.
+    """The measurement of the middle of a JPEG file's image, by whole blocks.
 
     Arguments:
         measurement: of `read_jpeg`.
@@ -78,7 +78,7 @@ def cut(measurement: Measurement, most: int) -> Measurement:
 
 
 def compress(x: Tensor, *, quality: int = 75, subsampling: str = "4:2:0") -> Measurement:
-    """What a JPEG file of x would say, with the tables of Pillow's encoder, and no other rounding than theirs.
+    """The measurement that a JPEG file of x would hold, with the tables of Pillow's encoder and only their rounding.
 
     Arguments:
         x: (B, C, H, W) in [0, 1].
@@ -105,7 +105,7 @@ def compressed(x: Tensor, noise: float | Tensor | Likelihood, parameters: dict[s
 
 
 def save(image: Image.Image, path: Path, *, quality: int = 75, subsampling: str = "4:2:0") -> None:
-    """Write a picture as a JPEG file by Pillow's encoder, all or nothing; arguments as of `compress`."""
+    """Write an image as a JPEG file by Pillow's encoder, all or nothing; arguments as of `compress`."""
     lookup("subsampling", subsampling, ENCODER)
     quality = as_integer("quality", quality, 1, 100)
     with replacing(path) as file:

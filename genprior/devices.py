@@ -1,7 +1,7 @@
-"""What work is done on: devices, how much fits their memory at once, and the processes that share it.
+"""Devices, how much fits into their memory at once, and the processes that share the work.
 
-A process that takes itself for the only one does all the work again, and writes over what the others write. So the
-number that a launcher says it began is compared with the number that Accelerate shares the work among.
+A process that takes itself for the only one repeats all the work, and overwrites the files of the others. So the
+number of processes that a launcher reports is compared with the number among which Accelerate shares the work.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def state_of(module: nn.Module) -> Tensor:
-    """A tensor where a prior or network lives and in its precision, float32 at least, as operators need."""
+    """A tensor on the device of a prior or network, in its precision or at least float32, as operators need."""
     state = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.empty(0))
     return torch.empty(0, dtype=torch.promote_types(state.dtype, torch.float32), device=state.device)
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16, so that it is fast in it."""
+    """Whether the device has bfloat16 instructions, so that it is fast in it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def pixels_at_once(device: torch.device) -> int:
-    """A number of pixels that fits: on a GPU, into half of what is free."""
+    """A number of pixels that fits: on a GPU, into half of the free memory."""
     if device.type != "cuda":
         return PIXELS_AT_ONCE.get(device.type, 2**18)
     free, _ = torch.cuda.mem_get_info(device)
@@ -79,7 +79,7 @@ def pixels_at_once(device: torch.device) -> int:
 
 
 def rows_at_once(image_shape: Shape, device: torch.device) -> int:
-    """How many images of that shape to work on at once."""
+    """How many images of that shape to process at once."""
     return max(1, pixels_at_once(device) // (image_shape[-2] * image_shape[-1]))
 
 
@@ -89,7 +89,7 @@ def tile_side(device: torch.device) -> int:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Measure `peak_memory` from now on, where that can be."""
+    """Measure `peak_memory` from now on, where the device can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -160,7 +160,7 @@ def processes(device: str | torch.device = "auto") -> Any:
 
 
 def alone(what: str) -> None:
-    """Refuse to be one of several processes, for `what`, which no processes share.
+    """Refuse to be one of several processes in `what`, which does not share its work.
 
     Raises:
         ValueError: a launcher began several.
@@ -174,7 +174,7 @@ def alone(what: str) -> None:
 
 
 def launched() -> tuple[str, int]:
-    """How many processes a launcher says it began, with where it says so.
+    """How many processes a launcher reports, and where it reports it.
 
     Raises:
         ValueError: `accelerate launch` was asked for several and began one.

@@ -1,4 +1,4 @@
-"""Draws of a sampler, however many and however large: in chunks and tiles that fit the memory, under a bar."""
+"""Any number of draws of any size: in chunks and tiles that fit into the memory, with a progress bar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from genprior.samplers.base import Sampler
 
 
 def in_tiles(prior: Prior, tile: int | None, sampler: Sampler, image_shape: Shape) -> Prior:
-    """The prior that denoises in tiles of that side; for None, of the largest that fits, if the image is larger."""
+    """The prior that denoises in tiles of that side; for None, the largest tiles that fit, if the image is larger."""
     if tile is not None:
         tile = as_integer("tile, the side of the tiles in pixels,", tile, 1, math.inf)
         if sampler.needs != "denoise":

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, whatever stops the writing; and hashes of what they hold.
+"""Files and folders that are complete or absent, even if the writing is interrupted; and hashes of their contents.
 
 Both are written under a hidden name beside the place where they go, flushed to disk, and renamed: a reader never sees
 half of one, and if writing fails, what was there stays.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` when all was written; its folder is made if needed."""
+    """A file to write, which replaces `path` once it is complete; its folder is made if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, so that the replacement is one rename within one file system.
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -34,13 +34,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8; bytes of a file's name that are no UTF-8 are escaped, in JSON just as JSON does."""
+    """Write a file in UTF-8; bytes of a file's name that are not UTF-8 are escaped, in JSON just as JSON does."""
     with replacing(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill `folder` by `write(temporary)` and put it in place at once, replacing what was there."""
+    """Fill `folder` by `write(temporary)` and put it in place at once, replacing the old one."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -64,7 +64,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 def refuse_existing(
     paths: Sequence[Path], overwrite: bool, advice: str = "choose another path or pass overwrite=True"
 ) -> None:
-    """Refuse to write where something is, unless it is to be overwritten.
+    """Refuse to overwrite an existing file or folder, unless `overwrite` is set.
 
     Raises:
         FileExistsError: with what is there, and the advice.
@@ -75,7 +75,7 @@ def refuse_existing(
 
 
 def sha256(*parts: Any) -> str:
-    """Of all parts, one after the other: text, bytes, the values of tensors in C order, and what is in files.
+    """The hash of all parts, one after the other: text, bytes, values of tensors in C order, contents of files.
 
     Tensors count by their values alone, on whatever device and in whatever memory format. Names of files may hold bytes
     that are no UTF-8, which count as they are.

@@ -1,4 +1,4 @@
-"""Known pixels: what inpainting was given comes back as it was."""
+"""Known pixels: inpainting returns them as they were."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genprior.operators.measurement import Measurement
 
 
 def known_pixels(measurement: Measurement, stated: float | Tensor | Likelihood | str | None) -> Tensor | None:
-    """What is known of each image exactly, bool like y on the CPU; None of an operator that is no mask.
+    """The pixels of each image that are known exactly, bool like y on the CPU; None if the operator is no mask.
 
     All that is no hole, unless a noise above 0 or another likelihood was stated. Where none was, an image without a
     hole is one to denoise.
@@ -40,12 +40,12 @@ def known_pixels(measurement: Measurement, stated: float | Tensor | Likelihood |
 
 
 def keep(samples: Tensor, y: Tensor, known: Tensor) -> Tensor:
-    """Samples (B, n, C, H, W) with the values of y (B, C, H, W) where they are known."""
+    """Samples (B, n, C, H, W) with the values of y (B, C, H, W) at known pixels."""
     return torch.where(known[:, None], y[:, None].to(samples), samples)
 
 
 def giving_back(give: Callable[[Tensor], Any], given: Any, y: Tensor, known: Tensor) -> Callable[[Tensor], Any]:
-    """`give`, which makes of x what the user gave y as, but with the user's own values where they are known.
+    """`give`, the way back to the user's kind, but with the user's own values at known pixels.
 
     float32 and [0, 1], through which the rest goes, cannot hold all that a user's array or tensor can.
     """

@@ -1,4 +1,4 @@
-"""Linear algebra on batches of images: every image of a batch is a vector of its own.
+"""Linear algebra on batches of images: every image of a batch is a separate vector.
 
 Notation: a, b, x images (B, C, H, W); <a, b> the inner product per image, (B, 1, 1, 1).
 """
@@ -32,17 +32,17 @@ def divide(a: Tensor | float, b: Tensor) -> Tensor:
 
 
 def wide(x: Tensor) -> Tensor:
-    """x in float64, for differences of large numbers; as it is on Apple's GPUs, which have no float64."""
+    """x in float64, for differences of large numbers; unchanged on Apple's GPUs, which have no float64."""
     return x if x.device.type == "mps" else x.double()
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """What a singular value is lost in, relative to the largest: that of transforms and products, 8 eps."""
+    """The rounding error of singular values relative to the largest, for transforms and products: 8 eps."""
     return 8 * torch.finfo(dtype).eps
 
 
 def reciprocal(a: Tensor, floor: Tensor) -> Tensor:
-    """1 / a, and 0 where a is not above the floor."""
+    """1 / a, and 0 unless a is above the floor."""
     present = a > floor
     return torch.where(present, 1 / torch.where(present, a, 1), 0)
 
@@ -139,5 +139,5 @@ def cgls(A: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], y: 
 
 
 def total(parts: Iterable[Tensor]) -> Tensor:
-    """The sum of one tensor or more."""
+    """The sum of one or more tensors."""
     return functools.reduce(torch.add, parts)

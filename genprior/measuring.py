@@ -1,4 +1,4 @@
-"""From what a user gave to a measurement, and the way back to the user's kind."""
+"""From the user's input to a measurement, and the way back to the user's kind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was s
 
 
 def as_noise(noise: Any) -> float | Tensor | Likelihood:
-    """The noise as a float, or of each image as a tensor, or its likelihood; `Measurement` checks range and shape."""
+    """The noise as a float, as a tensor with one number for each image, or as a likelihood; `Measurement` checks it."""
     if isinstance(noise, Likelihood):
         return noise
     if isinstance(noise, list | tuple):
@@ -85,7 +85,7 @@ def _with_kernels(parameters: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def stacked(kernels: list[Tensor]) -> Tensor:
-    """Kernels (kh, kw) as one (B, kh, kw), their origins (kh // 2, kw // 2) in one place."""
+    """Kernels (kh, kw) as one (B, kh, kw), with their origins (kh // 2, kw // 2) aligned."""
     if not kernels or any(kernel.ndim != 2 for kernel in kernels):
         shapes = ", ".join(str(tuple(kernel.shape)) for kernel in kernels)
         raise ValueError(f"A list of kernels has one (kh, kw) for each image; got {shapes or 'none'}.")
@@ -121,7 +121,7 @@ def as_operator(op: Any, parameters: dict[str, Any], image_shape: tuple[int, ...
 
 
 def stated_noise(img: Any, op: Any, noise: Any) -> Noisiness:
-    """The noise that the user, the measurement or the physics says; None or "poisson" where it is to be estimated."""
+    """The noise that the user, the measurement or the physics states; None or "poisson" if it is to be estimated."""
     if noise is not None:
         return noise if _is_photons(noise) else as_noise(noise)
     if isinstance(img, Measurement):
@@ -133,7 +133,7 @@ def stated_noise(img: Any, op: Any, noise: Any) -> Noisiness:
 def measure(
     img: Any, op: Any, noise: Noisiness, parameters: dict[str, Any]
 ) -> tuple[Measurement, Callable[[Tensor], Any]]:
-    """The measurement that the user means, and the way from a restored (B, C, H, W) back to the user's kind."""
+    """The user's measurement, and the way from a restored (B, C, H, W) back to the user's kind."""
     if isinstance(img, Measurement):
         if parameters or op != "inpaint":
             raise ValueError("A Measurement brings its own operator: leave op and its parameters out.")

@@ -95,7 +95,7 @@ class Noise:
 
     @classmethod
     def of_draws(cls, n: int, seed: int) -> Noise:
-        """The noise of draws 0 to n - 1 of a prior, of which each is the same whatever n is.
+        """The noise of draws 0 to n - 1 of a prior; each draw is the same whatever n is.
 
         Raises:
             ValueError: n is not a whole number, at least 1.
@@ -122,7 +122,7 @@ class Noise:
         return self._next(like, _uniform)
 
     def cloud(self, row: Tensor, first: Tensor, particles: int) -> Noise:
-        """The noise of so many samples, from number `first`, (1,), of the image of one row, (1,), from this step on."""
+        """The noise of so many samples, from number `first`, (1,), for one image, (1,), from this step on."""
         part = self.select(row.expand(particles))
         part.sample = first.to(self.image.device) + torch.arange(particles, device=self.image.device)
         return part

@@ -21,7 +21,7 @@ CLIPPED = 4  # pixels that share the least or the largest value of their channel
 
 
 def noise_level(y: Tensor, holes: Tensor | None = None) -> Tensor:
-    """Standard deviation of white noise in y, by the least principal components of its weakly textured windows.
+    """Standard deviation of white noise in y, by the smallest principal components of its weakly textured windows.
 
         noise^2 = mean of the eigenvalues of Cov(w) that are left when the largest are dropped, one by one, until no
         more of them lie above their mean than below,   w the windows whose gradients noise of that level explains
@@ -91,7 +91,7 @@ def _windows(y: Tensor, pixels: Tensor) -> Tensor | None:
 
 
 def level_of(windows: Tensor) -> float:
-    """In turns, which windows are weakly textured at a level, and the level that follows from them."""
+    """Alternate between the weakly textured windows at a noise level and the level estimated from them."""
     _, C, d, _ = windows.shape
     texture = _differences(windows).square().sum(1)
     order = texture.argsort()
@@ -144,7 +144,7 @@ def _most_texture(channels: int, d: int) -> float:
 
 
 def constant_areas(y: Tensor) -> Tensor:
-    """(H, W) bool: pixels in a block of 3 x 3 or a run of equal ones, as of bars, padding and repeated edges."""
+    """(H, W) bool: pixels in a block of 3 x 3 or a run of equal ones, such as bars, padding and repeated edges."""
     found = torch.zeros(y.shape[1:], dtype=torch.bool)
     for h, w in ((3, 3), (1, RUN), (RUN, 1)):
         if y.shape[1] >= h and y.shape[2] >= w:

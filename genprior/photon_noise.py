@@ -18,7 +18,8 @@ CERTAIN = 4.0  # standard errors that the gain is from 0
 
 
 def photon_noise(y: Tensor, holes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """gain and sd of photon noise in y, Var[y | z] = gain z + sd^2, by a line through variances of equal brightness.
+    """gain and sd of photon noise in y, Var[y | z] = gain z + sd^2, by a line through the variances at equal
+    brightness.
 
     Windows of one channel are sorted by their mean into groups of equal number, and each group's variance is that of
     its weakly textured windows, see `noise_level`. gain and sd^2, none below 0, are those that fit the logarithms of

@@ -1,4 +1,4 @@
-"""Whether a restoration is plausible: what its samples leave unexplained of y, and how far they leave the prior.
+"""Whether a restoration is plausible: how well its samples fit y, and how far they leave the range of the prior.
 
 Notation: x a sample; y ~ p(y | A x), as y = A x + noise n, n ~ N(0, I); centre and spread of the prior.
 """
@@ -24,13 +24,13 @@ OWN = 64  # draws of a prior in closed form, some of whose values may vary more 
 
 
 def figures(x: Tensor, measurement: Measurement, prior: Prior) -> dict[str, Tensor]:
-    """Two numbers of each row of x (B, *image_shape), each (B,).
+    """Two figures for each row of x (B, *image_shape), each (B,).
 
         residual = sqrt(mean (y - E[y | A x])^2 / Var[y | A x])
         excess   = sqrt(mean max(0, |x - centre| / spread - REACH)^2)
 
-    Of Gaussian noise, the first is sqrt(mean (y - A x)^2) / noise. The standard deviation of y is taken to be no less
-    than 1/50 of the prior's spread, of photographs 0.005: diffusions end near there.
+    For Gaussian noise, the first is sqrt(mean (y - A x)^2) / noise. The standard deviation of y is taken to be at least
+    1/50 of the prior's spread, 0.005 for photographs: diffusions end near there.
     """
     mean, variance = measurement.likelihood.to(x).predicted(measurement.operator(x))
     deviation = variance.sqrt().clamp_min(prior.spread / 50)
@@ -38,10 +38,10 @@ def figures(x: Tensor, measurement: Measurement, prior: Prior) -> dict[str, Tens
 
 
 def warn(diagnostics: dict[str, Tensor], measurement: Measurement, prior: Prior, stacklevel: int) -> None:
-    """One warning if, of an image, the median over its samples of a figure is beyond what is plausible.
+    """Warn once if the median of a figure over the samples of an image is implausible.
 
-    The residual of few values is larger by chance: of m values of noise alone it is 1 with a standard deviation of
-    1 / sqrt(2 m), four of which are allowed for.
+    The residual of few values may be larger by chance: for m values of noise alone it is 1 with a standard deviation of
+    1 / sqrt(2 m), and the limit allows four of these.
 
     Arguments:
         diagnostics: name -> (B, n): those of `figures`, and "rhat" of Markov chains.
@@ -52,15 +52,15 @@ def warn(diagnostics: dict[str, Tensor], measurement: Measurement, prior: Prior,
     few = 4 / math.sqrt(2 * math.prod(measurement.operator.measurement_shape))
     excess = EXCESS + _own_excess(prior, values)
     unexplained = [
-        *_beyond(diagnostics, "residual", RESIDUAL * (1 + few), "what samples leave of y, in multiples of the noise"),
-        *_beyond(diagnostics, "excess", excess, f"spreads beyond {REACH} from the prior's centre"),
+        *_beyond(diagnostics, "residual", RESIDUAL * (1 + few), "misfit to y, in multiples of the noise"),
+        *_beyond(diagnostics, "excess", excess, f"distance beyond {REACH} spreads from the prior's centre, in spreads"),
     ]
     unmixed = _beyond(diagnostics, "rhat", RHAT, "1 for Markov chains that have mixed")
     advice = []
     if unexplained:
         advice.append(
             "Operator and noise, or the prior, do not explain the measurement: check the kernel, mask or scale, the "
-            "noise (left out, it is estimated), and that the prior is one of such images; or take more steps."
+            "noise (estimated if left out), and whether the prior is for such images; or take more steps."
         )
     if unmixed:
         advice.append("The samples are no draws from the posterior yet: take more steps, or another sampler.")

@@ -1,4 +1,4 @@
-"""What a run was, in JSON and arrays: enough to draw the same samples again."""
+"""The record of a run, in JSON and arrays: enough to draw the same samples again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genprior.samplers.base import Sampler
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Of this package and of others, by their names on PyPI."""
+    """The versions of this package and of others, by their names on PyPI."""
     found = {"genprior": genprior.__version__}
     for package in packages:
         try:
@@ -34,7 +34,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def machine(device: torch.device, processes: int) -> dict[str, Any]:
-    """Where figures were measured."""
+    """The machine on which figures are measured."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "name": f"{device.type}, {name}",
@@ -46,7 +46,7 @@ def machine(device: torch.device, processes: int) -> dict[str, Any]:
 
 
 def of_operator(operator: Operator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Its class and parameters, and those of them that are arrays: a mask, a kernel, a matrix.
+    """Class and parameters of an operator, and its arrays: a mask, a kernel, a matrix.
 
     Those of the operators that it is made of, as a composition is, have names such as "inner.kernel".
     """
@@ -66,7 +66,9 @@ def of_operator(operator: Operator) -> tuple[dict[str, Any], dict[str, np.ndarra
 
 
 def of_noise(noise: float | torch.Tensor | Likelihood) -> tuple[Any, dict[str, np.ndarray]]:
-    """For JSON: a number or a list of numbers, or a likelihood's class and parameters; and the arrays, by name."""
+    """The noise for JSON: a number, a list of numbers, or the class and parameters of a likelihood; and its arrays by
+    name.
+    """
     if not isinstance(noise, Likelihood):
         level = torch.as_tensor(noise, dtype=torch.float64).cpu()
         return (level.item() if level.numel() == 1 else level.flatten().tolist()), {"noise": level.numpy()}
@@ -76,7 +78,7 @@ def of_noise(noise: float | torch.Tensor | Likelihood) -> tuple[Any, dict[str, n
 
 
 def noise_in_words(noise: float | torch.Tensor | Likelihood) -> str:
-    """The standard deviations that there are, in order; or the likelihood, with the parameters that are numbers."""
+    """The distinct standard deviations, in order; or the likelihood with those of its parameters that are numbers."""
     if not isinstance(noise, Likelihood):
         return ", ".join(f"{level:.4g}" for level in sorted(set(torch.as_tensor(noise).flatten().tolist())))
     told = (f"{k} {tuple(v.shape)}" if isinstance(v, torch.Tensor) else f"{k}={v:.4g}" for k, v in noise.named())
@@ -84,7 +86,7 @@ def noise_in_words(noise: float | torch.Tensor | Likelihood) -> str:
 
 
 def of_sampler(sampler: Sampler) -> dict[str, Any]:
-    """Its name, None for a sampler of the user's own, its class, and its parameters, which may be samplers too."""
+    """The name of a sampler (None for a user's own), its class, and its parameters, which may be samplers too."""
     values = {field.name: getattr(sampler, field.name) for field in dataclasses.fields(sampler)}
     return {
         "name": next((name for name, kind in SAMPLERS.items() if kind is type(sampler)), None),
@@ -94,7 +96,7 @@ def of_sampler(sampler: Sampler) -> dict[str, Any]:
 
 
 def of_prior(prior: Prior) -> dict[str, Any]:
-    """Its class, the shape of its images, where and in which precision it computes, and what its weights are."""
+    """Class of a prior, shape of its images, its device and precision, and the hash of its weights."""
     state = plain_state(prior)
     return {
         "class": type(prior).__name__,

@@ -1,4 +1,4 @@
-"""From a name to the thing it names."""
+"""Look up a name in a table."""
 
 import difflib
 from collections.abc import Mapping

@@ -109,49 +109,48 @@ def restore(
     Arguments:
         img: the measurement y: path, PIL image, numpy array, torch tensor, or a list of them; or a `Measurement`, which
             brings its operator and noise. Floating-point arrays and tensors may hold any finite values.
-        op: what was done to the image: "inpaint" (`mask`: white, True or 1 marks the holes; NaN and, without a mask,
+        op: what happened to the image: "inpaint" (`mask`: white, True or 1 marks the holes; NaN and, without a mask,
             alpha 0 mark holes too), "super-resolution" (`scale`, `antialias`), "gaussian-deblur" (`width`, `boundary`),
             "motion-deblur" (`length`, `angle`, `boundary`), "deblur" (`kernel`, `boundary`), "colorize", "denoise",
             "phase-retrieval" (`oversample`), "jpeg" (`img` is the JPEG file: its path, its bytes, or the PIL image
-            opened from it, and says the rest); or an operator or deepinv physics, which take `img` as it is, in their
-            measurement shape, batch axis optional.
+            opened from it; the file holds the rest); or an operator or deepinv physics, which take `img` as it is, in
+            their measurement shape, batch axis optional.
             For several images, `mask` and `kernel` may be lists with one for each; kernels may differ in size.
-            A physics that does not say the size of its images takes `image_shape=(C, H, W)`, by default that of y.
+            A physics that does not state the size of its images takes `image_shape=(C, H, W)`, by default that of y.
         prior: name ("ddpm-photo"), folder of a trained prior or of a diffusers model, a checkpoint such as
             "ffhq_10m.pt" (see `load_prior`), a prior, or a family ("ddpm",
             "vae", "nf", "gan", "gaussian"): its bundled prior of images of just this shape if there is one, as for
             digits of 28 x 28, else the one of photographs of any size. Or a denoiser, any function of (x_t, sigma) or
             one of deepinv, of the image's channels and for noise up to 50 / 255; see `from_denoiser` for others.
         sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`. "auto" chooses two methods
-            where it can: one for the samples, whose spread is right, and one for the picture, whose squared error is
-            least; see `Restoration.mean` and docs/samplers.md.
-        n: how many samples of each image. None for the picture alone, or 1 where the picture is made of samples, and 4
-            where the operator is not linear: the picture is then the one that fits y best.
+            if it can: one for the samples, for the right spread, and one for the picture, for the least squared error;
+            see `Restoration.mean` and docs/samplers.md.
+        n: how many samples of each image. None for the picture alone; 1 if the picture is made of samples, and 4 if
+            the operator is not linear: the picture is then the sample that fits y best.
         noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list of those of several
             images, or a likelihood, see `genprior.likelihoods`. None to estimate one level from y; "poisson" to
             estimate the gain of photon noise and the sd of the rest, see `photon_noise`.
-        label: class of the image, a number or a name such as "sunflowers" (see `class_names` of the prior), which makes
-            of the prior p(x | label), see `Prior.given`; None for any.
+        label: class of the image, a number or a name such as "sunflowers" (see `class_names` of the prior), to restore
+            with p(x | label), see `Prior.given`; None for any.
         steps: of the sampler; None for its own.
         tile: side in pixels of the tiles in which the network sees a larger image, for less memory; see `priors.Tiled`.
-            None takes tiles where the image is beyond the device's memory (on the CPU, 1024 x 1024) and they make no
+            None takes tiles if the image exceeds the device's memory (on the CPU, 1024 x 1024) and tiles make no
             difference, as with our own networks.
         seed: keys all randomness; None for a fresh one, which the result names. Sample k of image i depends on
             (seed, i, k) only, to the rounding of the network (bfloat16 where the device is fast in it).
-        device: "auto", "cpu", "cuda", …; auto takes the best there is, or where a given prior lies.
-        progress: show a bar.
+        device: "auto", "cpu", "cuda", …; auto takes the fastest device, or that of a given prior.
+        progress: show a progress bar.
         operator_parameters: of a named operator. A width, length or angle of a blur that is left out, or given by a
-            range or law, is identified from the photograph, see `identify`: the picture is restored with its posterior
-            mean, and every sample with a draw of its own, of the noise too if that is left out.
+            range or law, is identified from the photograph, see `identify`: its posterior mean restores the picture,
+            and every sample has its own draw of it, and of the noise too if that is left out.
 
     Returns:
-        The samples, their standard deviation, the estimate of the mean, and the image in the kind that was given; see
-        `Restoration`.
-        Known pixels of inpainting are as they were given, bit for bit, unless a noise above 0 was stated.
+        The samples, their standard deviation, the estimate of the mean, and the image in the kind of the input; see
+        `Restoration`. Inpainting returns known pixels bit for bit, unless a noise above 0 was stated.
 
     Warns:
-        UserWarning: what the samples leave of y, how far they lie outside the prior's range, or the R-hat of Markov
-            chains, see `Restoration.diagnostics`, is beyond what is plausible.
+        UserWarning: the samples do not fit y, lie outside the range of the prior, or come from Markov chains that have
+            not mixed; see `Restoration.diagnostics`.
 
     Raises:
         ValueError, TypeError: one of the arguments is not as above; the message says what to do.

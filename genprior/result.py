@@ -1,4 +1,4 @@
-"""What `restore` gives back: samples, their statistics, pictures and files."""
+"""The result of `restore`: samples, their statistics, images and files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from genprior.samplers.base import Sampler
 
 @dataclass(frozen=True, eq=False)
 class Restoration:
-    """Draws from p(x | y) and an estimate of its mean, float32 on the CPU, never clipped; `image` is what to look at.
+    """Draws from p(x | y) and an estimate of its mean, float32 on the CPU, never clipped; `image` is the one to look
+    at.
 
     A result can be pickled, copied and sent between processes. Its networks stay behind: `prior` is then None, but
     `save` still writes what they were.
@@ -37,8 +38,8 @@ class Restoration:
         sampler: of the samples, with its parameters, as used; None where there are none.
         estimator: of the picture, with its parameters, as used; None where it is the mean of the samples.
         prior: as used, without the label; None in a copy of the result, or one that was pickled.
-        prior_name: its name, that of a bundled prior where a family was asked for, or its folder; None where it was
-            given itself.
+        prior_name: its name, that of the bundled prior for a family, or its folder; None for a prior given as an
+            object.
         label: the class that was given, its number or name, or None.
         tile: side in pixels of the tiles in which the network saw the image, None where it saw it whole; see `restore`.
         identification: the posterior of what the operator lacked, where parameters were left out, else None; the
@@ -47,10 +48,10 @@ class Restoration:
         seed: gives the same result again.
         network_evaluations: forward and backward passes of the network for each image, for all its samples and picture.
         diagnostics: how well it went: name -> one number per sample, (n,), or (1,) for the picture where there are
-            none; (B, n) for B > 1 images. "residual" is what is left of y, |y - A x| / noise, root mean square, near 1
-            where operator and noise are right, before known pixels were put back; "excess" is how far values lie
-            beyond 2.5 spreads of the prior, root mean square, in spreads; see `plausible`. Samplers add what they can
-            tell, such as the acceptance rate.
+            none; (B, n) for B > 1 images. "residual" is the root mean square of (y - A x) / noise, near 1 if operator
+            and noise are right, before known pixels are put back; "excess" is the distance of values beyond 2.5 spreads
+            of the prior, root mean square, in spreads; see `plausible`. Samplers add their own, such as the acceptance
+            rate.
         seconds: spent on all samples and the picture.
     """
 
@@ -83,22 +84,22 @@ class Restoration:
         """Draws from p(x | y), (n, C, H, W); (B, n, C, H, W) for B > 1 images.
 
         Raises:
-            UnsupportedError: none were asked for.
+            UnsupportedError: `restore` drew none.
         """
         if self._samples is None:
             raise UnsupportedError(
-                f"Only the picture was asked for, an estimate of the mean by {self.estimator}. Ask for draws, which "
-                "samples, std, quantile and interval are of, by n: restore(…, n=8)."
+                f"This result has a picture only, an estimate of the mean by {self.estimator}, and no draws, which "
+                "samples, std, quantile and interval need: pass n, as in restore(…, n=8)."
             )
         return self._samples
 
     @property
     def mean(self) -> Tensor:
-        """The estimate of E[x | y], of least squared error: (C, H, W), B first for several images.
+        """The estimate of E[x | y], with the least expected squared error: (C, H, W), B first for several images.
 
-        Where `restore` was left to choose, it is the same whatever n: the picture of a method for it, `estimator`. Of
-        "denoise" that is E[x | y] itself, by one evaluation, and of priors in closed form too. Else it is the mean of
-        the samples, which for n draws has 1 + 1/n of the squared error of E[x | y].
+        If `restore` chose the method, the mean is the same whatever n is: a separate method, `estimator`, makes it. For
+        "denoise", and for priors in closed form, it is E[x | y] itself. Otherwise it is the mean of the samples, which
+        for n exact draws has 1 + 1/n times the squared error of E[x | y].
         """
         if self._picture is not None:
             return self._picture
@@ -107,7 +108,7 @@ class Restoration:
 
     @property
     def best(self) -> Tensor:
-        """The sample that leaves least of y, the "residual" of `diagnostics`, shaped like the mean."""
+        """The sample that fits y best, by the "residual" of `diagnostics`, shaped like the mean."""
         residual = self.diagnostics["residual"]
         if residual.ndim == 1:
             return self.samples[residual.argmin()]
@@ -115,21 +116,21 @@ class Restoration:
 
     @property
     def picture(self) -> Tensor:
-        """What `image` shows, shaped like the mean: the mean; where the operator is not linear, `best`.
+        """What `image` shows, shaped like the mean: the mean, or `best` if the operator is not linear.
 
-        A posterior that has several modes has a mean that lies in none of them. The best sample is no draw from the
-        posterior: what it fits better than others is noise, too.
+        The mean of a posterior with several modes may lie in none of them. The best sample is no draw from the
+        posterior, because it also fits the noise better than other samples do.
         """
         return self.mean if isinstance(self.measurement.operator, LinearOperator) else self.best
 
     @property
     def n(self) -> int:
-        """How many samples of each image there are."""
+        """The number of samples of each image."""
         return 0 if self._samples is None else self._samples.shape[-4]
 
     @property
     def methods(self) -> dict[str, Any]:
-        """What drew the samples, and what estimated the picture, with their parameters, as JSON can hold them."""
+        """The methods that drew the samples and estimated the picture, with their parameters, for JSON."""
         given = {"sampler": self.sampler, "estimator": self.estimator}
         return {role: None if method is None else record.of_sampler(method) for role, method in given.items()}
 
@@ -139,11 +140,11 @@ class Restoration:
         return self.samples.std(dim=-4, correction=min(1, self.samples.shape[-4] - 1))
 
     def quantile(self, q: float | Sequence[float]) -> Tensor:
-        """The q-quantile pixel by pixel, shaped like the mean; of several q, one after the other along a first axis.
+        """The q-quantile, pixel by pixel, shaped like the mean; for several q, stacked along a first axis.
 
-        The k-th smallest of n samples is their k / (n + 1) quantile, with straight lines between them: where the
-        samples are draws of the posterior, a pixel's true value lies below it with probability q. Beyond the least
-        and the largest sample there is nothing to go by, so q outside [1 / (n + 1), n / (n + 1)] gives those.
+        The k-th smallest of n samples is their k / (n + 1) quantile, with linear interpolation between them: if the
+        samples are draws from the posterior, the true value of a pixel lies below it with probability q. q outside
+        [1 / (n + 1), n / (n + 1)] gives the smallest or the largest sample.
 
         Raises:
             ValueError: q is not in [0, 1].
@@ -154,10 +155,11 @@ class Restoration:
         return torch.from_numpy(np.quantile(self.samples.numpy(), levels, axis=-4, method="weibull")).float()
 
     def interval(self, coverage: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Lower and upper end, pixel by pixel, of what holds the true value with that probability, each like the mean.
+        """Lower and upper end, pixel by pixel, of the interval that contains the truth with that probability, like the
+        mean.
 
-        It takes (1 + coverage) / (1 - coverage) samples, 19 for 0.9, to have as much; fewer give the narrower interval
-        from their least to their largest, which holds the true value with probability (n - 1) / (n + 1).
+        This needs (1 + coverage) / (1 - coverage) samples, 19 for 0.9. Fewer samples give the narrower interval from
+        the smallest to the largest, which contains the truth with probability (n - 1) / (n + 1).
 
         Raises:
             ValueError: the coverage is not in (0, 1).
@@ -169,11 +171,11 @@ class Restoration:
 
     @property
     def image(self) -> Any:
-        """The picture, clipped to [0, 1], in the kind and layout of the measurement given."""
+        """The picture, clipped to [0, 1], in the kind and layout of the input."""
         return self.like(self.picture)
 
     def like(self, x: Tensor) -> Any:
-        """x, shaped like the mean, clipped to [0, 1], in the kind and layout of the measurement given."""
+        """x, shaped like the mean, clipped to [0, 1], in the kind and layout of the input."""
         return self._give(self._batch(x).clamp(0, 1))
 
     def __array__(self, dtype=None, copy=None):
@@ -191,14 +193,14 @@ class Restoration:
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write `image` to a file; several images to a folder, as 0.png, 1.png, …
 
-        A path that ends in .npz gets all there is of all images and what it takes to make it again, for `np.load`:
+        A path that ends in .npz gets everything about all images, and what is needed to repeat the run, for `np.load`:
         `samples` and `std`, if there are any, `mean`, `y` and `noise` as in the attributes, of a likelihood
         `noise.PARAMETER`; the arrays of the operator, such as `operator.mask` or `operator.kernel`; `diagnostics.NAME`;
         and `run`, a JSON text: the versions, prior (name, label, hash of its weights), operator, noise, both methods
         and their parameters, n, tile and seed.
 
         Raises:
-            FileExistsError: something is there, and `overwrite` is False; nothing is written.
+            FileExistsError: the path exists, and `overwrite` is False; nothing is written.
         """
         path = Path(path)
         if path.suffix.lower() == ".npz":

@@ -1,4 +1,4 @@
-"""Mistakes of scale: a measurement, a noise level or a kernel that is not of images in [0, 1], as of 0..255."""
+"""Mistakes of scale: a measurement, a noise level or a kernel that is not for images in [0, 1], but for 0..255."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FACTOR = 1.5
 
 
 def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
-    """Warn where y is not what the operator makes of images in [0, 1], or the noise is more than their whole range.
+    """Warn if y is out of the operator's range for images in [0, 1], or if the noise exceeds that range.
 
     Of the values that noise takes outside, the root mean square is at most the noise, as where A x is 0. So -1..1 is
     noticed too, unless hardly anything of the image is dark. Each image is judged on its own. Nothing is asked of a
@@ -69,7 +69,7 @@ def _level(measurement: Measurement, high: Tensor) -> Tensor:
 
 
 def warn_of_sum(kernel: Tensor | None) -> None:
-    """Warn where a kernel, (kh, kw) or (B, kh, kw), does not sum to 1, to 1 %."""
+    """Warn if a kernel, (kh, kw) or (B, kh, kw), does not sum to 1, to within 1 %."""
     if kernel is None:
         return
     sums = kernel.detach().cpu().double().flatten(-2).sum(-1).flatten()

@@ -11,14 +11,14 @@ import torch
 
 
 class Estimate(NamedTuple):
-    """A measured number and its standard error, None where it has none."""
+    """A measured number and its standard error, or None without one."""
 
     value: float
     error: float | None = None
 
     @classmethod
     def mean(cls, values: Sequence[float] | torch.Tensor) -> "Estimate":
-        """The mean of independent values, its standard error by their spread; of one value it is unknown."""
+        """The mean of independent values, with its standard error from their spread; None for a single value."""
         values = torch.as_tensor(values, dtype=torch.float64).flatten()
         n = len(values)
         return cls(float(values.mean()), float(values.std() / math.sqrt(n)) if n > 1 else None)

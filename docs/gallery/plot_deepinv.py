@@ -2,7 +2,7 @@
 A deepinv physics in restore
 ============================
 
-``op=`` takes any linear physics of deepinv: the mosaic of a camera's sensor here, one colour a pixel.
+``op=`` takes any physics of deepinv: here the mosaic of a camera's sensor, with one colour for each pixel.
 """
 
 import deepinv
@@ -13,15 +13,15 @@ import torch
 import genprior
 
 # %%
-# A photograph of 64 x 64, and the physics.
+# A photograph of 64 x 64 pixels, and the physics.
 
 photo = skimage.transform.resize(skimage.data.chelsea()[84:212, 174:302], (64, 64), anti_aliasing=True)
 x = torch.from_numpy(photo).float().movedim(-1, 0)
 physics = deepinv.physics.Demosaicing(img_size=(3, 64, 64))
 
 # %%
-# It is measured with noise 0.02 and restored. The mosaic is all that ``restore`` is told of the photograph: it takes
-# the measurement as it is, in the physics' own shape.
+# The mosaic is measured with noise 0.02 and restored. ``restore`` sees only the mosaic, in the shape that the physics
+# gives it.
 
 mosaic = genprior.degrade(x, physics, noise=0.02, seed=0).y
 result = genprior.restore(mosaic, physics, prior="ddpm-photo", noise=0.02, n=2, steps=15, seed=0, progress=False)

@@ -2,8 +2,8 @@
 One digit, every family of priors
 =================================
 
-A digit is drawn from one prior, the diffusion, blurred and made noisy, and restored with each family.
-``sampler="auto"`` picks what suits what the prior has.
+A digit is drawn from one prior, the diffusion, then blurred, made noisy, and restored with each family.
+``sampler="auto"`` picks a sampler that suits the methods of the prior.
 """
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,7 @@ digit = genprior.load_prior("ddpm-mnist").given(5).sample(1, seed=1).clamp(0, 1)
 measurement = genprior.degrade(digit, "gaussian-deblur", width=1.5, boundary="circular", noise=0.1, seed=0)
 
 # %%
-# The chains of the flow and the auto-encoder are shortened here, that of the GAN is not.
+# The chains of the flow and the auto-encoder are shortened here, the chain of the GAN is not.
 
 hmc = genprior.FisherHMC(steps=4, descend=50, burn_in=4, leapfrog=5, probes=4)
 families = {
@@ -40,6 +40,6 @@ for row, (family, sampler) in zip(axes, families.items()):
         axis.set_axis_off()
 
 # %%
-# The Gaussian has the covariance of digits and none of their shape: its posterior is exact, its draws are smears. The
-# flow, the auto-encoder and the diffusion find the digit. The GAN draws clean strokes of which some are far from the
-# measurement: its chain stays around the mode that it began at, here a wrong one. :doc:`/families` has figures.
+# The Gaussian has the covariance of digits but not their shape: its posterior is exact, its draws are smears. The flow,
+# the auto-encoder and the diffusion find the digit. The GAN draws clean strokes, some of them far from the measurement:
+# its chain stays around the mode where it began, here a wrong one. :doc:`/families` has figures.

@@ -2,7 +2,7 @@
 A photograph, five tasks
 ========================
 
-A photograph is measured in five ways, and restored from each measurement alone, by one prior.
+A photograph is measured in five ways, and restored from each measurement alone with one prior.
 """
 
 import matplotlib.pyplot as plt
@@ -19,8 +19,8 @@ photo = skimage.data.chelsea()[20:276, 110:366]
 photo = skimage.transform.resize(photo, (64, 64), anti_aliasing=True).astype(np.float32)
 
 # %%
-# What is done to it: an operator by name, its parameters, and noise of standard deviation 0.025. A named operator is
-# built for the image at hand; blurs go on past the frame, so what they measure is a little smaller.
+# Five degradations: an operator by name, its parameters, and noise of standard deviation 0.025. A named operator is
+# built for the image; blurs reach past the frame, so their measurements are a little smaller.
 
 tasks = {
     "70 % missing": ("inpaint", {"mask": "random", "fraction": 0.7}),
@@ -48,10 +48,10 @@ for row, (task, (op, parameters)) in zip(axes, tasks.items()):
         show(axis, x, title)
 
 # %%
-# ``restore`` estimates nothing here: the measurement brings its operator and its noise. Of a file on disk say what
+# ``restore`` estimates nothing here: the measurement brings its operator and its noise. For a file on disk, name what
 # happened to it, as in ``genprior.restore("small.png", "super-resolution", scale=4)``.
 print(result)
 
 # %%
-# Grey says little of colour: the draws choose some, seldom the right ones. With few pixels or a strong blur the details
-# are the prior's.
+# A grey image determines little of the colours: the draws choose some, seldom the right ones. With few pixels or a
+# strong blur the prior supplies the details.

@@ -1,9 +1,9 @@
 """
-Four samplers against a posterior that is known
-===============================================
+Four samplers against a known posterior
+=======================================
 
-With a Gaussian prior, p(x | y) is Gaussian and in closed form. So each sampler can be asked for many draws, and its
-mean and variance be compared with the truth, pixel by pixel.
+With a Gaussian prior, p(x | y) is a Gaussian in closed form. So the mean and variance of many draws of each sampler can
+be compared with the truth, pixel by pixel.
 """
 
 import matplotlib.pyplot as plt
@@ -29,8 +29,8 @@ x = prior.sample(1, seed=3).clamp(0, 1)
 measurement = genprior.degrade(x, Inpaint(mask, (1, side, side)), noise=0.1, seed=0)
 
 # %%
-# The true variance, S - S Aᵀ (A S Aᵀ + noise² I)⁻¹ A S, and that of 200 draws of each sampler. ``mmps`` is given more
-# iterations than by default; ``dps`` fewer steps, to be quick.
+# The true variance, S - S Aᵀ (A S Aᵀ + noise² I)⁻¹ A S, and that of 200 draws of each sampler. ``mmps`` gets more
+# iterations than by default, ``dps`` fewer steps to save time.
 
 seen = ~mask.flatten()
 gain = torch.linalg.solve(S[seen][:, seen] + 0.1**2 * torch.eye(int(seen.sum())), S[seen])
@@ -48,7 +48,7 @@ draws = {
 }
 
 # %%
-# The variance of each pixel over the true one: 1 is right. Of 200 draws it is known to a standard error of 10 %.
+# The variance of each pixel over the true one: 1 is right. With 200 draws its standard error is 10 %.
 
 figure, axes = plt.subplots(2, 4, figsize=(9, 4.6), layout="constrained")
 for column, (name, result) in zip(axes.T, draws.items()):
@@ -64,6 +64,6 @@ for axis in axes.flat:
 figure.colorbar(picture, ax=axes[1], shrink=0.8)
 
 # %%
-# ``exact`` is right, and ``mmps`` nears it as its steps grow. ``diffpir``, made for the squared error of photographs,
-# has about half of the variance. ``dps`` does not know the noise: where the image was measured, its draws are nearly
-# one. :doc:`/truth` has such figures for all samplers.
+# ``exact`` is right, and ``mmps`` approaches it as its steps grow. ``diffpir``, made for the squared error of
+# photographs, has about half of the variance. ``dps`` ignores the noise level: where the image was measured, its draws
+# are nearly the same. :doc:`/truth` has such figures for all samplers.

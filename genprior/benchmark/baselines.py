@@ -1,4 +1,4 @@
-"""Classical restorations, to be compared with: each from a measurement of one image to an image.
+"""Classical restorations for comparison: each maps a measurement of one image to an image.
 
 None has a learnt prior. What a method has to be told beyond the operator is set by the known noise (Morozov's
 discrepancy principle: as smooth as the residual stays no larger than the noise); the "oracle" ones are tuned on the
@@ -61,7 +61,7 @@ def bicubic(measurement: Measurement) -> Tensor:
 
 
 def decoded(measurement: Measurement) -> Tensor:
-    """The measurement itself, of images that are written in another way, as by JPEG, or noisy, (C, H, W).
+    """The measurement itself, for noisy images and for images in another code such as JPEG, (C, H, W).
 
     Raises:
         UnsupportedError: it is no whole image.
@@ -93,7 +93,7 @@ def wiener_by_noise(measurement: Measurement) -> Tensor:
 
 
 def wiener_unsupervised(measurement: Measurement) -> Tensor:
-    """Wiener-Hunt deconvolution that samples the levels of noise and image too, and so is told none (scikit-image).
+    """Wiener-Hunt deconvolution that also samples the levels of noise and image, so it is given neither (scikit-image).
 
     References: F. Orieux, J.-F. Giovannelli, T. Rodet, Bayesian estimation of regularization and point spread function
     parameters for Wiener-Hunt deconvolution, 2010.
@@ -132,7 +132,7 @@ def total_variation_by_noise(measurement: Measurement) -> Tensor:
 
 
 def bm3d(measurement: Measurement) -> Tensor:
-    """BM3D by its authors' package: of a noisy image, and of a blurred one (regularised inverse, then BM3D), (C, H, W).
+    """BM3D by its authors' package, of noisy and of blurred images (regularised inverse, then BM3D), (C, H, W).
 
     Raises:
         UnsupportedError: the package is not installed.
@@ -156,7 +156,7 @@ def bm3d(measurement: Measurement) -> Tensor:
 def smoothest(
     restore: Callable[[float], Tensor], too_smooth: Callable[[Tensor], bool], low: float, high: float, halvings: int
 ) -> Tensor:
-    """restore(w) of about the largest w in [low, high] that is not too smooth; smoothness grows with w. Bisection."""
+    """restore(w) for about the largest w in [low, high] that is not too smooth, by bisection: smoothness grows."""
     for _ in range(halvings):
         w = (low * high) ** 0.5
         x = restore(w)
@@ -174,7 +174,7 @@ def best_of(restorations: Iterable[Tensor], truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A classical method that `restore(measurement, truth)` runs; all but the oracles leave the truth alone."""
+    """A classical method, run by `restore(measurement, truth)`; only the oracles use the truth."""
 
     restore: Callable[[Measurement, Tensor], Tensor]
 

@@ -1,10 +1,10 @@
-"""Holes filled by the biharmonic equation, by one sparse solve for all holes of an image."""
+"""Holes filled by the biharmonic equation, with one sparse solve for all holes of an image."""
 
 import numpy as np
 
 
 def fill(image: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    """The image whose Laplacian has the least square sum of all that agree with it off the holes, (H, W) float64.
+    """The image with the smallest sum of squared Laplacians that agrees with it outside the holes, (H, W) float64.
 
     With L the five-point Laplacian, mirrored at the border, and h, k the pixels in holes and the known ones,
 

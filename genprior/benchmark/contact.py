@@ -1,4 +1,4 @@
-"""One sheet to look at: a row for each image, a column for each thing that was made of it."""
+"""A contact sheet: one row for each image, one column for each of its versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FONT = 11
 
 
 def sheet(columns: dict[str, list[Tensor | None]]) -> Image.Image:
-    """Columns of images, each under its name; what is None, or no picture, is left white.
+    """Columns of images, each under its name; None, or what cannot be shown, stays white.
 
     Arguments:
         columns: name -> one (C, H, W) for each row, values clipped to [0, 1]; sizes may differ.

@@ -1,4 +1,4 @@
-"""What an evaluation is about: images in a fixed order, cropped, and all that was done to them, by hashes."""
+"""The data of an evaluation: images in a fixed order, cropped, and hashes of everything that was simulated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from genprior.training.data import Arrays
 
 @dataclass(frozen=True)
 class Truth:
-    """One image, read when it is needed.
+    """One image, read when needed.
 
     Attributes:
         number: its place in the data, from 0.
@@ -63,7 +63,7 @@ def find_truths(data: Any, array: str, limit: int | None, crop: int | None) -> l
 
 
 def hashes(A: Operator) -> dict[str, str]:
-    """sha256 of what may have been simulated: a mask (bool, True in holes) or a kernel (float64)."""
+    """sha256 of simulated arrays: a mask (bool, True in holes) or a kernel (float64)."""
     if isinstance(A, Inpaint):
         return {"mask_sha256": sha256(A.mask)}
     if isinstance(A, Blur):

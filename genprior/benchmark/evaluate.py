@@ -1,4 +1,4 @@
-"""How good a prior and its samplers are on given images: the same measurements restored by each, one table.
+"""How well a prior and its samplers restore given images: all methods restore the same measurements, for one table.
 
 Every image is measured and restored alone, by a seed of its own, a function of the run's seed and the image's number.
 So results depend neither on the other images nor on how many processes share them, and a run that was stopped goes on
@@ -72,7 +72,7 @@ def evaluate(
     progress: bool = True,
     **operator_parameters: Any,
 ) -> Evaluation:
-    """Degrade images, restore them by every method, and compare with what they were.
+    """Degrade images, restore them by every method, and compare the results with the originals.
 
     With `out`, results are stored as they come: called again, it computes what is missing. With a function for prior it
     does not go on: nobody could tell whether the function is still the same. Under torchrun or `accelerate launch` the
@@ -155,13 +155,13 @@ def evaluate(
 
 
 def image_seed(seed: int, number: int) -> int:
-    """The seed of image `number`: with it, `degrade` and `restore` give what an evaluation with `seed` made of it."""
+    """The seed of image `number`: with it, `degrade` and `restore` repeat what an evaluation with `seed` did."""
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
     Attributes:
         table: a row for each method: means over images, with standard errors.
@@ -216,7 +216,7 @@ class _Job:
     about: dict[str, Any]
 
     def run(self, out: Path, ranks: Any, progress: bool) -> Evaluation:
-        """Compute what `out` lacks, this process its share of it; then read what all have made."""
+        """Compute what is missing in `out`, this process its share; then read the results of all processes."""
         items = out / "items"
         self._check(out)
         missing = [pair for pair in self._pairs() if self._is_missing(items, *pair)]

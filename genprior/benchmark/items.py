@@ -1,4 +1,4 @@
-"""Results as they come: a folder of small JSON files, one for each image and method, each whole or not there."""
+"""Results as they arrive: a folder of small JSON files, one for each image and method, each complete or absent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 
 def stem(number: int, method: str) -> str:
-    """The name of the files of an image and a method: its own for each, and one that every file system takes."""
+    """The file name for an image and a method: unique, and valid on every file system."""
     plain = re.sub(r"[^a-z0-9-]+", "-", method.lower()).strip("-")
     if plain != method:
         plain = f"{plain[:40]}-{sha256(method)[:8]}"
@@ -45,7 +45,7 @@ def read_record(folder: Path, number: int, method: str) -> Record | None:
 
 
 def differences(stored: Any, given: Any, name: str = "") -> list[str]:
-    """In words, where two JSON values differ."""
+    """The differences between two JSON values, in words."""
     if isinstance(stored, dict) and isinstance(given, dict):
         keys = list(dict.fromkeys([*stored, *given]))
         return [d for key in keys for d in differences(stored.get(key), given.get(key), f"{name} {key}".strip())]
@@ -53,7 +53,7 @@ def differences(stored: Any, given: Any, name: str = "") -> list[str]:
 
 
 def digest(thing: Any) -> str:
-    """sha256 of what a prior or an operator is made of: type, numbers, words and tensors, wherever they lie."""
+    """sha256 of the contents of a prior or an operator: type, numbers, strings and tensors, at any depth."""
     return sha256(*_parts(thing))
 
 

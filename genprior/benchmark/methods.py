@@ -1,4 +1,4 @@
-"""What an evaluation compares, samplers and classical methods alike, and what it measures of what they make."""
+"""The methods that an evaluation compares, samplers and classical methods alike, and the figures it computes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ from genprior.scores.uncertainty import coverage, crps, widest
 
 
 def coverage_level(n: int) -> float:
-    """Of the interval whose coverage is measured: 0.9, or of fewer than 19 samples the widest that they tell of."""
+    """The level of the interval whose coverage is measured: 0.9, or for fewer than 19 samples the widest they
+    determine.
+    """
     return min(0.9, widest(n))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method made of a measurement.
+    """The output of a method for a measurement.
 
     Attributes:
         mean: its estimate, (C, H, W), in the measured frame.
@@ -92,7 +94,7 @@ def find_methods(
 
 
 def figures(outcome: Outcome, truth: Tensor, lpips: bool, holes: Tensor | None = None) -> dict[str, Any]:
-    """What is measured of one image; coverage and CRPS need two samples at least.
+    """The figures of one image; coverage and CRPS need at least two samples.
 
     Arguments:
         holes: where nothing was known of it, (1 or C, H, W), or None: what is there is measured by itself too.

@@ -1,4 +1,4 @@
-"""Degradations by name: those that papers compare on, at the size of the images at hand, and ours.
+"""Degradations by name: those of papers, scaled to the size of the images, and ours.
 
 Each is a function of the side of the images, in pixels, and gives the arguments of `genprior.degrade` and
 `genprior.evaluate`: `op`, `noise` on [0, 1], and the operator's own.
@@ -21,7 +21,7 @@ NOISE = 0.025
 
 
 def preset(name: str, side: int) -> dict[str, Any]:
-    """The arguments of `degrade` and `evaluate` for that task, and images of which `side` is the smaller one.
+    """The arguments of `degrade` and `evaluate` for that task and for images whose smaller side is `side`.
 
     Raises:
         ValueError: there is no such preset, or it is not for images of that size.
@@ -30,7 +30,7 @@ def preset(name: str, side: int) -> dict[str, Any]:
 
 
 def dps_inpaint_box(side: int) -> dict[str, Any]:
-    """A square hole of half the side (128 of 256), of each image at its own place.
+    """A square hole of half the side (128 of 256), at a random place in each image.
 
     Other than in the paper's code, which keeps 16 pixels from the border, every place in the image is as likely.
     """
@@ -38,7 +38,7 @@ def dps_inpaint_box(side: int) -> dict[str, Any]:
 
 
 def dps_inpaint_random(side: int) -> dict[str, Any]:
-    """92 % of the pixels missing, in all channels at once, of each image others.
+    """92 % of the pixels missing, in all channels at once, at random in each image.
 
     That is the paper; its code draws 30 to 70 % instead. Exactly 92 %, where theirs are drawn one by one.
     """
@@ -77,12 +77,12 @@ def dps_motion(side: int) -> dict[str, Any]:
 
 
 def photo_inpaint_random(side: int) -> dict[str, Any]:
-    """70 % of the pixels missing, of each image others."""
+    """70 % of the pixels missing, at random in each image."""
     return {"op": "inpaint", "noise": NOISE, "mask": "random", "fraction": 0.7}
 
 
 def photo_inpaint_box(side: int) -> dict[str, Any]:
-    """A square hole of a quarter of the side, of each image at its own place."""
+    """A square hole of a quarter of the side, at a random place in each image."""
     return {"op": "inpaint", "noise": NOISE, "mask": "box", "size": side // 4}
 
 
@@ -92,12 +92,12 @@ def photo_sr4(side: int) -> dict[str, Any]:
 
 
 def photo_gaussian(side: int) -> dict[str, Any]:
-    """Gaussian blur of width 2 at any size; the scene goes on past the frame ("valid")."""
+    """Gaussian blur of width 2 at any size; the scene continues past the frame ("valid")."""
     return {"op": "gaussian-deblur", "noise": NOISE, "width": 2.0, "boundary": "valid"}
 
 
 def photo_motion(side: int) -> dict[str, Any]:
-    """Motion along 15 pixels at 30 degrees at any size; the scene goes on past the frame ("valid")."""
+    """Motion along 15 pixels at 30 degrees at any size; the scene continues past the frame ("valid")."""
     return {"op": "motion-deblur", "noise": NOISE, "length": 15, "angle": 30.0, "boundary": "valid"}
 
 

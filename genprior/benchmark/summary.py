@@ -1,4 +1,4 @@
-"""From the figures of images to the table of methods."""
+"""The table of methods, computed from the figures of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genprior.table import Estimate, Table
 
 
 def columns(n: int) -> dict[str, str]:
-    """What is measured of an image of which n samples are drawn, and its column in the table of methods."""
+    """The figures of an image with n samples, and their columns in the table of methods."""
     return {
         "psnr_sample": "PSNR of a sample, dB",
         "ssim_sample": "SSIM of a sample",
@@ -28,7 +28,7 @@ def columns(n: int) -> dict[str, str]:
 
 
 def legend(n: int) -> str:
-    """What the figures of a table of n samples are."""
+    """The meaning of the figures in a table with n samples."""
     covered = (
         f"Coverage: of pixels, by the central {coverage_level(n):.0%} interval of the samples, which an exact sampler "
         "with the right prior expects to be just that; 90% takes 19 samples, of fewer it is the interval from the "
@@ -45,7 +45,7 @@ def legend(n: int) -> str:
 
 
 def summary(records: list[Record], n: int) -> Table:
-    """A row for each method, in their order; differences are to the first of them; n samples were drawn."""
+    """A row for each method, in order; differences are to the first of them; n samples were drawn."""
     methods = list(dict.fromkeys(record["method"] for record in records))
     by_method = {name: [record for record in records if record["method"] == name] for name in methods}
     rows = [_row(of_method, by_method[methods[0]], columns(n)) for of_method in by_method.values()]
@@ -53,7 +53,7 @@ def summary(records: list[Record], n: int) -> Table:
 
 
 def each_image(records: list[Record], n: int) -> Table:
-    """A row for each image and method, of n samples."""
+    """A row for each image and method, with n samples."""
     return Table(_filled(records, ["image", "number", "method", "seed", *columns(n), "peak_memory", "note"]))
 
 

@@ -1,4 +1,4 @@
-"""What is to be evaluated: the operator, noise and prior that are meant, and whether the images can be measured so."""
+"""The task of an evaluation: operator, noise and prior, and whether they fit the images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALLEST = 11  # pixels a side, the window of SSIM
 def find_task(
     op: Any, noise: float | Tensor | Likelihood | None, parameters: dict[str, Any], truths: list[Truth]
 ) -> tuple[Any, float | Likelihood, dict[str, Any]]:
-    """The operator, noise and parameters that are meant, those of a preset too; of JPEG, which rounds, the noise 0.
+    """The operator, noise and parameters of a task or preset; JPEG, which rounds, has noise 0.
 
     Raises:
         ValueError: there is no such operator or preset, or the noise is not one for all images.
@@ -62,7 +62,7 @@ def find_task(
 
 
 def trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: bool) -> list[Measurement]:
-    """A measurement of the first image of each shape: what cannot be measured is said before anything is computed.
+    """A measurement of the first image of each shape, so that errors appear before anything is computed.
 
     Raises:
         ValueError: an image cannot be measured, or too little of it is.
@@ -89,7 +89,7 @@ def trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: 
 
 
 def find_prior(prior: Any, shapes: set[Shape], device: str) -> tuple[Prior, dict[str, Any]]:
-    """The prior, where it is to compute, and what it is called.
+    """The prior on its device, and its name.
 
     Raises:
         TypeError, ValueError: it is none, or images of those shapes call for several.
@@ -108,6 +108,6 @@ def find_prior(prior: Any, shapes: set[Shape], device: str) -> tuple[Prior, dict
 
 
 def prior_sha256(prior: Prior) -> str | None:
-    """Of what the prior is made of; None where that includes a function, whose code and what it uses are not seen."""
+    """sha256 of the contents of a prior; None if it includes a function, whose code cannot be hashed."""
     parts = (part for part in prior.modules() if isinstance(part, DenoiserPrior))
     return digest(prior) if all(isinstance(part.denoiser, nn.Module) for part in parts) else None

@@ -1,4 +1,4 @@
-"""What commands on images share: arguments, files, going on after a failure."""
+"""What commands on images share: arguments, files, continuing after a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""genprior identify: which blur, and how much noise, made photographs what they are."""
+"""genprior identify: the blur and the noise of photographs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""genprior info: versions, devices and folders, as an answer to "what do you run it on?"."""
+"""genprior info: versions, devices and folders, for bug reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""genprior evaluate truth: samplers against posteriors that are known."""
+"""genprior evaluate truth: samplers against known posteriors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bound on the Jensen-Shannon divergence that adversarial training climbs, as an estimator.
+"""The bound on the Jensen-Shannon divergence that adversarial training maximises, as an estimator.
 
 Notation: l(x) the discriminator's logit, d(x) = 1 / (1 + exp(-l(x))) its probability that x is from p;
 softplus(a) = ln(1 + e^a), so that ln d = -softplus(-l) and ln(1 - d) = -softplus(l).

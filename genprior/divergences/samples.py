@@ -1,4 +1,4 @@
-"""Distances between two laws by draws from them alone."""
+"""Distances between two laws, computed from draws alone."""
 
 import math
 from collections.abc import Sequence

@@ -61,7 +61,7 @@ def _layout(shape: tuple[int, ...]) -> Literal["HW", "HWC", "NHWC"]:
 
 
 def scaled(array: np.ndarray) -> np.ndarray:
-    """float32 copy in which the white of integers is 1."""
+    """A float32 copy in which the white of integers is 1."""
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind not in "bf" and not (kind == "u" and size in (1, 2)):
         raise TypeError(
@@ -74,7 +74,7 @@ def scaled(array: np.ndarray) -> np.ndarray:
 
 
 def from_float(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Values in [0, 1], of integers rounded, in which 1 is the largest integer there is."""
+    """Values in [0, 1] in the given dtype; for integers rounded, with 1 as the largest integer."""
     if dtype.kind == "u":
         if np.isnan(values).any():
             raise ValueError(f"the image holds NaN, which {dtype} cannot; fill the holes first.")

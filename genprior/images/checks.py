@@ -1,4 +1,4 @@
-"""What every kind of image is checked for, and the words of the errors."""
+"""Checks for every kind of image, and the texts of their errors."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _RANGE_TOLERANCE = 1e-3
 
 
 class OtherKindError(ValueError):
-    """A sound file, but of a kind of values that is not read; the message says which and what to do."""
+    """A sound file, but with values of a kind that is not read; the message says which and what to do."""
 
 
 def check_not_empty(shape: tuple[int, ...], name: str) -> None:

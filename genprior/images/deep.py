@@ -1,4 +1,4 @@
-"""Files of more bits than PIL has modes for: 16-bit colour or alpha, floats of several channels.
+"""Files with more bits than PIL has modes for: 16-bit colour or alpha, floats of several channels.
 
 PIL cuts their values to 8 bits, or cannot open them. tifffile reads such TIFF files; of PNG files, PIL can be made to
 unpack the higher and the lower bytes, one after the other; in PPM files the values lie as they are.
@@ -24,7 +24,7 @@ _TURNS |= {5: ((), True), 6: ((0,), True), 7: ((0, 1), True), 8: ((1,), True)}
 
 
 def open_image(file: BinaryIO) -> Image.Image | Deep:
-    """The image of a file: opened by PIL, or where PIL would lose bits of it, its values, upright.
+    """The image of a file: opened by PIL, or its upright values if PIL would lose bits.
 
     Raises:
         UnidentifiedImageError: no format that is read here.
@@ -44,7 +44,7 @@ def open_image(file: BinaryIO) -> Image.Image | Deep:
 
 
 def header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
-    """(width, height) of an image, perhaps to be turned, and whether it has floating-point values; nothing is decoded.
+    """(width, height) of an image before it is turned, and whether its values are floating-point; nothing is decoded.
 
     Raises:
         UnidentifiedImageError: no format that is read here.
@@ -60,7 +60,7 @@ def header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
 
 
 def bits_lost(image: Image.Image) -> int:
-    """How many bits each value of the file has that PIL is about to cut to 8; 0 if it keeps them, or did so before."""
+    """How many bits each value of the file has that PIL would cut to 8; 0 if PIL keeps them."""
     if not isinstance(image, ImageFile.ImageFile) or image.mode.startswith(("I", "F")):
         return 0
     bits = max(getattr(image, "tag_v2", {}).get(258, (0,)))

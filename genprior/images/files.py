@@ -26,7 +26,7 @@ NAMED = 3  # files that a message names; the others are counted
 
 
 def save(x: Tensor | Image.Image | Deep, path: str | os.PathLike) -> None:
-    """Write one image, in the format of the path's suffix, all or nothing; folders are made, an old file is replaced.
+    """Write one image in the format of the path's suffix, all or nothing; folders are made, an old file is replaced.
 
     16 bits are kept by PNG and TIFF, floats by TIFF; PNG rounds floats to 16 bits, other formats round all to 8.
 
@@ -63,7 +63,7 @@ def save(x: Tensor | Image.Image | Deep, path: str | os.PathLike) -> None:
 
 
 def writable(image: Any, x: Tensor) -> Tensor | Image.Image | Deep:
-    """What to `save` of an image x in the kind that a user gave.
+    """What to `save` for an image x of the kind that a user gave.
 
     That itself, for it may have alpha, a colour profile or more than 8 bits: if it is a PIL image, or has 16 bits or
     what `read` made of a file of them; else x, a (C, H, W) tensor.
@@ -101,7 +101,7 @@ def part_files(folder: str | os.PathLike, suffixes: frozenset[str]) -> tuple[lis
 
 
 def named(skipped: list[Path], folder: str | os.PathLike) -> str:
-    """That they were skipped, the first few by name."""
+    """Name the first few files that were skipped."""
     names = ", ".join(str(path.relative_to(folder)) for path in skipped[:NAMED])
     more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
     return f"skipped {len(skipped)} file{'s' * (len(skipped) > 1)} whose suffix is of no image: {names}{more}"

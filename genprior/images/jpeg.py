@@ -1,4 +1,4 @@
-"""JPEG files: the coefficients, quantisation tables and sampling that they hold."""
+"""JPEG files: their coefficients, quantisation tables and sampling."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FIRST_FRAME, LAST_FRAME, NO_FRAMES = 0xC0, 0xCF, (0xC4, 0xC8, 0xCC)
 
 @dataclass(frozen=True, eq=False)
 class Coefficients:
-    """What a JPEG file says of a picture, its values as stored, in the orientation as stored.
+    """The contents of a JPEG file, with values and orientation as stored.
 
     Attributes:
         planes: of Y, Cb and Cr, or of Y alone, whole numbers (h, w) in multiples of their steps: coefficient (i, j) of
@@ -48,7 +48,7 @@ class Coefficients:
 
 
 def read_coefficients(image: JPEGLike) -> Coefficients:
-    """What a JPEG file says, baseline or progressive, of 8 bits, grey or YCbCr.
+    """Read a JPEG file, baseline or progressive, of 8 bits, grey or YCbCr.
 
     Arguments:
         image: a path, the bytes of the file, or a PIL image that was opened from it and not changed since.

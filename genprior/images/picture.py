@@ -1,4 +1,4 @@
-"""What the user gave, as a tensor, and the way back to the kind it was."""
+"""The user's image as a tensor, and the way back to the kind it was."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What the user gave: the tensor, and what is needed to give the same kind back.
+    """The user's image: the tensor, and what is needed to return the same kind.
 
     Attributes:
         x: (B, C, H, W) float32; on the CPU, or for torch input on its own device.
@@ -27,7 +27,7 @@ class Picture:
 
     @property
     def seen(self) -> Tensor:
-        """x with the colours that alpha 0 hides replaced by those of the nearest pixel that it does not, (B, C, H, W).
+        """x with hidden colours (alpha 0) replaced by those of the nearest visible pixel, (B, C, H, W).
 
         Nobody sees what a hidden colour is, often black; so no operator may carry it to where it would be seen.
         """
@@ -55,7 +55,7 @@ class Picture:
         return self._give(x.detach().clamp(0, 1), kept)
 
     def emptied(self) -> Picture:
-        """Without the values of x: all that `like` needs, in less memory."""
+        """The same without the values of x: all that `like` needs, in less memory."""
         return replace(self, x=self.x.new_empty(len(self.x), 0, *self.x.shape[2:]))
 
 
@@ -68,7 +68,7 @@ def _unhidden(x: Tensor, hidden: Tensor) -> Tensor:
 
 
 def nearest_seen(hidden: np.ndarray) -> np.ndarray:
-    """The row and the column of the nearest pixel that is not hidden, for each pixel of (H, W): (2, H, W)."""
+    """Row and column of the nearest visible pixel, for each pixel of (H, W): (2, H, W)."""
     from scipy.ndimage import distance_transform_edt
 
     return np.asarray(distance_transform_edt(hidden, return_distances=False, return_indices=True), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""PIL images and files: every mode read as colour and alpha, and given back as the mode that holds it best."""
+"""PIL images and files: every mode read as colour and alpha, and returned as the mode that holds it best."""
 
 import difflib
 import warnings
@@ -82,7 +82,7 @@ def from_pil(image: Image.Image, name: str) -> Picture:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture turned by its EXIF orientation, in one of the modes L, LA, RGB, RGBA, I;16 and F; black is 0.
+    """The image turned by its EXIF orientation, in one of the modes L, LA, RGB, RGBA, I;16 and F; black is 0.
 
     Raises:
         OtherKindError: its values are not of 16 bits.
@@ -147,7 +147,7 @@ def give_deep(x: Tensor, alpha: Tensor | None, *, dtype: np.dtype, icc: bytes | 
 
 
 def fitted(image: Image.Image | Deep, file_format: str) -> Image.Image | Deep:
-    """The picture with as many bits of it as a format holds: a PIL image, or what PIL has no mode for."""
+    """The image with as many bits as a format holds: a PIL image, or `Deep` if PIL has no mode for it."""
     if isinstance(image, Image.Image) and not image.mode.startswith(("I", "F")):
         return image
     icc = image.icc_profile if isinstance(image, Deep) else image.info.get("icc_profile")

@@ -1,4 +1,4 @@
-"""The values of a picture for which PIL has no mode."""
+"""The values of an image for which PIL has no mode."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Deep(np.ndarray):
-    """A picture of 16-bit or floating-point colour: an array (H, W, C), C = 1, 2 (grey, alpha), 3 or 4 (RGB, alpha).
+    """An image of 16-bit or floating-point colour: an array (H, W, C), C = 1, 2 (grey, alpha), 3 or 4 (RGB, alpha).
 
     Attributes:
         icc_profile: what its colours mean, as in files, or None.

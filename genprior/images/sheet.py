@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def drawn(x: Tensor) -> Tensor:
-    """Images of any number of channels on one sheet, (1 or 3, H', W'): those that are neither grey nor RGB channel by
-    channel, grey, those of an image side by side.
+    """Images of any number of channels on one sheet, (1 or 3, H', W'); images that are neither grey nor RGB appear as
+    grey channels side by side.
 
     Args:
         x: (B, C, H, W).

@@ -1,4 +1,4 @@
-"""TIFF files by tifffile: the ones that PIL cannot hold."""
+"""TIFF files by tifffile: those that PIL cannot hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a likelihood is.
+"""The interface of a likelihood.
 
 Notation: z = A x; y its measurement, one value for each of z; k = y / gain a number of counts; N(z; m, v) the Gaussian
 law of mean m and variance v. The tilted law of a value is p(z) ~ p(y | z) N(z; m, v).
@@ -48,7 +48,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
-        """ln p(y | z), elementwise: nats, of a density where y is continuous; -inf where z cannot be."""
+        """ln p(y | z), elementwise: nats, of a density for continuous y; -inf for impossible z."""
 
     @abstractmethod
     def sample(self, z: Tensor, noise: Noise) -> Tensor:
@@ -56,19 +56,19 @@ class Likelihood(ABC):
 
     @abstractmethod
     def predicted(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of y given z, of a clipped value about."""
+        """Mean and variance of y given z; approximate for clipped values."""
 
     @abstractmethod
     def bracket(self, y: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """An interval that holds the tilted law but for e^-DROP or so of it, and is not much wider than that takes."""
+        """An interval that contains all but about e^-DROP of the tilted law, and is not much wider than necessary."""
 
     def tilted(self, y: Tensor, z: Tensor, m: Tensor, v: Tensor) -> Tensor:
-        """The log-density of the tilted law on its bracket, but for a constant."""
+        """The log-density of the tilted law on its bracket, up to a constant."""
         return self.log_prob(y, z) - (z - m).square() / (2 * v)
 
     @abstractmethod
     def shared(self, copies: int) -> "Likelihood":
-        """The law under which so many copies of y together say what y says, to second order at least."""
+        """The law under which so many copies of y together carry the information of one y, at least to second order."""
 
     def moments(self, y: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the tilted law p(z) ~ p(y | z) N(z; m, v), elementwise, to 1e-6 of its deviation.
@@ -91,7 +91,7 @@ class Likelihood(ABC):
         return draws_of(self._tilted, u, (y, m, v, *self._parameters))
 
     def check(self, y: Tensor) -> None:
-        """Raise ValueError, and say what to do, if y, (B, C, H, W), is nothing that this law gives."""
+        """Raise ValueError, and say what to do, if this law cannot give y, (B, C, H, W)."""
         for name, value in self.named():
             if isinstance(value, Tensor) and torch.broadcast_shapes(value.shape, y.shape) != y.shape:
                 raise ValueError(
@@ -99,7 +99,7 @@ class Likelihood(ABC):
                 )
 
     def select(self: L, index: Tensor) -> L:
-        """The law for the images of that `index` (1-D, long)."""
+        """The law for the images with that `index` (1-D, long)."""
         chosen = {k: v[index.to(v.device)] for k, v in self.named() if isinstance(v, Tensor) and len(v) > 1}
         return dataclasses.replace(self, **chosen) if chosen else self
 

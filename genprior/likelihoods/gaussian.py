@@ -13,7 +13,7 @@ from genprior.noise import Noise
 
 @dataclass(frozen=True)
 class Gaussian(Likelihood):
-    """y = z + sd n, n ~ N(0, 1): what a number means that is given as noise.
+    """y = z + sd n, n ~ N(0, 1): the meaning of a number given as noise.
 
     Attributes:
         sd: standard deviation >= 0, in the units of y.

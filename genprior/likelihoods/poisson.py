@@ -61,7 +61,7 @@ def counts(rate: Tensor, noise: Noise) -> Tensor:
 
 
 def around_counts(k: Tensor, m: Tensor, v: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
-    """The interval that holds t^k exp(-(t - m)^2 / (2 v)) on t >= least >= 0, but for e^-DROP of it.
+    """The interval that contains t^k exp(-(t - m)^2 / (2 v)) on t >= least >= 0, except for e^-DROP of it.
 
     To the left of the mode the curvature grows. To the right, t^k falls as k (s - ln(1 + s)) >= k s^2 / (2 (1 + s)),
     with s = t / mode - 1.

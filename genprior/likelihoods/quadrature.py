@@ -74,12 +74,12 @@ def draws_of(law: Callable[..., Law], u: Tensor, arguments: Sequence[Tensor | fl
 
 
 def reach(slope: Tensor, v: Tensor) -> Tensor:
-    """How far a log-density falls by DROP that falls as slope d + d^2 / (2 v) or faster."""
+    """The distance over which a log-density falls by DROP if it falls as slope d + d^2 / (2 v) or faster."""
     return 2 * DROP / (slope + (slope.square() + 2 * DROP / v).sqrt())
 
 
 def within(low: Tensor, high: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The part of [low, high] that holds N(m, v) there but for e^-DROP of it."""
+    """The part of [low, high] that contains N(m, v) there, except for e^-DROP of it."""
     mode = torch.minimum(torch.maximum(m, low), high)
     down, up = ((mode - m).clamp_max(0) / v, (mode - m).clamp_min(0) / v)
     return torch.maximum(low, mode - reach(-down, v)), torch.minimum(high, mode + reach(up, v))

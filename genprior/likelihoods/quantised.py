@@ -13,7 +13,7 @@ from genprior.noise import Noise
 
 @dataclass(frozen=True)
 class Quantised(Likelihood):
-    """y is the centre of the cell that z lies in, of cells that are a step wide.
+    """y is the centre of the cell that contains z; cells are one step wide.
 
         p(y | z) = 1 where y - step / 2 <= z <= y + step / 2, else 0
 

@@ -1,1 +1,1 @@
-"""The marginal likelihood of a measurement, ln p(y): what `genprior.evidence` is made of, one method per file."""
+"""The marginal likelihood of a measurement, ln p(y), behind `genprior.evidence`; one method per file."""

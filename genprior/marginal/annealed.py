@@ -73,7 +73,7 @@ def by_annealing(prior: Prior, one: Measurement, method: AnnealedImportance, clo
 
 
 def likelihood(prior: Prior, one: Measurement) -> Callable[[Tensor], Tensor]:
-    """z -> ln L(z), (B,), in as many parts as the memory takes."""
+    """z -> ln L(z), (B,), in chunks that fit into the memory."""
     v = float(torch.as_tensor(prior.decoder_variance))
     rows = rows_at_once(one.operator.image_shape, one.y.device)
     of_some = _of_law(prior, one, v) if isinstance(one.noise, Likelihood) else _of_gaussian(prior, one, v)
@@ -104,7 +104,7 @@ def _of_gaussian(prior: Prior, one: Measurement, v: float) -> Callable[[Tensor],
 
 
 def anneal(log_likelihood: Callable[[Tensor], Tensor], like: Tensor, steps: int, noise: Noise) -> Tensor:
-    """ln w of one cloud, (P,), of latents like `like`."""
+    """ln w of one cloud, (P,), with latents like `like`."""
     z = noise(like)
     log_l = log_likelihood(z)
     temperatures = [(j / steps) ** POWER for j in range(1, steps + 1)]

@@ -1,4 +1,4 @@
-"""The evidence ln p(y | prior) of a measurement: to choose between priors, operators and noise levels by."""
+"""The evidence ln p(y | prior) of a measurement, for choosing between priors, operators and noise levels."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def evidence(
 def estimate_of(
     prior: Prior, one: Measurement, method: Twisted | AnnealedImportance, clouds: int, seed: int
 ) -> Estimate:
-    """ln p(y) of one image, with its error: of particles, that of the steps too.
+    """ln p(y) of one image, with its error, which for particles includes that of the steps.
 
     With ln p_N = ln p + c / N for N steps, c / N = (ln p_M - ln p_N) M / (N - M). M is a quarter of N: half of it would
     cost more, and triple the noise of the difference.
@@ -140,7 +140,7 @@ def log_mean_estimate(log_p: Tensor) -> Estimate:
 
 
 def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twisted | AnnealedImportance | None:
-    """The particles or the importance sampling meant, None for the closed form; the prior has what it takes."""
+    """The requested particles or importance sampler, None for the closed form; the prior must have what it needs."""
     defaults = {"exact": None, **{name: kind() for name, kind in METHODS.items()}}
     has = ", ".join(sorted(prior.capabilities))
     if isinstance(method, Twisted):

@@ -1,4 +1,4 @@
-"""Operators: what was measured of an image."""
+"""Operators: how an image was measured."""
 
 from genprior.operators.base import Operator
 from genprior.operators.blur import Blur, gaussian_kernel, motion_kernel

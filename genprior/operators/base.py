@@ -1,4 +1,4 @@
-"""What an operator is, and what one after the other makes, where one of them is not linear.
+"""The interface of an operator, and compositions of which one part is not linear.
 
 Notation: x an image (B, C, H, W); y = A(x) a measurement (B, C', H', W'); J(x) = dA / dx, J^T its transpose.
 """
@@ -68,15 +68,17 @@ class Operator(ABC):
         return product
 
     def select(self, index: Tensor) -> Operator:
-        """The operator of the images of that `index` (1-D, long): state per image is indexed, shared state is kept."""
+        """The operator for the images with that `index` (1-D, long): it indexes state per image, and keeps shared
+        state.
+        """
         return self if self.batch == 1 else self._select(index)
 
     def frame(self, x: Tensor) -> Tensor:
-        """The part of x, (..., H, W), that lies in the measured frame: what a user wants to see."""
+        """The part of x, (..., H, W), that lies in the measured frame, which is what a user wants to see."""
         return x
 
     def decoded(self, y: Tensor) -> Tensor | None:
-        """x as y spells it out, (B, *image_shape), of operators that only write an image in another way; else None."""
+        """The image that y encodes, (B, *image_shape), if the operator only changes the code of an image; else None."""
         return None
 
     def __matmul__(self, inner: Operator) -> Operator:
@@ -139,12 +141,12 @@ class Composed(Operator):
 
 
 class NonlinearComposition(Composed):
-    """A2 after A1, of which one at least is not linear; `A2 @ A1` makes one."""
+    """A2 after A1, at least one of which is not linear; `A2 @ A1` makes one."""
 
     def _select(self, index: Tensor) -> NonlinearComposition:
         return NonlinearComposition(self.outer.select(index), self.inner.select(index))
 
 
 def name_of(operator: Operator) -> str:
-    """What messages call an operator."""
+    """The name of an operator in messages."""
     return getattr(operator, "_name", type(operator).__name__)

@@ -34,7 +34,7 @@ ROUNDING = 1e-6
 
 
 class Blur(LinearOperator):
-    """y[p] = sum_j k[j] x[p - j + kh // 2], with the scene going on past the frame ("valid") or periodic ("circular").
+    """y[p] = sum_j k[j] x[p - j + kh // 2]; the scene continues past the frame ("valid") or is periodic ("circular").
 
     Convolution, as `kornia.filters.filter2d(x, k, behaviour="conv")`: a bright point draws the kernel. One kernel for
     all channels; it need not sum to one, but a kernel of integers, as an image of one is, is divided by its sum.
@@ -298,7 +298,7 @@ def _delta(size: int) -> Tensor:
 
 
 def weights(kernel: Tensor | np.ndarray) -> Tensor:
-    """A kernel, (..., kh, kw), as a tensor of floats; one of integers, whose unit nobody knows, divided by its sum.
+    """A kernel, (..., kh, kw), as floats; a kernel of integers, whose unit is unknown, is divided by its sum.
 
     Raises:
         ValueError: it is neither a tensor nor an array, or of integers whose sum is not above 0.

@@ -47,7 +47,7 @@ def canonical(op: str) -> str:
 
 @settled
 def for_measurement(op: str, measurement_shape: Shape, **parameters) -> Operator:
-    """The operator of that name whose measurements have that (C, H, W), as when a measured image is to be restored.
+    """The operator of that name whose measurements have that (C, H, W): for restoring a measured image.
 
     Arguments:
         op: "inpaint" (mask), "super-resolution" (scale, antialias), "gaussian-deblur" (width, boundary),
@@ -65,7 +65,7 @@ def for_measurement(op: str, measurement_shape: Shape, **parameters) -> Operator
 
 @settled
 def for_image(op: str, image_shape: Shape, **parameters) -> Operator:
-    """The operator of that name for images of that (C, H, W), as when an image is to be degraded.
+    """The operator of that name for images of that (C, H, W): for degrading an image.
 
     Arguments and errors as for `for_measurement`; for "inpaint", mask may also be "random" (fraction, seed), "box"
     (size, seed) or "stroke" (fraction, seed); and there is "jpeg" (subsampling).

@@ -69,11 +69,11 @@ class Channelwise(LinearOperator):
 
 
 def in_channels(measurement: Measurement, channels: int) -> tuple[Measurement, Callable[[Tensor], Tensor]]:
-    """The measurement for a prior of so many channels, and the way back from its draws.
+    """The measurement for a prior with so many channels, and the way back from its draws.
 
-    A grey measurement for a prior of colour images is three of equal channels, of whose draws the mean is taken. For x
-    grey, three copies of y with noise sqrt(3) sd each say about x just what y says, and that x is grey; for other
-    likelihoods, see `Likelihood.shared`.
+    For a prior of colour images, a grey measurement is repeated in three channels, and the channels of the draws are
+    averaged. For a grey x, three copies of y with noise sqrt(3) sd each carry the information of y, and that x is grey;
+    for other likelihoods, see `Likelihood.shared`.
     """
     A = measurement.operator
     if A.image_shape[0] != 1 or channels != 3 or not isinstance(A, LinearOperator):

@@ -1,4 +1,4 @@
-"""Whether an operator is what it says: linear, and its adjoint the adjoint; or differentiable; on one draw."""
+"""Checks of an operator on one draw: its linearity and its adjoint, or its derivative."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @settled
 def check(A: Operator | Physics, image_shape: Shape | None = None, *, like: Tensor | None = None) -> None:
-    """Refuse what is not what its class says, on one draw of x, z and v.
+    """Refuse an operator that breaks the promises of its class, on one draw of x, z and v.
 
     Of a `LinearOperator`, A(0) = 0, A(2 x - z) = 2 A x - A z and <A x, A x + v> = <x, A^T (A x + v)>, x and
     z ~ N(0, I) and v of the length of A x, each up to half of the digits of float32, 3.5e-4 of the length of what is
@@ -56,7 +56,7 @@ def _check_one(A: Operator, like: Tensor) -> None:
 
 
 def check_foreign(A: Operator, like: Tensor) -> None:
-    """`check` of what in A is not ours: our own operators are tested once and for all, a physics when it is wrapped."""
+    """`check` those parts of A that are not ours: our own operators are tested, and wrapping checks a physics."""
     for part in _parts(A):
         if not type(part).__module__.startswith("genprior."):
             _check_one(part, like)

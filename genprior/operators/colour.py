@@ -1,4 +1,4 @@
-"""Colourisation: only a grey image was measured."""
+"""Colorization: only a grey image was measured."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Colorize(LinearOperator):
 
     @classmethod
     def for_measurement(cls, measurement_shape: Shape) -> Colorize:
-        """The colourisation of grey images (1, H, W)."""
+        """The colorization of grey images (1, H, W)."""
         C, H, W = as_shape(measurement_shape)
         if C != 1:
             raise ValueError(f"Colorize measures one grey channel (1, {H}, {W}); got {tuple(measurement_shape)}.")

@@ -1,4 +1,4 @@
-"""Kernels, spectra and factors that an operator makes once, wherever it is then applied."""
+"""Kernels, spectra and factors that an operator computes once, for every device and dtype."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Constant:
-    """Tensors made when first needed and kept in every dtype and on every device they were asked in.
+    """Tensors made when first needed, and kept in every dtype and on every device requested.
 
     Arguments:
         make: () -> tuple of tensors; floats and complex numbers follow the precision of x, the rest keeps its dtype. A

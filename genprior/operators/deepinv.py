@@ -69,9 +69,9 @@ def from_physics(
 def physics_noise(physics: Physics) -> float | Tensor | Likelihood | None:
     """The standard deviation of a deepinv physics whose noise is Gaussian, float or (B, 1, 1, 1), or its likelihood.
 
-    Uniform noise in [-a, a] says of z = A x what rounding to steps of 2 a does.
+    Uniform noise in [-a, a] has the likelihood of rounding to steps of 2 a.
 
-    deepinv's default, ZeroNoise, is None: it means that nothing was said as often as it means no noise.
+    deepinv's default, ZeroNoise, gives None: it may mean no noise, or that nobody stated the noise.
 
     Raises:
         TypeError: the noise has another law, or a level that is drawn each time.
@@ -197,7 +197,7 @@ class WrappedPhysics(Operator):
 
 
 class PhysicsOperator(WrappedPhysics, LinearOperator):
-    """One that is linear."""
+    """A linear physics as an operator."""
 
     def _adjoint(self, y: Tensor) -> Tensor:
         physics: Any = self._on(y.device)
@@ -208,7 +208,7 @@ class PhysicsOperator(WrappedPhysics, LinearOperator):
 
 
 class NonlinearPhysics(WrappedPhysics):
-    """One that is not."""
+    """A physics that is not linear, as an operator."""
 
     def _select(self, index: Tensor) -> NonlinearPhysics:
         return self

@@ -1,4 +1,4 @@
-"""Whether a map that is not linear is one that samplers can use, on one draw."""
+"""Whether samplers can use a map that is not linear, checked on one draw."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from genprior.operators.linearity import DIGITS, of_shape
 
 @settled
 def check_differentiable(A: Operator, like: Tensor) -> None:
-    """Refuse an operator by a TypeError that is not differentiable, draws at random, or mixes images; see `check`."""
+    """Raise TypeError for an operator that is not differentiable, is random, or mixes images; see `check`."""
     name = name_of(A)
     generator = torch.Generator().manual_seed(0)
     pair = torch.rand(2, *A.image_shape, generator=generator).to(like)

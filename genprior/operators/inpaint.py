@@ -21,7 +21,7 @@ from genprior.operators.linear import SVD, Completion, LinearOperator
 
 
 class Inpaint(LinearOperator):
-    """A x = keep * x; y has the size of x, and its values under the holes, whatever they are, mean nothing.
+    """A x = keep * x; y has the size of x, and its values under the holes mean nothing.
 
     No hole at all gives the identity; nothing but holes gives the zero operator: A^+ y = 0, solve(v, c) = v / c.
 
@@ -91,7 +91,7 @@ def random_mask(shape: tuple[int, ...], fraction: float, seed: int = 0) -> Tenso
 
 @settled
 def box_mask(shape: tuple[int, ...], size: int | tuple[int, int], seed: int = 0) -> Tensor:
-    """One rectangular hole, its place uniform among those that fit, (1, H, W) bool.
+    """One rectangular hole at a uniformly random place, (1, H, W) bool.
 
     Arguments:
         shape: (..., H, W).

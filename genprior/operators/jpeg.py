@@ -1,4 +1,4 @@
-"""JPEG: the coefficients that a JPEG file quantises, as a linear map of the picture.
+"""JPEG: the coefficients that a JPEG file quantises, as a linear map of the image.
 
 Notation: p a plane (B, 1, h, w): luma or chroma, in the units of x; s the number of pixels in a sample of chroma.
 """
@@ -92,7 +92,7 @@ class JPEG(LinearOperator):
         return self.joined(planes)
 
     def decoded(self, y: Tensor) -> Tensor:
-        """What a decoder shows that repeats the samples of chroma, unclipped."""
+        """The unclipped image of a decoder that repeats the samples of chroma."""
         _, M, _, _ = self._constants.like(y)
         H, W = self._stored
         colours = [_enlarged(p, *cell)[..., :H, :W] for p, cell in zip(self._pixels(y), self._cells)]

@@ -1,4 +1,4 @@
-"""What a linear operator is, and what one linear operator after the other makes.
+"""The interface of a linear operator, and compositions of linear operators.
 
 Notation: x an image (B, C, H, W); y = A x a measurement (B, C', H', W'); A^T the adjoint; A^+ the pseudo-inverse;
 c >= 0 a variance, a float or (B, 1, 1, 1).
@@ -20,7 +20,7 @@ from genprior.operators.base import Composed, Operator
 
 
 class LinearOperator(Operator):
-    """A linear map A from images to measurements; immutable; works in the dtype and on the device of what it is given.
+    """A linear map A from images to measurements; immutable; works in the dtype and on the device of its input.
 
     Attributes:
         iterations: of the conjugate gradients that stand in where there is no closed form.
@@ -44,7 +44,7 @@ class LinearOperator(Operator):
 
     @settled
     def pinv(self, y: Tensor) -> Tensor:
-        """A^+ y: of all the x that minimise |A x - y|, the shortest."""
+        """A^+ y: of all x that minimise |A x - y|, the shortest."""
         self._check("a measurement", y, self.measurement_shape)
         return self._pinv(y)
 
@@ -73,7 +73,7 @@ class LinearOperator(Operator):
         return self._prox(z, y, _as_variance(1 / gamma, y))
 
     def completion(self) -> Completion | None:
-        """A as a part of a simpler operator, as a blur past the frame is one of a periodic blur; None: it is not."""
+        """A as a part of a simpler operator, such as a blur past the frame of a periodic blur; None if it is not."""
         return None
 
     def svd(self) -> SVD:
@@ -89,7 +89,9 @@ class LinearOperator(Operator):
         )
 
     def select(self, index: Tensor) -> LinearOperator:
-        """The operator of the images of that `index` (1-D, long): state per image is indexed, shared state is kept."""
+        """The operator for the images with that `index` (1-D, long): it indexes state per image, and keeps shared
+        state.
+        """
         return self if self.batch == 1 else self._select(index)
 
     @overload
@@ -145,7 +147,7 @@ class SVD:
 
 @dataclass(frozen=True, eq=False)
 class Completion:
-    """A x is a part of B x, so that y would be B x with noise, had all of it been measured.
+    """A x is a part of B x: y would be B x with noise if all of it had been measured.
 
     Attributes:
         whole: B, whose measurements have the shape of images.

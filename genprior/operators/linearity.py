@@ -20,7 +20,7 @@ DIGITS = math.sqrt(torch.finfo(torch.float32).eps)
 @settled
 @torch.no_grad()
 def check_linear(A: LinearOperator, like: Tensor) -> None:
-    """Refuse an operator that is not linear, or whose adjoint is another map's, by a TypeError; see `check`."""
+    """Raise TypeError for an operator that is not linear, or whose adjoint is wrong; see `check`."""
     name = name_of(A)
     generator = torch.Generator().manual_seed(0)
 

@@ -1,4 +1,4 @@
-"""What an operator does that only leaves values out, whatever its class."""
+"""The masks of operators that only leave values out, whatever their class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genprior.operators.linear import LinearOperator
 
 
 def kept_by(operator: Operator, like: Tensor | None = None) -> Tensor | None:
-    """Where an operator keeps the values of x, (batch, C, H, W) bool, if it sets all others to 0; None if it does not.
+    """Where an operator keeps the values of x, (batch, C, H, W) bool, if it sets all others to 0; else None.
 
     Inpainting by a mask of ours or by a physics of deepinv's keeps some; denoising keeps all.
 

@@ -1,4 +1,4 @@
-"""An operator that is given as a matrix, for problems small enough for one."""
+"""An operator given as a matrix, for small problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured: y, by which operator, with which noise."""
+"""A measurement: y, its operator and its noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genprior.operators.linear import LinearOperator
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What was measured: y = A(x) + noise n, n ~ N(0, I), or y ~ p(y | A(x)) of another likelihood.
+    """A measurement: y = A(x) + noise n, n ~ N(0, I), or y ~ p(y | A(x)) for another likelihood.
 
     It keeps copies of y and of the noise, and can be pickled.
 
@@ -67,7 +67,7 @@ class Measurement:
 
     @property
     def linear(self) -> LinearOperator:
-        """The operator, of those that are linear.
+        """The operator, if it is linear.
 
         Raises:
             UnsupportedError: it is not.
@@ -77,7 +77,7 @@ class Measurement:
         return self.operator
 
     def potential(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """-ln p(y | A(x)) up to a constant, (B,), and its gradient, shaped like x: infinite where A(x) cannot be."""
+        """-ln p(y | A(x)) up to a constant, (B,), and its gradient, shaped like x: infinite for impossible A(x)."""
         z, vjp = self.operator.vjp(x)
         if not isinstance(self.noise, Likelihood):
             r, c = z - self.y, self.sd**2
@@ -94,7 +94,7 @@ class Measurement:
 
     @property
     def picture(self) -> Tensor:
-        """y as one can look at it: decoded, if it is an image written in another way, as by JPEG."""
+        """y as an image to look at: decoded, if it encodes an image, as JPEG does."""
         decoded = self.operator.decoded(self.y)
         return self.y if decoded is None else decoded
 
@@ -114,7 +114,7 @@ class Measurement:
         return (A.jvp(x, vjp(n)) != 0).to(self.y)
 
     def select(self, index: Tensor) -> Measurement:
-        """The measurement of the images of that `index` (1-D, long), which may repeat images."""
+        """The measurement of the images with that `index` (1-D, long), which may repeat images."""
         noise = self.noise.select(index) if isinstance(self.noise, Likelihood) else self.noise
         if isinstance(noise, Tensor) and noise.ndim and len(noise) > 1:
             noise = noise[index.to(noise.device)]

@@ -1,4 +1,4 @@
-"""Phase retrieval: what is left of the Fourier transform of an image when only its magnitudes are measured."""
+"""Phase retrieval: only the magnitudes of the Fourier transform of an image are measured."""
 
 from __future__ import annotations
 

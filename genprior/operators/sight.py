@@ -1,4 +1,4 @@
-"""What an operator sees of smooth images."""
+"""Whether an operator determines smooth images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Super-resolution: y is x made smaller by a whole factor, with antialiasing."""
+"""Super-resolution: y is x reduced by a whole factor, with antialiasing."""
 
 from __future__ import annotations
 

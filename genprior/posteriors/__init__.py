@@ -1,1 +1,1 @@
-"""Posteriors that a prior and an operator have together: in closed form, or learned."""
+"""Posteriors of a prior and an operator: in closed form, or learned."""

@@ -1,4 +1,4 @@
-"""A learned posterior and a measurement: whether it was learned for such a one, and what its network sees of it.
+"""Whether a learned posterior fits a measurement, and what its network sees of it.
 
 Notation: y = A x + noise n the measurement, A^+ its pseudo-inverse.
 """
@@ -17,7 +17,7 @@ from genprior.priors.base import Prior
 
 
 def is_learned(prior: Prior) -> bool:
-    """Whether it is no prior but a posterior, learned for one operator."""
+    """Whether it is a posterior, learned for one operator, and not a prior."""
     return isinstance(prior, LearnedPosterior)
 
 
@@ -41,7 +41,7 @@ def observe(prior: LearnedPosterior, measurement: Measurement) -> Tensor:
 
 
 def check_operator(prior: LearnedPosterior, A: LinearOperator) -> None:
-    """Refuse an operator of another class than it was trained for, or that differs in an attribute that is named.
+    """Refuse an operator of another class than in training, or with other values of the named attributes.
 
     Raises:
         UnsupportedError: it is such a one.

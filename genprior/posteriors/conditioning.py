@@ -15,7 +15,7 @@ from genprior.priors.gaussian.covariance import LARGEST_DENSE, Covariance, Dense
 
 
 class Conditioning:
-    """What measurements by one operator with one noise level share: the covariance of N(m_k, S) given y, and the gain.
+    """What measurements with one operator and one noise level share: the covariance of N(m_k, S) given y, and the gain.
 
     With R = S^(1/2) and A R = U diag(s) V^T the mean given y is m + R V diag(s / (s^2 + noise^2)) U^T (y - A m) and the
     covariance F F^T, F = R V diag(noise / sqrt(s^2 + noise^2)): no difference is taken, so small noise loses no digits.
@@ -100,7 +100,7 @@ def rounding_of_rank(s: Tensor, shape: tuple[int, int], precision: torch.dtype =
 
 
 def alike(measurement: Measurement) -> list[Tensor]:
-    """The images of a measurement, (B,) numbers in all, in groups of one operator and one noise level."""
+    """The images of a measurement, (B,) numbers in all, in groups with one operator and one noise level."""
     images = len(measurement.y)
     if measurement.operator.batch > 1:
         return list(torch.arange(images).split(1))

@@ -1,4 +1,4 @@
-"""p(x | y) in closed form: of Gaussians and mixtures of them, given a linear measurement with Gaussian noise.
+"""p(x | y) in closed form: for Gaussians and their mixtures, given a linear measurement with Gaussian noise.
 
 Notation: y = A x + noise n; m_k the means, w_k the weights and S the covariance before.
 """
@@ -20,7 +20,7 @@ from genprior.priors.gaussian.mixture import GaussianMixture
 
 @functools.singledispatch
 def posteriors_of(prior: Prior, measurement: Measurement) -> list:
-    """p(x | y) of every image, each itself a prior; those of one operator and one noise level share one factorisation.
+    """p(x | y) of every image, each itself a prior; images with one operator and noise level share one factorisation.
 
     With G = S A^T (A S A^T + noise^2 I)^+ that of a Gaussian is N(m + G (y - A m), S - G A S); that of a mixture has
     such components, and weights in proportion to w_k N(y; A m_k, A S A^T + noise^2 I). noise = 0 is the limit
@@ -71,6 +71,6 @@ def posterior_of(prior: Prior, measurement: Measurement, row: int = 0):
 
 
 def has_posterior(prior: Prior) -> bool:
-    """Whether `posteriors_of` has that of the prior, and its images are no larger than the matrix of A allows."""
+    """Whether `posteriors_of` takes the prior, and its images are small enough for the matrix of A."""
     known = posteriors_of.dispatch(type(prior)) is not posteriors_of.dispatch(Prior)
     return known and math.prod(prior.image_shape) <= LARGEST_DENSE

@@ -1,4 +1,4 @@
-"""Priors: what is known of an image before it is measured."""
+"""Priors: which images are plausible before anything is measured."""
 
 from genprior.checks import UnsupportedError
 from genprior.priors.base import Prior, supports

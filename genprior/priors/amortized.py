@@ -67,5 +67,5 @@ class LearnedPosterior(Prior):
         self.ddpm.autocast = dtype
 
     def denoise_given(self, x_t: Tensor, sigma: float | Tensor, observed: Tensor) -> Tensor:
-        """E[x | x_t, y] for x_t = x + sigma n and `observed` what `posteriors.amortized.observe` made of y."""
+        """E[x | x_t, y] for x_t = x + sigma n, with `observed` from `posteriors.amortized.observe`."""
         return self.ddpm.denoise(x_t, sigma, features=observed)

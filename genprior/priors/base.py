@@ -1,4 +1,4 @@
-"""What a prior is: one interface, of which each prior has what it honestly has.
+"""The interface of a prior: each prior has the methods that it can compute.
 
 Notation: x an image (B, C, H, W); z a latent; sigma a noise standard deviation in the units of x; n ~ N(0, I);
 x_t = x + sigma n; all log-densities are in nats, of densities on the units of x.
@@ -37,22 +37,22 @@ class Prior(nn.Module):
         image_shape: (C, H, W) of x; None stands for an axis of any size, see `sized`.
         centre: the value, in the units of x, around which images lie: a float or a tensor that broadcasts to x.
         spread: root mean square deviation of a value of x from the centre, in the units of x.
-        sigma_min, sigma_max: of priors with `denoise`, the noise levels between which it is meant to be used: below
-            sigma_min the noise no longer matters, at sigma_max the image no longer does.
+        sigma_min, sigma_max: for priors with `denoise`, the range of noise levels to use: below sigma_min the noise no
+            longer matters, at sigma_max the image no longer does.
         latent_shape: shape of one z of `decode`, z ~ N(0, I), or of one w of `render`, or None; axes of any size are
             None as in image_shape.
-        decoder_variance: of priors with `decode`, the variance v of x = decode(z) + sqrt(v) n, in squared units of x;
-            0 where x is decode(z) itself. With `render`, the same.
-        latents: of priors with `render`, the law p(w) of its latents, itself a prior, of the images' size.
-        bounded: whether p(x) is 0, and the energy infinite, beyond some values of x.
+        decoder_variance: for priors with `decode` or `render`, the variance v of x = decode(z) + sqrt(v) n, in squared
+            units of x; 0 if x is decode(z) itself.
+        latents: for priors with `render`, the law p(w) of the latents, itself a prior, for images of the same size.
+        bounded: whether p(x) is 0, and the energy infinite, for some values of x.
         classes: number of class labels, 0 for none.
-        class_names: what the classes are called, in the order of the labels, where that is known.
-        labelled: the methods that of a prior with classes only p(x | label) has, see `given`.
+        class_names: names of the classes, in the order of the labels, if they are known.
+        labelled: for a prior with classes, the methods that only p(x | label) has, see `given`.
         autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x. `half()`,
-            `bfloat16()` and `to(dtype)` of half precision set it: weights, tables and all else stay in theirs.
-        reach: how many pixels away, along an axis, `denoise` still looks at x_t; None where that is all of it, or not
-            known.
-        multiple: of so many pixels is a shift of x_t that shifts `denoise` alike.
+            `bfloat16()` and `to(dtype)` of half precision set it: weights, tables and all else keep their dtype.
+        reach: the largest distance in pixels, along an axis, at which x_t influences `denoise`; None if it is unlimited
+            or unknown.
+        multiple: shifts of x_t by a multiple of so many pixels shift `denoise` alike.
         revision: the commit of the repository of the Hugging Face Hub that it was read from, or None.
     """
 
@@ -107,11 +107,11 @@ class Prior(nn.Module):
 
     @classmethod
     def blank(cls, **arguments) -> "Prior":
-        """One for stored weights to be read into, by the arguments that its `config` gives."""
+        """A prior to read stored weights into, from the arguments in its `config`."""
         return cls(**arguments)
 
     def sized(self: S, height: int, width: int) -> S:
-        """This prior for images of one size: itself, unless images of any size are open to it."""
+        """This prior for images of one size: itself, unless it takes images of any size."""
         if None not in self.image_shape:
             return self
         prior = copy.copy(self)  # shares the networks
@@ -135,7 +135,7 @@ class Prior(nn.Module):
         raise self._unsupported("score")
 
     def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
-        """A lower bound of ln p(x) in nats, (B,), perhaps by an unbiased Monte-Carlo estimate keyed by `seed`."""
+        """A lower bound of ln p(x) in nats, (B,); may be an unbiased Monte-Carlo estimate keyed by `seed`."""
         raise self._unsupported("elbo")
 
     def flow_log_prob(self, x: Tensor, *, seed: int = 0, steps: int = 100, probes: int = 4) -> tuple[Tensor, ...]:
@@ -150,7 +150,8 @@ class Prior(nn.Module):
         raise self._unsupported("denoise")
 
     def posterior_covariance(self, sigma: float) -> "Covariance":
-        """The mean posterior covariance E Cov[x | x_t] for x_t = x + sigma n: of what `denoise` leaves, on average.
+        """The mean posterior covariance E Cov[x | x_t] for x_t = x + sigma n: that of the error of `denoise`, on
+        average.
 
         Of priors of images of any size it is that of images of one, see `sized`.
         """
@@ -176,13 +177,15 @@ class Prior(nn.Module):
         raise self._unsupported("infer")
 
     def given(self, label: int | str) -> "Prior":
-        """p(x | label), itself a prior, of priors with class labels; a label is a number or the name of the class."""
+        """p(x | label), itself a prior, for priors with class labels; a label is a number or the name of the class."""
         raise UnsupportedError(
             f"{type(self).__name__} has no class labels; a prior trained with classes has, such as ddpm-mnist."
         )
 
     def fit_classes(self, labels: Tensor) -> None:
-        """Weigh the classes by their shares among these labels, (N,), where p(x) is made of p(x | label)."""
+        """Set the weights of the classes to their shares among these labels, (N,), if p(x) is a mixture of p(x |
+        label).
+        """
 
     def _unsupported(self, name: str) -> UnsupportedError:
         has = ", ".join(sorted(self.capabilities)) or "nothing"
@@ -191,7 +194,7 @@ class Prior(nn.Module):
 
 
 def of_labels(prior: Prior) -> str:
-    """What to do with a prior that has more of one class than of all together; nothing to say of others."""
+    """What to do with a prior that has more methods given a class than without; empty for others."""
     if not prior.classes or not prior.labelled:
         return ""
     return f"It has {prior.classes} classes, and more of each of them: give one, label=…, or prior.given(label)."
@@ -211,7 +214,7 @@ def supports(prior: Prior, name: str) -> bool:
 
 
 def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shape:
-    """(C, H, W) of the draws that are asked for as size=(H, W), from a prior of images of image_shape.
+    """(C, H, W) of draws of size=(H, W) from a prior with that image_shape.
 
     Raises:
         ValueError: they are not of that size, or of any, and none is given, or it is no size.
@@ -242,7 +245,7 @@ def checked(prior: Prior, x: Tensor, shape: OpenShape | None = None) -> Tensor:
 
 
 def as_config(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The `config` of a prior, as JSON can hold it: of the `locals()` of its `__init__`, before there are others."""
+    """The `config` of a prior, as JSON can hold it: from the `locals()` at the start of its `__init__`."""
     given = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
@@ -253,5 +256,5 @@ def as_level(sigma: float | Tensor, x: Tensor) -> Tensor:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
-    """Where networks compute in `dtype`; for None, nothing changes, not even an autocast around it."""
+    """A context in which networks compute in `dtype`; for None nothing changes, not even an autocast around it."""
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)

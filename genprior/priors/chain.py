@@ -72,14 +72,16 @@ def relative_noise(alpha_bar: float) -> float:
 
 
 def interpolated(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """What lies at x, linear between the increasing knots, and beyond them as at the ends."""
+    """Linear interpolation at x between increasing knots; constant beyond both ends."""
     above = torch.searchsorted(knots, x).clamp(1, len(knots) - 1)
     share = ((x - knots[above - 1]) / (knots[above] - knots[above - 1])).clamp(0, 1)
     return torch.lerp(values[above - 1], values[above], share)
 
 
 def respaced(alpha_bars: list[float], steps: int | None) -> list[float]:
-    """`steps` values of alpha_bar, evenly spread over the chain, both ends kept; one is the noisiest; None, all."""
+    """`steps` values of alpha_bar, evenly spread over the chain with both ends; for one step the noisiest; for None
+    all.
+    """
     if steps is None:
         return alpha_bars
     if not 1 <= steps <= len(alpha_bars):
@@ -97,7 +99,7 @@ def ancestral_chain(
     centre: float | Tensor = 0.5,
     progress: bool = False,
 ) -> Tensor:
-    """The reverse chain from z_T = z to x, with a bar of its steps on a terminal if there is to be progress.
+    """The reverse chain from z_T = z to x, with a progress bar on a terminal if requested.
 
     With beta_t = 1 - alpha_bar_t / alpha_bar_{t-1} and alpha_bar_0 = 1,
         mu_t = (z_t - beta_t / sqrt(1 - alpha_bar_t) eps_hat(z_t)) / sqrt(1 - beta_t),

@@ -1,4 +1,4 @@
-"""The denoising diffusion prior: a chain of Gaussian noisings, undone step by step by one network.
+"""The denoising diffusion prior: a chain of Gaussian noise steps, reversed step by step by one network.
 
 Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n; sigma = s / 2 the same noise in the units of
 x. The chain itself is in `chain`; everything outside these two files speaks of x_t = x + sigma n only.
@@ -42,8 +42,8 @@ STEPS: Rule = (lambda n: whole(2, n), "a whole number, at least 2")
 class DDPM(MeasuredCovariance):
     """Denoising diffusion prior with a U-Net: `sample`, `denoise`, `elbo`, `flow_log_prob`, `posterior_covariance`.
 
-    The network sees u_t, scaled, and log s, and its answer is read as its `prediction` says; s is continuous, so
-    `denoise` holds for any sigma, whatever the steps of the chain.
+    The network sees u_t, scaled, and log s; `prediction` states how its output is read. s is continuous, so `denoise`
+    holds for any sigma, whatever the steps of the chain.
 
     Arguments:
         image_shape: (C, H, W); H and W may be None for a prior of images of any size.
@@ -53,11 +53,11 @@ class DDPM(MeasuredCovariance):
         prediction: "karras", through Karras' preconditioning u where noise is high and eps where it is low; "velocity",
             u - eps, that of flow matching; see `predictions`.
         classes: number of class labels, 0 for none; the `label` of `denoise` and `sample` conditions on one.
-        edges: show the network how far a value lies from black and from white, in multiples of the noise: for images
+        edges: show the network the distance of a value from black and from white, in multiples of the noise: for images
             with much of either, such as digits, whose bound then counts their black as known.
         widths, blocks, patch: see `UNet`.
-        features: channels that the network sees besides x_t, for what the images go with; see `priors.amortized`.
-        residuals: form of the `posterior_covariance` that was measured, see `fit_covariance`; None if none was.
+        features: channels that the network sees besides x_t, such as a measurement; see `priors.amortized`.
+        residuals: form of the measured `posterior_covariance`, see `fit_covariance`; None if none was measured.
 
     Raises:
         ValueError: an argument is not what is said here.
@@ -250,7 +250,7 @@ class DDPM(MeasuredCovariance):
         self.decoder_variance.fill_((self.denoise(x_1, self.sigma_min) - x).square().mean())
 
     def calibrate(self, x: Tensor, *, seed: int = 0) -> None:
-        """Measure on images that it was not trained on, (N, C, H, W), what training leaves open.
+        """Measure what training leaves open, on images (N, C, H, W) that the prior was not trained on.
 
         The variance of the decoder, and the posterior covariance: of small images, no more values than there are images
         of them, along their principal axes, of others as if all places were alike.

@@ -1,4 +1,4 @@
-"""The prior that a user means: by a name, a folder, a prior of ours, or a network of other libraries."""
+"""From the argument `prior=` to the prior: a name, a folder, a prior of ours, or a network of another library."""
 
 import functools
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from genprior.priors.store import find_prior, load_prior
 
 
 def as_prior(prior: Any, device: str | torch.device, image_shape: Shape) -> Prior:
-    """The prior that `restore` takes for that argument, on that device."""
+    """The prior for that argument of `restore`, on that device."""
     if isinstance(unwrapped(prior), Prior):
         prior = unwrapped(prior)
     if isinstance(prior, Prior):

@@ -34,17 +34,17 @@ class Flow(Classed):
         z = h(x), z ~ N(0, I),
         ln p(x) = ln N(h(x); 0, I) + ln |det dh / dx|.
 
-    At each scale blocks of pixels become channels, then come steps of actnorm, 1x1 convolution and affine coupling, and
-    half of the channels are done: those that the last coupling has scaled and shifted as functions of the others, which
-    go on to the next scale. All of them, one after the other, are z.
+    At each scale blocks of pixels become channels, followed by steps of actnorm, 1x1 convolution and affine coupling.
+    Then half of the channels leave: those that the last coupling has scaled and shifted as functions of the others. The
+    others continue to the next scale. z is the concatenation of all of them.
 
-    With classes, the latents of each have a Gaussian of their own, and the rest of the flow is one for all:
+    With classes, the latents of each class have their own Gaussian, and all classes share the rest of the flow:
 
         p(x | k):  z = (h(x) - m_k) / s_k,    p(x) = sum_k w_k p(x | k),
 
     of which p(x) costs one pass too. `decode` and `encode`, for z ~ N(0, I), are those of a class.
 
-    Computations are in the precision of x whatever `autocast` says, since a density and an inverse want it; only in
+    Computations are in the precision of x whatever `autocast` is, because a density and an inverse need it. Only in
     `forward`, for training, do the networks of the couplings follow an autocast around them.
 
     Arguments:
@@ -155,7 +155,7 @@ class Flow(Classed):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, *, whiten: bool = False) -> None:
-        """Set the layers that have statistics to those of x: what a training begins with.
+        """Set the layers with statistics to those of x, before a training.
 
         Arguments:
             x: dequantised images, (B, C, H, W); a few hundred.

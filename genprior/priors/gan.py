@@ -1,4 +1,4 @@
-"""The adversarial prior: images are what a generator f makes of Gaussian latents, x = f(z), z ~ N(0, I).
+"""The adversarial prior: a generator f maps Gaussian latents to images, x = f(z), z ~ N(0, I).
 
 Its law is implicit: it has no density, and its draws lie on a surface of at most d dimensions. The discriminator that
 taught the generator belongs to training (`genprior.training.adversarial`) and is not part of the prior.

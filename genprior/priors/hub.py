@@ -1,4 +1,4 @@
-"""Priors on the Hugging Face Hub: a repository holds the files of a prior's folder, see `genprior.priors.folder`."""
+"""Priors on the Hugging Face Hub: a repository contains the folder of a prior, see `genprior.priors.folder`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Publish the prior in `folder`, as `genprior train` and `write_prior` leave one; its address.
+    """Publish the prior in `folder`, as written by `genprior train` or `write_prior`; returns its address.
 
     The token is huggingface_hub's: `hf auth login`, or the variable HF_TOKEN. Others load it by `load_prior(name)`.
 
@@ -79,7 +79,7 @@ def fetch(name: str) -> Path:
 
 
 def revision_of(path: Path) -> str | None:
-    """The commit of a repository of the Hub whose folder or file in its cache that is; None for others."""
+    """The commit of the cached Hub folder or file; None for all others."""
     places = (place for place in (path, *path.parents) if place.parent.name == "snapshots")
     return next((place.name for place in places if COMMIT.fullmatch(place.name)), None)
 
@@ -143,7 +143,7 @@ def _only_weights(repository: str, folder: Path) -> str:
 
 
 def check_hub_name(name: str) -> None:
-    """Refuse what is no name of a repository to publish to."""
+    """Refuse anything that is not the name of a repository to publish to."""
     if not is_hub_name(name) or "@" in name:
         raise ValueError(f"The name of a repository is {name!r}: give owner/name.")
 

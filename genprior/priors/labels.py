@@ -14,7 +14,7 @@ EMBEDDING = 8  # numbers that stand for a label beside what a network sees
 
 
 def number_of(prior: Prior, label: int | str) -> int:
-    """The number of a label, given as that or by the name of its class, in any case.
+    """The number of a label, given as a number or as the name of its class, in any case.
 
     Raises:
         ValueError: the prior has no such class, or none; the message names its classes.
@@ -58,7 +58,7 @@ def check_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
 
 
 def check_labels(prior: Prior, labels: Tensor | None) -> None:
-    """Refuse labels (B,) for a prior without classes, and their absence where only p(x | label) will do.
+    """Refuse labels (B,) for a prior without classes, and missing labels if only p(x | label) is defined.
 
     Raises:
         ValueError, UnsupportedError: as said.
@@ -73,7 +73,7 @@ def check_labels(prior: Prior, labels: Tensor | None) -> None:
 
 
 def labels_of(prior: Prior, label: int | str | None, noise: Noise) -> Tensor | None:
-    """The labels of draws, one per row of the noise: that one, or else drawn with the weights of the classes."""
+    """The labels of draws, one per row of the noise: the given one, or drawn with the weights of the classes."""
     if label is not None:
         number = number_of(prior, label)
         return torch.full((len(noise.image),), number, device=prior.class_weights.device)
@@ -84,7 +84,7 @@ def labels_of(prior: Prior, label: int | str | None, noise: Noise) -> Tensor | N
 
 
 def even(classes: int) -> Tensor:
-    """Weights of as many classes, all alike."""
+    """Equal weights for so many classes."""
     return torch.full((classes,), 1 / max(classes, 1))
 
 

@@ -56,7 +56,7 @@ class LatentDiffusion(Prior):
 
     @classmethod
     def blank(cls, vae: dict[str, Any], ddpm: dict[str, Any]) -> "LatentDiffusion":
-        """One of random weights, from the arguments of its two parts."""
+        """A prior with random weights, from the arguments of its two parts."""
         return cls(VAE(**vae), DDPM(**ddpm))
 
     @property
@@ -139,7 +139,7 @@ class LatentDiffusion(Prior):
 
     @torch.no_grad()
     def standardise(self, x: Tensor) -> None:
-        """Set mean and standard deviation of each channel of latents to those of draws of q(z | x) for these images."""
+        """Set mean and standard deviation of each latent channel to those of draws from q(z | x) for these images."""
         mean, sd = self.vae.infer(x.to(self.latent_mean))
         variance = mean.var(dim=(0, 2, 3)) + sd.square().mean(dim=(0, 2, 3))
         self.latent_mean.copy_(mean.mean(dim=(0, 2, 3)).reshape(-1, 1, 1))

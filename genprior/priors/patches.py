@@ -1,4 +1,4 @@
-"""A prior of photographs of any size, made of a flow of their small patches.
+"""A prior of photographs of any size, made from a flow of small patches.
 
 Notation: P the side of a patch; x_i the patch at pixel i.
 

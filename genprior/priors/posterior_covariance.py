@@ -2,8 +2,8 @@
 
     E (x - x_hat)(x - x_hat)^T = E Cov[x | x_t]   for x_hat = E[x | x_t]
 
-What a denoiser leaves says how much it knows: once for each noise level, in one basis for all, and no backward pass is
-ever made. Guidance wants this covariance to carry what y says to the pixels that y does not see.
+The error of a denoiser shows how much it knows. It is measured once for each noise level, in one basis for all levels,
+without a backward pass. Guidance uses this covariance to extend y to the pixels that y does not see.
 
 Notation: V(sigma) = U diag(l(sigma)) U^T the covariance; r = x - x_hat.
 """
@@ -29,7 +29,7 @@ AT_ONCE = 2**20  # values that are denoised at once
 
 
 class MeasuredCovariance(Prior):
-    """A prior whose denoiser is a network, with `posterior_covariance` once that was measured.
+    """A prior whose denoiser is a network; it has `posterior_covariance` once that is measured.
 
     Attributes:
         residuals: the covariance as a function of sigma, or None.
@@ -88,7 +88,7 @@ class PosteriorCovariance(nn.Module):
 
     @classmethod
     def blank(cls, image_shape: OpenShape, form: str) -> "PosteriorCovariance":
-        """V(sigma) = sigma^2 I in that form: what stored figures are read into.
+        """V(sigma) = sigma^2 I in that form, to read stored figures into.
 
         Raises:
             ValueError: there is no such form, or it is not one of images of any size.
@@ -99,7 +99,7 @@ class PosteriorCovariance(nn.Module):
     @classmethod
     @torch.no_grad()
     def measured(cls, prior: Prior, images: Tensor, form: str, *, seed: int = 0) -> "PosteriorCovariance":
-        """V(sigma) of a prior's denoiser, from what it leaves of noisy images.
+        """V(sigma) of a prior's denoiser, from its errors on noisy images.
 
         Arguments:
             prior: has `denoise`.

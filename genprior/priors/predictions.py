@@ -1,4 +1,4 @@
-"""What the network of a diffusion sees of u_t, and how its answer F is read.
+"""The input that a diffusion network sees of u_t, and how its output F is read.
 
     u_hat = c_skip u_t + c_out F(u_t / scale, s)
 
@@ -18,7 +18,7 @@ Coefficients = tuple[Tensor, Tensor, Tensor]
 
 
 def karras(s: Tensor, data_std: float) -> Coefficients:
-    """scale, c_skip and c_out that give F an input and a target of unit variance, and u_hat the least of its errors."""
+    """scale, c_skip and c_out that give F input and target of unit variance, and u_hat the smallest error."""
     variance = s**2 + data_std**2
     return variance.sqrt(), data_std**2 / variance, s * data_std / variance.sqrt()
 

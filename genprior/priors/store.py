@@ -29,7 +29,7 @@ def load_prior(
     device: str | torch.device = "cpu",
     image_shape: Shape | None = None,
 ) -> Prior:
-    """A prior by name, family, folder or file, its network in bfloat16 where the device computes faster in it.
+    """A prior by name, family, folder or file; its network in bfloat16 if the device computes faster in it.
 
     Arguments:
         name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`
@@ -81,7 +81,7 @@ def find_prior(name: str | Path, image_shape: Shape | None = None) -> Path:
 
 
 def resolved_name(name: str | Path, image_shape: Shape | None = None) -> str:
-    """What `find_prior` finds by that name, as one would ask for it again: name, path, or owner/name of the Hub."""
+    """The unambiguous name of what `find_prior` finds: a name, a path, or owner/name of the Hub."""
     if not Path(name).exists() and (is_hub_name(str(name)) or is_hub_file(str(name))):
         return str(name)
     folder = find_prior(name, image_shape)

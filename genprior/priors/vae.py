@@ -1,4 +1,4 @@
-"""The variational autoencoder: a Gaussian latent, decoded to an image and a scalar variance.
+"""The variational autoencoder: a Gaussian latent, decoded to the mean of an image, with one variance for all values.
 
 Notation: z ~ N(0, I) the latent, G(z) the decoder's mean, v its variance, D = C H W; q(z | x) = N(mean, diag(sd^2)) the
 encoder; eps ~ N(0, I) the noise of the draw z = mean + sd eps from it. The networks see x in multiples of `spread` from

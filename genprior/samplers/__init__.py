@@ -103,7 +103,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
 def find_sampler(
     sampler: str | Sampler, prior: Prior, steps: int | None = None, measurement: Measurement | None = None
 ) -> Sampler:
-    """The sampler of a name, "auto" or an object, with `steps` in place of its own if given.
+    """The sampler given by a name, "auto" or an object, with `steps` in place of its own if given.
 
     Arguments:
         measurement: that "auto" is to suit; None for any with Gaussian noise.
@@ -144,7 +144,7 @@ def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
 def find_estimator(
     prior: Prior, operator: Operator, steps: int | None = None, likelihood: Likelihood | None = None
 ) -> Sampler | None:
-    """The method whose result has the least squared error of those that "auto" may choose; None: a mean of draws.
+    """The method with the least squared error of those that "auto" may choose; None for a mean of draws.
 
     Arguments:
         likelihood: of y given A x; None for Gaussian noise.
@@ -196,7 +196,7 @@ def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:
 def refuse_parameters(
     parameters: Mapping[str, Any], given: Any, kinds: Mapping[str, type], argument: str = "sampler"
 ) -> None:
-    """Refuse parameters of samplers among those of an operator, with where they belong.
+    """Refuse parameters of samplers among those of an operator, and say where they belong.
 
     Arguments:
         parameters: by name, of which operators have none in common with samplers.
@@ -221,7 +221,7 @@ def refuse_parameters(
 
 
 def automatic_nonlinear(prior: Prior) -> Sampler:
-    """The sampler that suits what the prior has, of those that take any differentiable operator."""
+    """The sampler that suits the methods of the prior, of those that take any differentiable operator."""
     if supports(prior, "denoise"):
         return DAPSHMC()
     if supports(prior, "decode"):
@@ -232,7 +232,7 @@ def automatic_nonlinear(prior: Prior) -> Sampler:
 
 
 def automatic(prior: Prior) -> Sampler:
-    """The sampler that suits what the prior has, the first of those that apply."""
+    """The sampler that suits the methods of the prior: the first that applies."""
     # The truth itself, and at no cost.
     if has_posterior(prior):
         return Exact()

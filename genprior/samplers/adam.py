@@ -1,4 +1,4 @@
-"""Adam, whose count of steps is the host's own: that of `torch.optim` is a tensor, which every step has to read."""
+"""Adam with its step count on the host: that of `torch.optim` is a tensor, which every step has to read."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ EPS = 1e-8
 
 
 class Adam:
-    """How far to go against a gradient: x <- x - adam(g), element by element.
+    """The update of Adam for a gradient: x <- x - adam(g), element by element.
 
         m  <- b_1 m + (1 - b_1) g,   v <- b_2 v + (1 - b_2) g^2
         rate m_hat / (sqrt(v_hat) + 1e-8),   m_hat = m / (1 - b_1^k),   v_hat = v / (1 - b_2^k) at the k-th step

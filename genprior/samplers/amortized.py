@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Amortized(Sampler):
-    """Ancestral sampling with E[x | x_t, y] as it was learned from pairs, from centre + sigma_max n to x ~ p(x | y).
+    """Ancestral sampling with a learned E[x | x_t, y], from centre + sigma_max n to x ~ p(x | y).
 
     The cost of inference was paid in training, for one operator; there is no guidance and no gradient. Exact as steps
     grow, up to the error of the network.

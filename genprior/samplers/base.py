@@ -1,4 +1,4 @@
-"""What a posterior sampler is.
+"""The interface of a posterior sampler.
 
 Notation: y = A x + noise n the measurement; x_t = x + sigma n; x_hat = E[x | x_t]; one row of a batch is one chain.
 """
@@ -32,15 +32,15 @@ class Sampler(ABC):
     Samplers are frozen dataclasses: their fields are the method's parameters. They assume no range and clip nothing.
 
     Attributes:
-        needs: what the sampler needs of the prior: a method of `Prior` that it calls, or what `takes` looks for.
-        needs_operator: what the sampler needs of the operator, in a word; None for nothing but what every one has. For
-            "svd" the base class looks, for others the sampler's `check_operator` does.
-        linear: whether it needs a linear operator; others take any that is differentiable.
+        needs: the method of `Prior` that the sampler calls, or what `takes` checks.
+        needs_operator: what the sampler needs of the operator, in a word; None for the methods that every operator has.
+            The base class checks "svd", the `check_operator` of the sampler anything else.
+        linear: whether it needs a linear operator; others take any differentiable operator.
         likelihoods: the laws of y given A x that it takes.
         everywhere: whether it needs an energy that is finite everywhere, see `Prior.bounded`.
-        passes: of the network, forward and backward, for each of the `calls`, unless the sampler counts otherwise.
-        clouds: whether the draws of an image come from one cloud, so that all its rows have to be asked for at once.
-        steps: of the method, one after the other; 0 for none.
+        passes: passes of the network, forward and backward, for each of the `calls`.
+        clouds: whether the draws of an image come from one cloud, so that all its rows must be drawn at once.
+        steps: sequential steps of the method; 0 for none.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]  # of subclasses: each is a dataclass
@@ -54,7 +54,7 @@ class Sampler(ABC):
     steps: int = 0
 
     def __post_init__(self):
-        """Check the parameters by the ranges of their types; samplers whose parameters hang together add to it."""
+        """Check the parameters by the ranges of their types; samplers with dependent parameters check more."""
         check_fields(self)
         if type(self).steps:
             as_integer("steps", self.steps, 1, math.inf)
@@ -72,15 +72,15 @@ class Sampler(ABC):
         return self.passes * self.calls
 
     def cost(self, measurement: Measurement, n: int) -> int:
-        """Evaluations of the network for each draw, where n of every image are asked for."""
+        """Evaluations of the network for each draw, if n of every image are drawn."""
         return self.evaluations
 
     def chains(self, n: int) -> int:
-        """How many images the method works on at once for n draws of one."""
+        """How many images the method processes at once for n draws of one."""
         return n
 
     def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
-        """What is missing for draws from p(x | y) of that prior, operator and likelihood, and what to do; else None.
+        """What this prior, operator and likelihood lack for draws from p(x | y), and what to do; else None.
 
         No likelihood is Gaussian noise.
         """
@@ -112,7 +112,7 @@ class Sampler(ABC):
 
     @classmethod
     def takes(cls, prior: Prior) -> bool:
-        """Whether the prior has what the sampler needs of it."""
+        """Whether the prior has the methods that the sampler needs."""
         return supports(prior, cls.needs)
 
     def check_operator(self, prior: Prior, operator: LinearOperator) -> None:
@@ -121,7 +121,7 @@ class Sampler(ABC):
             operator.svd()
 
     def floor(self, prior: Prior) -> float:
-        """The least noise that y is taken to have, by methods that weigh it by 1 / noise^2.
+        """The smallest noise that methods which divide by noise^2 take y to have.
 
         A fifth of the prior's sigma_min, below which noise no longer matters; without one, 1/150 of its spread, for
         images in [0, 1] half a grey level. Without noise, p(x | y) of x = G(z) lies on a set of measure 0 that no
@@ -131,7 +131,7 @@ class Sampler(ABC):
 
     @property
     def calls(self) -> int:
-        """How often the method of the prior that the sampler needs is called, for the progress bar."""
+        """The number of calls of the prior's method, for the progress bar."""
         return self.steps
 
     def __call__(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
@@ -147,7 +147,7 @@ class Sampler(ABC):
             measurement: y (B, *measurement_shape) with its operator and noise level.
             noise: the noise of the B chains; rows of one image number have one measurement.
 
-        y is taken to be no less noisy than `floor` says.
+        y is taken to have at least the noise of `floor`.
 
         Raises:
             UnsupportedError: the prior or the operator lacks what the sampler needs.
@@ -164,7 +164,7 @@ class Sampler(ABC):
 
 
 def floored(measurement: Measurement, least: float) -> Measurement:
-    """The measurement with Gaussian noise of at least that, or as it is with another likelihood."""
+    """The measurement with Gaussian noise of at least `least`; unchanged for another likelihood."""
     noise = measurement.noise
     if isinstance(noise, Likelihood):
         return measurement
@@ -172,7 +172,7 @@ def floored(measurement: Measurement, least: float) -> Measurement:
 
 
 def misfit(prior: Prior, operator: Operator) -> str | None:
-    """How the operator's images are not of the prior's shape, and what to do; None if they are."""
+    """Why the images of the operator do not fit the prior, and what to do; None if they fit."""
     shape = tuple(operator.image_shape)
     if all(a in (None, b) for a, b in zip(prior.image_shape, shape)):
         return None
@@ -186,7 +186,7 @@ def misfit(prior: Prior, operator: Operator) -> str | None:
 
 
 def unmeasured(sampler: Sampler, prior: Prior, operator: Operator) -> str | None:
-    """What to do if the posterior covariance of a denoiser was never measured, which the sampler needs; else None."""
+    """What to do if the sampler needs a posterior covariance that was never measured; else None."""
     prior = prior.sized(*operator.image_shape[1:])
     if not supports(prior, "denoise") or supports(prior, "posterior_covariance"):
         return None
@@ -225,7 +225,7 @@ def start(prior: Prior, measurement: Measurement) -> Tensor:
 
 
 def stand_in(prior: Prior, measurement: Measurement) -> Measurement:
-    """About what y tells, as a measurement with Gaussian noise of one level for each image.
+    """An approximate measurement with Gaussian noise of one level for each image.
 
     With t, s the moments of p(y_i | z_i) N(z_i; m_i, v), m = A centre and v = spread^2, each value has the precision
     w = 1 / s - 1 / v and the place t + (t - m) / (w v); the noise is that of the mean precision.

@@ -1,4 +1,4 @@
-"""The exact posterior, for priors that have it in closed form."""
+"""The exact posterior, for priors with a closed form."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from genprior.samplers.base import Sampler
 
 @dataclass(frozen=True)
 class Exact(Sampler):
-    """Draws from p(x | y) itself, for Gaussians and Gaussian mixtures: the truth other samplers are judged by."""
+    """Draws from p(x | y) itself, for Gaussians and Gaussian mixtures: the reference for other samplers."""
 
     needs: ClassVar[str] = "a posterior in closed form"
 
@@ -33,7 +33,7 @@ class Exact(Sampler):
 
 @dataclass(frozen=True)
 class ExactMean(Exact):
-    """The mean of p(x | y) itself: a point estimate, all samples are the same."""
+    """The mean of p(x | y) itself: a point estimate; all samples are the same."""
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         return _of_each(prior, measurement, noise, lambda posterior, rows: posterior.centre)

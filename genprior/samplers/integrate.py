@@ -94,7 +94,8 @@ def ancestral(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, e
 
 
 def multistep(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
-    """The reverse diffusion by exponential steps that extrapolate x_hat from the step before: second order in the step.
+    """The reverse diffusion by exponential steps that extrapolate x_hat from the previous step: second order in the
+    step.
 
         h     = ln(sigma / sigma_next),   h_ and x_hat_ those of the step before
         D     = x_hat + h / (2 h_) (1 - eta h / 4) (x_hat - x_hat_)

@@ -1,4 +1,4 @@
-"""The mean of the posterior of a noisy image, by one evaluation of the denoiser; of photon noise, by a few."""
+"""The posterior mean of a noisy image, by one evaluation of the denoiser; for photon noise, by a few."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +22,7 @@ DARK = 0.02  # least brightness, below which the picture is no guide to the nois
 
 @dataclass(frozen=True)
 class PosteriorMean(Sampler):
-    """E[x | y] for y = x + noise n: what the denoiser is, at the noise level of y.
+    """E[x | y] for y = x + noise n: the denoiser at the noise level of y.
 
         x = y + (noise / sigma)^2 (D(y, sigma) - y),   sigma = max(noise, sigma_min)
 

@@ -1,4 +1,4 @@
-"""The mean of the posterior of a rounded image, such as a JPEG file's: denoise and mind the cells, in turn."""
+"""The posterior mean of a rounded image, such as a JPEG file: denoise, then return to the cells, in turn."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,7 +20,7 @@ from genprior.samplers.turning import turning
 
 @dataclass(frozen=True)
 class QuantisedMean(Sampler):
-    """An estimate of E[x | y], y = A x rounded, A an image written in another way: denoise, then mind the cells.
+    """An estimate of E[x | y] for rounded y = A x, A a change of code: denoise, then return to the cells, in turn.
 
         sigma = weight sqrt(mean Var[z | y]),   z = A x for x ~ N(centre, V(sigma_max))
         x_hat = D(x, sigma), of x = y decoded; then D(x, again sigma)

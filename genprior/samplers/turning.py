@@ -15,7 +15,7 @@ WAYS = (
 
 
 def turning(denoise: Leveled) -> Leveled:
-    """E[x | x_t], of which each call sees x_t in the next of the 8 ways in which a square is turned or mirrored.
+    """E[x | x_t]; each call turns or mirrors x_t in the next of the 8 ways of a square.
 
     For images that are as likely in all of them, as photographs are as far as a network of patches can tell. What the
     network gets wrong differs between the ways: over the steps of a method it averages out, at no cost.

@@ -1,1 +1,1 @@
-"""Scores of pictures and of samples."""
+"""Scores of images and of samples."""

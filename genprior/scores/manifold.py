@@ -1,4 +1,4 @@
-"""Whether generated images are as real ones, and whether they are all of them: the check for collapsed modes.
+"""Whether generated images resemble real ones, and cover all of them: the check for mode collapse.
 
 Notation: X of N real and Y of M generated feature vectors, (N, d) and (M, d); r_k(a; S) the distance of a from the
 k-th nearest of the other points of its set S; B(a; S) the closed ball around a of that radius.
@@ -41,7 +41,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
 
 @settled
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
-    """How many balls of real points hold a generated one, on average, and the share of them that hold any.
+    """The mean number of balls of real points that contain a generated one, and the share of balls that contain any.
 
     density  = 1 / (k M) sum over y in Y of |{x in X: y in B(x; X)}|,
     coverage = |{x in X: y in B(x; X) for some y}| / N.

@@ -36,7 +36,7 @@ def coverage(samples: Tensor, truth: Tensor, level: float) -> Tensor:
 
 
 def widest(n: int) -> float:
-    """The largest level of `coverage` of which n samples tell all: that of the interval from the least to the largest.
+    """The largest level of `coverage` that n samples determine: that of the interval from the smallest to the largest.
 
     (n - 1) / (n + 1), so that 0.9 takes 19 samples and 0.99 takes 199. The coverage at a higher level is above 0 for
     samples that hold no truth at all, and says more of n than of the sampler.

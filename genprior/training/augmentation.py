@@ -1,4 +1,4 @@
-"""What a discriminator of few images is shown in their place, real and generated alike: shifted, recoloured, cut out.
+"""Augmentation for discriminators of few images, real and generated alike: shifted, recoloured, cut out.
 
 Without it, a discriminator knows a few thousand images by heart before the generator is any good; since both kinds are
 changed alike, the generator still learns the law of the images themselves.
@@ -20,7 +20,7 @@ CUT = 1 / 2  # side of what is cut out, of the side of an image
 
 
 def varied(x: Tensor, noise: Noise) -> Tensor:
-    """Every image (B, C, H, W) with a brightness, saturation, contrast, shift and hole of its own; differentiable.
+    """Every image (B, C, H, W) with its own brightness, saturation, contrast, shift and hole; differentiable.
 
     Brightness is added, uniform on ±1/2; saturation is multiplied, uniform on (0, 2), contrast on (1/2, 3/2).
     """

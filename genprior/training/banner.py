@@ -1,4 +1,4 @@
-"""What a run says before it begins."""
+"""The summary that a run prints before it begins."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def banner(
     accelerator,
     out: Path,
 ) -> str:
-    """What is trained on what, how, and where: a line each."""
+    """What is trained on which data, how, and where: a line each."""
     processes = accelerator.num_processes
     micro_batch = settings.batch // (processes * settings.accumulate)
     rows = {
@@ -42,6 +42,6 @@ def steps(settings: Settings, images: int) -> str:
 
 
 def parameter_count(objectives: list[nn.Module]) -> int:
-    """How many numbers are trained; those that objectives share count once."""
+    """The number of trained parameters; those that objectives share count once."""
     trained = {p for objective in objectives for p in objective.parameters() if p.requires_grad}
     return sum(p.numel() for p in trained)

@@ -1,4 +1,4 @@
-"""Checkpoints: folders of safetensors and JSON that are either complete or not there.
+"""Checkpoints: folders of safetensors and JSON that are complete or absent.
 
 `complete.json`, written last, has the hash of every file, so that damage that came later is noticed too.
 """
@@ -27,7 +27,7 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     beside: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Write modules, optimisers, what else is known of the run, and what `beside` writes, to `folder`."""
+    """Write modules, optimisers, the state of the run, and the files of `beside`, to `folder`."""
     tensors = _tensors(modules)
     for i, optimizer in enumerate(optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
@@ -75,7 +75,7 @@ def load(folder: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[to
 
 
 def load_sound(folder: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """`load`, after a look at whether the files are those that were saved.
+    """`load`, after checking the files against their hashes.
 
     Raises:
         ValueError: they are not.
@@ -86,12 +86,12 @@ def load_sound(folder: Path, modules: Mapping[str, nn.Module], optimizers: Seque
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What `save` was told of the run."""
+    """The state of the run that `save` wrote."""
     return json.loads((folder / "state.json").read_text())
 
 
 def mark_complete(folder: Path) -> None:
-    """Write the hash of every file of `folder` into it; without this mark a checkpoint counts as damaged."""
+    """Write the hashes of all files of `folder` into it; without this mark a checkpoint counts as damaged."""
     hashes = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != MARKER}
     (folder / MARKER).write_text(json.dumps(hashes))
 
@@ -150,7 +150,7 @@ def prune(folder: Path, keep: int, best: int | None = None) -> None:
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is."""
+    """The folder of the checkpoint of a step."""
     return folder / f"step-{step:07d}"
 
 

@@ -1,4 +1,4 @@
-"""What `genprior train` trains, family by family: a prior for the images at hand, its objectives, its settings.
+"""What `genprior train` trains for each family: a prior for the given images, its objectives, its settings.
 
 The recipes do the same with figures chosen for their data.
 """
@@ -71,7 +71,7 @@ def plan(
     weight: float | None = None,
     objective: str | None = None,
 ) -> Plan:
-    """How to train a prior of that family; torch's global random state stays as it was.
+    """How to train a prior of that family; torch's global random state stays unchanged.
 
     Arguments:
         family: one of `FAMILIES`.

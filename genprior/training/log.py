@@ -1,4 +1,4 @@
-"""What a run says while it goes on: `log.jsonl` always, other trackers on request."""
+"""The log of a run: `log.jsonl` always, other trackers on request."""
 
 import contextlib
 import importlib.util
@@ -33,7 +33,7 @@ class Log:
             write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def write(self, step: int, **entry: float) -> None:
-        """Have an entry on disk, and with the trackers, which only look: their faults are told and end nothing."""
+        """Write an entry to disk and to the trackers; faults of trackers are reported and end nothing."""
         if self.accelerator.is_main_process:
             with open(self.path, "a") as file:
                 file.write(json.dumps({"step": step, **entry}) + "\n")
@@ -52,7 +52,7 @@ class Log:
 
 
 def check_trackers(names: list) -> None:
-    """Refuse trackers that are unknown or not installed: Accelerate would log nothing, and not say so."""
+    """Refuse trackers that are unknown or not installed: Accelerate would silently log nothing."""
     for name in names:
         if not isinstance(name, str):  # a tracker itself, see accelerate.tracking.GeneralTracker
             continue

@@ -158,7 +158,7 @@ def train(
                 print(f"genprior: step {done} is saved in {out}: call again to go on", file=sys.stderr)
 
     def judge(step: int, held_out: Data) -> None:
-        """Validate with the averaged weights, which may decide which of them are kept."""
+        """Validate with the averaged weights, which may decide the weights that are kept."""
         judging = faults.looking("validation", step) if settings.patience is None else contextlib.nullcontext()
         with judging, autocast(device, dtype):
             rows = descent.share // descent.accumulate
@@ -166,7 +166,7 @@ def train(
             log.write(step, validation=validations[-1][1])
 
     def look(step: int) -> None:
-        """Measure and draw with the averaged weights: nothing depends on it."""
+        """Measure and draw with the averaged weights; nothing depends on it."""
         if measure is not None and main:
             with faults.looking("measure", step), autocast(device, dtype):
                 log.write(step, **measure(average))
@@ -269,7 +269,7 @@ def validate(objectives: Iterable[nn.Module], data: Data, batch: int, accelerato
 
 
 def fingerprint(data: Data) -> Any:
-    """What tells these data from others, as JSON for checkpoints: their own word for it, or their number."""
+    """What identifies these data, as JSON for checkpoints: `data.fingerprint`, or their number."""
     return getattr(data, "fingerprint", f"{len(data)} images")
 
 

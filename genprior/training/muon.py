@@ -46,7 +46,7 @@ class Muon(torch.optim.AdamW):
 
 
 def is_hidden_kernel(W: Tensor) -> bool:
-    """Whether it is of a convolution between layers of some width; the last one of images, and embeddings, are not."""
+    """Whether it is the kernel of a convolution between hidden layers; not the last one of images, nor an embedding."""
     return W.ndim == 4 and W[0, 0].numel() > 1 and min(len(W), W[0].numel()) >= SMALLEST
 
 

@@ -1,4 +1,4 @@
-"""What is minimised: an objective holds the networks it trains, and `forward(batch, step)` gives (loss, logs).
+"""Objectives: each holds the networks it trains, and `forward(batch, step)` returns (loss, logs).
 
 A batch is a dict: "x" images in [0, 1], (B, C, H, W); "item" their numbers in the run, (B,); "label" (B,) perhaps.
 "features" (B, F, H, W), what a DDPM with features is shown besides.

@@ -37,7 +37,7 @@ class Pace:
         self._since = 0.0
 
     def paced(self, settings: Settings, done: int) -> Settings:
-        """The settings to go on with after `done` steps: with other `steps` once they are known, or time is up."""
+        """The settings after `done` steps: with other `steps` once these are known, or the time is up."""
         if self.end == math.inf or done == settings.steps:
             return settings
         since_start = done - self.start

@@ -1,4 +1,4 @@
-"""In which precision the networks of a run compute, decided by the device when the run begins or is resumed."""
+"""The precision in which the networks of a run compute, chosen by the device at each start or resume."""
 
 import torch
 
@@ -6,7 +6,7 @@ from genprior.devices import has_bfloat16
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """Of the autocast for a `Settings.precision` on that device; None for float32, which needs none.
+    """The autocast dtype for a `Settings.precision` on that device; None for float32, which needs none.
 
     "auto" is bfloat16 where the device has instructions for it. A processor without them emulates bfloat16, and took
     13 times as long for a step as in float32.
@@ -16,5 +16,5 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def precision_name(dtype: torch.dtype | None) -> str:
-    """What banner and card say of it."""
+    """The name of the precision in banner and card."""
     return "float32" if dtype is None else "bfloat16 autocast"

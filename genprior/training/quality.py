@@ -23,7 +23,7 @@ SIGMA = 0.1  # of the noise that is removed, in the units of x: 25.5 grey levels
 
 @torch.no_grad()
 def denoising_psnr(prior: DDPM, x: Tensor, sigma: float = SIGMA) -> dict[str, float]:
-    """Of E[x | y] for y = x + sigma n, which for a diffusion is one call of its network."""
+    """PSNR of E[x | y] for y = x + sigma n, which for a diffusion is one call of its network."""
     x = x.to(prior.decoder_variance)
     y = x + sigma * Noise(0, torch.arange(len(x), device=x.device))(x)
     return {"denoising PSNR": mean_psnr(prior.denoise(y, sigma), x)}
@@ -31,13 +31,13 @@ def denoising_psnr(prior: DDPM, x: Tensor, sigma: float = SIGMA) -> dict[str, fl
 
 @torch.no_grad()
 def reconstruction_psnr(prior: VAE, x: Tensor) -> dict[str, float]:
-    """Of the image of the latent of x: what the decoder cannot say is lost to every restoration."""
+    """PSNR of the decoded latent of x: no restoration can recover what the decoder loses."""
     x = x.to(prior.decoder_variance)
     return {"reconstruction PSNR": mean_psnr(prior.sized(*x.shape[-2:]).decode(prior.encode(x)), x)}
 
 
 def search_psnr(prior: GAN, x: Tensor, *, steps: int = 100) -> dict[str, float]:
-    """Of the image nearest to x that Adam finds in so many steps from the latent 0; it is low where modes are lost."""
+    """PSNR of the image nearest to x that Adam finds in so many steps from the latent 0; low if modes are lost."""
     x = x.to(state_of(prior))
     z = x.new_zeros(len(x), *prior.latent_shape).requires_grad_()
     adam = torch.optim.Adam([z], lr=0.1)
@@ -50,7 +50,7 @@ def search_psnr(prior: GAN, x: Tensor, *, steps: int = 100) -> dict[str, float]:
 
 @torch.no_grad()
 def held_out_bits(prior: Prior, x: Tensor) -> dict[str, float]:
-    """Bits per value of 8-bit images x, at most where the prior has no density but a bound of it."""
+    """Bits per value of 8-bit images x; an upper bound if the prior has only a bound of its density."""
     x = x.to(device_of(prior))
     x = dequantize(x, Noise(0, torch.arange(len(x), device=x.device)))
     density = prior.log_prob if supports(prior, "log_prob") else prior.elbo
@@ -60,7 +60,7 @@ def held_out_bits(prior: Prior, x: Tensor) -> dict[str, float]:
 def held_out_and_seen(
     measure: Callable[[Tensor], dict[str, float]], held_out: Tensor, seen: Tensor
 ) -> dict[str, float]:
-    """What `measure` finds on images held out and on images trained on: where the two part, a prior memorises."""
+    """`measure` on held-out images and on training images: a prior memorises if the two differ."""
     parts = {"held out": held_out, "trained on": seen}
     return {f"{name}, {part}": value for part, x in parts.items() for name, value in measure(x).items()}
 

@@ -22,7 +22,7 @@ def minutes(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Kind:
-    """What the values of a setting are: what reads one from a word, which are allowed, what to give instead."""
+    """The values of a setting: how to read one from a string, which are allowed, and the advice for others."""
 
     type: Callable[[str], Any]
     allowed: Callable[[Any], bool]
@@ -44,7 +44,7 @@ SWITCH = Kind(bool, lambda on: on in (True, False), "True or False")
 
 
 def setting(default: Any, kind: Kind, text: str, *flags: str, free: bool = False) -> Any:
-    """A field of `Settings`, with all that is said of it in its metadata.
+    """A field of `Settings`, with its description in the metadata.
 
     Arguments:
         text: what it is, as the command line says it; what else there is to say stands above the field.
@@ -59,7 +59,7 @@ _free = partial(setting, free=True)
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train: each field says in its metadata what it is, see `setting`."""
+    """How to train; the metadata of each field describes it, see `setting`."""
 
     # Free within a rule of its own, see `check_resumable`.
     steps: int = _free(MISSING, COUNT, "optimiser steps in all", "--max-train-steps")
@@ -123,7 +123,7 @@ class Settings:
             )
 
     def resumed(self, old: dict[str, Any], paced: bool) -> "Settings":
-        """These settings with what the run found out by itself before it was resumed, its own settings being `old`.
+        """These settings, with what the run had found out by itself before it was resumed, from its settings `old`.
 
         Arguments:
             paced: whether its steps had been made the number that fits into its minutes.
@@ -133,7 +133,7 @@ class Settings:
         return replace(self, steps=steps, accumulate=accumulate)
 
     def check_resumable(self, step: int, old: dict[str, Any], folder: Path) -> None:
-        """Refuse to go on from `step` of a run whose settings, read from JSON, made other weights than these."""
+        """Refuse to resume at `step` a run whose settings, read from JSON, would have made other weights than these."""
         new = json.loads(json.dumps(asdict(self)))
         changed = [
             f"{each.name} is {new[each.name]!r}, not {old.get(each.name)!r}"
@@ -153,7 +153,7 @@ class Settings:
             )
 
     def learning_rate(self, step: int) -> float:
-        """Of the step with that number, the first being 0."""
+        """The learning rate of the step with that number, the first being 0."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         fall = min(1.0, (self.steps - step) / (self.decay * self.steps)) if self.decay else 1.0
         return self.lr * rise * fall

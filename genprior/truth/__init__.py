@@ -1,1 +1,1 @@
-"""Samplers against posteriors that are known."""
+"""Samplers against known posteriors."""

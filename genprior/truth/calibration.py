@@ -41,7 +41,7 @@ TESTING = MEASURED - 1  # the sample number of noise for tests; no draw has it, 
 
 @settled
 def standard_quantities(prior: Prior, measurement: Measurement, seed: int) -> dict[str, Quantity]:
-    """Numbers by which to rank images: each is blind to errors that another sees.
+    """Quantities by which to rank images: each sees errors that another misses.
 
     Projections on white noise, single pixels, the mean over the image, |x - centre|, which sees a wrong variance of
     all pixels at once, the roughness |differences of neighbours|, which sees wrong correlations, the misfit |A x - y|,
@@ -84,7 +84,7 @@ def standard_quantities(prior: Prior, measurement: Measurement, seed: int) -> di
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How a sampler did on B images, with n samples of each.
+    """The calibration of a sampler on B images, with n samples of each.
 
     Attributes:
         figures: name -> value and standard error: means of `scores`, whose error is that of B independent images, and

@@ -96,7 +96,7 @@ def operators(shape: Shape = SHAPE) -> dict[str, LinearOperator]:
 
 
 def blind(shape: Shape = SHAPE) -> LinearOperator:
-    """The operator that sees nothing, whose posterior is the prior."""
+    """The operator that sees nothing; its posterior is the prior."""
     return Inpaint(torch.ones(shape[1:], dtype=torch.bool), shape)
 
 
@@ -137,7 +137,7 @@ CONVERGED: dict[str, Sampler] = {
 
 @dataclass(frozen=True)
 class Part:
-    """The directions that A sees, or those that it does not.
+    """The directions that A sees, or those that it does not see.
 
     Attributes:
         square: of the error; negative by chance.
@@ -181,7 +181,7 @@ class Judgement:
 def judge(
     sampler: Sampler, prior: Gaussian, operator: LinearOperator, n: int = 1000, noise: float = 0.1, seed: int = 0
 ) -> Judgement:
-    """n draws from the posterior of one measurement, compared with it.
+    """n draws from the posterior of one measurement, compared with the exact posterior.
 
     Arguments:
         sampler, prior, operator: that go together, see `Sampler.lacks`.

@@ -1,4 +1,4 @@
-"""The mixture of 25 Gaussians: a prior of well separated modes, whose posterior is known.
+"""The mixture of 25 Gaussians: a prior with well separated modes and a known posterior.
 
     p(x) = sum_ij w_ij N(x; m_ij, I),  m_ij = (8 i, 8 j, 8 i, 8 j, …),  i, j in {-2, …, 2},  w proportional to chi^2_1
     y = A x + noise n,  A = U diag(s) V^T,  s uniform in (0, 1),  noise uniform in (0, max s),  x drawn from p

@@ -1,20 +1,20 @@
-"""Samplers against the posterior of a learned prior, which two referees know without them.
+"""Samplers against the posterior of a learned prior, which two reference methods compute.
 
-Where y says little, `importance` weighs draws of the prior by N(y; A x, noise^2 I): right as their number grows, for
-any prior, with nothing that has to mix; the effective sample size tells for which y there are enough. Where y says more
-than that, `chains` are long Hamiltonian ones in the latents of a decoder. They begin at the latent of the truth, which
-is an exact draw from p(x | y) if the truth is a draw of the prior: there is no burn-in to wait for, but chains that do
-not mix stay near the truth, as R-hat then tells.
+For an uninformative y, `importance` weighs draws of the prior by N(y; A x, noise^2 I): right as their number grows, for
+any prior, without chains that have to mix; the effective sample size shows whether there are enough. For a more
+informative y, `chains` are long Hamiltonian chains in the latents of a decoder. They begin at the latent of the truth,
+which is an exact draw from p(x | y) if the truth is a draw of the prior. So they need no burn-in, but chains that do
+not mix stay near the truth, which R-hat shows.
 
 With m, V the mean and covariance of the referee and x the draws of a sampler,
 
     error = |E x - m| / sqrt(tr V)        the bias, in posterior standard deviations
     ratio = tr Cov x / tr V               variance over true variance
 
-in which each pixel counts by its variance: in digits most have next to none. What chance adds, in the draws or in the
-referee, is taken off by the jackknife over independent groups of both, which gives the standard errors too: that of an
-error of 0 is a little too large. The sliced Wasserstein distance to draws of the referee stands beside its floor, that
-between two halves of the referee, of as many draws.
+in which each pixel counts by its variance: in digits most have almost none. The jackknife over independent groups of
+the draws and of the referee subtracts the contribution of chance, and gives the standard errors; that of an error of 0
+is a little too large. The sliced Wasserstein distance to draws of the referee is compared with its floor, the distance
+between two halves of the referee with as many draws.
 
 References: B. Efron, C. Stein, The jackknife estimate of variance, 1981. A. Owen, Monte Carlo theory, methods and
 examples, 2013, for importance sampling. For the chains, see `samplers.chains.mcmc` and `FisherHMC`.
@@ -50,7 +50,7 @@ APART = 2**32  # of the seeds of truths and measurements from those of samplers:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work goes into a suite.
+    """The amount of work in a suite.
 
     Attributes:
         problems: names of those of `problems` to pose.

@@ -1,4 +1,4 @@
-"""The truth suites by name, and what they find as Markdown, CSV and a figure."""
+"""The truth suites by name, and their results as Markdown, CSV and a figure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ QUICK: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What a run of the suites is asked for.
+    """The options of a run of the suites.
 
     Attributes:
         quick: fewer problems and draws, and `QUICK` for the samplers in it: minutes for all suites.
@@ -87,7 +87,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Report:
-    """What a suite found.
+    """The result of a suite.
 
     Attributes:
         name: of the suite.
@@ -109,7 +109,7 @@ class Report:
         command += ["--quick"] * options.quick + ["--seed", str(options.seed)]
         command += ["--data", options.data.name] if options.data else []
         settings = "".join(f"- `{name}`: `{sampler}`\n" for name, sampler in self.samplers.items())
-        defaults = ['Samplers are at their defaults, but where the column "settings" says otherwise.', ""]
+        defaults = ['Samplers are at their defaults, except for the column "settings".', ""]
         lines = [f"## {suite.heading}", "", f"`{' '.join(command)}`", "", self.table.markdown()]
         return "\n".join([*lines, *(defaults if "settings" in self.table.columns else []), settings])
 

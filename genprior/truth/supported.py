@@ -1,4 +1,4 @@
-"""What goes together: priors, samplers and operators, from what the code of each says of itself."""
+"""Which priors, samplers and operators go together, derived from their code."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ def kinds(shape: Shape) -> dict[str, Operator]:
 
 
 def table(priors: Mapping[str, Prior]) -> Table:
-    """For each sampler, what it needs, the noise it takes, and for each prior the operators it takes."""
+    """For each sampler, what it needs, the noise it takes, and the operators it takes for each prior."""
     tried = {name: kinds(tuple(a or SIDE for a in prior.image_shape)) for name, prior in priors.items()}
     rows = []
     for name, kind in SAMPLERS.items():

@@ -38,7 +38,7 @@ class Covariance(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def identity(cls, shape: Shape) -> "Covariance":
-        """I for images of that shape, in this form: what stored eigenvalues and eigenvectors are read into."""
+        """I for images of that shape in this form, to read stored eigenvalues and eigenvectors into."""
 
     @abstractmethod
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Covariance(nn.Module, ABC):
         return 1.0
 
     def with_eigenvalues(self, eigenvalues: Tensor) -> "Covariance":
-        """The covariance of the same eigenvectors with other eigenvalues, that broadcast to (..., C, H, W)."""
+        """The covariance with the same eigenvectors and other eigenvalues, which broadcast to (..., C, H, W)."""
         other = copy.copy(self)  # shares the eigenvectors
         other._buffers = {**self._buffers, "eigenvalues": eigenvalues}
         return other

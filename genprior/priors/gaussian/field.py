@@ -1,4 +1,4 @@
-"""The stationary Gaussian field: a Gaussian prior of photographs of any size, which knows their spectrum and colours.
+"""The stationary Gaussian field: a Gaussian prior of photographs of any size, with their spectrum and colours.
 
 Notation: c(d) the covariance of two values at the distance d along one axis of colour; P its Fourier transform, the
 spectral density; N the side of the crops that it was fitted to.
@@ -78,7 +78,7 @@ class GaussianField(Prior):
 
     @classmethod
     def blank(cls, image_shape: OpenShape, frequencies: int) -> "GaussianField":
-        """White noise, `config` its arguments: what stored weights are read into.
+        """White noise with the arguments in `config`, to read stored weights into.
 
         Raises:
             ValueError: no such shape or number of frequencies.

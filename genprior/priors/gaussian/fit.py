@@ -1,4 +1,4 @@
-"""The mean and covariance of greatest likelihood for images.
+"""Maximum-likelihood mean and covariance of images.
 
 Notation: C H W the shape of an image; q = 1 / (12 256^2) the variance that dequantisation adds to a value (see
 `genprior.bits`).
@@ -23,7 +23,7 @@ AT_ONCE = 2**21  # values that are summed over at once, in float64
 
 
 def fit_moments(images: Tensor, form: str) -> tuple[Tensor, Covariance]:
-    """Mean and covariance, of the given form, of greatest likelihood for dequantised images, in float64.
+    """Maximum-likelihood mean and covariance, in the given form, of dequantised images, in float64.
 
     With x' = (255 x + u) / 256 and u uniform, moments over u are exact, not drawn:
         E x' = (255 E x + 1/2) / 256,   Cov x' = (255 / 256)^2 Cov x + q I,
@@ -90,7 +90,7 @@ def spectrum_along_axes(
 
 
 def chunks(images: Tensor) -> tuple[Tensor, ...]:
-    """The images, in parts that float64 copies of take little memory."""
+    """The images in chunks whose float64 copies take little memory."""
     return images.split(max(1, AT_ONCE // images[0].numel()))
 
 

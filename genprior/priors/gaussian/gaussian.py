@@ -50,7 +50,7 @@ class Gaussian(Normal):
 
     @classmethod
     def stationary(cls, mean: Tensor, spectrum: Tensor) -> Gaussian:
-        """The Gaussian whose channels are independent, each with a circulant covariance; its methods use the FFT.
+        """The Gaussian with independent channels, each with a circulant covariance; its methods use the FFT.
 
         Arguments:
             mean: (C, H, W), in the units of x.
@@ -66,7 +66,7 @@ class Gaussian(Normal):
 
     @classmethod
     def fit(cls, images: Tensor, covariance: str = "full") -> Gaussian:
-        """The Gaussian of greatest likelihood for dequantised images (see `genprior.bits`).
+        """The maximum-likelihood Gaussian for dequantised images (see `genprior.bits`).
 
         Moments are those of (255 x + u) / 256, u uniform, exact in u: every eigenvalue is at least the variance
         1 / (12 256^2) that u adds, so the covariance is regular, and nothing else is added to it. All sums are in
@@ -92,7 +92,7 @@ class Gaussian(Normal):
 
     @classmethod
     def blank(cls, image_shape: Shape, covariance: str) -> Gaussian:
-        """N(0, I) with its covariance in the given form, `config` its arguments: what stored weights are read into.
+        """N(0, I) with a covariance of the given form and the arguments in `config`, to read stored weights into.
 
         Raises:
             ValueError: no such shape or form.

@@ -1,4 +1,4 @@
-"""What Gaussian priors and mixtures of them share.
+"""The base of Gaussian priors and their mixtures.
 
 Notation: D = C H W; m_k the means, S the covariance, l its eigenvalues.
 """

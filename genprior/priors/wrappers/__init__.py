@@ -1,1 +1,1 @@
-"""Priors made of a prior."""
+"""Priors made from another prior."""

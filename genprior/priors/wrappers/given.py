@@ -1,4 +1,4 @@
-"""A prior given a class label is a prior."""
+"""A prior given a class label."""
 
 import copy
 from typing import Any
@@ -20,7 +20,7 @@ def of_prior(name: str) -> Any:
 
 
 class Wrapper(Prior):
-    """A prior made of another, `self.prior`, with values, latents and noise levels like those of that one."""
+    """A prior made from another, `self.prior`, with the same values, latents and noise levels."""
 
     latent_shape, decoder_variance = of_prior("latent_shape"), of_prior("decoder_variance")
     centre, spread = of_prior("centre"), of_prior("spread")
@@ -30,7 +30,7 @@ class Wrapper(Prior):
 
 
 class OfLabel(Wrapper):
-    """A prior with classes, `self.prior`, given one of them."""
+    """A prior with classes, `self.prior`, given one class."""
 
     image_shape = of_prior("image_shape")
     prior: Any  # its methods take labels
@@ -87,7 +87,7 @@ def of_label(name: str) -> Any:
 
 
 class Given(OfLabel):
-    """p(x | label): all that the prior has, given the label.
+    """p(x | label), with all methods that the prior has given the label.
 
     Arguments:
         prior: has classes; its methods take labels, (B,), after their own arguments.

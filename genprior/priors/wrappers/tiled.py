@@ -1,4 +1,4 @@
-"""Large images: any prior of images of any size, its denoiser applied tile by tile.
+"""Large images: the denoiser of any prior of images of any size, applied tile by tile.
 
 Notation: m the prior's `multiple`, the grid on which tiles lie; w_k >= 0 the weight of tile k, sum_k w_k = 1.
 """

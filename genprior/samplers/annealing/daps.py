@@ -44,7 +44,7 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Decoupled(Sampler):
-    """The annealing of all three; a subclass gives the inner draw.
+    """The annealing loop of all three; a subclass defines the inner draw.
 
     Attributes:
         steps: noise levels; published: 200.

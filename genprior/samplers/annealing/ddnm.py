@@ -1,4 +1,4 @@
-"""The denoising diffusion null-space model: what y says replaces what the denoiser says in the range of A^T."""
+"""The denoising diffusion null-space model: y replaces the denoised image in the range of A^T."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from genprior.samplers.integrate import geometric
 
 @dataclass(frozen=True)
 class DDNM(Sampler):
-    """DDNM+: correct x_hat in the range of A^T, by as much of y's noise as the next level has room for.
+    """DDNM+: correct x_hat in the range of A^T, as far as the noise of y fits into that of the next level.
 
         x_y = x_hat - S A^+ (A x_hat - y),   x' = x_y + P n
 

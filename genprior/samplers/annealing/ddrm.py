@@ -23,7 +23,7 @@ Step = Callable[[Tensor, Tensor, float, float], Tensor]
 
 @dataclass(frozen=True)
 class DDRM(Sampler):
-    """Diffuse each coordinate of V^T x, A = U diag(s) V^T, by what y says of it.
+    """Diffuse each coordinate of V^T x, A = U diag(s) V^T, by its value in y.
 
     With x, x_hat, x_t and n in the coordinates of V^T, y in those of U^T, and sigma' the next level:
 

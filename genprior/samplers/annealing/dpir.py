@@ -1,4 +1,4 @@
-"""DPIR: denoise and fit the measurement in turn, at less and less noise, and add none."""
+"""DPIR: denoise and fit the measurement in turn, at decreasing noise levels, without adding noise."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Split Gibbs sampling: an image that fits y and one that the prior likes, drawn in turn, ever closer to each other."""
+"""Split Gibbs sampling: an image that fits y and one that fits the prior, drawn in turn, ever closer together."""
 
 from dataclasses import dataclass
 

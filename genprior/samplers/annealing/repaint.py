@@ -1,4 +1,4 @@
-"""RePaint: what is known is put in at every noise level, and time runs to and fro until the rest agrees with it."""
+"""RePaint: known pixels are set at every noise level, and steps go back and forth until the rest agrees with them."""
 
 import math
 from dataclasses import dataclass

@@ -3,8 +3,8 @@
 U(x) = energy(x) - ln p(y | A(x)), that is energy(x) + |y - A x|^2 / (2 noise^2) with Gaussian noise, in the metric
 M = I / spread^2 + A^T A / noise^2.
 
-M is the posterior's precision were the prior white, of the prior's spread: what the measurement says, however
-precisely, is then as well conditioned as the prior alone. With n, n' ~ N(0, I), n / spread + A^T n' / noise ~ N(0, M),
+M is the precision of the posterior under a white prior of the same spread. However precise the measurement, the chain
+is then as well conditioned as under the prior alone. With n, n' ~ N(0, I), n / spread + A^T n' / noise ~ N(0, M),
 and M^-1 u = argmin_x |A x|^2 / noise^2 + |x - spread^2 u|^2 / spread^2 is a proximal step of the operator.
 
 Chains start at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2. With an operator that is not linear, or

@@ -1,1 +1,1 @@
-"""Guidance: E[x | x_t, y] in the place of E[x | x_t]."""
+"""Guidance: E[x | x_t, y] in place of E[x | x_t]."""

@@ -1,4 +1,4 @@
-"""What a Gaussian measurement adds to the mean of a Gaussian, in the way that suits the operator."""
+"""The term that a Gaussian measurement adds to the mean of a Gaussian, by the method that suits the operator."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -16,7 +16,7 @@ from genprior.samplers.integrate import INTEGRATORS, Integrator, geometric
 
 @dataclass(frozen=True)
 class Guidance(Sampler):
-    """A sampler that is an approximation of E[x | x_t, y]: a subclass gives `guided`, and its `passes` for each call.
+    """A sampler defined by an approximate E[x | x_t, y]: a subclass gives `guided`, and its `passes` for each call.
 
     Attributes:
         steps: noise levels.

@@ -1,4 +1,4 @@
-"""What a Gaussian measurement with missing values adds to the mean of a Gaussian: complete it, then filter it.
+"""The term that a Gaussian measurement with missing values adds to the mean of a Gaussian: complete, then filter.
 
 Had all of B x been measured, E[x | B x + noise] would be a filter in the coordinates of V. Values that are missing are
 replaced by their conditional mean, which makes the filter exact.

@@ -1,4 +1,4 @@
-"""What a Gaussian measurement adds to the mean of a Gaussian, by conjugate gradients."""
+"""The term that a Gaussian measurement adds to the mean of a Gaussian, by conjugate gradients."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Guidance by the optimal posterior covariance: that which the denoiser was found to have, not one that is assumed."""
+"""Guidance by the optimal posterior covariance, which is measured for the denoiser, not assumed."""
 
 import math
 from collections.abc import Callable
@@ -28,19 +28,19 @@ class OptimalCovariance(Guidance):
 
         E[x | x_t, y] = argmin_x |y - A x|^2 / (2 noise^2) + (x - x_hat)^T V^-1 (x - x_hat) / 2
 
-    No backward pass: the prior knows V, which was measured once (`Prior.posterior_covariance`). Of all Gaussians with
-    one covariance for all x_t it is the best in Kullback-Leibler divergence. Exact for Gaussian priors, once iterations
-    and steps suffice.
+    There is no backward pass: the prior knows V, which was measured once (`Prior.posterior_covariance`). Of all
+    Gaussians with one covariance for all x_t, N(x_hat, V) is the best in Kullback-Leibler divergence. The draws are
+    exact for Gaussian priors, once iterations and steps suffice.
 
-    Under another likelihood E[x | x_t, y] is that of expectation propagation, see `guidance.propagation`.
+    Under another likelihood, expectation propagation gives E[x | x_t, y], see `guidance.propagation`.
 
-    The minimum is found by conjugate gradients: on the values that were not measured where A is a part of an operator
-    that shares the eigenvectors of V, as a mask is of none and a blur past the frame of a circular one (`completed`);
-    else on x, which never makes it worse, in the coordinates of V, preconditioned there (`correction`): where A^T A is
-    diagonal too, as that of a circular blur for photographs, one iteration is exact.
+    Conjugate gradients find the minimum. If A is a part of an operator that shares the eigenvectors of V, they run on
+    the values that were not measured (`completed`): a mask is a part of the identity, a blur past the frame one of a
+    circular blur. Otherwise they run on x in the coordinates of V, preconditioned there (`correction`): if A^T A is
+    diagonal too, as for a circular blur of photographs, one iteration is exact.
 
-    The last step draws from that Gaussian posterior, where others return its mean: at sigma_min the mean would drop
-    the variance that is below sigma_min^2.
+    The last step draws from that Gaussian posterior, where other methods return its mean: at sigma_min the mean would
+    drop the variance below sigma_min^2.
 
     References: X. Peng et al., Improving diffusion models for inverse problems using optimal posterior covariance, 2024
     (there, variances of a diagonal V); F. Rozet et al., 2024, see `MMPS`.
@@ -49,10 +49,10 @@ class OptimalCovariance(Guidance):
         steps, eta, start: see `Guidance`.
         integrator: see `Guidance`. With "fresh", which is for pictures, or without fresh noise, the last step returns
             the mean.
-        iterations: the most conjugate gradients at high noise; fewer, in proportion to ln(1 + sigma^2 / noise^2), at
-            low. Each costs a product with A, A^T, V's eigenvectors and their transpose; half as many are made on values
-            that were not measured, at twice the cost.
-        turns: whether the denoiser sees x_t turned, each time in another way (see `turning`): draws lose spread by it.
+        iterations: iterations of conjugate gradients at high noise; fewer, in proportion to ln(1 + sigma^2 / noise^2),
+            at low noise. Each costs a product with A, A^T, the eigenvectors of V and their transpose. On values that
+            were not measured, half as many run, at twice the cost.
+        turns: whether the denoiser sees x_t turned, each time in another way (see `turning`), which costs spread.
     """
 
     likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Likelihood,)

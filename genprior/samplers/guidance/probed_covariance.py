@@ -1,4 +1,4 @@
-"""Guidance by a posterior covariance that is estimated along the chain, for denoisers of which none was measured."""
+"""Guidance by a posterior covariance estimated along the chain, for denoisers without a measured one."""
 
 import math
 from collections.abc import Callable
@@ -26,15 +26,15 @@ RATIOS = (1e-6, 1 - 1e-6)  # between which eigenvalues over sigma^2 are kept: a 
 
 @dataclass(frozen=True)
 class ProbedCovariance(OptimalCovariance):
-    """`OptimalCovariance` with a covariance that each image is asked for in each step, by one evaluation more.
+    """`OptimalCovariance` with a covariance that one more evaluation estimates for each image in each step.
 
         V   = Cov[x | x_t] = sigma^2 J,   J = d x_hat / d x_t
         J z = (D(x_t + e z) - D(x_t)) / e,   e = sigma / 10
 
-    z ~ N(0, I). Over the coordinates of a band of frequencies, sum z J z / sum z^2 estimates the mean eigenvalue of J
-    (M. F. Hutchinson, 1990), of the mean over colours and of their differences each: V is taken for stationary with
-    that spectrum, which is right on average over an image, not at each place. No image has to be given, and no backward
-    pass is made.
+    with z ~ N(0, I). Over the coordinates of a band of frequencies, sum z J z / sum z^2 estimates the mean eigenvalue
+    of J (M. F. Hutchinson, 1990), separately for the mean over colours and for their differences. V is taken to be
+    stationary with that spectrum, which is right on average over an image, not at each place. This needs neither images
+    nor a backward pass.
 
     References: S. Rissanen, M. Heinonen, A. Solin, Free hunch: denoiser covariance estimation for diffusion models
     without extra costs, 2025 (there, from the steps of the chain); F. Rozet et al., 2024, see `MMPS`.

@@ -156,13 +156,13 @@ def local_variances(V: "Covariance", normal: Tensor, count: Tensor) -> Variances
 
 
 def variances_apart(V: "Covariance", A: LinearOperator, like: Tensor) -> Variances:
-    """w -> K_ii / (1 + w_i K_ii), K = A V A^T: the variance c of values of which none tells another."""
+    """w -> K_ii / (1 + w_i K_ii), K = A V A^T: the variance c of values that are independent of each other."""
     K = variances_under(V, A, like)
     return lambda w: K / (1 + w * K)
 
 
 def are_apart(V: "Covariance", A: LinearOperator, seen: Tensor) -> Tensor:
-    """Of each image whether most values of A x tell nothing of each other, as the cosines of JPEG: (B, 1, 1, 1) bool.
+    """For each image, whether most values of A x are independent, as the cosines of JPEG are: (B, 1, 1, 1) bool.
 
     Of half of the values that are seen, or more, the share K_ii^2 / sum_j K_ij^2 of a row of K = A V A^T, as
     correlations, is above `APART`.

@@ -20,7 +20,8 @@ from genprior.samplers.guidance.propagation import variances_under
 
 @dataclass(frozen=True)
 class QuantisedGuidance(Guidance):
-    """Guidance by E[x | x_t, y] under p(x | x_t) ~ N(x_hat, V), y = A x rounded, A an image written in another way.
+    """Guidance by E[x | x_t, y] under p(x | x_t) ~ N(x_hat, V), for rounded y = A x and an A that only changes the
+    code.
 
         E[x | x_t, y] = x_hat + A^+ (E[z | y] - A x_hat),   z_i ~ N((A x_hat)_i, (A V A^T)_ii)
 
@@ -63,7 +64,7 @@ class QuantisedGuidance(Guidance):
 
 
 def check_decoded(sampler: object, operator: LinearOperator) -> None:
-    """Raise UnsupportedError, and say what to do, if y is no image written in another way."""
+    """Raise UnsupportedError, and say what to do, if y does not encode an image."""
     if operator.decoded(torch.zeros(operator.batch, *operator.measurement_shape)) is None:
         raise UnsupportedError(
             f"{type(sampler).__name__} takes rounded images, and JPEG files, not the rounded measurements of "

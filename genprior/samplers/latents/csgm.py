@@ -1,4 +1,4 @@
-"""CSGM: the image of the latent that explains the measurement best."""
+"""CSGM: the image whose latent explains the measurement best."""
 
 import math
 from dataclasses import dataclass

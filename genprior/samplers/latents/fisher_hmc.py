@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo in the latents of a decoder, from the mode and in the metric of what the measurement says."""
+"""Hamiltonian Monte Carlo in the latents of a decoder, started at the mode, in the metric of the Fisher information."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, 
 
 @dataclass(frozen=True)
 class FisherHMC(Sampler):
-    """Draw z from p(z | y) near its mode, then x from p(x | z, y): for latents in any number.
+    """Draw z from p(z | y) near its mode, then x from p(x | z, y), for any number of latents.
 
         z*  = argmin_z U(z),   U as for `LatentHMC`, by Adam from z = 0 while the noise is lowered to that of y
         M   = I + diag F,   F = J^T A^T (v A A^T + c I)^-1 A J the Fisher information of y about z,   J = dG / dz

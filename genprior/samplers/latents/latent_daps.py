@@ -1,4 +1,4 @@
-"""Decoupled annealing in the latents of a decoder whose latents a diffusion knows."""
+"""Decoupled annealing in the latents of a decoder, with a diffusion as the prior of the latents."""
 
 import math
 from dataclasses import dataclass

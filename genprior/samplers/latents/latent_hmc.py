@@ -135,7 +135,7 @@ def not_in_closed_form(sampler: Sampler, prior: Prior, operator: Operator) -> st
 
 
 def decoder_variance(prior: Prior) -> float:
-    """v of x = G(z) + sqrt(v) m as a number, once for a whole chain: as a parameter, it has to be waited for."""
+    """v of x = G(z) + sqrt(v) m as a number, read once for a whole chain: reading a parameter waits for the device."""
     v = prior.decoder_variance
     return float(v.detach() if isinstance(v, Tensor) else v)
 

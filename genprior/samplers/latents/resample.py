@@ -1,4 +1,4 @@
-"""ReSample: latents that fit y outright, put back on the chain by a draw between them and the chain."""
+"""ReSample: latents that fit y itself, returned to the chain by a draw between them and the chain."""
 
 import math
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from genprior.samplers.latents.latent_hmc import decoder_variance, image_given
 
 @dataclass(frozen=True)
 class VAEGibbs(Sampler):
-    """Draw x and z in turn; the encoder's q(z | x) proposes, and a Metropolis test makes up for its errors.
+    """Draw x and z in turn; the encoder's q(z | x) proposes z, and a Metropolis test corrects its errors.
 
         x ~ p(x | z, y), a Gaussian in closed form
         z' ~ q(z | x), accepted with probability min(1, w(z') / w(z)),   w(z) = p(x | z) p(z) / q(z | x)

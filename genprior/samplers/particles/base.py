@@ -40,7 +40,7 @@ Filter = Callable[[Measurement, Noise], tuple[Tensor, Tensor, Tensor]]
 
 
 class Clouds(Sampler):
-    """A sampler with clouds of weighted particles for each image, of which its draws are some.
+    """A sampler with clouds of weighted particles for each image; its draws come from these.
 
     Attributes:
         particles: of a cloud. More samples than that come from further clouds, each independent of the others.
@@ -50,7 +50,7 @@ class Clouds(Sampler):
     particles: Count
 
     def cost(self, measurement: Measurement, n: int) -> int:
-        """`evaluations` are those of one particle; these, of whole clouds, shared by the draws."""
+        """`evaluations` counts one particle; this counts whole clouds, divided among the draws."""
         return math.ceil(self.evaluations * self.chains(n) / n)
 
     def chains(self, n: int) -> int:
@@ -59,7 +59,7 @@ class Clouds(Sampler):
 
 @dataclass(frozen=True)
 class Twisted(Clouds):
-    """A sampler that is a twist: it moves and weighs the particles.
+    """A sampler defined by a twist, which moves and weighs the particles.
 
     Attributes:
         steps: noise levels from sigma_max to sigma_min.
@@ -97,7 +97,7 @@ def begin_free(prior: Prior, measurement: Measurement, sigma: float, noise: Nois
 def draw_from_clouds(
     run: Filter, measurement: Measurement, noise: Noise, particles: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Equal-weight draws for the rows of every image, (B, C, H, W), each image's from clouds of its own.
+    """Equal-weight draws for the rows of every image, (B, C, H, W), each image from its own clouds.
 
     Sample k is draw k mod P of cloud k // P, whose P particles have the noise of samples (k // P) P and on: it is the
     same whatever other rows there are.
@@ -165,7 +165,8 @@ def effective_size(log_w: Tensor) -> Tensor:
 
 
 def resample(log_w: Tensor, noise: Noise, needed: Tensor) -> tuple[Tensor, Tensor]:
-    """Which particles go on, (P,), and their weights: drawn anew where `needed`, a boolean (), else all as they are.
+    """Indices of the resampled particles, (P,), and their weights: drawn anew if `needed`, a boolean (), else
+    unchanged.
 
     Those drawn anew have one weight, the mean of the old ones.
     """
@@ -201,7 +202,7 @@ def _counted(log_w: Tensor) -> Tensor:
 
 
 def in_chunks(f: Callable[..., Any], x: Tensor) -> Callable[..., Any]:
-    """f(x_t, …), for x_t like x, of as many particles at once as the memory takes."""
+    """f(x_t, …), for x_t like x, in chunks of as many particles as the memory takes."""
     rows = rows_at_once(x.shape[1:], x.device)
 
     def chunked(x_t: Tensor, *levels: float) -> Any:

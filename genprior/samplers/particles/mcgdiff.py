@@ -20,7 +20,8 @@ from genprior.samplers.particles.base import Clouds, draw_from_clouds, effective
 
 @dataclass(frozen=True)
 class MCGDiff(Clouds):
-    """Condition each coordinate of V^T x_t, A = U diag(s) V^T, on what y says of it, at the level where both agree.
+    """Condition each coordinate of V^T x_t, A = U diag(s) V^T, on its value in y, at the level where both have equal
+    noise.
 
     At the level noise / s, a coordinate of x_t has the law of y / s: y is an observation of the diffusion itself. A
     coordinate's own level is the first of the schedule not above noise / s: there y / s is x_t and what noise is left.

@@ -15,7 +15,7 @@ from genprior.samplers.particles.tds import white
 
 @dataclass(frozen=True)
 class SMC(Twisted):
-    """Particles moved by a guidance of choice, and weighted so that its errors cancel; see `samplers.particles.base`.
+    """Particles moved by any guidance, and weighted so that its errors cancel; see `samplers.particles.base`.
 
         psi(x_t)      = N(y; A x_hat, noise^2 I + v A A^T),  v = sigma^2 spread^2 / (sigma^2 + spread^2)
         E[x | x_t, y] = that of the guidance

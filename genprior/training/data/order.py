@@ -1,4 +1,4 @@
-"""Which image is item i, and which items a process trains on."""
+"""Which image is item i, and which items a process gets."""
 
 import functools
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""How images are flipped and turned, so that a data set shows each in more ways than one."""
+"""Flips and turns of images, which show each image in several ways."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def check_orientations(orientations: int) -> None:
 
 
 def turned(image: np.ndarray, orientations: int, rng: np.random.Generator) -> np.ndarray:
-    """An image (H, W, ...) in one of its orientations, all alike in probability: mirrored, and with 8, turned."""
+    """An image (H, W, ...) in a uniformly random orientation: mirrored, and with 8, also turned."""
     turn = rng.integers(0, 8)
     if orientations > 1 and turn >= 4:
         image = image[:, ::-1]

@@ -16,7 +16,7 @@ FLOATS = "has floating-point values, whose range is not known"
 
 
 class UnusableError(Exception):
-    """Why the content of an image cannot be trained on, now or ever: it is broken, too small, or not of 8 or 16 bits.
+    """Why an image cannot be trained on, now or ever: it is broken, too small, or not of 8 or 16 bits.
 
     Failures to get at the content, such as a disk that is away, are not of this kind: they may pass.
     """
@@ -40,7 +40,7 @@ class Images(abc.ABC):
 
     @abc.abstractmethod
     def mark(self, number: int) -> str:
-        """The name, and what tells at little cost that there is another image under it."""
+        """The name, and a cheap mark that changes if another image takes that name."""
 
     @abc.abstractmethod
     def read(self, number: int, mode: str) -> Image.Image:
@@ -81,7 +81,7 @@ def decoded(content: bytes | Image.Image, mode: str) -> Image.Image:
 
 
 def fault(size: tuple[int, int], floats: bool, least: int) -> str | None:
-    """What the header of an image (width, height) says is wrong with it for crops of that side; None if nothing is."""
+    """What the header of an image (width, height) reveals to be wrong for crops of that side; None if nothing is."""
     if min(size) < least:
         return f"is {size[0]} x {size[1]}, smaller than crops of {least} x {least}"
     return FLOATS if floats else None

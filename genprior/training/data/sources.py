@@ -1,4 +1,4 @@
-"""A data set of whatever is given: a folder, an `.npz` file, a data set of torchvision or of Hugging Face."""
+"""Data sets from any source: a folder, an `.npz` file, a data set of torchvision or of Hugging Face."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""Which images are held out for validation: by a hash of what they are, never by their place or by chance."""
+"""Which images are held out for validation: a hash of their content or name decides, not their place or chance."""
 
 import unicodedata
 
@@ -6,7 +6,7 @@ from genprior.files import sha256
 
 
 def held_out(identity: str | bytes, share: float) -> bool:
-    """Whether the image of that name or content is among the fraction `share` that is held out.
+    """Whether the image with that name or content belongs to the held-out fraction `share`.
 
     A function of its arguments alone: the same in every run, with every seed, on every machine; images that are added
     or removed move no other image from one side to the other; and what a share holds out, a larger one holds out too.
