@@ -257,7 +257,7 @@ def _measurement(y: Tensor, operator: Operator, noise: Noisiness, holes: Tensor 
     # of pictures it is known how smooth they are, and so of what operators that are linear make of them
     if not isinstance(operator, LinearOperator):
         raise ValueError(
-            f"What {name_of(operator)} measures is no picture, to tell its noise from: say what it is, noise=0.02."
+            f"The noise of {name_of(operator)} cannot be estimated, since y is no picture: state it, as noise=0.02."
         )
     if holes is None:
         kept = kept_by(operator, y)
@@ -302,8 +302,8 @@ def _holes(picture: images.Picture, parameters: dict[str, Any]) -> Tensor:
         holes = holes | (picture.alpha == 0)
     if not holes.any():
         raise ValueError(
-            "Nothing says where the holes are: pass mask= (white, True or 1 marks a hole), set holes to NaN, or make "
-            "them transparent (alpha 0)."
+            "The holes are not marked: pass mask= (white, True or 1 marks a hole), set holes to NaN, or make them "
+            "transparent (alpha 0)."
         )
     return holes
 

@@ -26,10 +26,10 @@ def noise_level(y: Tensor, holes: Tensor | None = None) -> Tensor:
         noise^2 = mean of the eigenvalues of Cov(w) that are left when the largest are dropped, one by one, until no
         more of them lie above their mean than below,   w the windows whose gradients noise of that level explains
 
-    Windows with a hole do not vote, nor do those that touch clipped values or a constant area, which is without noise
-    whatever the rest of the picture is. They are of 5 x 5 pixels in colour and 7 x 7 in grey, smaller where too few are
-    whole, down to 2 x 2 between scattered holes; the smaller, the more is texture taken for noise. Noise that was
-    blurred or compressed away is not seen.
+    Windows with a hole are left out, as are those that touch clipped values or a constant area, which has no noise
+    whatever the rest of the image has. Windows are 5 x 5 pixels in colour and 7 x 7 in grey, and smaller if too few are
+    whole, down to 2 x 2 between scattered holes; the smaller they are, the more texture is taken for noise. Noise that
+    was blurred or compressed away is not seen.
 
     Arguments:
         y: (B, C, H, W).

@@ -21,15 +21,15 @@ def photon_noise(y: Tensor, holes: Tensor | None = None) -> tuple[Tensor, Tensor
     """gain and sd of photon noise in y, Var[y | z] = gain z + sd^2, by a line through the variances at equal
     brightness.
 
-    Windows of one channel are sorted by their mean into groups of equal number, and each group's variance is that of
-    its weakly textured windows, see `noise_level`. gain and sd^2, none below 0, are those that fit the logarithms of
-    the variances best, by a loss that does not mind a few groups of texture. Windows with a hole or a constant area do
-    not vote, nor do groups at an end of the range, of whose values more than `DARK` or `CUT_OFF` share the least or the
-    largest of the channel: what is darker than four counts is left to the line. The variances of fewer that are clipped
-    above are corrected as those of a clipped Gaussian.
+    Windows of one channel are sorted by their mean into groups of equal size, and the variance of a group is that of
+    its weakly textured windows, see `noise_level`. gain and sd^2, both at least 0, fit the logarithms of the variances
+    best, by a loss that is robust to a few textured groups. Windows with a hole or a constant area are left out, as are
+    groups at an end of the range, in which more than `DARK` or `CUT_OFF` of the values equal the smallest or the
+    largest of the channel: the line extrapolates below four counts. If fewer values are clipped above, the variance is
+    corrected as that of a clipped Gaussian.
 
     Arguments:
-        y: (B, C, H, W), of which noise was not blurred, compressed or sharpened since.
+        y: (B, C, H, W), whose noise was not blurred, compressed or sharpened.
         holes: (B or 1, 1 or C, H, W) bool, True where y means nothing; None for no holes.
 
     Returns:
@@ -52,8 +52,8 @@ def _one_image(y: Tensor, hole: Tensor) -> tuple[float, float]:
     found = [group for channel, missing in zip(y, hole) for group in _groups(channel, missing)]
     if len(found) < FEWEST:
         raise ValueError(
-            f"Photon noise cannot be estimated: {len(found)} groups of pixels of one brightness, of {FEWEST} that it "
-            "takes, are large enough and neither clipped nor below four counts. Say it: noise=Poisson(gain), or "
+            f"Photon noise cannot be estimated: {len(found)} groups of equally bright pixels, of {FEWEST} needed, are "
+            "large enough and neither clipped nor below four counts. State it: noise=Poisson(gain), or "
             "PoissonGaussian(gain, sd), of genprior.likelihoods."
         )
     mean, variance = np.array(found).T
@@ -61,8 +61,8 @@ def _one_image(y: Tensor, hole: Tensor) -> tuple[float, float]:
     if not gain > CERTAIN * error:
         raise ValueError(
             f"The noise does not grow with the brightness as photon noise does: from {mean.min():.3g} to "
-            f"{mean.max():.3g} the gain is {gain:.2g} +- {error:.1g}. Leave noise out to have one level for all "
-            "estimated, or say what it is: noise=0.02, noise=Poisson(gain)."
+            f"{mean.max():.3g} the gain is {gain:.2g} +- {error:.1g}. Leave noise out to estimate a single level, or "
+            "state it: noise=0.02, noise=Poisson(gain)."
         )
     return gain, offset**0.5
 

@@ -38,8 +38,8 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
     if loud.any():
         largest = float(torch.where(loud, noise, 0).max())
         warnings.warn(
-            f"The noise is {largest:g}: a standard deviation in the units of the image, whose values are from 0 to 1, "
-            f"so that y says next to nothing. For a noise of {largest:g} on 0..255, give {largest / 255:.3g}.",
+            f"The noise is {largest:g}, a standard deviation in the units of the image, whose values are from 0 to 1: "
+            f"y then tells almost nothing. For a noise of {largest:g} on 0..255, give {largest / 255:.3g}.",
             stacklevel=4,
         )
     seen = (high > low).expand_as(y).flatten(1)
@@ -55,7 +55,7 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
     given, made = (f"{float(a.min()):.3g} to {float(b.max()):.3g}" for a, b in ((values, values), (low, high)))
     warnings.warn(
         f"{which} has values from {given}, far outside the {made} that {name_of(A)} makes of images in [0, 1]. Divide "
-        "0..255 by 255, map -1..1 by (y + 1) / 2, and see whether the operator is the one that was at work.",
+        "0..255 by 255, map -1..1 by (y + 1) / 2, and check that the operator is the right one.",
         stacklevel=4,
     )
 
@@ -76,8 +76,8 @@ def warn_of_sum(kernel: Tensor | None) -> None:
     furthest = float(sums[(sums - 1).abs().argmax()])
     if abs(furthest - 1) > 0.01:
         warnings.warn(
-            f"The kernel sums to {furthest:.4g}, not to 1, so that the image it blurs is not as bright as y. Divide it "
-            "by its sum; if it is meant so, give an operator, Blur(kernel, image_shape).",
+            f"The kernel sums to {furthest:.4g}, not to 1, so it changes the brightness of the image. Divide it by its "
+            "sum; if the sum is intended, give an operator, Blur(kernel, image_shape).",
             stacklevel=2,
         )
 

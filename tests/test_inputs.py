@@ -241,7 +241,7 @@ WRONG_ASK = {
     "mask's shape": (ValueError, r"\(9,\), wanted H x W", {"mask": np.full(9, 0.5)}),
     "mask's file": (FileNotFoundError, r"no file .*nothing\.png", {"mask": "nothing.png"}),
     "dark mask": (ValueError, "the mask marks no hole: .*make holes white", {"mask": np.full((H, W), 0.2)}),
-    "no mask": (ValueError, "Nothing says where the holes are: pass mask=", {}),
+    "no mask": (ValueError, "The holes are not marked: pass mask=", {}),
     "kernel's kind": (ValueError, "A kernel is a tensor or a numpy array; got str", {"op": "deblur", "kernel": "k"}),
     "kernel's size": (
         ValueError, r"sides of 1 to 61 pixels; got \(1, 63, 63\)", {"op": "deblur", "kernel": np.ones((63, 63))}

@@ -74,8 +74,8 @@ def evaluate(
 ) -> Evaluation:
     """Degrade images, restore them by every method, and compare the results with the originals.
 
-    With `out`, results are stored as they come: called again, it computes what is missing. With a function for prior it
-    does not go on: nobody could tell whether the function is still the same. Under torchrun or `accelerate launch` the
+    With `out`, results are stored as they arrive, and another call computes what is missing. A function as the prior
+    cannot be resumed, because nothing tells whether it is still the same. Under torchrun or `accelerate launch` the
     processes share the work through that folder.
 
     Arguments:
@@ -86,8 +86,8 @@ def evaluate(
             channels if some of the images are in colour.
         sampler: "auto", a name, an object with its parameters, or several of them.
         n: samples of each image.
-        noise: standard deviation on [0, 1], or a likelihood, which all methods are told; None for a preset's own, and
-            for "jpeg", which adds none.
+        noise: standard deviation on [0, 1], or a likelihood, known to all methods; None for a preset's own, and for
+            "jpeg", which adds none.
         seed: of the run; image i is degraded and restored with the seed `image_seed(seed, i)`.
         steps: of every sampler; None for its own.
         baselines: names of classical methods; see `genprior.benchmark.baselines`.
@@ -96,16 +96,16 @@ def evaluate(
         limit: how many images, the first ones; None for all.
         crop: side of the square cut from the middle of each image; None for whole images.
         images: which array of an .npz file.
-        device: "auto", "cpu", "cuda", …; of several processes each takes its own.
-        progress: show a bar.
+        device: "auto", "cpu", "cuda", …; each of several processes takes its own.
+        progress: show a progress bar.
         operator_parameters: of a named operator.
 
     Returns:
-        Figures by method and by image. Where a method does not suit, the column "note" says why.
+        Figures by method and by image. If a method does not apply, the column "note" gives the reason.
 
     Raises:
         ValueError, TypeError: an argument is not as above, an image is too small, or `out` holds the results of other
-            settings; the message says what differs.
+            settings; the message names the difference.
         UnsupportedError: a package is missing.
     """
     n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)

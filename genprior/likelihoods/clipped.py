@@ -72,8 +72,8 @@ class Clipped(Likelihood):
         beyond = (y < self.low) | (y > self.high)
         if beyond.any():
             raise ValueError(
-                f"{int(beyond.sum())} values of y lie beyond {self.low} to {self.high}, which Clipped says it was "
-                f"clipped to; they reach from {float(y.min()):.3g} to {float(y.max()):.3g}."
+                f"{int(beyond.sum())} values of y lie beyond {self.low} to {self.high}, to which Clipped clips them; "
+                f"they reach from {float(y.min()):.3g} to {float(y.max()):.3g}. Give the ends that clipped y."
             )
 
     def shared(self, copies: int) -> "Clipped":

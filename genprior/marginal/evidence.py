@@ -51,23 +51,23 @@ def evidence(
 ) -> Estimate | list[Estimate]:
     """ln p(y) = ln ∫ p(y | x) p(x) dx, in nats, and its standard error (None where it is exact).
 
-    The density is that of the values of y that the operator sees, in the units of y: figures of one y may be compared
-    over priors, operators and noise levels, those of different y or of masks with other holes may not. The difference
-    of two is the logarithm of the Bayes factor. A grey measurement is, for a prior of colour images, one of their luma.
+    The density is that of the values of y that the operator sees, in the units of y. Compare figures of the same y over
+    priors, operators and noise levels; do not compare figures of different y or of masks with other holes. The
+    difference of two is the logarithm of the Bayes factor. For a prior of colour images, a grey y measures their luma.
 
     Methods:
         "exact": for Gaussians and mixtures of them, of up to 4096 values of y; see `marginal.exact`.
         "smc": for priors with `denoise`: the mean weight of the particles of TDS(), or of the TDS, TDSMoments or SMC
             that is given with its parameters, at least two steps; see `marginal.particles`.
-        "importance": for priors with `decode`: annealed importance sampling, of AnnealedImportance() or one that is
-            given with its parameters; see `marginal.annealed`. It alone takes noise that is not Gaussian.
-        "auto": the first of these that the prior has what it takes for.
+        "importance": for priors with `decode`: annealed importance sampling, by AnnealedImportance() or one that is
+            given with its parameters; see `marginal.annealed`. Only this method takes noise that is not Gaussian.
+        "auto": the first of these that suits the prior.
 
-    The standard error is the jackknife over the clouds. The mean weight by "importance" is an unbiased estimate of p(y)
-    and so its logarithm is too low on average, by half its squared standard error where that is small, and without
-    bound where it is not: where the error is above 1 nat or so, read the estimate as a lower bound. That by "smc" is an
-    unbiased estimate of what p(y) is for the chain in so many steps, which may be too high or too low. By how much,
-    falling as 1 / steps, clouds of a quarter of the steps tell, and the error is the root of the squares of both.
+    The standard error is the jackknife over the clouds. The mean weight of "importance" is an unbiased estimate of
+    p(y), so its logarithm is too low on average: by half of its squared standard error while that is small, without
+    bound otherwise. Read an estimate with an error above about 1 nat as a lower bound. The mean weight of "smc" is an
+    unbiased estimate of p(y) under the chain with so many steps, which may be too high or too low. This error falls as
+    1 / steps; clouds with a quarter of the steps estimate it, and it is added to the standard error in quadrature.
 
     Arguments:
         img, op, noise, device, operator_parameters: as of `restore`.
@@ -80,7 +80,7 @@ def evidence(
 
     Raises:
         ValueError, TypeError: one of the arguments is not as above; the message says what to do.
-        UnsupportedError: the prior does not have what the method takes, or y is too large.
+        UnsupportedError: the prior lacks what the method needs, or y is too large.
     """
     refuse_parameters(operator_parameters, method, METHODS, "method")
     clouds = as_integer("clouds", clouds, 1, math.inf)

@@ -18,14 +18,14 @@ from genprior.checks import Shape
 class Operator(ABC):
     """A differentiable map A from images to measurements, immutable; see `LinearOperator` for those that are linear.
 
-    It works in the dtype and on the device of what it is given. Kernels, masks and matrices are copied when they are
-    given; operators can be pickled. A caller's autocast, inference mode, default dtype or device change nothing.
+    It works in the dtype and on the device of its input, and copies the kernels, masks and matrices it is made of.
+    Operators can be pickled. A caller's autocast, inference mode, default dtype or device change nothing.
 
     Attributes:
         image_shape: (C, H, W) of x.
         measurement_shape: (C', H', W') of y.
-        batch: 1, or the number B of images where each image has its own mask, kernel or matrix.
-        precision: in which A(x) is computed, at best, whatever the dtype of x.
+        batch: 1, or the number B of images if each image has its own mask, kernel or matrix.
+        precision: the highest precision in which A(x) is computed, whatever the dtype of x.
     """
 
     image_shape: Shape
@@ -68,9 +68,7 @@ class Operator(ABC):
         return product
 
     def select(self, index: Tensor) -> Operator:
-        """The operator for the images with that `index` (1-D, long): it indexes state per image, and keeps shared
-        state.
-        """
+        """The operator for the images with that `index` (1-D, long): it indexes only state per image."""
         return self if self.batch == 1 else self._select(index)
 
     def frame(self, x: Tensor) -> Tensor:

@@ -36,14 +36,15 @@ ROUNDING = 1e-6
 class Blur(LinearOperator):
     """y[p] = sum_j k[j] x[p - j + kh // 2]; the scene continues past the frame ("valid") or is periodic ("circular").
 
-    Convolution, as `kornia.filters.filter2d(x, k, behaviour="conv")`: a bright point draws the kernel. One kernel for
-    all channels; it need not sum to one, but a kernel of integers, as an image of one is, is divided by its sum.
+    It is a convolution, as `kornia.filters.filter2d(x, k, behaviour="conv")`: the image of a bright point is the
+    kernel. All channels share one kernel. It need not sum to one, but a kernel of integers, such as an image of one, is
+    divided by its sum.
 
-    "valid": x lives on (C, H + kh - 1, W + kw - 1) where y is (C, H, W): no assumption on what lies past the frame,
-    that part of x is unknown too. `frame` crops x to the H x W aligned with y. If all kernels are separable, `solve`,
-    `prox`, `svd` are closed forms; if not, `solve` and `prox` run conjugate gradients preconditioned by
+    "valid": for y of (C, H, W), x is (C, H + kh - 1, W + kw - 1): nothing is assumed about the scene past the frame,
+    and that part of x is unknown too. `frame` crops x to the H x W aligned with y. If all kernels are separable,
+    `solve`, `prox` and `svd` have closed forms; if not, `solve` and `prox` run conjugate gradients preconditioned by
     C (|k^|^2 + c)^-1 C^T. `pinv` is ill-posed, and is regularised by stopping after `iterations`.
-    "circular": x and y are (C, H, W); `solve`, `prox`, `pinv`, `svd` are closed forms. There |k^|^2 + c up to
+    "circular": x and y are (C, H, W); `solve`, `prox`, `pinv` and `svd` have closed forms. There |k^|^2 + c up to
     (8 eps max |k^|)^2, eps of the dtype of x, counts as zero, and the frequency is left out.
 
     Arguments:

@@ -40,6 +40,6 @@ def check_differentiable(A: Operator, like: Tensor) -> None:
     of_shape(name, "J^T v", pull, A.image_shape)
     if not pull.any():
         raise TypeError(
-            f"The derivative of {name} is 0 for images in [0, 1]: samplers find no way to y. Rounding is of that kind; "
-            "say it by a likelihood, noise=Quantised(step)."
+            f"The derivative of {name} is 0 for images in [0, 1], so samplers cannot approach y. If it rounds, leave "
+            "the rounding to a likelihood, noise=Quantised(step)."
         )

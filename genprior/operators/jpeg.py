@@ -40,13 +40,13 @@ class JPEG(LinearOperator):
 
         A = DCT  continue  average  continue  M  turn
 
-    M makes Y, Cb and Cr of R, G and B (JFIF), Cb and Cr are averaged over the pixels of a sample, and each block of
-    8 x 8 has its orthonormal discrete cosine transform (type II). Where blocks reach beyond the picture, it goes on as
-    in libjpeg: the last column goes on before the averages, the last row after them.
+    M converts R, G and B to Y, Cb and Cr (JFIF), Cb and Cr are averaged over the pixels of a sample, and each block of
+    8 x 8 gets its orthonormal discrete cosine transform (type II). Blocks that reach past the image continue it as
+    libjpeg does: the last column is repeated before the averages, the last row after them.
 
     y holds Y, Cb and Cr one after the other, (1, 1, N), each plane row by row, a coefficient where its block lies.
-    JPEG takes 128 grey levels off Y first, which would not be linear: `offset` has what they come to in A x.
-    `solve` is in closed form where the sides are multiples of 8 pixels, or of 8 samples of chroma; else it iterates.
+    JPEG first subtracts 128 grey levels from Y, which would not be linear: `offset` holds their share of A x.
+    `solve` has a closed form if the sides are multiples of 8 pixels, or of 8 samples of chroma; else it iterates.
 
     Arguments:
         image_shape: (C, H, W) of the upright image, C = 1 or 3.

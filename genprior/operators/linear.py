@@ -23,7 +23,7 @@ class LinearOperator(Operator):
     """A linear map A from images to measurements; immutable; works in the dtype and on the device of its input.
 
     Attributes:
-        iterations: of the conjugate gradients that stand in where there is no closed form.
+        iterations: of the conjugate gradients that replace a missing closed form.
     """
 
     iterations: int = 100
@@ -66,7 +66,7 @@ class LinearOperator(Operator):
         Arguments:
             z: (B, *image_shape).
             y: (B, *measurement_shape).
-            gamma: > 0, float or (B, 1, 1, 1); as large as one likes.
+            gamma: > 0, float or (B, 1, 1, 1); may be arbitrarily large.
         """
         self._check("an image", z, self.image_shape)
         self._check("a measurement", y, self.measurement_shape)
@@ -84,14 +84,12 @@ class LinearOperator(Operator):
         """
         raise UnsupportedError(
             f"{type(self).__name__} has no SVD in closed form here; Inpaint, SuperResolution, Colorize, Denoise and "
-            "Matrix have one, and Blur where it is circular or its kernel is separable, as a Gaussian. Samplers that "
-            "need `solve` or `prox` only take any operator."
+            "Matrix have one, and Blur if it is circular or its kernel is separable, such as a Gaussian. Samplers that "
+            "need only `solve` or `prox` take any operator."
         )
 
     def select(self, index: Tensor) -> LinearOperator:
-        """The operator for the images with that `index` (1-D, long): it indexes state per image, and keeps shared
-        state.
-        """
+        """The operator for the images with that `index` (1-D, long): it indexes only state per image."""
         return self if self.batch == 1 else self._select(index)
 
     @overload
@@ -124,8 +122,8 @@ class LinearOperator(Operator):
 class SVD:
     """A = U diag(s) V^T in a spectral space of the image's own shape (C, H, W).
 
-    A x = U(s * Vt(x)). V is square and orthonormal: a singular value 0 is a direction that A does not see. U and Ut
-    are orthonormal too, Ut(y) = 0 where there is no measurement: white noise stays white.
+    A x = U(s * Vt(x)). V is square and orthonormal: a singular value of 0 belongs to a direction that A does not see. U
+    and Ut are orthonormal too, with Ut(y) = 0 in directions that are not measured: white noise stays white.
 
     Attributes:
         singular_values: s >= 0, broadcasts to (B, C, H, W); float64, where the operator's own state lives:

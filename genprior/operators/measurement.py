@@ -41,7 +41,7 @@ class Measurement:
         if not torch.isfinite(self.y).all():
             raise ValueError(
                 f"y has {(~torch.isfinite(self.y)).sum()} values that are NaN or infinite. If they mark holes, put 0 "
-                "there and say so to the operator, Inpaint(mask, ...); otherwise repair them."
+                "there and give the operator their mask, Inpaint(mask, ...); otherwise repair them."
             )
         object.__setattr__(self, "y", own(self.y))
         object.__setattr__(self, "noise", _own_noise(self.noise, self.y))

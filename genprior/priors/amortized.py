@@ -22,18 +22,18 @@ from genprior.priors.ddpm import DDPM
 class LearnedPosterior(Prior):
     """p(x | y) of the operators and noise levels it was trained with: `denoise_given`.
 
-    It is no prior by itself: it knows p(x | y), not p(x), and no other operator. `posteriors.amortized` compares what
-    it has been trained for with what it is asked for.
+    It is not a prior: it knows p(x | y), not p(x), and no other operator. `posteriors.amortized` compares a measurement
+    with those of its training.
 
     Arguments:
         image_shape: (C, H, W); H and W may be None for images of any size.
-        operator: what A is: "name", of its class, and attributes that it must have, such as {"name":
-            "SuperResolution", "scale": 4}; attributes that are not named, such as a mask, were random in training.
-        noise: the least and the largest noise level of its measurements, in the units of x.
+        operator: A: the "name" of its class, and attributes that it must have, such as {"name": "SuperResolution",
+            "scale": 4}; other attributes, such as a mask, were random in training.
+        noise: the smallest and the largest noise level of its measurements, in the units of x.
         chain: further arguments of the `DDPM` that is the chain.
 
     Raises:
-        ValueError: an argument is not what is said here.
+        ValueError: an argument is not as described.
     """
 
     def __init__(

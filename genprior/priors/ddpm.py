@@ -60,7 +60,7 @@ class DDPM(MeasuredCovariance):
         residuals: form of the measured `posterior_covariance`, see `fit_covariance`; None if none was measured.
 
     Raises:
-        ValueError: an argument is not what is said here.
+        ValueError: an argument is not as described.
     """
 
     decoder_variance: Tensor

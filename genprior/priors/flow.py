@@ -61,7 +61,7 @@ class Flow(Classed):
         classes: number of class labels, 0 for none.
 
     Raises:
-        ValueError: an argument is not what is said here.
+        ValueError: an argument is not as described.
     """
 
     decoder_variance = 0.0

@@ -29,7 +29,7 @@ class GAN(Classed):
             `decode` is that of `given`, or of the argument `label`, (B,).
 
     Raises:
-        ValueError: an argument is not what is said here.
+        ValueError: an argument is not as described.
     """
 
     decoder_variance = 0.0

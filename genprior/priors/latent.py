@@ -25,13 +25,12 @@ from genprior.priors.vae import VAE
 class LatentDiffusion(Prior):
     """p(x) = ∫ N(x; G(w), v I) p(w) dw with p(w) a diffusion: `sample`, `elbo`, `encode`, `render`.
 
-    The autoencoder's own N(0, I) is no law of its latents once there are many: p(w) takes its place. A latent is w, to
-    `encode`, `render` and samplers alike, and p(w) is a prior of its own, `latents`, on maps in the place of images.
-    The autoencoder keeps its own z to itself.
+    With many latents, N(0, I) no longer describes them: p(w) takes its place. `encode`, `render` and samplers all use
+    w, and p(w) is itself a prior, `latents`, on maps instead of images. The z of the autoencoder stays internal.
 
     Arguments:
-        vae: with maps of latents, that is of images of any size.
-        ddpm: of as many channels as a cell has latents, and any size.
+        vae: with maps of latents, that is for images of any size.
+        ddpm: with as many channels as a cell has latents, for any size.
 
     Raises:
         ValueError: the two do not fit together.

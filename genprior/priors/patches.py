@@ -32,12 +32,12 @@ class PatchFlow(Prior):
         energy(x) = -1 / P^2 sum_i ln p(x_i),
         score(x) = -grad energy(x),
 
-    over all overlapping patches x_i of x, continued by reflection by P - 1 pixels on each side. That is the mean, over
-    the P^2 ways to tile the plane by patches, of -ln p of the tiles: every pixel counts once, and those next to the
+    over all overlapping patches x_i of x, continued by reflection by P - 1 pixels on each side. This is the mean of
+    -ln p of the tiles over the P^2 ways to tile the plane by patches. Every pixel counts once, and pixels next to the
     border once more in part, through their mirror images; without these a corner would count for 1 / P^2.
 
-    This is no log_prob, and there is no sample: patches that overlap are not independent, and the constant that would
-    make exp(-energy) a density is not known. Patches themselves have both, in `flow`.
+    This is not a log_prob, and there is no sample: overlapping patches are not independent, and the constant that makes
+    exp(-energy) a density is unknown. For single patches, `flow` has both.
 
     Arguments:
         patch: P, side of the patches in pixels.
@@ -45,7 +45,7 @@ class PatchFlow(Prior):
         spread: see `Prior`, in the units of x.
 
     Raises:
-        ValueError: an argument is not what is said here.
+        ValueError: an argument is not as described.
     """
 
     def __init__(self, *, patch: int = 6, width: int = 128, steps: int = 8, blocks: int = 1, spread: float = 0.25):

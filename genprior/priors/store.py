@@ -34,15 +34,14 @@ def load_prior(
     Arguments:
         name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`
             (the run's, for the average of most steps, or one of its priors), by `save_prior` or by diffusers (see
-            `from_diffusers`); a file such as "ffhq_10m.pt" (see `from_adm`); or the "owner/name" of such a one on the
-            Hugging Face Hub, or "owner/name@revision", and "/file.pt" after it where it has several; `owner` is no
-            folder. Only then is anything downloaded, unless it was before. A family means its bundled prior of
-            images of just this shape if there is one (a 28 x 28 grey digit has "-mnist"), else the one of images of any
-            size ("-photo"), which takes grey ones as colour; those of one kind of images ("-flowers") go by their name
-            only.
+            `from_diffusers`); a file such as "ffhq_10m.pt" (see `from_adm`); or "owner/name" or "owner/name@revision"
+            on the Hugging Face Hub, followed by "/file.pt" if it holds several; `owner` must not be a folder. Only such
+            names download anything, once. A family means its bundled prior for images of exactly this shape ("-mnist"
+            for a grey 28 x 28 digit), else the one for images of any size ("-photo"), which takes grey images as
+            colour; priors of one kind of images ("-flowers") are found only by their full names.
         device: where to put it.
-        image_shape: (C, H, W) of the images that a family is asked for; None for its prior of images of any size, or
-            if it has none, the first by name.
+        image_shape: (C, H, W) of the images, for a family; None for its prior of images of any size, or if it has none,
+            the first by name.
 
     Raises:
         ValueError: there is no such prior, or none of the family fits the images, or the Hub cannot be reached.

@@ -36,9 +36,9 @@ PACE = 10.0
 class VAE(Classed):
     """Variational autoencoder p(x) = ∫ N(x; G(z), v I) N(z; 0, I) dz: `sample`, `elbo`, `score`, `decode`, `infer`.
 
-    v is one learned number, so that p(x | z, y) of a measurement y = A x + noise n is Gaussian with the closed form
-    `operator.prox` gives, and samplers can integrate x out exactly. The likelihood is normalised: its best v is
-    the mean squared error of G, and nothing else weighs fidelity against the latents.
+    v is one learned number. So for a measurement y = A x + noise n, p(x | z, y) is a Gaussian with the closed form of
+    `operator.prox`, and samplers can integrate x out exactly. The likelihood is normalised: its best v is the mean
+    squared error of G, and nothing else weighs fidelity against the latents.
 
     Images of one size have a flat latent, those of any size a map of latents, (latent, ceil(H / s), ceil(W / s)) with
     the stride s = 2 ** len(widths); images are extended to a multiple of s by replication before they are encoded, and
@@ -49,11 +49,11 @@ class VAE(Classed):
         latent: number of latents; of images of any size, of each cell.
         widths, blocks: channels and residual blocks of each level, finest first; see `genprior.nets.vae`.
         spread: root mean square deviation of a value of x from 0.5 (0.25 for photographs).
-        classes: number of class labels, 0 for none. With classes p(x) = sum_k w_k p(x | k) has `sample` only, and all
-            else is that of `given`, or of the argument `label`, (B,).
+        classes: number of class labels, 0 for none. With classes p(x) = sum_k w_k p(x | k) has `sample` only; all other
+            methods need `given`, or the argument `label`, (B,).
 
     Raises:
-        ValueError: an argument is not what is said here.
+        ValueError: an argument is not as described.
     """
 
     centre = 0.5

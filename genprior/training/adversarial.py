@@ -49,13 +49,13 @@ class DiscriminatorLoss(nn.Module):
     every `every`-th step, `every` times as strong, in training mode only.
 
     Arguments:
-        prior: one with `decode`, whose images are told apart from real ones.
+        prior: one with `decode`, whose images the discriminator tells from real ones.
         discriminator: images (B, C, H, W) -> logits (B,); trained.
         seed: keys the latents, with the items.
         gamma: weight of the penalty; the gradient is with respect to x in its own units, so a gamma of images in
             [-1, 1] is a quarter of it here.
         every: steps from one penalty to the next.
-        augment: what the discriminator is shown in the place of images, see `augmentation`; as they are by default.
+        augment: the augmentation of images for the discriminator, see `augmentation`; none by default.
     """
 
     def __init__(

@@ -53,9 +53,9 @@ def train(
 ) -> Prior:
     """Train `prior` by its objectives and write the averaged weights to `out`/prior.
 
-    The run is a function of (data, settings): it may be killed at any time and called again with the same `out`, from
-    where it goes on exactly as if it had not stopped; on another number of devices or micro-batches, exactly but for
-    rounding. On several machines, `out` is a folder that all of them see.
+    The run is a function of (data, settings): after a kill at any time, another call with the same `out` continues it
+    exactly as if it had not stopped, up to rounding on another number of devices or micro-batches. With several
+    machines, `out` is a folder that all of them see.
 
     Arguments:
         prior: what is trained; the objectives hold it.
@@ -69,8 +69,8 @@ def train(
         finish: called on the averaged prior at the end, before it is written.
         card: what is known about data and licence, for the prior's card.
         log_with: "tensorboard", "wandb", "trackio" or trackers of Accelerate, besides `log.jsonl`.
-        data_changed: whether to go on from a checkpoint that was trained on other data.
-        progress: whether to say what is trained, and how far it is.
+        data_changed: whether to continue from a checkpoint that was trained on other data.
+        progress: whether to print what is trained, and a progress bar.
 
     Returns:
         The averaged prior, in evaluation mode.
@@ -95,7 +95,7 @@ def train(
         raise ValueError(f"patience is {settings.patience}, but there is no validation data to judge by: give some.")
     if settings.patience is not None and len(objectives) > 1:
         raise ValueError(
-            f"patience is {settings.patience}, but the losses of networks that compete do not say which weights are "
+            f"patience is {settings.patience}, but the losses of competing networks do not tell which weights are "
             "better: train to the end, and judge by the samples."
         )
     content, losses = fingerprint(data), [type(objective).__name__ for objective in objectives]

@@ -21,8 +21,8 @@ from genprior.priors.gaussian.normal import Normal, check_means, given_noisy, wi
 class Gaussian(Normal):
     """The Gaussian p(x) = N(x; m, S).
 
-    With every method in closed form: sample and decode x = m + S^(1/2) z, encode z = S^(-1/2) (x - m) (symmetric root;
-    the pseudo-inverse where S is singular), denoise m + S (S + sigma^2 I)^(-1) (x_t - m).
+    Every method has a closed form: sample and decode x = m + S^(1/2) z, encode z = S^(-1/2) (x - m) (symmetric root;
+    the pseudo-inverse if S is singular), denoise m + S (S + sigma^2 I)^(-1) (x_t - m).
 
     sigma_max is 10 times the largest standard deviation of x (along any direction), sigma_min a hundredth of the
     smallest that is not 0 (of a point mass, both are taken as 1). Starting a sampler at centre + sigma_max n instead of

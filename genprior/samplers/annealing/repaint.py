@@ -92,8 +92,8 @@ def projection(operator: LinearOperator) -> SVD:
     s = svd.singular_values
     if not bool(((s.abs() < 1e-6) | ((s - 1).abs() < 1e-6)).all()):
         raise UnsupportedError(
-            f"RePaint puts in what is known as it is: it needs an operator whose singular values are 0 and 1, such as "
-            f"inpainting; those of {type(operator).__name__} reach from {float(s.min()):.3g} to {float(s.max()):.3g}. "
-            'Take sampler="ddnm" or "ddrm", which put in the rest as well.'
+            f"RePaint inserts known values: it needs an operator with singular values 0 and 1, such as inpainting; "
+            f"those of {type(operator).__name__} reach from {float(s.min()):.3g} to {float(s.max()):.3g}. "
+            'Take sampler="ddnm" or "ddrm", which take any singular values.'
         )
     return svd

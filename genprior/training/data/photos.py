@@ -27,9 +27,9 @@ TRIES = 100  # images in a row that may turn out unusable before training stops
 class Photos(Data):
     """Square crops of photographs: scaled down by up to 2, flipped and turned, sometimes made grey.
 
-    Images that are broken or smaller than `size` are left out, with one warning that counts them. What shows only when
-    an image is decoded, a file cut short, is told when it is met, and the image that follows in the epoch's order takes
-    its place: so an item is still a function of (seed, item number) and of the files, in every process.
+    Images that are broken or smaller than `size` are left out, with one warning that counts them. A truncated file is
+    noticed only when it is decoded: a warning names it then, and the next image of the epoch replaces it, so an item is
+    still a function of (seed, item number) and of the files, in every process.
 
     Decoded images are kept as long as there is room (`DECODED_BYTES`), the others are read whenever they are needed;
     so the data may be larger than memory.
@@ -47,7 +47,7 @@ class Photos(Data):
         keep: from an image's name to whether it is used; None for all.
 
     Raises:
-        ValueError: no usable images, or arguments that are not of the above.
+        ValueError: no usable images, or arguments that are not as described.
     """
 
     def __init__(
