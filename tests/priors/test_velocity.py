@@ -14,11 +14,15 @@ from genprior.operators import Inpaint, random_mask
 from genprior.operators.measurement import Measurement
 from genprior.posteriors.exact import posterior_of
 from genprior.priors.ddpm import DDPM
-from genprior.priors.foreign.velocity import VelocityPrior
+from genprior.priors.foreign.velocity import CONVENTIONS, Reading, VelocityPrior
 from genprior.priors.gaussian.gaussian import Gaussian
 
 SHAPE = (1, 4, 4)
-CONVENTIONS = ("noise-to-data", "data-to-noise")
+
+
+def read_as(convention):
+    """As `from_velocity` reads a model of that convention, on [-1, 1], but without a look at whether it is one."""
+    return Reading(*CONVENTIONS[convention], end=1.0, zero=0.5, unit=0.5)
 
 
 def gaussian(noise=0.0):
@@ -179,7 +183,7 @@ def photograph():
 def test_other_convention_is_no_posterior_mean_and_is_told(convention, truth):
     other = next(c for c in CONVENTIONS if c != convention)
     velocity = Optimal(truth(), convention)
-    wrong = VelocityPrior(velocity, SHAPE, other)
+    wrong = VelocityPrior(velocity, SHAPE, read_as(other))
     assert (wrong.denoise(noisy(0.3), 0.3) - truth().denoise(noisy(0.3), 0.3)).abs().max() > 0.1
     with pytest.raises(ValueError, match=f'other convention.*Give convention="{convention}"'):
         genprior.from_velocity(velocity, SHAPE, convention=other)
@@ -238,7 +242,7 @@ def test_velocity_of_a_trained_network_is_taken_as_it_is_and_reversed_is_told():
 
 def test_network_of_half_precision_is_given_that_and_samplers_see_float32():
     network = nn.Conv2d(1, 1, 3, padding=1, dtype=torch.bfloat16)
-    prior = VelocityPrior(lambda z, t: network(z), SHAPE, "noise-to-data")
+    prior = VelocityPrior(lambda z, t: network(z), SHAPE, read_as("noise-to-data"))
     prior.network = network
     assert prior.denoise(torch.rand(2, *SHAPE), 0.1).dtype == torch.float32
 
@@ -252,7 +256,7 @@ def test_ddpm_of_flow_matching_is_the_prior_of_its_bare_network():
     def velocity(z, t):
         return ddpm.net(z, 0.25 * ((1 - t) / t).log(), None)
 
-    prior = VelocityPrior(velocity, (1, 8, 8), "noise-to-data")
+    prior = VelocityPrior(velocity, (1, 8, 8), read_as("noise-to-data"))
     x_t = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     for sigma in (0.01, 0.3, 5.0):
         torch.testing.assert_close(prior.denoise(x_t, sigma), ddpm.denoise(x_t, sigma), rtol=1e-5, atol=1e-5)

@@ -15,6 +15,7 @@ of the noise, both are right.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from genprior.devices import state_of
 from genprior.noise import Noise
 
 if TYPE_CHECKING:
-    from genprior.priors.foreign.velocity import VelocityPrior
+    from genprior.priors.foreign.velocity import Reading, VelocityPrior
 
 NEAR = 0.1  # s near the image, in multiples of the spread of u
 FAR = 0.02  # t near noise
@@ -43,40 +44,40 @@ def check_path(prior: VelocityPrior, image_shape: Shape) -> None:
     Raises:
         ValueError: the time, its scale or the sign seem to be others; the message says which.
     """
-    flat = torch.full((1, *image_shape), prior.spread / prior.unit).to(state_of(prior))
+    given = prior.reading
+    flat = torch.full((1, *image_shape), prior.spread / given.unit).to(state_of(prior))
     noise = Noise(0, torch.zeros(1, dtype=torch.long))(flat)
-    given = (prior.end, prior.from_noise, prior.sign)
     off = _off(prior, flat, noise)
     if off < SURE:
         return
     offs = {}
-    for reading in ((end, *which) for end in {prior.end, *ENDS} for which in READINGS):
-        with _read_as(prior, *reading):
+    for end, (from_noise, sign) in itertools.product({given.end, *ENDS}, READINGS):
+        reading = given._replace(end=end, from_noise=from_noise, sign=sign)
+        with _read_as(prior, reading):
             offs[reading] = _off(prior, flat, noise)
     best = min(offs, key=offs.__getitem__)
     if best == given or offs[best] > SURE or off - offs[best] < SURE:
         return
-    end, from_noise, sign = best
-    if end != prior.end:
+    if best.end != given.end:
         raise ValueError(
-            f"The velocity does not follow a time from 0 to {prior.end:g}, but does from 0 to {end:g}: give "
-            f"end={end:g}."
+            f"The velocity does not follow a time from 0 to {given.end:g}, but does from 0 to {best.end:g}: give "
+            f"end={best.end:g}."
         )
-    if from_noise != prior.from_noise and sign != prior.sign:
-        other = "noise-to-data" if from_noise else "data-to-noise"
+    if best.from_noise != given.from_noise and best.sign != given.sign:
+        other = "noise-to-data" if best.from_noise else "data-to-noise"
         raise ValueError(
             "The velocity seems to be of the other convention: it takes noise for images, and images for noise. Give "
             f'convention="{other}".'
         )
     raise ValueError(
         "The velocity is of neither convention: its time or its sign, but not both, seems to be the other way round. "
-        f"Give lambda z, t: v(z, {prior.end:g} - t), with v your function, or lambda z, t: -v(z, t), whichever it is."
+        f"Give lambda z, t: v(z, {given.end:g} - t), with v your function, or lambda z, t: -v(z, t), whichever it is."
     )
 
 
 def _off(prior: VelocityPrior, flat: Tensor, noise: Tensor) -> float:
     """How far the gains are from those of a velocity of that convention."""
-    near = _gain(prior, flat, 1 / (1 + NEAR * prior.spread / prior.unit))
+    near = _gain(prior, flat, 1 / (1 + NEAR * prior.spread / prior.reading.unit))
     far = _gain(prior, noise, FAR)
     contrast = _gain(prior, flat / 2, 0.5) - _gain(prior, noise / 2, 0.5)
     return abs(near - 1) + abs(far + 1) + max(0.0, -contrast)
@@ -88,10 +89,9 @@ def _gain(prior: VelocityPrior, d: Tensor, t: float) -> float:
 
 
 @contextlib.contextmanager
-def _read_as(prior: VelocityPrior, end: float, from_noise: bool, sign: int) -> Iterator[None]:
-    given = (prior.end, prior.from_noise, prior.sign)
-    prior.end, prior.from_noise, prior.sign = end, from_noise, sign
+def _read_as(prior: VelocityPrior, reading: Reading) -> Iterator[None]:
+    given, prior.reading = prior.reading, reading
     try:
         yield
     finally:
-        prior.end, prior.from_noise, prior.sign = given
+        prior.reading = given

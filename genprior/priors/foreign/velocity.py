@@ -11,6 +11,7 @@ fast: learning to generate and transfer data with rectified flow, 2023.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,51 +30,45 @@ from genprior.registry import lookup
 STEPS = 1000  # levels, even in t
 SIDE = 64  # of the image that is tried, along axes of any size
 
-
 # Whether the model's time 0 is at noise, and the sign of its velocity: sign v = E[u - n | z].
 CONVENTIONS: dict[str, tuple[bool, int]] = {"noise-to-data": (True, 1), "data-to-noise": (False, -1)}
 
 
+class Reading(NamedTuple):
+    """How a model's numbers are meant.
+
+    Attributes:
+        from_noise, sign: its convention, see `CONVENTIONS`.
+        end: its time at the end of its path.
+        zero, unit: x of u = 0, and of one unit of u.
+    """
+
+    from_noise: bool
+    sign: int
+    end: float
+    zero: float
+    unit: float
+
+
 class VelocityPrior(MeasuredCovariance):
-    """A prior that is known by its velocity; see `from_velocity`. Has `denoise`, `sample` and `flow_log_prob`.
+    """A prior that is known by its velocity, see `from_velocity`, which makes it and says what it knows of images.
 
     u_hat = z + (1 - t) v(z, t),   z = t u_t,   t = 1 / (1 + s).
     """
 
-    def __init__(
-        self,
-        velocity: Callable[[Tensor, Tensor], Tensor],
-        image_shape: OpenShape,
-        convention: str,
-        *,
-        end: float = 1.0,
-        values: tuple[float, float] = (-1.0, 1.0),
-        sigma_min: float = 0.001,
-        sigma_max: float = 40.0,
-        spread: float = 0.25,
-    ):
+    centre = 0.5
+
+    def __init__(self, velocity: Callable[[Tensor, Tensor], Tensor], image_shape: OpenShape, reading: Reading):
         super().__init__()
-        if not callable(velocity):
-            raise TypeError(f"The velocity is a {type(velocity).__name__}: give a function of z and t.")
-        check_arguments(locals(), image_shape=OPEN_SHAPE, end=POSITIVE, spread=POSITIVE)
-        self.from_noise, self.sign = lookup("convention", convention, CONVENTIONS)
-        black, white = values
-        if not black < white:
-            raise ValueError(f"values is {values}: give what black and white are to the model, such as (-1, 1).")
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(f"sigma_min is {sigma_min} and sigma_max {sigma_max}: give 0 < sigma_min < sigma_max.")
-        self.velocity, self.end = velocity, end
-        self.image_shape = tuple(image_shape)
-        self.zero, self.unit = -black / (white - black), 1 / (white - black)  # x of u = 0, and of one unit of u
-        self.centre, self.spread = 0.5, spread
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.velocity, self.image_shape, self.reading = velocity, image_shape, reading
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
-        s = as_level(sigma, x_t) / self.unit
+        zero, unit = self.reading.zero, self.reading.unit
+        s = as_level(sigma, x_t) / unit
         t = 1 / (1 + s)
-        z = t * (x_t - self.zero) / self.unit
+        z = t * (x_t - zero) / unit
         u_hat = z + s * t * self.at(z, t)
-        return self.zero + self.unit * u_hat
+        return zero + unit * u_hat
 
     def at(self, z: Tensor, t: Tensor) -> Tensor:
         """v(z, t) = E[u - n | z], (B, C, H, W), of z (B, C, H, W) and t (B, 1, 1, 1): from 0, noise, to 1, the image.
@@ -82,7 +77,7 @@ class VelocityPrior(MeasuredCovariance):
             TypeError: the model gives no tensor.
             ValueError: it gives one of another shape.
         """
-        time = self.end * (t if self.from_noise else 1 - t).flatten()
+        time = self.reading.end * (t if self.reading.from_noise else 1 - t).flatten()
         dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), z.dtype)
         with autocast(z.device, self.autocast):
             v = self.velocity(z.to(dtype), time)
@@ -95,7 +90,7 @@ class VelocityPrior(MeasuredCovariance):
             raise ValueError(
                 f"The velocity made {tuple(v.shape)} of images {tuple(z.shape)}: it has to be as they are."
             )
-        return self.sign * v.to(z.dtype)
+        return self.reading.sign * v.to(z.dtype)
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, steps: int = 100) -> Tensor:
@@ -109,9 +104,9 @@ class VelocityPrior(MeasuredCovariance):
         Raises:
             ValueError: no size where there has to be one, or another number of steps.
         """
-        low, high = (1 / (1 + sigma / self.unit) for sigma in (self.sigma_max, self.sigma_min))
+        low, high = (1 / (1 + sigma / self.reading.unit) for sigma in (self.sigma_max, self.sigma_min))
         levels = torch.linspace(high, low, STEPS, dtype=torch.float64)
-        s = self.unit / UNIT * (1 - levels) / levels  # in the units of the chain
+        s = self.reading.unit / UNIT * (1 - levels) / levels  # in the units of the chain
         noise = Noise.of_draws(n, seed)
         z = noise(state_of(self).new_empty(n, *shape_of_draws(self.image_shape, size)))
         alpha_bars = respaced((1 / (1 + s**2)).tolist(), steps)
@@ -158,7 +153,17 @@ def from_velocity(
         ValueError: there is no such convention, a number is not as said, or the velocity behaves like one of another
             convention, which is tried on a small image, see `path`.
     """
-    given = {"end": end, "values": values, "sigma_min": sigma_min, "sigma_max": sigma_max, "spread": spread}
-    prior = VelocityPrior(velocity, image_shape, convention, **given)
+    if not callable(velocity):
+        raise TypeError(f"The velocity is a {type(velocity).__name__}: give a function of z and t.")
+    check_arguments(locals(), image_shape=OPEN_SHAPE, end=POSITIVE, spread=POSITIVE)
+    from_noise, sign = lookup("convention", convention, CONVENTIONS)
+    black, white = values
+    if not black < white:
+        raise ValueError(f"values is {values}: give what black and white are to the model, such as (-1, 1).")
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"sigma_min is {sigma_min} and sigma_max {sigma_max}: give 0 < sigma_min < sigma_max.")
+    reading = Reading(from_noise, sign, end, zero=-black / (white - black), unit=1 / (white - black))
+    prior = VelocityPrior(velocity, tuple(image_shape), reading)
+    prior.sigma_min, prior.sigma_max, prior.spread = sigma_min, sigma_max, spread
     check_path(prior, (image_shape[0], *(a or SIDE for a in image_shape[1:])))
     return prior
