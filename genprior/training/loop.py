@@ -33,6 +33,8 @@ from genprior.training.pace import Pace
 from genprior.training.precision import autocast_dtype, precision_name
 from genprior.training.settings import Settings
 
+STATE = ("step", "settings", "validations", "paced", "data", "objectives")  # what a checkpoint says of its run
+
 
 @settled
 def train(
@@ -100,7 +102,7 @@ def train(
         )
     content, losses = fingerprint(data), [type(objective).__name__ for objective in objectives]
     resumed = _newest(out, accelerator)
-    state = checkpoint.read_state(resumed) if resumed else {"step": 0, "validations": [], "paced": None}
+    state = _read_state(resumed) if resumed else {"step": 0, "validations": [], "paced": None}
     paced = settings.minutes is not None and settings.minutes == state["paced"]
     if resumed:
         settings = settings.resumed(state["settings"], paced)
@@ -277,6 +279,22 @@ def _newest(out: Path, accelerator: Accelerator) -> Path | None:
     """The checkpoint to go on from, chosen by the main process, which sets damaged ones aside."""
     found = [checkpoint.latest(out) if accelerator.is_main_process else None]
     return broadcast_object_list(found)[0]
+
+
+def _read_state(found: Path) -> dict[str, Any]:
+    """What a checkpoint says of its run.
+
+    Raises:
+        ValueError: it does not say all that one of this version does.
+    """
+    state = checkpoint.read_state(found)
+    if lacks := [name for name in STATE if name not in state]:
+        raise ValueError(
+            f"The run in {found.parent} was begun by another version of genprior: its checkpoint {found.name} does not "
+            f"say its {', '.join(lacks)}. Go on by that version, or train in another folder; what was trained so far "
+            f"is a prior as it is, {found}."
+        )
+    return state
 
 
 def _check_resumable(

@@ -145,6 +145,20 @@ def test_resume_with_other_settings_is_refused(straight, other):
         run(straight[0], **other)
 
 
+def test_run_of_another_version_is_refused_with_what_its_checkpoint_lacks(tmp_path):
+    """As those that were begun before checkpoints named their objectives."""
+    run(tmp_path, steps=4)
+    newest = checkpoint.latest(tmp_path)
+    state = checkpoint.read_state(newest)
+    assert tuple(state) == loop.STATE
+    del state["objectives"]
+    (newest / "state.json").write_text(json.dumps(state))
+    checkpoint.mark_complete(newest)
+    with pytest.raises(ValueError, match=r"another version of genprior: .* step-0000004 does not say its objectives\."):
+        run(tmp_path, steps=8)
+    assert read_prior(newest).sample(1, steps=2).isfinite().all()
+
+
 def test_resume_may_log_save_and_load_otherwise(tmp_path, straight):
     with pytest.raises(InterruptedError):
         run(tmp_path, Squares(stop=9 * BATCH))
