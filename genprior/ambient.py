@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
+HALF = (torch.float16, torch.bfloat16)  # half precision
 
 _thread = threading.local()
 

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
+import genprior
+from genprior.nets.adm import ADMUNet
 from genprior.noise import Noise
 from genprior.operators import Denoise, Measurement
 
@@ -118,3 +120,19 @@ def test_cost_prints_evaluations_and_the_ratio_to_the_diffusion(load, monkeypatc
         "| `ddpm-mnist` | `optimal-covariance` | 20 | 20.00 | 1 |",
         "| `gaussian-mnist` | `exact` | 0 | 0.00 | 0 |",
     ]
+
+
+@pytest.mark.filterwarnings("ignore:Implausible")  # of random weights
+def test_checkpoint_measures_the_reading_and_the_first_picture(load, monkeypatch, capsys, tmp_path):
+    """Of a tiny network of random weights, in a folder of ours."""
+    network = ADMUNet(base=32, widths=(32, 64), attention=(1,), head_channels=32)
+    setup = {"head_channels": 32, "order": "legacy", "betas": "linear", "steps": 1000}
+    genprior.save_prior(genprior.from_adm(network.state_dict(), **setup), tmp_path / "tiny")
+    words = f"--prior {tmp_path / 'tiny'} --side 16 --samplers ddrm"
+    monkeypatch.setattr(sys, "argv", ["checkpoint", *words.split()])
+    load("checkpoint")["main"]()
+    read, drawn, machine = capsys.readouterr().out.splitlines()
+    size = (tmp_path / "tiny" / "model.safetensors").stat().st_size
+    assert re.fullmatch(rf"read: \d+\.\d s, \d+\.\d\d of the {size / 1e6:.0f} MB of the weights, at most", read)
+    assert re.fullmatch(r"ddrm: \d+\.\d s, the first with the reading, 20 evaluations", drawn)
+    assert f"torch {torch.__version__}" in machine

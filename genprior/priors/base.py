@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from genprior.ambient import settle_methods
+from genprior.ambient import HALF, settle_methods
 from genprior.checks import OpenShape, Shape, UnsupportedError, as_shape
 
 METHODS = (
@@ -24,7 +24,6 @@ SETTLED = (*METHODS, "__init__", "blank", "denoise_given", "draw", "fit", "sized
 if TYPE_CHECKING:
     from genprior.priors.gaussian.covariance import Covariance
 
-HALF = (torch.float16, torch.bfloat16)
 S = TypeVar("S", bound="Prior")
 
 

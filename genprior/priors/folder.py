@@ -23,7 +23,8 @@ from genprior.priors.flow import Flow
 from genprior.priors.foreign import adm
 from genprior.priors.foreign.diffusers import from_diffusers
 from genprior.priors.foreign.diffusers_folder import card_of, is_diffusers
-from genprior.priors.foreign.weights import ADVICE, is_weights, read_safetensors
+from genprior.priors.foreign.diffusers_latents import DiffusersLatentPrior
+from genprior.priors.foreign.weights import ADVICE, fill, is_weights, tensors_in
 from genprior.priors.gan import GAN
 from genprior.priors.gaussian.field import GaussianField
 from genprior.priors.gaussian.gaussian import Gaussian
@@ -83,16 +84,23 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
 def save_prior(prior: Prior, folder: str | Path, card: dict[str, Any] | None = None) -> None:
     """Write `prior` to a new folder, which `load_prior` and `restore` take.
 
+    A latent diffusion of diffusers is written as diffusers does, with what was measured of it: its decoder's variance.
+
     Arguments:
         card: what a user should know, see `write_prior`.
 
     Raises:
         FileExistsError: there is something of that name.
         ValueError: the prior is of no family that can be stored.
+        UnsupportedError: a network of diffusers is of a class that diffusers does not have.
     """
     folder = Path(folder)
     refuse_existing([folder], False, "choose another path")
-    write_folder(folder, lambda whole: write_prior(prior, whole, card or {}))
+    plain = unwrapped(prior)
+    if isinstance(plain, DiffusersLatentPrior):
+        write_folder(folder, lambda whole: plain.save(whole, card or {}))
+    else:
+        write_folder(folder, lambda whole: write_prior(plain, whole, card or {}))
 
 
 def read_prior(folder: str | Path) -> Prior:
@@ -115,10 +123,8 @@ def read_prior(folder: str | Path) -> Prior:
         # A new network draws initial weights, which are overwritten: the global random state stays as it was.
         with torch.random.fork_rng(devices=[]):
             prior = family.blank(**config["arguments"])
-        state = read_safetensors(folder / "model.safetensors")
-        if config["arguments"].get("residuals"):
-            state |= read_safetensors(folder / "covariance.safetensors")
-        prior.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in state.items()})
+        files = ["model.safetensors"] + ["covariance.safetensors"] * bool(config["arguments"].get("residuals"))
+        fill(prior, (found for file in files for found in tensors_in(folder / file)))
         if (folder / "card.json").exists():
             prior.class_names = check_names(read_card(folder).get("classes", ()), prior.classes)
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError) as error:

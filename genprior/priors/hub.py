@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 FILES = ("config.json", "model.safetensors", "card.json", "covariance.safetensors")
+# Of a prior of ours and of a model of diffusers.
+PARTS = (*FILES, *diffusers.DESCRIPTION, *(file for files in diffusers.DATA for file in files))
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Publish the prior in `folder`, as written by `genprior train` or `write_prior`; returns its address.
+    """Publish the prior in `folder`, as written by `genprior train`, `save_prior` or diffusers; returns its address.
 
     The token is huggingface_hub's: `hf auth login`, or the variable HF_TOKEN. Others load it by `load_prior(name)`.
 
@@ -40,9 +43,10 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
     check_hub_name(name)
     read_prior(folder)
     with tempfile.TemporaryDirectory() as temporary:
-        for file in (folder / name for name in FILES):
-            if file.exists():
-                (Path(temporary) / file.name).write_bytes(file.read_bytes())
+        for file in {path for pattern in PARTS for path in folder.glob(pattern)}:
+            target = Path(temporary) / file.relative_to(folder)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
         _model_card(name, read_card(folder)).save(Path(temporary) / "README.md")
         api = HfApi()
         api.create_repo(name, private=private, exist_ok=True)

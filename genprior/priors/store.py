@@ -7,6 +7,7 @@ import torch
 from genprior.ambient import settled
 from genprior.checks import OpenShape, Shape
 from genprior.devices import has_bfloat16
+from genprior.nets.channels_last import reorder
 from genprior.priors.amortized import LearnedPosterior
 from genprior.priors.base import Prior, supports
 from genprior.priors.folder import read_card, read_config, read_prior
@@ -48,7 +49,8 @@ def load_prior(
     """
     device = torch.device(device)
     folder = find_prior(name, image_shape)
-    prior = read_prior(folder).to(device).to(memory_format=torch.channels_last)
+    prior = read_prior(folder).to(device)
+    reorder(prior)
     # A denoiser's own error hides the rounding; of decoders and densities, Markov chains want energies that agree.
     denoises = supports(prior, "denoise") or isinstance(prior, LearnedPosterior)
     prior.autocast = torch.bfloat16 if denoises and has_bfloat16(device) else None

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from deepinv.models import DiffUNet
-from safetensors.torch import save_file
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from safetensors.torch import save, save_file
 from torch import nn
 
 import genprior
@@ -165,12 +166,37 @@ def test_weights_are_read_whatever_keeps_them(form, tmp_path, listed):
     prior = genprior.load_prior(str(tmp_path / "small.pt"))
     state = {key: t.half() for key, t in weights().items()} if form == "float16" else weights()
     assert same(prior, state)
+    assert {p.dtype for p in prior.parameters()} == {state["out.2.weight"].dtype}
     assert not prior.training
     assert not any(p.requires_grad for p in prior.parameters())
     if form not in ("trainer", "lightning", "AveragedModel"):
         tensors = {key: t.contiguous() for key, t in FORMS[form](weights()).items()}
         save_file(tensors, tmp_path / "small.safetensors")
         assert same(genprior.load_prior(tmp_path / "small.safetensors"), state)
+
+
+def test_weights_of_half_precision_stay_so_and_compute_in_float32(tmp_path, listed):
+    """In memory and in a folder of ours; what else there is of a prior is float32."""
+    torch.save({key: t.half() for key, t in weights().items()}, tmp_path / "small.pt")
+    prior = from_adm(tmp_path / "small.pt")
+    prior.fit_covariance(random(4, 3, 8, 8))
+    genprior.save_prior(prior, tmp_path / "mine")
+    again, wanted = read_prior(tmp_path / "mine"), from_adm({key: t.half().float() for key, t in weights().items()})
+    x_t = random(2, 3, 8, 8)
+    for found in (prior, again):
+        assert {p.dtype for p in found.parameters()} == {torch.float16}
+        assert {b.dtype for b in found.buffers()} == {torch.float32}
+        assert torch.equal(found.denoise(x_t, 0.2), wanted.denoise(x_t, 0.2))
+        assert found.sample(1, size=(8, 8), steps=2).dtype == torch.float32
+    y = genprior.degrade(x_t[:1], "denoise", noise=0.1, seed=0)
+    options = {"sampler": "dps", "steps": 2, "n": 1, "seed": 0, "progress": False}
+    draws = [genprior.restore(y, prior=p, **options).samples for p in (prior, wanted)]
+    assert torch.equal(*draws)
+    assert {p.dtype for p in prior.float().parameters()} == {torch.float32}
+    # as guidance's own networks of half precision, whose first and last layers are not
+    mixed = {key: t.half() if "block" in key else t for key, t in weights().items()}
+    assert same(from_adm(mixed), mixed)
+    assert {p.dtype for p in from_adm(mixed).parameters()} == {torch.float32}
 
 
 def kept(betas, *names):
@@ -326,7 +352,20 @@ def test_damaged_file_is_told(tmp_path):
         genprior.load_prior(tmp_path / "other.pt")
 
 
+def safetensors():
+    return save(weights())
+
+
+def saved():
+    file = io.BytesIO()
+    torch.save(weights(), file)
+    return file.getvalue()
+
+
 WRONG = {
+    "a page": (lambda: b"<html>Not found</html>", r"is no file that torch.save wrote, or cut short: get it again\.$"),
+    "what git has of large files": (lambda: b"version https://git-lfs.github.com/spec/v1\n", "`git lfs pull`"),
+    "a .safetensors file": (safetensors, r"is a \.safetensors file by another name: call it small\.safetensors"),
     "a picture": (lambda: b"\x89PNG" + bytes(1000), "is no file that torch.save wrote"),
     "nothing": (lambda: b"", "is no file that torch.save wrote"),
     "an archive": (lambda: archive(), "is damaged, or no file that torch.save wrote"),
@@ -346,6 +385,40 @@ def test_file_of_another_kind_is_told(kind, tmp_path):
     (tmp_path / "small.pt").write_bytes(content())
     with pytest.raises(ValueError, match=message):
         genprior.load_prior(tmp_path / "small.pt")
+
+
+def test_file_of_torch_by_the_name_of_another_is_told(tmp_path):
+    (tmp_path / "small.safetensors").write_bytes(saved())
+    with pytest.raises(ValueError, match=r"is a file of torch\.save by another name: call it small\.pt"):
+        genprior.load_prior(tmp_path / "small.safetensors")
+    (tmp_path / "small.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match="`git lfs pull`"):
+        genprior.load_prior(tmp_path / "small.safetensors")
+
+
+NO_WEIGHTS = {
+    "a network": (lambda folder: nn.Linear(2, 2), TypeError, r"source is a Linear: .* network\.state_dict\(\)"),
+    "nothing": (lambda folder: None, TypeError, "source is a NoneType: give a file, or a state dict"),
+    "no tensors": (
+        lambda folder: {key: t.numpy() for key, t in weights().items()},
+        TypeError,
+        r"holds what are no tensors, time_embed\.0\.weight",
+    ),
+    "an empty dictionary": (lambda folder: {}, UnsupportedError, r"there is no time_embed\.0\.weight, but nothing"),
+    "a folder": (lambda folder: folder, ValueError, "is a folder, and a file of weights was wanted"),
+    "whole numbers": (
+        lambda folder: weights() | {"out.2.bias": torch.zeros(6, dtype=torch.int32)},
+        ValueError,
+        r"no finite numbers in out\.2\.bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_what_are_no_weights_is_one_clear_error(kind, tmp_path, listed):
+    make, error, message = NO_WEIGHTS[kind]
+    with pytest.raises(error, match=message):
+        from_adm(make(tmp_path))
 
 
 def without(*names):
@@ -395,7 +468,7 @@ OTHERS = {
     "values that are none": (
         lambda state: state | {"time_embed.0.bias": torch.full((128,), math.nan)},
         ValueError,
-        r"damaged: there are values that are not finite in time_embed\.0\.bias",
+        r"damaged: there are values that are no finite numbers in time_embed\.0\.bias",
     ),
     "a tensor": (lambda state: torch.ones(3), ValueError, "holds one tensor"),
     "numbers": (lambda state: {"epoch": 3, "loss": 0.1}, ValueError, "no state dict.*but epoch, loss"),
@@ -432,7 +505,8 @@ def test_what_no_shape_tells_has_to_be_said():
 
 
 MEASURE = """
-import os, sys, genprior
+import os, sys, diffusers, genprior.restoration
+from diffusers import DDPMScheduler, UNet2DModel
 from genprior.priors.store import load_prior
 def most():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -443,19 +517,31 @@ print((most() - before) / os.path.getsize(sys.argv[2]))
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="nobody counts the memory of a process here")
-@pytest.mark.parametrize("kind", ["pt", "folder"])
+@pytest.mark.parametrize("kind", ["float32", "float16", "folder", "diffusers"])
 def test_loading_takes_no_more_memory_than_the_file_and_a_third(kind, tmp_path):
-    """FFHQ's network, 374 MB, whose tensors are of up to 19 MB; read twice it would be 2."""
-    layout = PUBLISHED[0].layout
-    with torch.device("meta"):
-        network = ADMUNet(**layout, head_channels=64)
-    state = {key: torch.zeros(t.shape) for key, t in network.state_dict().items()}
-    path = file = tmp_path / f"ffhq_10m.{kind}"
-    if kind == "pt":
-        torch.save(state, path)
+    """FFHQ's network, 374 MB, whose tensors are of up to 19 MB; read twice it would be 2, float16 as float32 2 too.
+
+    The widths of diffusers' network of 256 x 256 with half as many blocks, 267 MB, and tensors of up to 19 MB.
+    """
+    path = file = tmp_path / "ffhq_10m.pt"
+    if kind == "diffusers":
+        widths = {"block_out_channels": (128, 128, 256, 256, 512, 512), "layers_per_block": 1}
+        blocks = {"down_block_types": ("DownBlock2D",) * 6, "up_block_types": ("UpBlock2D",) * 6}
+        with torch.device("meta"):
+            network = UNet2DModel(sample_size=256, **widths, **blocks)
+        path, file = tmp_path / "ddpm", tmp_path / "ddpm" / "unet" / "diffusion_pytorch_model.safetensors"
+        DDPMPipeline(network.to_empty(device="cpu"), DDPMScheduler()).save_pretrained(path)
+        save_file({key: torch.zeros(t.shape) for key, t in network.state_dict().items()}, file)
     else:
-        genprior.save_prior(from_adm(state), path)
-        file = path / "model.safetensors"
+        with torch.device("meta"):
+            network = ADMUNet(**PUBLISHED[0].layout, head_channels=64)
+        dtype = torch.float16 if kind == "float16" else torch.float32
+        state = {key: torch.zeros(t.shape, dtype=dtype) for key, t in network.state_dict().items()}
+        if kind == "folder":
+            path, file = tmp_path / "ffhq", tmp_path / "ffhq" / "model.safetensors"
+            genprior.save_prior(from_adm(state), path)
+        else:
+            torch.save(state, path)
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", MEASURE, path, file], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr

@@ -534,9 +534,13 @@ def test_weights_of_half_precision_alone_are_read(folder, tmp_path):
     wanted = from_diffusers(folder)
     DDPMPipeline.from_pretrained(folder).to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
     found = from_diffusers(tmp_path / "half")
-    assert next(found.unet.parameters()).dtype == torch.float32
+    assert next(found.unet.parameters()).dtype == torch.float16
     x = images(1, 1, 8, 8)
     torch.testing.assert_close(found.denoise(x, 0.1), wanted.denoise(x, 0.1), rtol=0, atol=1e-3)
+    # of weights rounded once, in float32
+    rounded = network().to(torch.float16).float()
+    assert torch.equal(found.denoise(x, 0.1), from_diffusers(rounded, full_scheduler()).denoise(x, 0.1))
+    assert torch.equal(found.sample(1, steps=2), from_diffusers(rounded, full_scheduler()).sample(1, steps=2))
     assert read_card(tmp_path / "half")["sha256"] != read_card(folder)["sha256"]
     both = tmp_path / "half" / "unet" / "diffusion_pytorch_model.other.safetensors"
     both.write_bytes(b"")
@@ -589,6 +593,7 @@ def edit(path, **changes):
 
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+ANOTHER = r"model.safetensors is not of the UNet2DModel that the config.json beside it describes"
 BROKEN = {
     "class-conditional": (
         lambda f: edit(f / "unet" / "config.json", num_class_embeds=10),
@@ -642,56 +647,74 @@ BROKEN = {
         lambda f: (f / "scheduler" / "scheduler_config.json").unlink(),
         (ValueError, "no scheduler_config.json"),
     ),
+    "no word of its class": (
+        lambda f: (f / "unet" / "config.json").write_text('{"format": 1}'),
+        (ValueError, r"config\.json does not say of what class"),
+    ),
+    "no word of its parts": (
+        lambda f: (f / "model_index.json").write_text("{"),
+        (ValueError, r"holds no model_index\.json of a pipeline that can be read"),
+    ),
     "no configuration": (lambda f: (f / "unet" / "config.json").write_text("{"), (ValueError, "no config.json")),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), (ValueError, "the only weights that are read")),
     "half the weights": (
         lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-100]),
-        (ValueError, "damaged or incomplete"),
+        (ValueError, r"unet/diffusion_pytorch_model.safetensors is no whole \.safetensors file, cut short"),
     ),
     "other weights": (
         lambda f: edit(f / "unet" / "config.json", block_out_channels=[16, 16]),
-        (ValueError, "damaged or incomplete|is incomplete"),
+        (ValueError, rf"{ANOTHER}: it also has .*conv_shortcut.bias"),
     ),
     "deeper network": (
         lambda f: edit(f / "unet" / "config.json", layers_per_block=2),
-        (ValueError, r"damaged or incomplete: .* expected shape [^I]*$"),
+        (ValueError, f"{ANOTHER}: it lacks down_blocks.0.resnets.1"),
     ),
     "weights missing": (
         lambda f: rename(f / WEIGHTS, "conv_out.bias", None),
-        (ValueError, "not those of the network in its config.json: it lacks conv_out.bias"),
+        (ValueError, rf"{ANOTHER}: it lacks conv_out.bias\."),
     ),
     "weights too many": (
         lambda f: rename(f / WEIGHTS, None, "class_embedding.weight"),
-        (ValueError, "not those of the network in its config.json: it has class_embedding.weight besides"),
+        (ValueError, f"{ANOTHER}: it also has class_embedding.weight"),
     ),
     "weights of a wrong shape": (
         lambda f: (
             network(norm_num_groups=2, in_channels=2, out_channels=2).save_pretrained(f / "other")
             or shutil.copy(f / "other" / WEIGHTS.split("/")[1], f / WEIGHTS)
         ),
-        (ValueError, "damaged or incomplete|not those of the network"),
+        (ValueError, f"{ANOTHER}: it has other shapes of conv_in.weight"),
     ),
     "pickle that runs code": (
         lambda f: pickled(f, Bomb()),
-        (ValueError, r"diffusion_pytorch_model.bin is a pickle of more than weights"),
+        (ValueError, r"model.bin holds \w*\.?exec, which is no tensor: opening it would run code"),
     ),
     "half a pickle": (
         lambda f: pickled(f, network().state_dict(), -100),
-        (ValueError, r"diffusion_pytorch_model.bin are damaged or incomplete"),
+        (ValueError, r"diffusion_pytorch_model.bin is cut short"),
     ),
     "text in the place of a pickle": (
-        lambda f: pickled(f, None) or (f / PICKLE).write_text("version https://git-lfs.github.com/spec/v1"),
-        (ValueError, r"diffusion_pytorch_model.bin (are damaged|is a pickle of more)"),
+        lambda f: pickled(f, None) or (f / PICKLE).write_text("<html>Not found</html>"),
+        (ValueError, r"diffusion_pytorch_model.bin is no file that torch.save wrote"),
+    ),
+    "what git has where it keeps large files elsewhere": (
+        lambda f: (f / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3"),
+        (ValueError, r"model.safetensors only says where .* `git lfs pull`"),
+    ),
+    "values that are none": (
+        lambda f: rename(f / WEIGHTS, "conv_out.bias", "conv_out.bias", torch.tensor([math.nan])),
+        (ValueError, r"damaged: there are values that are no finite numbers in conv_out\.bias"),
+    ),
+    "arguments of no network": (
+        lambda f: edit(f / "unet" / "config.json", down_block_types=["DownBlock", "DownBlock2D"]),
+        (ValueError, r"The config.json in .*unet makes no UNet2DModel: DownBlock does not exist"),
     ),
 }
 
 
-def rename(path, without, beside):
+def rename(path, without, beside, tensor=torch.zeros(2)):  # noqa: B008
     """The weights without one of them, or with another of that name."""
     weights = load_file(path)
-    save_file(
-        {key: t for key, t in weights.items() if key != without} | ({beside: torch.zeros(2)} if beside else {}), path
-    )
+    save_file({key: t for key, t in weights.items() if key != without} | ({beside: tensor} if beside else {}), path)
 
 
 class Bomb:

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -22,6 +23,7 @@ from torch import nn
 
 import genprior
 from genprior.checks import UnsupportedError
+from genprior.cli import main
 from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement, random_mask
 from genprior.priors import hub
@@ -253,6 +255,54 @@ def test_variance_of_the_decoder_is_what_it_leaves_of_images(pipeline):
         prior.fit_decoder(images(2, 1, 8, 8))
 
 
+def test_variance_is_kept_with_the_prior(folder, tmp_path, capsys):
+    """In a folder that diffusers reads too, from which the command line restores by `latent-daps`."""
+    prior = from_diffusers(folder, image_shape=(1, None, None))
+    prior.fit_decoder(images(6, 1, 16, 16))
+    measured = tmp_path / "measured"
+    genprior.save_prior(prior, measured, {"data": "noise"})
+    again = genprior.load_prior(measured)
+    assert torch.equal(again.decoder_variance, prior.decoder_variance)
+    assert again.image_shape == (1, None, None)
+    w = images(1, *prior.sized(16, 16).latent_shape)
+    torch.testing.assert_close(again.sized(16, 16).render(w), prior.sized(16, 16).render(w), rtol=1e-4, atol=1e-5)
+    assert torch.equal(from_diffusers(measured).latents.denoise(w, 0.3), prior.latents.denoise(w, 0.3))
+    card = read_card(measured)
+    assert (card["data"], card["summary"]) == ("noise", "a UNet2DModel of diffusers and an autoencoder")
+    assert isinstance(DiffusionPipeline.from_pretrained(measured), LDMPipeline)
+
+    given = ["denoise", "--noise", "0.1", "--prior", str(measured), "--sampler", "latent-daps", "--steps", "2"]
+    np.save(tmp_path / "y.npy", images(12, 12).numpy())
+    assert main(["restore", str(tmp_path / "y.npy"), "-o", str(tmp_path / "x.npy"), "--op", *given, "-n", "1"]) == 0
+    assert np.isfinite(np.load(tmp_path / "x.npy")).all()
+
+    with pytest.raises(FileExistsError, match="choose another path"):
+        genprior.save_prior(prior, measured)
+    edit(measured / "genprior.json", decoder_variance=-1)
+    with pytest.raises(ValueError, match=r"genprior\.json is damaged: decoder_variance is -1: give a positive number"):
+        genprior.load_prior(measured)
+    (measured / "genprior.json").write_text("{")
+    with pytest.raises(ValueError, match=r"genprior\.json is damaged"):
+        genprior.load_prior(measured)
+
+
+def test_pipeline_whose_variance_was_not_measured_is_kept_as_it_is(folder, tmp_path):
+    genprior.save_prior(from_diffusers(folder), tmp_path / "copy")
+    with pytest.raises(UnsupportedError, match="never measured"):
+        genprior.load_prior(tmp_path / "copy").decoder_variance.sqrt()
+
+
+def test_network_of_a_class_that_diffusers_lacks_is_not_saved(tmp_path):
+    class Own(UNet2DModel):
+        pass
+
+    pipeline = PIPELINES["AutoencoderKL"]()
+    prior = from_diffusers(Own.from_config(pipeline.unet.config), pipeline.scheduler, autoencoder=pipeline.vae)
+    with pytest.raises(UnsupportedError, match="The network is a Own"):
+        genprior.save_prior(prior, tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
 def test_sampler_that_needs_the_variance_says_how_to_measure_it(folder):
     with pytest.raises(UnsupportedError, match=r"prior.fit_decoder\(images\)"):
         genprior.restore(
@@ -337,23 +387,24 @@ def without(path, key):
 
 
 WEIGHTS = "vqvae/diffusion_pytorch_model.safetensors"
+ANOTHER = r"model.safetensors is not of the VQModel that the config.json beside it describes"
 BROKEN = {
     "no autoencoder": (lambda f: shutil.rmtree(f / "vqvae"), ValueError, "no vqvae/config.json of an autoencoder"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), ValueError, "vqvae has no diffusion_pytorch_model.safetensors"),
     "half the weights": (
         lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-100]),
         ValueError,
-        "The VQModel in .*vqvae is damaged or incomplete",
+        r"vqvae/diffusion_pytorch_model.safetensors is no whole \.safetensors file",
     ),
     "a key missing": (
         lambda f: without(f / WEIGHTS, "quantize.embedding.weight"),
         ValueError,
-        "not those of the network in its config.json: it lacks quantize.embedding.weight",
+        f"{ANOTHER}: it lacks quantize.embedding.weight",
     ),
     "another autoencoder": (
         lambda f: edit(f / "vqvae" / "config.json", block_out_channels=[16, 16]),
         ValueError,
-        "damaged or incomplete",
+        f"{ANOTHER}: it also has .*conv_shortcut",
     ),
     "autoencoder of another kind": (
         lambda f: edit(f / "model_index.json", vqvae=["diffusers", "AutoencoderTiny"]),

@@ -83,13 +83,28 @@ def test_commit_is_known_and_may_be_asked_for(folder, cache, tmp_path):
         load_prior(f"someone/noise@{'2' * 40}")
 
 
-def test_pipeline_of_diffusers_is_had_offline_from_the_cache(cache, tmp_path):
-    """A latent one: all of its parts, from the snapshot that a download left."""
+def latent():
     sizes = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
     unet = UNet2DModel(
         8, 3, 3, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), add_attention=False, **sizes
     )
-    pipeline = LDMPipeline(VQModel(latent_channels=3, **sizes), unet, DDIMScheduler())
+    return LDMPipeline(VQModel(latent_channels=3, **sizes), unet, DDIMScheduler())
+
+
+def test_pipeline_of_diffusers_goes_to_the_hub_with_what_was_measured_of_it(cache, tmp_path):
+    prior = genprior.from_diffusers(latent())
+    prior.fit_decoder(torch.rand(2, 3, 8, 8))
+    genprior.save_prior(prior, tmp_path / "measured")
+    hub.push_to_hub(tmp_path / "measured", "someone/measured")
+    fetched = load_prior("someone/measured")
+    assert torch.equal(fetched.decoder_variance, prior.decoder_variance)
+    x = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(fetched.encode(x), prior.encode(x), rtol=1e-4, atol=1e-5)
+
+
+def test_pipeline_of_diffusers_is_had_offline_from_the_cache(cache, tmp_path):
+    """A latent one: all of its parts, from the snapshot that a download left."""
+    pipeline = latent()
     kept = tmp_path / "cache" / "models--someone--latent"
     pipeline.save_pretrained(kept / "snapshots" / COMMIT)
     (kept / "refs").mkdir()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import genprior
 from genprior.priors import store
@@ -183,6 +183,11 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def replaced(path, without=0, **more):
+    """The weights without the first of them, or with others too."""
+    save_file(dict(list(load_file(path).items())[without:]) | more, path)
+
+
 def append(path):
     path.write_bytes(path.read_bytes() + b"more")
 
@@ -207,6 +212,9 @@ DAMAGE = {
     "weights empty": ("model.safetensors", lambda path: path.write_bytes(b"")),
     "weights garbage": ("model.safetensors", lambda path: path.write_bytes(b"garbage" * 100)),
     "weights truncated": ("model.safetensors", cut),
+    "weights elsewhere": ("model.safetensors", lambda path: path.write_text("version https://git-lfs.github.com/spec")),
+    "weight missing": ("model.safetensors", lambda path: replaced(path, without=1)),
+    "weight too many": ("model.safetensors", lambda path: replaced(path, more=torch.zeros(2))),
     "weights with trailing bytes": ("model.safetensors", append),
     "weights a folder": ("model.safetensors", lambda path: (path.unlink(), path.mkdir())),
     "config missing": ("config.json", lambda path: path.unlink()),
@@ -259,6 +267,17 @@ def test_messages_say_what_is_wrong(folder):
     argue(steps="20")(folder / "config.json")
     with pytest.raises(ValueError, match="steps is '20': give a whole number, at least 2"):
         read_prior(folder)
+    argue(steps=20)(folder / "config.json")
+    weights = load_file(folder / "model.safetensors")
+    name = next(iter(weights))
+    for spoilt, told in (
+        ({key: t for key, t in weights.items() if key != name}, f"it lacks {name}"),
+        (weights | {"more": torch.zeros(2)}, "it has more besides"),
+        (weights | {name: torch.zeros(1, 2)}, rf"{name} has shape \(1, 2\) and should have"),
+    ):
+        save_file(spoilt, folder / "model.safetensors")
+        with pytest.raises(ValueError, match=rf"some prior is damaged or incomplete: {told}"):
+            read_prior(folder)
 
 
 class Bomb:

@@ -18,9 +18,10 @@ from genprior.checks import COUNT, POSITIVE, UnsupportedError, check_arguments
 from genprior.devices import state_of
 from genprior.files import sha256
 from genprior.nets.adm import ADMUNet
+from genprior.nets.kept import computing
 from genprior.nets.padding import mirrored
 from genprior.noise import Noise
-from genprior.priors.base import as_config, as_level, autocast, shape_of_draws
+from genprior.priors.base import as_config, as_level, shape_of_draws
 from genprior.priors.chain import (
     BETAS,
     UNIT,
@@ -33,7 +34,7 @@ from genprior.priors.chain import (
 from genprior.priors.foreign.adm_published import PUBLISHED, layout_of, published
 from genprior.priors.foreign.adm_schedule import SCHEDULE, chain_in
 from genprior.priors.foreign.diffusers_levels import HIGHEST
-from genprior.priors.foreign.weights import read_weights
+from genprior.priors.foreign.weights import fill, listed, misfit, read_weights, taken_from
 from genprior.priors.labels import check_labels, number_of
 from genprior.priors.posterior_covariance import MeasuredCovariance, PosteriorCovariance
 from genprior.priors.probability_flow import FlowDensity, flow_log_prob
@@ -100,10 +101,6 @@ class ADM(MeasuredCovariance):
         if residuals is not None:
             self.residuals = PosteriorCovariance.blank(self.image_shape, residuals)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = True):
-        """The tensors themselves become the weights, which take no second place in memory."""
-        return super().load_state_dict(state_dict, strict, assign)
-
     def denoise(self, x_t: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
         """E[x | x_t], given labels (B,) of a network with classes."""
         check_labels(self, label)
@@ -120,7 +117,7 @@ class ADM(MeasuredCovariance):
     def _eps(self, z: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         height, width = z.shape[-2:]
         padded = mirrored(z, self.multiple)
-        with autocast(z.device, self.autocast):
+        with computing(self.net, z.device, self.autocast):
             answer = self.net(padded, self.time_scale * t, label)
         return answer[:, : z.shape[1], :height, :width].to(z.dtype)
 
@@ -210,8 +207,9 @@ def from_adm(
 
     Widths, blocks, attention, classes, learned variances and the form of the residual blocks follow from the shapes of
     the weights. What does not is taken from the published checkpoint with the same network, if there is one; of others,
-    and where yours was trained otherwise, say it. The weights become float32, and are those of a moving average where
-    the file has both. A schedule that the file keeps among them (betas, alphas_cumprod) is used.
+    and where yours was trained otherwise, say it. The weights are those of a moving average where the file has both;
+    those of half precision stay so, and compute in float32. A schedule that the file keeps among them (betas,
+    alphas_cumprod) is used.
 
     Arguments:
         source: a .pt, .pth, .ckpt or .safetensors file, or the state dict itself.
@@ -221,12 +219,17 @@ def from_adm(
             rescale_timesteps). Respacing is of samplers, not of networks.
 
     Raises:
+        TypeError: the source is neither.
         ValueError: the file is none of these, damaged or cut short, would run code, or lacks weights; or something that
             no shape tells is not given.
         UnsupportedError: it is of another network.
     """
+    if not isinstance(source, Mapping | str | Path):
+        raise TypeError(f"source is a {type(source).__name__}: give a file, or a state dict, network.state_dict().")
     name = "The state dict" if isinstance(source, Mapping) else str(source)
     state = dict(source) if isinstance(source, Mapping) else read_weights(Path(source))
+    if odd := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise TypeError(f"{name} holds what are no tensors, {listed(odd)}: give a state dict, network.state_dict().")
     state, buffers = _network_in(state, name)
     layout = _layout(state, name)
     if steps is None and isinstance(betas, Sequence) and not isinstance(betas, str):
@@ -236,21 +239,16 @@ def from_adm(
     setup = _setup(layout, given, chain_in(buffers, name) or {}, name)
     attention = {key: setup.pop(key) for key in ("head_channels", "heads", "order")}
     prior = ADM(layout | attention, **setup)
-    wanted = {f"net.{key}": tensor for key, tensor in prior.net.state_dict().items()}
-    missing = [key.removeprefix("net.") for key in wanted if key.removeprefix("net.") not in state]
+    missing, others, unlike, broken = misfit(state, prior.net)
     if missing:
-        raise ValueError(f"{name} is incomplete: it lacks {_listed(missing)}.")
-    others = [key for key in state if f"net.{key}" not in wanted]
+        raise ValueError(f"{name} is incomplete: it lacks {listed(missing)}.")
     if others:
-        raise UnsupportedError(f"{name} is of another network than ADM's: it has {_listed(others)} besides.")
-    unlike = [key for key, tensor in state.items() if tensor.shape != wanted[f"net.{key}"].shape]
+        raise UnsupportedError(f"{name} is of another network than ADM's: it has {listed(others)} besides.")
     if unlike:
-        raise UnsupportedError(f"{name} is of another network than ADM's, which has other shapes of {_listed(unlike)}.")
-    broken = [key for key, tensor in state.items() if not bool(tensor.isfinite().all())]
+        raise UnsupportedError(f"{name} is of another network than ADM's, which has other shapes of {listed(unlike)}.")
     if broken:
-        raise ValueError(f"{name} is damaged: there are values that are not finite in {_listed(broken)}.")
-    # one after the other, so that of half precision never both are there
-    prior.load_state_dict({f"net.{key}": state.pop(key).float() for key in list(state)})
+        raise ValueError(f"{name} is damaged: there are values that are no finite numbers in {listed(broken)}.")
+    fill(prior.net, taken_from(state))
     return prior.eval().requires_grad_(False)
 
 
@@ -280,7 +278,9 @@ def _network_in(state: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor],
     """
     prefixes = sorted(key.removesuffix(FIRST) for key in state if key.endswith(FIRST))
     if not prefixes:
-        raise UnsupportedError(f"{name} is not of ADM's network: there is no {FIRST}, but {_listed(list(state))}.")
+        raise UnsupportedError(
+            f"{name} is not of ADM's network: there is no {FIRST}, but {listed(list(state)) or 'nothing'}."
+        )
     averages = [prefix for prefix in prefixes if "ema" in prefix.lower()]
     chosen = averages if len(prefixes) > 1 and averages else prefixes
     if len(chosen) > 1:
@@ -299,7 +299,7 @@ def _network_in(state: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor],
             unknown.append(key)
     if unknown:
         raise UnsupportedError(
-            f"{name} holds more than ADM's network, {_listed(unknown)}: if that is no part of it, as the autoencoder "
+            f"{name} holds more than ADM's network, {listed(unknown)}: if that is no part of it, as the autoencoder "
             "of a latent diffusion is, give genprior.from_adm the rest."
         )
     return network, buffers
@@ -357,7 +357,3 @@ def _setup(layout: dict[str, Any], given: dict[str, Any], stored: dict[str, Any]
 def _told(setup: Mapping[str, Any]) -> str:
     shown = {key: value for key, value in setup.items() if key in ("betas", "steps")}
     return ", ".join(f"{k} {v if isinstance(v, str | int) else 'as numbers'}" for k, v in shown.items())
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

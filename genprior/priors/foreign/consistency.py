@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genprior.checks import OpenShape, UnsupportedError
 from genprior.devices import state_of
+from genprior.nets.kept import half_of
 from genprior.nets.wrapped import unwrapped
 from genprior.noise import Noise
 from genprior.priors.base import Prior, shape_of_draws
@@ -59,7 +60,7 @@ class ConsistencyPrior(Prior):
             raise UnsupportedError(
                 f"This network has {times} times, which no consistency model has: theirs are positional."
             )
-        self.multiple = multiple_of(unet)
+        self.multiple, self.autocast = multiple_of(unet), half_of(unet)
         config = scheduler.config  # pyright: ignore[reportAttributeAccessIssue]
         self.s_min, self.s_max, self.data_std = config.sigma_min, config.sigma_max, config.sigma_data
         self.spread = UNIT * self.data_std

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprior.ambient import settled
 from genprior.checks import OpenShape
 from genprior.nets.wrapped import unwrapped
+from genprior.priors.base import Prior
 from genprior.priors.foreign.consistency import ConsistencyPrior
 from genprior.priors.foreign.diffusers_folder import (
     AUTOENCODER_KINDS,
     autoencoder_of,
     check_folder,
+    read_own,
     read_part,
     read_scheduler,
     refuse_parts,
@@ -44,13 +47,14 @@ def from_diffusers(
     """The prior of a diffusers model: of the folder of `save_pretrained`, a pipeline, or a network and its scheduler.
 
     Of a diffusion, a prior with `denoise`; of one in the latents of an autoencoder, with `render`; of a consistency
-    model, with `decode`. Weights are read in float32, from .safetensors, or from pickles that hold nothing but weights.
-    For a repository of the Hub, see `load_prior`.
+    model, with `decode`. Weights are read from .safetensors, or from pickles that hold nothing but weights; where a
+    folder has them in half precision, they stay so, and compute in float32. For a repository of the Hub, see
+    `load_prior`.
 
     Arguments:
         source: folder, pipeline, or a `UNet2DModel`, all of them of subclasses too. The network may be in half
-            precision, compiled, wrapped by DataParallel, DistributedDataParallel or Accelerate, or a moving average of
-            torch, ema-pytorch, timm or diffusers.
+            precision, in which it then computes, compiled, wrapped by DataParallel, DistributedDataParallel or
+            Accelerate, or a moving average of torch, ema-pytorch, timm or diffusers.
         scheduler: of the training; None for the one in the folder or pipeline.
         image_shape: see `DiffusersPrior`.
         autoencoder: in whose latents a network works that is given as such; folders and pipelines have their own.
@@ -62,6 +66,8 @@ def from_diffusers(
     """
     if variant is not None and not isinstance(source, str | Path):
         raise ValueError(f"variant is {variant!r}, of the weights in a folder, but no folder was given: leave it out.")
+    folder = Path(source) if isinstance(source, str | Path) else None
+    own_shape, decoder_variance = (None, None) if folder is None else read_own(folder)
     unet, own_scheduler, own_autoencoder = _parts(source, scheduler is None, variant)
     scheduler = own_scheduler if scheduler is None else scheduler
     autoencoder = own_autoencoder if autoencoder is None else autoencoder
@@ -72,10 +78,18 @@ def from_diffusers(
             "from_diffusers(unet, scheduler), such as diffusers.DDPMScheduler()."
         )
     if autoencoder is not None:
-        return DiffusersLatentPrior(autoencoder, unet, scheduler, image_shape)
-    if is_of(scheduler, "CMStochasticIterativeScheduler"):
-        return ConsistencyPrior(unet, scheduler, image_shape)
-    return DiffusersPrior(unet, scheduler, image_shape)
+        prior = DiffusersLatentPrior(autoencoder, unet, scheduler, image_shape or own_shape)
+        prior.variance.fill_(math.nan if decoder_variance is None else decoder_variance)
+    elif is_of(scheduler, "CMStochasticIterativeScheduler"):
+        prior = ConsistencyPrior(unet, scheduler, image_shape)
+    else:
+        prior = DiffusersPrior(unet, scheduler, image_shape)
+    if folder is not None:
+        # half precision is how a file keeps weights, and of a network in memory how it computes
+        for part in prior.modules():
+            if isinstance(part, Prior):
+                part.autocast = None
+    return prior
 
 
 def is_of_diffusers(given: Any) -> bool:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from safetensors import SafetensorError
 
-from genprior.checks import UnsupportedError
+from genprior.checks import OPEN_SHAPE, OpenShape, Rule, UnsupportedError, check_arguments, positive
 from genprior.files import sha256
 from genprior.priors.foreign.diffusers_network import check_config, check_name, package
+from genprior.priors.foreign.weights import fill, listed, misfit, read_weights, taken_from
 
 if TYPE_CHECKING:
     from diffusers.schedulers import SchedulerMixin
@@ -23,12 +23,19 @@ FULL = f"{WEIGHTS}.safetensors"
 # Autoencoders of latent diffusions: their names in pipelines, and their classes.
 AUTOENCODERS = ("vqvae", "vae", "movq")
 AUTOENCODER_KINDS = ("VQModel", "AutoencoderKL")
+OWN = "genprior.json"  # what is known here of a pipeline, and its own files do not say
+MEASURED: Rule = (lambda v: v is None or positive(v), "a positive number, or null where it was not measured")
 # What describes a model, and its weights: laid out as a pipeline is saved, or all in one folder, as older ones are.
-DESCRIPTION = ("model_index.json", "config.json", "scheduler_config.json", "*/config.json", "*/scheduler_config.json")
+DESCRIPTION = (
+    "model_index.json", "config.json", "scheduler_config.json", "*/config.json", "*/scheduler_config.json", OWN
+)  # fmt: skip
 HOMES = ("", "unet/", *(f"{name}/" for name in AUTOENCODERS))
 # Weights, the first that are there: in full precision, in half, and pickled.
 ENDINGS = (".safetensors", ".fp16.safetensors", ".bin")
 DATA = tuple(tuple(f"{home}{WEIGHTS}{ending}" for home in HOMES) for ending in ENDINGS)
+# The weights of an attention: as models saved by older versions call them, and as they are called now.
+NEW_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+OLD_NAMES = re.compile(rf"\.({'|'.join(NEW_NAMES)})\.")
 
 
 def is_diffusers(folder: Path) -> bool:
@@ -55,7 +62,12 @@ def check_folder(folder: Path) -> None:
     network = _json(home_of(folder, "unet") / "config.json")
     if not network:
         raise ValueError(f"{folder} holds no config.json of a network that can be read.")
-    check_name(network.get("_class_name"))
+    if "_class_name" not in network:
+        raise ValueError(
+            f"{folder} is no model of diffusers: its config.json does not say of what class. (A prior of genprior's is "
+            "genprior.load_prior(folder).)"
+        )
+    check_name(network["_class_name"])
     check_config(network)
 
 
@@ -83,13 +95,13 @@ def is_whole(folder: Path) -> bool:
 def card_of(folder: Path) -> dict[str, Any]:
     """What there is to say of the model in a folder, as in the card of a prior of ours."""
     names = ("unet", autoencoder_of(folder))
-    weights = [weights_of(home_of(folder, name))[0] for name in names if name]
+    weights = [weights_of(home_of(folder, name)) for name in names if name]
     summary = "a UNet2DModel of diffusers" + (" and an autoencoder" if names[1] else "")
-    return {"summary": summary, "sha256": sha256(*weights)}
+    return {"summary": summary} | _json(folder / "card.json") | {"sha256": sha256(*weights)}
 
 
-def weights_of(home: Path, variant: str | None = None) -> tuple[Path, str | None]:
-    """The file of weights in a folder, and the variant that it is, as "fp16".
+def weights_of(home: Path, variant: str | None = None) -> Path:
+    """The file of weights in a folder.
 
     Of .safetensors files, else of pickles, that of the variant; without one that of full precision, or the only one.
 
@@ -99,9 +111,9 @@ def weights_of(home: Path, variant: str | None = None) -> tuple[Path, str | None
     found = {ending: _variants(home, ending) for ending in ("safetensors", "bin")}
     for variants in found.values():
         if variant in variants:
-            return variants[variant], variant
+            return variants[variant]
         if variant is None and len(variants) == 1:
-            return next((path, only) for only, path in variants.items())
+            return next(iter(variants.values()))
     names = [path.name for variants in found.values() for path in variants.values()]
     wanted = FULL if variant is None else f"weights of the variant {variant!r}"
     there = f"only {', '.join(names)}" if names else "the only weights that are read, and no pickle of that name"
@@ -113,7 +125,9 @@ def weights_of(home: Path, variant: str | None = None) -> tuple[Path, str | None
 
 
 def read_part(folder: Path, name: str, kinds: tuple[str, ...], variant: str | None) -> Any:
-    """A part of a pipeline, in float32, in evaluation mode, without gradients.
+    """A part of a pipeline, in evaluation mode, without gradients, its weights as they are in their file.
+
+    diffusers' own `from_pretrained` maps the file into memory as long as the network lives, beside what is made of it.
 
     Arguments:
         folder: of the pipeline, or of the part itself.
@@ -122,26 +136,62 @@ def read_part(folder: Path, name: str, kinds: tuple[str, ...], variant: str | No
         variant: see `weights_of`.
 
     Raises:
-        ValueError: it is damaged or incomplete, or its weights are those of another network.
+        ValueError: it is damaged or incomplete, or its weights are those of another network, or hold code.
     """
     home = home_of(folder, name)
     own = str(_json(home / "config.json").get("_class_name"))
     kind: Any = getattr(package(), own if own in kinds else kinds[0])
-    path, variant = weights_of(home, variant)
-    _refuse_code(path)
-    safe = path.suffix == ".safetensors"
+    path = weights_of(home, variant)
     try:
-        part, loaded = kind.from_pretrained(
-            home, use_safetensors=safe, local_files_only=True, output_loading_info=True, variant=variant
-        )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError, SafetensorError) as error:
-        reason = str(error).split(". If you want")[0]  # what follows is advice to diffusers' own callers
-        raise ValueError(f"The {kind.__name__} in {home} is damaged or incomplete: {reason}.") from error
-    missing = [*loaded["missing_keys"], *loaded["mismatched_keys"]]
-    if missing or loaded["unexpected_keys"]:
-        lacks = f"it lacks {_briefly(missing)}" if missing else f"it has {_briefly(loaded['unexpected_keys'])} besides"
-        raise ValueError(f"The weights in {home} are not those of the network in its config.json: {lacks}.")
-    return part.float().eval().requires_grad_(False)
+        part = _empty(kind, home)
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"The config.json in {home} makes no {kind.__name__}: {error}") from error
+    state = {OLD_NAMES.sub(_renamed, name): tensor for name, tensor in read_weights(path).items()}
+    missing, others, unlike, broken = misfit(state, part)
+    ways = {"lacks": missing, "also has": others, "has other shapes of": unlike}
+    for way, names in ways.items():
+        if names:
+            raise ValueError(
+                f"{path} is not of the {kind.__name__} that the config.json beside it describes: it {way} "
+                f"{listed(names)}."
+            )
+    if broken:
+        raise ValueError(f"{path} is damaged: there are values that are no finite numbers in {listed(broken)}.")
+    fill(part, taken_from(state))
+    return part.eval().requires_grad_(False)
+
+
+def write_pipeline(parts: tuple[Any, Any, Any], own: dict[str, Any], folder: Path, card: dict[str, Any]) -> None:
+    """Write a latent diffusion as diffusers does, which reads it too, and beside it what is known of it here.
+
+    Arguments:
+        parts: autoencoder, unet, scheduler.
+        own: see `read_own`.
+
+    Raises:
+        UnsupportedError: a network is of a class that diffusers does not have, so that nobody could read it again.
+    """
+    package().LDMPipeline(*parts).save_pretrained(folder)
+    check_folder(folder)
+    (folder / OWN).write_text(json.dumps(own, indent=2) + "\n")
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    (folder / "card.json").write_text(text, encoding="utf-8", errors="backslashreplace")  # of names of other bytes
+
+
+def read_own(folder: Path) -> tuple[OpenShape | None, float | None]:
+    """The shape of the images and the variance of the decoder of a pipeline that was saved here, None where unknown.
+
+    Raises:
+        ValueError: what says them is damaged.
+    """
+    if not (folder / OWN).exists():
+        return None, None
+    own = _json(folder / OWN)
+    try:
+        check_arguments(own, image_shape=OPEN_SHAPE, decoder_variance=MEASURED)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder / OWN} is damaged: {error}") from error
+    return tuple(own["image_shape"]), own["decoder_variance"]
 
 
 def read_scheduler(folder: Path) -> SchedulerMixin:
@@ -182,6 +232,8 @@ def refuse_parts(parts: Mapping[str, str]) -> NoReturn:
 def _parts(folder: Path) -> dict[str, str]:
     """{name: class} of the parts of a pipeline."""
     index = _json(folder / "model_index.json")  # {name: [library, class]}
+    if not index:
+        raise ValueError(f"{folder} holds no model_index.json of a pipeline that can be read.")
     return {name: part[1] for name, part in index.items() if isinstance(part, list) and part[1] is not None}
 
 
@@ -192,19 +244,16 @@ def _variants(home: Path, ending: str) -> dict[str | None, Path]:
     return {None: full, **found} if full.exists() else {**found}
 
 
-def _refuse_code(path: Path) -> None:
-    """Refuse a pickle that holds anything but weights, which torch finds out without running it."""
-    if path.suffix != ".bin":
-        return
-    try:
-        torch.load(path, map_location="meta", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is a pickle of more than weights, which may run code: it is not read. If you trust it, load and "
-            "save it with diffusers once, DDPMPipeline.from_pretrained(…).save_pretrained(folder), and give that."
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"The weights {path} are damaged or incomplete: {error}") from error
+def _empty(kind: Any, home: Path) -> Any:
+    """The network of a config.json, with no weights yet; the global random state stays as it was."""
+    from accelerate import init_empty_weights
+
+    with torch.random.fork_rng(devices=[]), init_empty_weights():
+        return kind.from_config(kind.load_config(home))
+
+
+def _renamed(old: re.Match[str]) -> str:
+    return f".{NEW_NAMES[old[1]]}."
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -214,7 +263,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _briefly(names: list[str]) -> str:
-    return ", ".join(names if len(names) <= 3 else [*names[:3], f"and {len(names) - 3} more"])

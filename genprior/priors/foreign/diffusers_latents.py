@@ -10,7 +10,8 @@ diffusion models, 2022.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,12 @@ from torch import Tensor
 
 from genprior.checks import OpenShape, UnsupportedError
 from genprior.devices import state_of
+from genprior.nets.kept import computing, half_of
 from genprior.nets.wrapped import on_one_device, unwrapped
 from genprior.noise import Noise
-from genprior.priors.base import Prior, autocast, checked, shape_of_draws
+from genprior.priors.base import Prior, checked, shape_of_draws
 from genprior.priors.chain import UNIT
+from genprior.priors.foreign.diffusers_folder import write_pipeline
 from genprior.priors.foreign.diffusers_levels import is_of
 from genprior.priors.foreign.diffusers_network import package
 from genprior.priors.foreign.diffusers_pixels import DiffusersPrior
@@ -80,7 +83,8 @@ class DiffusersLatentPrior(Prior):
                 f"The autoencoder, a {type(plain).__name__}, has {own} latents to a cell, and the network takes images "
                 f"of {channels} channels: they are not of one model."
             )
-        self.autoencoder, self.stride = on_one_device(autoencoder), 2 ** (len(config.block_out_channels) - 1)
+        self.autoencoder, self.autocast = on_one_device(autoencoder), half_of(autoencoder)
+        self.stride = 2 ** (len(config.block_out_channels) - 1)
         shape = (config.in_channels, *(None if a is None else a * self.stride for a in size))
         self.image_shape = shape if image_shape is None else tuple(image_shape)
         if self.image_shape[0] != config.in_channels:
@@ -114,8 +118,8 @@ class DiffusersLatentPrior(Prior):
         if self.variance.isnan():
             raise UnsupportedError(
                 "How far images lie from what this decoder makes of their latents was never measured: give some images "
-                "that it was not trained on, prior = genprior.load_prior(…), prior.fit_decoder(images). (The samplers "
-                "psld and resample do without.)"
+                "that it was not trained on, prior = genprior.load_prior(…), prior.fit_decoder(images), and keep it by "
+                "genprior.save_prior(prior, folder). (The samplers psld and resample do without.)"
             )
         return self.variance
 
@@ -128,11 +132,21 @@ class DiffusersLatentPrior(Prior):
             total += float((rows - prior.render(prior.encode(rows))).double().square().sum())
         self.variance.fill_(total / x.numel())
 
+    def save(self, folder: Path, card: dict[str, Any]) -> None:
+        """Write the pipeline, as diffusers does, and v beside it to an existing, empty folder, see `save_prior`."""
+        variance = None if self.variance.isnan() else float(self.variance)
+        write_pipeline(
+            (unwrapped(self.autoencoder), unwrapped(self.diffusion.unet), self.diffusion.scheduler),
+            {"image_shape": list(self.image_shape), "decoder_variance": variance},
+            folder,
+            card,
+        )
+
     def render(self, w: Tensor) -> Tensor:
         """The mean G(w) of p(x | w), (B, *latent_shape) -> (B, C, H, W); differentiable."""
         w = checked(self, w, self.latent_shape)
         z = self.latent_mean + self.latent_sd * (w - self.diffusion.centre) / UNIT
-        with autocast(z.device, self.autocast):
+        with computing(self.autoencoder, z.device, self.autocast):
             u = self.autoencoder.decode(self._own(z)).sample
         height, width = self.image_shape[1:]
         return self.centre + UNIT * u[..., :height, :width].to(w.dtype)
@@ -142,7 +156,7 @@ class DiffusersLatentPrior(Prior):
         u = (checked(self, x) - self.centre) / UNIT
         below, right = (-a % self.stride for a in u.shape[-2:])
         u = F.pad(u, (0, right, 0, below), mode="replicate")
-        with autocast(u.device, self.autocast):
+        with computing(self.autoencoder, u.device, self.autocast):
             code = self.autoencoder.encode(self._own(u))
         z = (code.latents if hasattr(code, "latents") else code.latent_dist.mode()).to(x.dtype)
         return self.diffusion.centre + UNIT * (z - self.latent_mean) / self.latent_sd
@@ -168,5 +182,5 @@ class DiffusersLatentPrior(Prior):
         return mean + self.variance.sqrt() * grain(mean)
 
     def _own(self, t: Tensor) -> Tensor:
-        """In the autoencoder's precision."""
-        return t.to(next((p.dtype for p in self.autoencoder.parameters()), t.dtype))
+        """In the autoencoder's precision, float32 at least."""
+        return t.to(state_of(self.autoencoder))

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from genprior.checks import OpenShape, UnsupportedError
+from genprior.devices import state_of
+from genprior.nets.kept import computing
 from genprior.nets.padding import mirrored
 from genprior.nets.wrapped import on_one_device, unwrapped
-from genprior.priors.base import autocast
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -51,7 +52,7 @@ def multiple_of(unet: UNet2DModel) -> int:
 
 
 def answer(unet: UNet2DModel, z: Tensor, t: Tensor, multiple: int, precision: torch.dtype | None) -> Tensor:
-    """What the network makes of z (B, C, H, W) and t (B,), in its own precision.
+    """What the network makes of z (B, C, H, W) and t (B,).
 
     A network that learned variances gives twice the channels, of which the second half is left out.
 
@@ -61,10 +62,8 @@ def answer(unet: UNet2DModel, z: Tensor, t: Tensor, multiple: int, precision: to
     """
     height, width = z.shape[-2:]
     padded = mirrored(z, multiple)
-    # pipelines of half precision give it to their networks, which take no other
-    dtype = next((p.dtype for p in unet.parameters()), z.dtype)
-    with autocast(z.device, precision):
-        found = unet(padded.to(dtype), t).sample
+    with computing(unet, z.device, precision):
+        found = unet(padded.to(state_of(unet).dtype), t).sample
     return found[:, : z.shape[1], :height, :width].to(z.dtype)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genprior.checks import OpenShape
 from genprior.devices import state_of
+from genprior.nets.kept import half_of
 from genprior.nets.wrapped import unwrapped
 from genprior.noise import Noise
 from genprior.priors.base import as_level, shape_of_draws
@@ -31,7 +32,7 @@ class DiffusersPrior(MeasuredCovariance):
     """An unconditional `UNet2DModel` of diffusers and the noise that it was trained on.
 
     At any level sigma = s / 2 the network's answer gives u_hat as its scheduler says, see `diffusers_levels`. Nothing
-    is clipped. Levels above 80, in the units of x, are left out. The network computes in its own precision.
+    is clipped. Levels above 80, in the units of x, are left out. A network in half precision computes in it.
 
     Arguments:
         unet: with its configuration; in evaluation mode, it is not copied. It may be compiled, or wrapped for several
@@ -56,7 +57,8 @@ class DiffusersPrior(MeasuredCovariance):
     ):
         super().__init__()
         self.unet, self.image_shape = checked(unet, image_shape)
-        self.multiple = multiple_of(unet)
+        self.multiple, self.autocast = multiple_of(unet), half_of(unet)
+        self.scheduler = scheduler
         self.levels = levels_of(scheduler, unwrapped(unet).config.time_embedding_type)
         self.centre = 0.5
         self.spread = UNIT * data_std

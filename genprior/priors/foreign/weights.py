@@ -1,14 +1,17 @@
-"""Files of weights: how they are read, and which are refused, with what to do."""
+"""Files of weights: how they are read, and which are refused, with what to do; and how a network takes them."""
 
 import re
 import warnings
 import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
+
+from genprior.ambient import HALF
 
 SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".safetensors", ".onnx", ".h5", ".msgpack")
 # Of those, what torch.save and safetensors write.
@@ -29,6 +32,7 @@ EDM = (
     "(3, 64, 64), sigma_min=0.001, sigma_max=40)."
 )
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # how torch.save began until 1.6
+POINTER = b"version https://git-lfs"
 BEGINNING = 2**20  # bytes, in which a pickle of EDM names its module
 # Where trainers keep one state dict among other things, averages first.
 CONTAINERS = (
@@ -75,40 +79,125 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ValueError: the file is not there, of another kind, damaged, cut short, holds anything that would have to be
             run, or has no state dict; the message says what to do.
     """
-    if not path.is_file():
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and a file of weights was wanted: genprior.load_prior reads folders.")
+    if not path.exists():
         raise ValueError(f"{path} would be a file of weights, which is not there.")
     if path.suffix.lower() not in READ:
         raise ValueError(f"{path}: of files of weights {', '.join(READ)} are read. {ADVICE}")
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
-    return _state_in(_unpickled(path), path)
+    beginning, safe = _beginning(path), path.suffix.lower() == ".safetensors"
+    if safe and beginning.startswith((b"PK", b"\x80\x02")):
+        raise ValueError(f"{path} is a file of torch.save by another name: call it {path.stem}.pt.")
+    if not safe and beginning[8:10] == b'{"':
+        raise ValueError(f"{path} is a .safetensors file by another name: call it {path.stem}.safetensors.")
+    return _read_safetensors(path) if safe else _state_in(_unpickled(path, beginning), path)
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, each copied out of it: mapped as a whole, it would count twice.
+def tensors_in(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor, one after the other, of a .safetensors file, copied out of it.
+
+    Mapped as a whole, the file would count beside the copies, and what was not copied would change with it.
 
     Raises:
         SafetensorError, OSError: it is no such file, or cut short.
+        ValueError: it only says where the file is.
     """
+    _beginning(path)
     with safe_open(path, "pt") as file:
         names = list(file.keys())
-    found = {}
     for name in names:
         with safe_open(path, "pt") as file:
-            found[name] = file.get_tensor(name).clone()
-    return found
+            tensor = file.get_tensor(name).clone()
+        yield name, tensor
+
+
+class Misfit(NamedTuple):
+    """What is wrong with weights for a network, by their names: all empty where they fit."""
+
+    missing: list[str]
+    others: list[str]
+    unlike: list[str]
+    broken: list[str]
+
+
+def misfit(state: Mapping[str, Tensor], network: nn.Module) -> Misfit:
+    """What the network has that the weights lack, the reverse, other shapes, and what are no finite real numbers."""
+    wanted = network.state_dict()
+    return Misfit(
+        [name for name in wanted if name not in state],
+        [name for name in state if name not in wanted],
+        [name for name, t in state.items() if name in wanted and t.shape != wanted[name].shape],
+        [name for name, t in state.items() if not _finite(t)],
+    )
+
+
+def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Let tensors become the parameters and buffers of their names, each before the next is taken: none is there twice.
+
+    They get the precision of what they replace. Half precision stays where there was nothing yet, on torch's meta
+    device, unless some weights have another: a network of such computes in float32 all the same, see `nets.kept`.
+
+    Raises:
+        ValueError: one is missing, has another shape, or has no place there.
+    """
+    places = module.state_dict()
+    for name, tensor in tensors:
+        if name not in places:
+            raise ValueError(f"it has {name} besides")
+        place = places.pop(name)
+        if tensor.shape != place.shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)} and should have {tuple(place.shape)}")
+        if not (place.is_meta and tensor.dtype in HALF):
+            tensor = tensor.to(place.dtype)
+        home, _, last = name.rpartition(".")
+        owner = module.get_submodule(home)
+        setattr(owner, last, nn.Parameter(tensor, requires_grad=False) if last in owner._parameters else tensor)
+    if places:
+        raise ValueError(f"it lacks {listed(list(places))}")
+    kept = {p.dtype for p in module.parameters()}
+    if len(kept) > 1 and kept & {*HALF}:
+        module.float()
+
+
+def taken_from(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Name and tensor, one after the other, each of which the state dict then no longer holds."""
+    for name in list(state):
+        yield name, state.pop(name)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of them, and how many more."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _finite(t: Tensor) -> bool:
+    """Whether all are finite real numbers, by the extremes, which take no memory."""
+    if not t.is_floating_point() or not t.numel():
+        return t.is_floating_point()
+    extremes = (t if t.element_size() > 1 else t.float()).aminmax()  # of 8 bits torch has none
+    return all(bool(a.isfinite()) for a in extremes)
+
+
+def _beginning(path: Path) -> bytes:
+    """The first bytes of a file, unless they only say where it is."""
+    with path.open("rb") as file:
+        beginning = file.read(BEGINNING)
+    if beginning.startswith(POINTER):
+        raise ValueError(
+            f"{path} only says where its weights are, as repositories do that keep large files elsewhere (git-lfs): "
+            "get them by `git lfs pull`, or download the file."
+        )
+    return beginning
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return read_safetensors(path)
+        return dict(tensors_in(path))
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no whole .safetensors file, cut short or of another kind: {error}") from error
 
 
-def _unpickled(path: Path) -> Any:
-    with path.open("rb") as file:
-        beginning = file.read(BEGINNING)
+def _unpickled(path: Path, beginning: bytes) -> Any:
     if b"torch_utils.persistence" in beginning:
         raise ValueError(f"{path} {EDM}")
     try:
@@ -135,7 +224,7 @@ def _refuse_pickle(path: Path, beginning: bytes, error: Exception) -> NoReturn:
         ) from error
     if archive:
         raise ValueError(f"{path} is damaged, or no file that torch.save wrote: {_first_line(error)}") from error
-    raise ValueError(f"{path} is no file that torch.save wrote, or cut short: {_first_line(error)}") from error
+    raise ValueError(f"{path} is no file that torch.save wrote, or cut short: get it again.") from error
 
 
 def _first_line(error: Exception) -> str:
