@@ -206,10 +206,9 @@ def from_adm(
     """The prior of a checkpoint of ADM's network: of guided-diffusion, improved-diffusion, or trained with their code.
 
     Widths, blocks, attention, classes, learned variances and the form of the residual blocks follow from the shapes of
-    the weights. What does not is taken from the published checkpoint with the same network, if there is one; of others,
-    and where yours was trained otherwise, say it. The weights are those of a moving average where the file has both;
-    those of half precision stay so, and compute in float32. A schedule that the file keeps among them (betas,
-    alphas_cumprod) is used.
+    the weights. Everything else is taken from the published checkpoint with the same network, if there is one; state it
+    for other networks, and if yours was trained differently. If the file has a moving average too, that is taken.
+    Weights in half precision stay so, and compute in float32. A schedule in the file (betas, alphas_cumprod) is used.
 
     Arguments:
         source: a .pt, .pth, .ckpt or .safetensors file, or the state dict itself.
@@ -253,12 +252,12 @@ def from_adm(
 
 
 def card_of(path: Path) -> dict[str, Any]:
-    """What there is to say of a checkpoint, as in the card of a prior of ours, with what it is taken for."""
+    """The card of a checkpoint, as for a prior of ours, with the set-up it is read with."""
     return about(from_adm(path)) | {"file": path.name, "sha256": sha256(path)}
 
 
 def about(prior: ADM) -> dict[str, Any]:
-    """What a checkpoint is taken for, for its card."""
+    """The set-up with which a checkpoint is read, for its card."""
     network, chain = prior.config["network"], {key: prior.config[key] for key in ("betas", "steps", "time_scale")}
     known = published({key: value for key, value in network.items() if key not in SETUP})
     attention = {key: network[key] for key in ("head_channels", "heads", "order")}

@@ -1,4 +1,4 @@
-"""The published checkpoints of ADM's network: what their shapes tell of it, and what they do not.
+"""The published checkpoints of ADM's network: the settings that their shapes determine, and those that they do not.
 
 References: P. Dhariwal, A. Nichol, Diffusion models beat GANs on image synthesis, 2021, and the flags in the README of
 openai/guided-diffusion ("imagenet", "lsun"). A. Nichol, P. Dhariwal, Improved denoising diffusion probabilistic models,
@@ -15,7 +15,7 @@ Layout = dict[str, Any]
 
 
 class Published(NamedTuple):
-    """A set-up of which checkpoints were published.
+    """A set-up with which checkpoints were published.
 
     Attributes:
         files: their names.
@@ -125,12 +125,12 @@ PUBLISHED = (
 
 
 def published(layout: Layout) -> Published | None:
-    """The published set-up with such a network, or None."""
+    """The published set-up of such a network, or None."""
     return next((known for known in PUBLISHED if known.layout == layout), None)
 
 
 def layout_of(shapes: Mapping[str, Tensor]) -> Layout:
-    """What the shapes of a state dict tell of its network, as arguments of `ADMUNet`.
+    """The arguments of `ADMUNet` that the shapes of a state dict determine.
 
     Raises:
         LookupError, ValueError, ArithmeticError: it is of another network; `ADMUNet` with these arguments may still be

@@ -31,7 +31,7 @@ ROUNDING = 1e-3
 
 
 def chain_in(buffers: Mapping[str, Tensor], name: str) -> dict[str, Any] | None:
-    """`betas`, a name if they are of one that is known, else numbers, and `steps`; None where nothing tells.
+    """`betas`, by name if they are known, else as numbers, and `steps`; None if the checkpoint holds none.
 
     Raises:
         ValueError: what is kept is no chain.

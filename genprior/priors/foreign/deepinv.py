@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def as_denoiser(prior: Prior) -> Denoiser:
-    """A deepinv Denoiser that is `prior.denoise`, for its DPS, DiffPIR, plug-and-play and whatever else takes one.
+    """A deepinv Denoiser made of `prior.denoise`, for its DPS, DiffPIR, plug-and-play and all else that takes one.
 
     Units are the same, images in [0, 1] and sigma in theirs; deepinv gives sigma as a number or a tensor of any shape
     of one value or B. Levels are passed on as they are, also those beyond the prior's sigma_min and sigma_max, which

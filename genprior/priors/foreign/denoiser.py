@@ -24,7 +24,7 @@ SIDE = 64  # of the image that is tried, along axes of any size
 
 
 class DenoiserPrior(MeasuredCovariance):
-    """A prior that is known by its denoiser only; see `from_denoiser`."""
+    """A prior known only by its denoiser; see `from_denoiser`."""
 
     def __init__(
         self,
@@ -83,7 +83,8 @@ class DenoiserPrior(MeasuredCovariance):
         return [as_given, as_level, one_each]
 
     def check(self, height: int, width: int) -> None:
-        """See by one evaluation that it denoises, unless that was seen before; axes of any size are taken as that.
+        """Check by one evaluation that it denoises, unless that was done before; axes of any size are tried with that
+        size.
 
         Raises:
             ValueError: D(x, sigma_min) is not near x.
@@ -122,15 +123,14 @@ def from_denoiser(
     centre: float | Tensor = 0.5,
     spread: float = 0.25,
 ) -> DenoiserPrior:
-    """The prior that a denoiser knows: any function (x_t, sigma) -> x_hat, or a denoiser of deepinv.
+    """The prior of a denoiser: any function (x_t, sigma) -> x_hat, or a denoiser of deepinv.
 
-    It should be near E[x | x + sigma n], on images in [0, 1] and sigma in their units: the closer, the better samplers
-    sample. Denoisers on [-1, 1] are wrapped first: `lambda x_t, sigma: (D(2 * x_t - 1, 2 * sigma) + 1) / 2`.
+    It should approximate E[x | x + sigma n], for images in [0, 1] and sigma in their units: the closer, the better the
+    samples. Wrap a denoiser on [-1, 1] first: `lambda x_t, sigma: (D(2 * x_t - 1, 2 * sigma) + 1) / 2`.
 
-    The defaults are for denoisers of photographs that were trained up to a noise of 50 / 255, such as deepinv's DRUNet
-    was: above 0.2 it does not know what to do. Priors of diffusions go much further, to where nothing of the image is
-    left. A sampler starts no higher than sigma_max, so what has to be invented of nothing, such as large holes, is
-    beyond such a denoiser.
+    The defaults are for denoisers of photographs that were trained up to a noise of 50 / 255, such as deepinv's DRUNet,
+    which fails above 0.2. Diffusions reach much higher levels, where nothing of the image is left. A sampler starts no
+    higher than sigma_max, so such a denoiser cannot invent content, as in large holes.
 
     Arguments:
         denoiser: of x_t (B, C, H, W) and sigma, a float or (B, 1, 1, 1), as in `Prior.denoise`; what fails on these, as

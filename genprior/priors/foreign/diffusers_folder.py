@@ -1,4 +1,4 @@
-"""The folder of a model of diffusers: what it says of itself, and its parts, read without running any code of it."""
+"""The folder of a diffusers model: its description and its parts, read without running any code from it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ OLD_NAMES = re.compile(rf"\.({'|'.join(NEW_NAMES)})\.")
 
 
 def is_diffusers(folder: Path) -> bool:
-    """Whether a folder holds, by its own account, something that diffusers saved."""
+    """Whether a folder describes itself as saved by diffusers."""
     return (folder / "model_index.json").exists() or "_diffusers_version" in _json(folder / "config.json")
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse, by what describes it and without its weights, a model that is no prior.
+    """Refuse a model that is no prior, by its description and without reading its weights.
 
     Raises:
         UnsupportedError: diffusers is not installed, or the model has a class, a text, or parts of another kind.
@@ -87,13 +87,13 @@ def autoencoder_of(folder: Path) -> str | None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the weights of all of its parts are there."""
+    """Whether the weights of all parts are present."""
     homes = {home_of(folder, name) for name in ("unet", autoencoder_of(folder)) if name}
     return all(any(home.glob(f"{WEIGHTS}*")) for home in homes)
 
 
 def card_of(folder: Path) -> dict[str, Any]:
-    """What there is to say of the model in a folder, as in the card of a prior of ours."""
+    """The card of the model in a folder, as for a prior of ours."""
     names = ("unet", autoencoder_of(folder))
     weights = [weights_of(home_of(folder, name)) for name in names if name]
     summary = "a UNet2DModel of diffusers" + (" and an autoencoder" if names[1] else "")

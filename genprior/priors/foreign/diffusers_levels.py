@@ -1,4 +1,4 @@
-"""What a scheduler of diffusers says of its network: the noise it was trained on, and how its answer is to be read.
+"""What a scheduler of diffusers tells about its network: the noise levels of its training, and how to read its output.
 
 Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n, n ~ N(0, I); alpha_bar = 1 / (1 + s^2).
 """
@@ -32,7 +32,7 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 
 class Levels(nn.Module, ABC):
-    """The levels of a network's training and what it makes of u_t at any level between them.
+    """The noise levels of a network's training, and its estimate from u_t at any level between them.
 
     Attributes:
         alpha_bars: of the levels, least noise first.
@@ -160,7 +160,7 @@ class Exploding(Levels):
 
 
 def levels_of(scheduler: Scheduler, times: str) -> Levels:
-    """The levels that a scheduler says its network was trained at.
+    """The noise levels at which, according to its scheduler, a network was trained.
 
     Arguments:
         scheduler: with `alphas_cumprod` (DDPM, DDIM, Euler, DPM-Solver and their like), or preconditioning as EDM's, or

@@ -1,4 +1,4 @@
-"""A `UNet2DModel` of diffusers: whether it can be a prior, and its answer at any size and in any precision."""
+"""A `UNet2DModel` of diffusers: whether it can be a prior, and its output at any size and in any precision."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def multiple_of(unet: UNet2DModel) -> int:
 
 
 def answer(unet: UNet2DModel, z: Tensor, t: Tensor, multiple: int, precision: torch.dtype | None) -> Tensor:
-    """What the network makes of z (B, C, H, W) and t (B,).
+    """The output of the network for z (B, C, H, W) and t (B,).
 
     A network that learned variances gives twice the channels, of which the second half is left out.
 
@@ -82,7 +82,7 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def check_kind(network: Any) -> None:
-    """Refuse what is no `UNet2DModel`."""
+    """Refuse anything but a `UNet2DModel`."""
     if not isinstance(network, package().UNet2DModel):
         _refuse(type(network).__name__)
 

@@ -1,4 +1,4 @@
-"""Whether a velocity is of the path that it is said to be of: a few evaluations tell.
+"""Whether a velocity belongs to its stated path, by a few evaluations.
 
 Notation: as in `velocity`. The gain of v at t along a direction d is (v(d, t) - v(-d, t)) d / 2 |d|^2; for Gaussian u
 it is (S / (S + s^2) / t - 1) / (1 - t), S the variance of u along d. Whatever the images,
@@ -39,7 +39,7 @@ READINGS = ((True, 1), (False, -1), (True, -1), (False, 1))
 
 @torch.no_grad()
 def check_path(prior: VelocityPrior, image_shape: Shape) -> None:
-    """Refuse a velocity that does not behave like one of its convention, and does like one of another.
+    """Refuse a velocity that does not behave like one of its convention, but like one of another.
 
     Raises:
         ValueError: the time, its scale or the sign seem to be others; the message says which.

@@ -1,4 +1,4 @@
-"""Whether a function that is given as a denoiser denoises: one evaluation at low noise tells.
+"""Whether a function given as a denoiser denoises, by one evaluation at low noise.
 
 D(x, sigma) is near x where sigma is small. A network that predicts the noise, or the score, is not.
 """

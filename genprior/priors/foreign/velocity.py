@@ -35,7 +35,7 @@ CONVENTIONS: dict[str, tuple[bool, int]] = {"noise-to-data": (True, 1), "data-to
 
 
 class Reading(NamedTuple):
-    """How a model's numbers are meant.
+    """The conventions of a model's numbers.
 
     Attributes:
         from_noise, sign: its convention, see `CONVENTIONS`.
@@ -51,7 +51,7 @@ class Reading(NamedTuple):
 
 
 class VelocityPrior(MeasuredCovariance):
-    """A prior that is known by its velocity, see `from_velocity`, which makes it and says what it knows of images.
+    """A prior known by its velocity; see `from_velocity`, which makes it and states its conventions.
 
     u_hat = z + (1 - t) v(z, t),   z = t u_t,   t = 1 / (1 + s).
     """
@@ -128,15 +128,15 @@ def from_velocity(
     sigma_max: float = 40.0,
     spread: float = 0.25,
 ) -> VelocityPrior:
-    """The prior that a flow-matching model knows: any function (z, t) -> velocity, of the straight path.
+    """The prior of a flow-matching model: any function (z, t) -> velocity, on the straight path.
 
     With u the image on the model's own scale and n ~ N(0, I), the model learned
 
         "noise-to-data":   z = t u + (1 - t) n,   v = E[u - n | z],   as Lipman et al. and torchcfm do, or
         "data-to-noise":   z = (1 - t) u + t n,   v = E[n - u | z],   as Stable Diffusion 3, FLUX and diffusers do,
 
-    which only its author can tell, so that it has to be said. Any sampler of diffusion priors then runs. (A
-    `UNet2DModel` of diffusers and its FlowMatch scheduler are a prior by `from_diffusers`.)
+    which you have to state, since only its author knows. Then any sampler for diffusion priors takes it. (For a
+    `UNet2DModel` of diffusers with its FlowMatch scheduler, use `from_diffusers`.)
 
     Arguments:
         velocity: of z (B, C, H, W) and the model's time (B,); a module is left in the mode, precision and place that it
@@ -144,8 +144,8 @@ def from_velocity(
         image_shape: (C, H, W), None for an axis of any size.
         convention: "noise-to-data" or "data-to-noise".
         end: the model's time at the end of its path: 1, or 1000 where it counts steps of training.
-        values: what black and white are to the model: (-1, 1), or (0, 1).
-        sigma_min, sigma_max: the levels of noise between which it is to be used, in the units of x.
+        values: the model's values of black and white: (-1, 1), or (0, 1).
+        sigma_min, sigma_max: the range of noise levels to use, in the units of x.
         spread: how far a value of an image lies from 0.5, root mean square; that of photographs.
 
     Raises:

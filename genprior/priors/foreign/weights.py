@@ -1,4 +1,4 @@
-"""Files of weights: how they are read, and which are refused, with what to do; and how a network takes them."""
+"""Files of weights: how they are read, which are refused and why; and how a network takes them."""
 
 import re
 import warnings
@@ -42,12 +42,12 @@ CONTAINERS = (
 
 
 def is_weights(path: Path) -> bool:
-    """Whether a path is, by its name, a file of weights, be it there or not."""
+    """Whether a path is, by its name, a file of weights, existing or not."""
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def refuse_weights(path: Path) -> None:
-    """Refuse a file of weights, with what to do.
+    """Refuse a file of weights, and say what to do.
 
     Raises:
         ValueError: it is one.
@@ -112,7 +112,7 @@ def tensors_in(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 class Misfit(NamedTuple):
-    """What is wrong with weights for a network, by their names: all empty where they fit."""
+    """How weights misfit a network, by their names: all empty if they fit."""
 
     missing: list[str]
     others: list[str]
@@ -121,7 +121,7 @@ class Misfit(NamedTuple):
 
 
 def misfit(state: Mapping[str, Tensor], network: nn.Module) -> Misfit:
-    """What the network has that the weights lack, the reverse, other shapes, and what are no finite real numbers."""
+    """Names that the weights lack, that the network lacks, with other shapes, and that are not finite real numbers."""
     wanted = network.state_dict()
     return Misfit(
         [name for name in wanted if name not in state],
@@ -166,7 +166,7 @@ def taken_from(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of them, and how many more."""
+    """The first few names, and how many more."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
