@@ -175,6 +175,7 @@ def test_weights_are_read_whatever_keeps_them(form, tmp_path, listed):
         assert same(genprior.load_prior(tmp_path / "small.safetensors"), state)
 
 
+@pytest.mark.filterwarnings("ignore:Implausible")
 def test_weights_of_half_precision_stay_so_and_compute_in_float32(tmp_path, listed):
     """In memory and in a folder of ours; what else there is of a prior is float32."""
     torch.save({key: t.half() for key, t in weights().items()}, tmp_path / "small.pt")

@@ -516,6 +516,12 @@ def test_network_computes_in_its_own_precision(dtype, digits):
     restored = genprior.restore(x[0], "denoise", prior=pipeline, n=1, noise=0.1, seed=0, steps=2, progress=False)
     assert restored.samples.dtype == torch.float32
     assert prior.sample(1, steps=2).dtype == torch.promote_types(dtype, torch.float32)
+    fast = from_diffusers(compiled(prior.unet), S)
+    torch.testing.assert_close(fast.denoise(x, 0.1), found, rtol=0, atol=0.1 * 20 * 2.0**-digits)
+    # in half precision only by what its weights lost
+    prior.autocast = None
+    rounded = from_diffusers(network(in_channels=3, out_channels=3).to(dtype).to(prior.sample(1, steps=2).dtype), S)
+    assert torch.equal(prior.denoise(x, 0.1), rounded.denoise(x, 0.1))
 
 
 def test_network_alone_wants_its_scheduler(tmp_path):

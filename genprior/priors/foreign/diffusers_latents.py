@@ -19,14 +19,14 @@ from torch import Tensor
 
 from genprior.checks import OpenShape, UnsupportedError
 from genprior.devices import state_of
-from genprior.nets.kept import computing, half_of
+from genprior.nets.kept import half_of
 from genprior.nets.wrapped import on_one_device, unwrapped
 from genprior.noise import Noise
 from genprior.priors.base import Prior, checked, shape_of_draws
 from genprior.priors.chain import UNIT
 from genprior.priors.foreign.diffusers_folder import write_pipeline
 from genprior.priors.foreign.diffusers_levels import is_of
-from genprior.priors.foreign.diffusers_network import package
+from genprior.priors.foreign.diffusers_network import package, prepared
 from genprior.priors.foreign.diffusers_pixels import DiffusersPrior
 
 if TYPE_CHECKING:
@@ -146,8 +146,9 @@ class DiffusersLatentPrior(Prior):
         """The mean G(w) of p(x | w), (B, *latent_shape) -> (B, C, H, W); differentiable."""
         w = checked(self, w, self.latent_shape)
         z = self.latent_mean + self.latent_sd * (w - self.diffusion.centre) / UNIT
-        with computing(self.autoencoder, z.device, self.autocast):
-            u = self.autoencoder.decode(self._own(z)).sample
+        z, around = prepared(self.autoencoder, z, self.autocast)
+        with around:
+            u = self.autoencoder.decode(z).sample
         height, width = self.image_shape[1:]
         return self.centre + UNIT * u[..., :height, :width].to(w.dtype)
 
@@ -156,8 +157,9 @@ class DiffusersLatentPrior(Prior):
         u = (checked(self, x) - self.centre) / UNIT
         below, right = (-a % self.stride for a in u.shape[-2:])
         u = F.pad(u, (0, right, 0, below), mode="replicate")
-        with computing(self.autoencoder, u.device, self.autocast):
-            code = self.autoencoder.encode(self._own(u))
+        u, around = prepared(self.autoencoder, u, self.autocast)
+        with around:
+            code = self.autoencoder.encode(u)
         z = (code.latents if hasattr(code, "latents") else code.latent_dist.mode()).to(x.dtype)
         return self.diffusion.centre + UNIT * (z - self.latent_mean) / self.latent_sd
 
@@ -180,7 +182,3 @@ class DiffusersLatentPrior(Prior):
         # The chain has the noise of image 0.
         grain = Noise(seed, torch.ones(n, dtype=torch.long), torch.arange(n))
         return mean + self.variance.sqrt() * grain(mean)
-
-    def _own(self, t: Tensor) -> Tensor:
-        """In the autoencoder's precision, float32 at least."""
-        return t.to(state_of(self.autoencoder))

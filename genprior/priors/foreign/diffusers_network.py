@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genprior.checks import OpenShape, UnsupportedError
 from genprior.devices import state_of
-from genprior.nets.kept import computing
+from genprior.nets.kept import computing, half_of
 from genprior.nets.padding import mirrored
-from genprior.nets.wrapped import on_one_device, unwrapped
+from genprior.nets.wrapped import COMPILED, on_one_device, unwrapped
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -62,9 +63,23 @@ def answer(unet: UNet2DModel, z: Tensor, t: Tensor, multiple: int, precision: to
     """
     height, width = z.shape[-2:]
     padded = mirrored(z, multiple)
-    with computing(unet, z.device, precision):
-        found = unet(padded.to(state_of(unet).dtype), t).sample
+    padded, around = prepared(unet, padded, precision)
+    with around:
+        found = unet(padded, t).sample
     return found[:, : z.shape[1], :height, :width].to(z.dtype)
+
+
+def prepared(
+    network: nn.Module, x: Tensor, precision: torch.dtype | None
+) -> tuple[Tensor, contextlib.AbstractContextManager]:
+    """x as a network takes it, and inside of what it computes, see `Prior.autocast`.
+
+    A network in the half precision that is asked for computes as it is, and so does one that was compiled in it.
+    """
+    half = half_of(network)
+    if half is not None and (precision == half or COMPILED in network._modules):
+        return x.to(half), contextlib.nullcontext()
+    return x.to(state_of(network).dtype), computing(network, x.device, precision)
 
 
 def check_config(config: Mapping[str, Any]) -> None:
