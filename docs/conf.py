@@ -97,13 +97,14 @@ def list_samplers(app, docname, source):
 
 
 def show_cards(app, docname, source):
-    """The card of every bundled prior with its picture, where the page asks for them."""
-    cards = []
-    for folder in (BUNDLED / name for name in bundled()):
-        picture = picture_of(folder)
-        place = picture and os.path.relpath(picture, Path(__file__).parent)
-        cards.append(card_text(folder.name, read_card(folder), place))
-    source[0] = source[0].replace("|cards|", "\n\n".join(cards))
+    """The card of every bundled prior with its picture."""
+    if docname == "cards":
+        cards = []
+        for folder in (BUNDLED / name for name in bundled()):
+            picture = picture_of(folder)
+            place = picture and os.path.relpath(picture, Path(__file__).parent)
+            cards.append(card_text(folder.name, read_card(folder), place))
+        source[0] = source[0].replace("|cards|", "\n\n".join(cards))
 
 
 def setup(app):

@@ -41,12 +41,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("priors", nargs="+", help="names of bundled priors, or folders")
     parser.add_argument("--data", type=Path, help=".npz with test_images, for priors of one size of images")
+    parser.add_argument("--side", type=int, default=96, help="of photographs, in pixels")
     parser.add_argument("--draws", type=int, default=19, help="of each image; 90 %% intervals take 19")
     options = parser.parse_args()
     alone("draw_card")
     for folder in map(find_prior, options.priors):
         prior = genprior.load_prior(folder)
-        truths = [photograph(name, 96)[None] for name, *_ in TASKS]
+        truths = [photograph(name, options.side)[None] for name, *_ in TASKS]
         if None not in read_config(folder)["image_shape"]:
             truths = first(Arrays(options.data, "test_images", seed=None), 2 * len(TASKS)).split(2)
         draws = options.draws if supports(prior, "sample") else 1  # of an energy alone there is one picture
@@ -71,8 +72,7 @@ def main() -> None:
             chain = {"steps": 100} if isinstance(prior, genprior.DDPM) or supports(prior, "render") else {}
             x = prior.sized(*truths[0].shape[-2:]).sample(len(columns), seed=0, **chain)
             pages.insert(0, sheet({f"from p(x), {k}": [draw] for k, draw in enumerate(x, 1)}))
-        page = Image.fromarray(np.vstack(pages))
-        page.save(folder / PICTURE, quality=60, optimize=True)
+        Image.fromarray(np.vstack(pages)).save(folder / PICTURE, quality=60, optimize=True)
         print(f"{folder / PICTURE}: {shares}", flush=True)
 
 
