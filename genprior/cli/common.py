@@ -18,6 +18,11 @@ from genprior.cli.names import OPERATORS
 
 PARAMETERS = ("mask", "scale", "antialias", "width", "length", "angle", "kernel", "boundary", "oversample")
 
+IDENTIFIED = {
+    "width": "gaussian-deblur: standard deviation of the blur in pixels",
+    "length": "motion-deblur: in pixels",
+    "angle": "motion-deblur: degrees, counter-clockwise from the x axis",
+}
 
 STDOUT = Path("-")
 
@@ -62,23 +67,36 @@ def add_output(parser: argparse.ArgumentParser, text: str, seed: str = "of all r
     parser.add_argument("--seed", type=int, default=0, help=seed)
 
 
-def add_operator(parser: argparse.ArgumentParser) -> None:
+def number_or_law(text: str) -> Any:
+    """The value of a number that may be unknown: it, its range LOW:HIGH, or its law, normal:MEAN,SD."""
+    name, _, numbers = text.rpartition(":")
+    try:
+        if name == "normal":
+            mean, sd = map(float, numbers.split(","))
+            return _normal(mean, sd)
+        return (float(name), float(numbers)) if name else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number, no range LOW:HIGH and no law normal:MEAN,SD"
+        ) from None
+
+
+def _normal(mean: float, sd: float) -> Any:
+    from torch.distributions import Normal
+
+    return Normal(mean, sd)
+
+
+def add_operator(parser: argparse.ArgumentParser, number: Callable[[str], Any] = float) -> None:
+    """The operator and its parameters, those that are identified of that type."""
+    known = ", a number, LOW:HIGH or normal:MEAN,SD" if number is number_or_law else ""
     parser.add_argument("--op", default="inpaint", help=f"{', '.join(OPERATORS)} (default: %(default)s)")
     folder = "a folder of NAME_mask.png, in subfolders as the images are"
     parser.add_argument("--mask", help=f"image (or .npy) whose white marks the holes, or {folder}")
     parser.add_argument("--scale", type=int, help="super-resolution: whole factor")
     parser.add_argument("--antialias", help="super-resolution: bicubic, gaussian or average")
-    parser.add_argument(
-        "--width",
-        type=float,
-        help="gaussian-deblur: standard deviation of the blur in pixels; left out, restore identifies it",
-    )
-    parser.add_argument("--length", type=float, help="motion-deblur: in pixels; left out, restore identifies it")
-    parser.add_argument(
-        "--angle",
-        type=float,
-        help="motion-deblur: degrees, counter-clockwise from the x axis; left out, restore identifies it",
-    )
+    for name, what in IDENTIFIED.items():
+        parser.add_argument(f"--{name}", type=number, help=f"{what}{known}; left out, restore identifies it")
     parser.add_argument("--kernel", type=Path, help="deblur: image or .npy of the kernel (images are scaled to sum 1)")
     parser.add_argument("--boundary", help="blurs: valid (the scene goes on past the frame) or circular")
     parser.add_argument("--oversample", type=int, help="phase-retrieval: sides of y over those of x (default: 2)")

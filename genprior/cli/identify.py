@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from genprior.cli.common import add_operator, expected_errors, load, parameters_of, refuse_existing
+from genprior.cli.common import add_operator, expected_errors, load, number_or_law, parameters_of, refuse_existing
 
 # Of which something is identified, the first by default.
 DEFAULT = "motion-deblur"
@@ -17,9 +17,13 @@ DEFAULT = "motion-deblur"
 def add(parser: argparse.ArgumentParser) -> None:
     """`genprior identify`."""
     parser.add_argument("inputs", nargs="+", type=Path, help="image files or .npy arrays")
-    add_operator(parser)
+    add_operator(parser, number_or_law)
     parser.set_defaults(op=DEFAULT)
-    parser.add_argument("--noise", type=float, help="standard deviation of the noise on [0, 1]; identified if left out")
+    parser.add_argument(
+        "--noise",
+        type=number_or_law,
+        help="standard deviation of the noise on [0, 1], or its range LOW:HIGH; identified if left out",
+    )
     parser.add_argument("--figure", type=Path, help="of one photograph, write the posterior densities to this file")
     parser.add_argument("--overwrite", action="store_true", help="replace a figure that exists")
     parser.add_argument(

@@ -16,6 +16,7 @@ from genprior.cli.common import (
     label_of,
     load,
     noise_to_estimate,
+    number_or_law,
     parameters_of,
     refuse_existing,
     save_array,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """`genprior restore`."""
     add_images(parser)
-    add_operator(parser)
+    add_operator(parser, number_or_law)
     parser.add_argument(
         "--prior",
         default="ddpm",

@@ -38,6 +38,22 @@ def test_the_command_prints_json_and_text_and_goes_on_after_a_failure(blurred, t
     assert main(["identify", str(blurred), *given]) == 1  # the figure is there
 
 
+def test_commands_take_ranges_and_laws(blurred, tmp_path, capsys):
+    given = ["--op", "gaussian-deblur", "--noise", "0.005:0.02", "--json"]
+    assert main(["identify", str(blurred), "--width", "1.4:1.45", *given]) == 0
+    assert 1.4 <= json.loads(capsys.readouterr().out)["identified"]["width"]["mean"] <= 1.45
+    assert main(["identify", str(blurred), "--width", "normal:1.3,0.001", *given]) == 0
+    assert json.loads(capsys.readouterr().out)["identified"]["width"]["mean"] == pytest.approx(1.3, abs=0.1)
+    restored = ["restore", str(blurred), "--op", "gaussian-deblur", "--width", "1.4:1.45", "--prior", "gaussian-photo"]
+    assert main([*restored, "-o", str(tmp_path / "x.png"), "--json"]) == 0
+    for wrong in ("1:", "a:b", "normal:1", "normal:1,-1", "gamma:1,2"):
+        with pytest.raises(SystemExit):
+            main(["identify", str(blurred), "--width", wrong])
+        assert "no range LOW:HIGH and no law normal:MEAN,SD" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["degrade", str(blurred), "--op", "gaussian-deblur", "--width", "1:2", "-o", str(tmp_path / "y.png")])
+
+
 def test_the_page_identifies_what_a_user_does_not_know(blurred):
     photo = work.as_photo(str(blurred))
     assert work.obstacle(photo, "gaussian-deblur", {}, clean=False) is None
