@@ -2,7 +2,8 @@
 
     python recipes/fit_spectra_photo.py --data PHOTOS --out runs/spectra-photo
 
-Takes two minutes. The result, spectra.safetensors and card.json, goes into `genprior/blind/photographs`.
+Takes two minutes. The result, spectra.safetensors and card.json, goes into `genprior/blind/photographs`. A fifth of the
+photographs is left for choices, see `benchmarks/choose_blind.py`.
 """
 
 import argparse
@@ -15,37 +16,45 @@ import torch
 from safetensors.torch import save_file
 
 from genprior.bits import dequantize
-from genprior.blind.spectra import Spectra
+from genprior.blind.spectra import Spectra, held_out
 from genprior.blind.windows import SIDE, periodograms
 from genprior.devices import alone
 from genprior.files import write_folder
 from genprior.noise import Noise
 from genprior.training.data import Photos
 
+CROP = 160  # pixels a side, of which the windows count as one photograph
+FEWEST = 3  # windows of one
 FLAT = 1e-5  # mean periodogram of windows that show no more than their own bytes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of sharp photographs, at least 64 pixels a side")
+    parser.add_argument("--data", required=True, help=f"folder of sharp photographs, at least {CROP} pixels a side")
     parser.add_argument("--out", type=Path, default=Path("runs/spectra-photo"))
-    parser.add_argument("--windows", type=int, default=96, help="of each photograph, turned and mirrored by chance")
-    parser.add_argument("--components", type=int, default=24)
+    parser.add_argument("--crops", type=int, default=2, help="of each photograph, turned and mirrored by chance")
+    parser.add_argument("--components", type=int, default=64)
+    parser.add_argument("--kinds", type=int, default=16, help="of photographs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--licence", default="see the training data", help="of the spectra, for the card")
     options = parser.parse_args()
     alone("fit_spectra_photo")
 
     began = time.perf_counter()
-    photos = Photos(options.data, SIDE, seed=options.seed, grey=0.0)
-    number = options.windows * len(photos)
-    windows = (dequantize(photos[i]["x"][None], Noise(options.seed, [i])) for i in range(number))
-    I = torch.cat([periodograms(x[0]) for x in windows])
-    I = I[I.mean(1) > FLAT]
-    spectra = Spectra.fit(I, options.components, options.seed)
+    photos = Photos(options.data, CROP, seed=options.seed, grey=0.0, keep=lambda name: not held_out(name))
+    found = []
+    for item in range(options.crops * len(photos)):
+        I = periodograms(dequantize(photos[item]["x"][None], Noise(options.seed, [item]))[0])
+        found.append(I[I.mean(1) > FLAT])
+    found = [I for I in found if len(I) >= FEWEST]
+    windows, folder_name = sum(map(len, found)), Path(options.data).name
+    spectra = Spectra.fit(found, options.components, options.kinds, options.seed)
     card = {
-        "summary": f"The spectra of windows of photographs, {SIDE} x {SIDE}: a mixture of {options.components}.",
-        "data": f"{Path(options.data).name}: {len(I)} random windows of {len(photos)} photographs",
+        "summary": (
+            f"The spectra of windows of photographs, {SIDE} x {SIDE}: a mixture of {options.components}, in the shares "
+            f"of {options.kinds} kinds of photograph."
+        ),
+        "data": f"{windows} windows of {len(found)} random crops of {len(photos)} photographs of {folder_name}",
         "licence": options.licence,
         "seconds": round(time.perf_counter() - began),
         "torch": torch.__version__,
@@ -58,7 +67,7 @@ def main() -> None:
         (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
 
     write_folder(options.out, write)
-    print(f"{options.out} is ready: {len(I)} windows, in {card['seconds']} s")
+    print(f"{options.out} is ready: {windows} windows, in {card['seconds']} s")
 
 
 if __name__ == "__main__":

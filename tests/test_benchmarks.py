@@ -4,6 +4,7 @@ import re
 import runpy
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,24 @@ def test_checkpoint_measures_the_reading_and_the_first_picture(load, monkeypatch
     assert re.fullmatch(rf"read: \d+\.\d s, \d+\.\d\d of the {size / 1e6:.0f} MB of the weights, at most", read)
     assert re.fullmatch(r"ddrm: \d+\.\d s, the first with the reading, 20 evaluations", drawn)
     assert f"torch {torch.__version__}" in machine
+
+
+def test_powers_of_blind_likelihoods_are_tried_and_put_back(load, monkeypatch, capsys, tmp_path):
+    Image.fromarray(astronaut()).save(tmp_path / "astronaut.png")
+    recipe = load("choose_blind")
+    powers = recipe["POWERS"]
+    before, seen = dict(powers), []
+
+    def of_blurred(op, noise, photos, restored):
+        seen.append((op, noise, powers[op]))
+        return {"near": f"{len(photos)} of 1"}
+
+    monkeypatch.setitem(recipe["main"].__globals__, "of_blurred", of_blurred)
+    words = f"--data {tmp_path} --crops 1 --op gaussian-deblur --noise 0.01 --photograph 0.2 0.4"
+    monkeypatch.setattr(sys, "argv", ["choose_blind", *words.split()])
+    recipe["main"]()
+    assert seen == [("gaussian-deblur", 0.01, replace(before["gaussian-deblur"], photograph=c)) for c in (0.2, 0.4)]
+    assert powers == before
+    head, _, first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("|"))
+    assert head.strip("| ").split(" | ") == ["b", "c", "d", "near"]
+    assert [row.strip("| ").split(" | ")[1] for row in (first, second)] == ["0.2", "0.4"]

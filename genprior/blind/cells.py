@@ -19,7 +19,7 @@ from genprior.blind.parameters import Parameter
 HEAVY = 0.01  # of the posterior: a cell that has more is divided
 # Of the likelihood, each time cells are divided: at first a mode between centres must not be missed.
 POWERS = (0.3, 0.5, 1, 1, 1, 1)
-BETWEEN = 8  # noise levels for each that was looked at
+BETWEEN = 32  # noise levels for each that was looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +59,16 @@ class Cells:
         return float(torch.where(p > 0, p * (p.log() - self.log_prior.log_softmax(0)), 0).sum())
 
 
-def explore(log_likelihood: Callable[[Tensor], Tensor], parameters: list[Parameter], noise: Tensor) -> Cells:
+def explore(
+    log_likelihood: Callable[[Tensor], Tensor], parameters: list[Parameter], noise: Tensor, of_noise: float = 1.0
+) -> Cells:
     """Look at all cells of the parameters' ranges, then divide those that have more than `HEAVY` of the posterior.
 
     Arguments:
         log_likelihood: theta (d,) -> (L,), at those noise levels.
         parameters: of which theta is made.
         noise: (L,).
+        of_noise: to what power the likelihood tells of the noise, theta given; of theta, it is as it is.
     """
     edges = [each.edges() for each in parameters]
     low, high = (
@@ -86,7 +89,7 @@ def explore(log_likelihood: Callable[[Tensor], Tensor], parameters: list[Paramet
             cells.low[~heavy], cells.high[~heavy], noise, cells.log_likelihood[~heavy], cells.log_prior[~heavy]
         )
         cells = _joined([kept, looked_at(*_divided(cells.low[heavy], cells.high[heavy]))])
-    return _between_levels(cells)
+    return _between_levels(cells, of_noise)
 
 
 def _log_prior(low: Tensor, high: Tensor, parameters: list[Parameter]) -> Tensor:
@@ -113,13 +116,15 @@ def _divided(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return corners.flatten(0, 1), (corners + side / 2).flatten(0, 1)
 
 
-def _between_levels(cells: Cells) -> Cells:
-    """The likelihood at more noise levels, by a cubic spline of its logarithm over that of the noise."""
+def _between_levels(cells: Cells, of_noise: float) -> Cells:
+    """The likelihood at more noise levels, by a cubic spline of its logarithm over that of the noise; and of the noise
+    to that power."""
     from scipy.interpolate import CubicSpline
 
     if len(cells.noise) < 4:
         return cells
     at = cells.noise.log().numpy()
     finer = np.linspace(at[0], at[-1], BETWEEN * (len(at) - 1) + 1)
-    values = CubicSpline(at, cells.log_likelihood.numpy(), axis=1)(finer)
-    return Cells(cells.low, cells.high, torch.from_numpy(np.exp(finer)), torch.from_numpy(values), cells.log_prior)
+    values = torch.from_numpy(CubicSpline(at, cells.log_likelihood.numpy(), axis=1)(finer))
+    values = values.logsumexp(1, keepdim=True) + (of_noise * values).log_softmax(1)
+    return Cells(cells.low, cells.high, torch.from_numpy(np.exp(finer)), values, cells.log_prior)

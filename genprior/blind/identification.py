@@ -190,7 +190,8 @@ class Marginal:
     def mean(self) -> float:
         centre = (self.low + self.high) / 2
         if self.period is None:
-            return float((self.p * centre).sum())
+            mean = (self.p * centre).sum()
+            return float(mean.clamp(self.low.min(), self.high.max()))  # a known number is itself, to the last bit
         turn = 2 * torch.pi / self.period
         direction = torch.atan2((self.p * (turn * centre).sin()).sum(), (self.p * (turn * centre).cos()).sum())
         return float(direction / turn) % self.period

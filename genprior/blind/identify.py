@@ -17,7 +17,7 @@ from genprior.blind.gaussian import ClosedForm
 from genprior.blind.identification import Identification, drawn
 from genprior.blind.parameters import IDENTIFIABLE, split
 from genprior.blind.spectra import of_photographs
-from genprior.blind.whittle import Whittle
+from genprior.blind.whittle import POWERS, Whittle
 from genprior.blind.windows import SIDE, periodograms
 from genprior.checks import UnsupportedError, as_integer, as_number
 from genprior.noise_level import noise_level
@@ -50,11 +50,12 @@ def identify(
     x is marginalised, and not estimated along with theta, for the sharpest x and the blur that make y most likely
     together are y itself and none. Of photographs,
 
-        p(y | theta, noise) = (prod over windows of sum_k u_k max_s p(window | s, P_k, theta, noise)^b)^c,
+        p(y | theta, noise) = sum_m v_m (prod over windows of sum_k u_mk max_s p(window | s, P_k, theta, noise)^b)^c,
 
-    with P_k the spectra of windows of sharp photographs, s^2 the contrast of a window, and the powers b and c that make
-    the stated intervals hold what they say; see docs/blind.md. Under a Gaussian prior it is that of y itself. theta and
-    the logarithm of the noise are uniform on their ranges before, unless something else is said.
+    with m the kinds of sharp photographs, P_k the spectra of windows of these, s^2 the contrast of a window, and the
+    powers b and c that make the stated intervals hold what they say; see docs/blind.md. Under a Gaussian prior it is
+    that of y itself. theta and the logarithm of the noise are uniform on their ranges before, unless something else is
+    said.
 
     Arguments:
         img: the measurement y: path, PIL image, numpy array or torch tensor of one image, as for `restore`; of
@@ -83,13 +84,13 @@ def identify(
     y = picture.seen[0].cpu()
     shape = (y.shape[0], y.shape[1], y.shape[2])
     levels = _levels(_near(y) if noise is None and prior is None else noise)
-    log_likelihood = _of_photographs(y) if prior is None else ClosedForm(y, as_prior(prior, "cpu", shape))
+    log_likelihood = _of_photographs(y, op) if prior is None else ClosedForm(y, as_prior(prior, "cpu", shape))
 
     def at(theta: Tensor) -> Tensor:
         found = {each.name: float(value) for each, value in zip(unknown, theta)}
         return log_likelihood(for_measurement(op, shape, **known, **found), levels)
 
-    cells = explore(at, unknown, levels)
+    cells = explore(at, unknown, levels, POWERS[op].noise if prior is None else 1.0)
     if cells.information < LEAST and any(each in IDENTIFIABLE[op] for each in unknown):
         raise UnsupportedError(
             f"This photograph does not say: of {' and '.join(p.name for p in unknown)} it tells next to nothing, for "
@@ -118,6 +119,11 @@ def _levels(noise: Any) -> Tensor:
     given: Any = noise.item() if isinstance(noise, Tensor) and noise.numel() == 1 else noise
     if given is None or isinstance(given, tuple | list):
         low, high = (as_number(what, each, QUIETEST / 10, 1) for each in given or (QUIETEST, LOUDEST))
+    elif isinstance(given, int | float) and given == 0:
+        raise ValueError(
+            "noise=0: a photograph has that of its bytes at the least, 0.0011, and a blur is identified in some noise. "
+            "Leave noise out, or give what there is, as noise=0.001."
+        )
     else:
         return torch.tensor([as_number(what, given, QUIETEST / 10, 1)], dtype=torch.float64)
     if not low < high:
@@ -126,7 +132,7 @@ def _levels(noise: Any) -> Tensor:
     return torch.linspace(math.log(low), math.log(high), number, dtype=torch.float64).exp()
 
 
-def _of_photographs(y: Tensor) -> Callable[[Operator, Tensor], Tensor]:
+def _of_photographs(y: Tensor, op: str) -> Callable[[Operator, Tensor], Tensor]:
     if min(y.shape[1:]) < SIDE or len(y) not in (1, 3):
         raise ValueError(
             f"A photograph is identified by windows of {SIDE} x {SIDE} pixels, in grey or colour; got "
@@ -137,7 +143,7 @@ def _of_photographs(y: Tensor) -> Callable[[Operator, Tensor], Tensor]:
         raise UnsupportedError(
             "This photograph does not say: it is saturated or constant in every part. Give another exposure."
         )
-    return Whittle(I, of_photographs())
+    return Whittle(I, of_photographs(), POWERS[op])
 
 
 def _why(y: Tensor, cells: Cells) -> str:

@@ -1,29 +1,53 @@
 """ln p(y | theta, noise) of a photograph, by the periodograms of its windows.
 
-Notation: I, s^2, P_k, u_k as in `spectra`; q = q_theta what the operator leaves of a spectrum, see `seen_through`; F
-the number of frequencies; b the power of a window's likelihood, c that of all of them.
+Notation: I, s^2, P_k, u_mk, v_m as in `spectra`; q = q_theta what the operator leaves of a spectrum, see
+`seen_through`; F the number of frequencies; b, c, d see `Powers`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genprior.blind.spectra import POWER, Spectra
+from genprior.blind.spectra import Spectra
 from genprior.blind.windows import seen_through
 from genprior.operators.base import Operator
 
-# Every pixel is in four windows, and their spectra are alike: the power of the likelihood of all, with which 90 %
-# intervals hold what they say. Chosen on validation photographs, see docs/blind.md.
-TEMPER = 0.3
-RATIOS = 2.0 ** torch.arange(-14, 5)  # noise^2 / s^2
+# Of s^2, by factors of 2: from 2^-FAINTER noise^2 to 2^BRIGHTER times the largest mean of a periodogram.
+BRIGHTER, FAINTER = 3, 4
+
+
+@dataclass(frozen=True)
+class Powers:
+    """Of likelihoods, with which these say no more than they know.
+
+    Attributes:
+        window: b, of a window's F values: they say less than F independent ones would, as no spectrum is quite one of
+            the P_k.
+        photograph: c, of all windows: they overlap, and are alike.
+        noise: d, of what all this tells of the noise once theta is given: it is told by frequencies that hold little
+            else, and there the P_k matter less.
+    """
+
+    window: float
+    photograph: float
+    noise: float
+
+
+# By operator. Chosen on photographs that the spectra were not fitted to, see docs/blind.md.
+POWERS = {
+    "motion-deblur": Powers(0.06, 0.6, 6.0),
+    "gaussian-deblur": Powers(0.06, 0.3, 12.0),
+    "denoise": Powers(0.06, 0.3, 12.0),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Whittle:
-    """The likelihood of windows, tempered: c sum_w ln sum_k u_k max_s p(I_w | k, s)^b, with
+    """The likelihood of windows, tempered: ln sum_m v_m prod_w (sum_k u_mk max_s p(I_w | k, s)^b)^c, with
 
         ln p(I | k, s) = -sum_f [ln(s^2 P_k(f) q(f) + noise^2) + I(f) / (s^2 P_k(f) q(f) + noise^2)].
 
@@ -40,20 +64,27 @@ class Whittle:
 
     I: Tensor
     spectra: Spectra
-    power: float = field(default=POWER)
-    temper: float = field(default=TEMPER)
+    powers: Powers
 
     def __call__(self, operator: Operator, noise: Tensor) -> Tensor:
         """Up to a constant, (L,), at noise levels (L,)."""
         S = self.spectra.densities * seen_through(operator)
-        V = S[:, None] + RATIOS[:, None]  # (K, ratios, F), the spectrum of y over s^2
+        ratios = self._ratios(noise)
+        V = S[:, None] + ratios[:, None]  # (K, ratios, F), the spectrum of y over s^2
         log_det = V.log().sum(-1)[:, None]
         squares = torch.einsum("wf,krf->wkr", self.I, V.reciprocal_())[:, :, None]
-        contrast = (noise[:, None] ** 2 / RATIOS).float()  # (L, ratios), s^2
+        contrast = (noise[:, None] ** 2 / ratios).float()  # (L, ratios), s^2
         log_p = -(squares / contrast + log_det + self.I.shape[1] * contrast.log())
-        best = _peak(self.power * log_p)  # (W, K, L)
-        mixed = (best + self.spectra.weights.log()[:, None]).logsumexp(1)
-        return self.temper * mixed.double().sum(0)
+        log_p = self.powers.window * _peak(log_p)  # (W, K, L)
+        largest = log_p.amax(1, keepdim=True)
+        mixed = torch.einsum("wkl,mk->wml", (log_p - largest).exp(), self.spectra.shares).log() + largest
+        of_kinds = self.powers.photograph * mixed.double().sum(0)  # (M, L)
+        return (of_kinds + self.spectra.kinds.log()[:, None]).logsumexp(0)
+
+    def _ratios(self, noise: Tensor) -> Tensor:
+        """noise^2 / s^2, ascending."""
+        least = float(noise.min()) ** 2 / float(self.I.mean(1).max())
+        return 2.0 ** torch.arange(min(0, math.floor(math.log2(least)) - BRIGHTER), FAINTER + 1)
 
 
 def _peak(values: Tensor) -> Tensor:

@@ -66,25 +66,31 @@ def _saturated(y: Tensor) -> Tensor:
 
 @lru_cache
 def taper() -> Tensor:
-    """w(i, j) ~ sin(pi (i + 1/2) / N) sin(pi (j + 1/2) / N), of mean square 1."""
+    """Hann's, w(i, j) ~ sin^2(pi (i + 1/2) / N) sin^2(pi (j + 1/2) / N), of mean square 1.
+
+    What it lets through of other frequencies falls as their distance^-6. A plain sine's falls as distance^-4: what
+    leaks of the low frequencies of a blurred photograph then hides what is left of the high ones.
+    """
     line = _taper_line()
     return line.outer(line)
 
 
 @lru_cache
 def _taper_line() -> Tensor:
-    line = torch.sin(math.pi * (torch.arange(SIDE, dtype=torch.float64) + 0.5) / SIDE)
+    line = torch.sin(math.pi * (torch.arange(SIDE, dtype=torch.float64) + 0.5) / SIDE).square()
     return line / line.square().mean().sqrt()
 
 
 @lru_cache
 def chosen() -> Tensor:
-    """Which of the frequencies (N, N / 2 + 1) count: one of each pair f and -f, and none that the mean of a window
-    reaches through the taper; bool."""
+    """Which of the frequencies (N, N / 2 + 1) count, bool: one of each pair f and -f, none that the mean of a window
+    reaches through the taper, and of the others every second, as on the white fields of a chessboard: through Hann's
+    taper neighbours say nearly the same, and all of them would tell no more."""
     i = (torch.fft.fftfreq(SIDE) * SIDE).round()[:, None]
     j = torch.arange(SIDE // 2 + 1)[None]
     once = (j > 0) & (j < SIDE // 2) | (j == 0) & (i > 0)
-    return once & ((i.abs() > 1) | (j > 1))
+    white = (i.abs() + j) % 2 == 0
+    return once & white & ((i.abs() > 1) | (j > 1))
 
 
 def seen_through(operator: Operator) -> Tensor:

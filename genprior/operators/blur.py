@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import torch
@@ -267,12 +267,13 @@ def motion_kernel(length: float, angle: float) -> Tensor:
     angle = as_number("angle, in degrees,", angle, -math.inf, math.inf)
     n = 2 * math.floor((length - 1) / 2) + 1
     if length == n:
-        return _odd_motion(n, angle)
+        return _odd_motion(n, angle).clone()
     t = (n + 2) * (length - n) / (2 * length)
     shorter = torch.nn.functional.pad(_odd_motion(n, angle), (1, 1, 1, 1))
     return (1 - t) * shorter + t * _odd_motion(n + 2, angle)
 
 
+@lru_cache(2048)  # `identify` asks for hundreds of motions, at angles and odd lengths that come again
 def _odd_motion(length: int, angle: float) -> Tensor:
     if length == 1:
         return _delta(1)

@@ -9,15 +9,11 @@ share whose 90 % interval has a length of at most 1.5 pixels or a width of at mo
 where the posterior is too narrow, too wide or to one side.
 
     python recipes/benchmarks/blind.py --data PHOTOS --crops 24 --restored 6 --unblurred 20
-
-With --tempers, columns tell how many of the blur's numbers 90 % intervals would hold with the likelihood to that power
-in place of `whittle.TEMPER`.
 """
 
 import argparse
 import time
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,7 +22,6 @@ from scipy.stats import kstest
 from torch import Tensor
 
 import genprior
-from genprior.blind.whittle import TEMPER
 from genprior.scores.metrics import psnr
 from genprior.table import Table
 
@@ -37,24 +32,24 @@ SHARP = {"motion-deblur": ("length", 1.5), "gaussian-deblur": ("width", 0.4)}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of sharp photographs")
+    parser.add_argument("--op", choices=list(OPERATORS), nargs="+", default=list(OPERATORS))
     parser.add_argument("--crops", type=int, default=24, help="of each folder, one of a photograph")
     parser.add_argument("--restored", type=int, default=6, help="of these, how many are restored too")
     parser.add_argument("--unblurred", type=int, default=20, help="of each folder, crops that are not blurred")
     parser.add_argument("--side", type=int, default=160, help="of a crop, before the blur takes its margin")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.01, 0.03])
-    parser.add_argument("--tempers", type=float, nargs="*", default=[], help="powers of the likelihood to try")
     options = parser.parse_args()
     photos, sharp = (list(crops(options.data, n, options.side).values()) for n in (options.crops, options.unblurred))
     blurred, unblurred = [], []
-    for op in OPERATORS:
+    for op in options.op:
         for noise in options.noise:
-            blurred.append(of_blurred(op, noise, photos, options))
+            blurred.append(of_blurred(op, noise, photos, options.restored))
             unblurred += [of_unblurred(op, noise, sharp)] if sharp else []
     print(machine(torch.device("cpu")), *(Table(rows) for rows in (blurred, unblurred) if rows), sep="\n\n")
 
 
-def of_blurred(op: str, noise: float, photos: list[Tensor], options: argparse.Namespace) -> dict:
-    """A row: shares over the crops."""
+def of_blurred(op: str, noise: float, photos: list[Tensor], restored: int) -> dict:
+    """A row: shares over the crops, of which the first are restored too."""
     generator = torch.Generator().manual_seed(0)
     told, places, seconds = defaultdict(list), defaultdict(list), []
     for k, x in enumerate(photos):
@@ -72,9 +67,7 @@ def of_blurred(op: str, noise: float, photos: list[Tensor], options: argparse.Na
         for name, value in {**truth, "noise": noise}.items():
             told[f"90 %, {name}"].append(holds(found.interval()[name], value, name))
             places[f"place, {name}"].append(place(found.draws[name], value, name))
-        for power in options.tempers:
-            told[f"power {power:g}"] += [holds(to_power(found, power)[name], truth[name], name) for name in truth]
-        if k < options.restored:
+        if k < restored:
             clean = measurement.operator.frame(x)
             known = genprior.restore(measurement, seed=0, progress=False).mean
             blind = genprior.restore(
@@ -94,12 +87,6 @@ def of_unblurred(op: str, noise: float, photos: list[Tensor]) -> dict:
         y = genprior.degrade(x, "denoise", noise=noise, seed=k).y[0]
         kept.append(genprior.identify(y, op).interval()[name][0] <= most)
     return {"operator": op, "noise": noise, "no blur": f"{sum(kept)} of {len(kept)}"}
-
-
-def to_power(found: genprior.Identification, power: float) -> dict[str, tuple[float, float]]:
-    """Its 90 % intervals, had the likelihood been to that power."""
-    likelihood = power / TEMPER * found.cells.log_likelihood
-    return replace(found, cells=replace(found.cells, log_likelihood=likelihood)).interval()
 
 
 def near(found: dict[str, float], truth: dict[str, float]) -> bool:

@@ -45,14 +45,20 @@ class _CountBack(torch.autograd.Function):
         return gradient, None
 
 
-def crops(folders: list[Path], each: int, side: int) -> dict[str, Tensor]:
-    """Centre crops (3, side, side) of `each` colour images of every folder, evenly spread over its sorted files.
+def anything(path: Path) -> bool:
+    return True
+
+
+def crops(folders: list[Path], each: int, side: int, keep: Callable[[Path], bool] = anything) -> dict[str, Tensor]:
+    """Centre crops (3, side, side) of `each` colour images of every folder, evenly spread over its sorted files that
+    are kept.
 
     The folders take turns, so that the first crops are of all of them.
     """
     found: list[list[tuple[str, Tensor]]] = []
     for folder in folders:
-        pictures = [(f"{folder.name}/{path.stem}", images.read(path).seen[0]) for path in images.list_images(folder)]
+        paths = filter(keep, images.list_images(folder))
+        pictures = [(f"{folder.name}/{path.stem}", images.read(path).seen[0]) for path in paths]
         fitting = [(name, x) for name, x in pictures if len(x) == 3 and min(x.shape[1:]) >= side]
         if len(fitting) < each:
             raise ValueError(

@@ -10,6 +10,8 @@ import torch
 import genprior
 from genprior import images
 from genprior.blind.identification import Marginal
+from genprior.blind.spectra import Spectra
+from genprior.blind.whittle import Powers, Whittle
 from genprior.blind.windows import SIDE, chosen, periodograms, seen_through
 from genprior.operators import for_measurement
 
@@ -78,10 +80,12 @@ def test_draws_are_keyed_by_the_seed_alone():
         (torch.ones(3, 20, 20), {}, ValueError, "windows of 64 x 64 .* got .3, 20, 20."),
         (torch.zeros(2, 3, 80, 80), {}, ValueError, "one image at a time; got 2"),
         (ANYTHING, {"op": "inpaint"}, genprior.UnsupportedError, "Nothing of inpaint is identified"),
+        (ANYTHING, {"op": "super-resolution"}, genprior.UnsupportedError, "Nothing of super-resolution is identified"),
         (ANYTHING, {"width": (3, 1)}, ValueError, "low below high; got .3, 1."),
         (ANYTHING, {"width": "?"}, ValueError, "a range .low, high. or a law"),
         (ANYTHING, {"noise": "?"}, ValueError, "noise, a standard deviation"),
         (ANYTHING, {"noise": (0.1, 0.01)}, ValueError, "low below high"),
+        (ANYTHING, {"noise": 0}, ValueError, "noise=0: .* Leave noise out"),
         (ANYTHING, {"prior": "ddpm-photo"}, genprior.UnsupportedError, "no p.y. in closed form"),
         (ANYTHING, {"draws": 0}, ValueError, "draws is a whole number from 1"),
         (ANYTHING, {"length": 3}, TypeError, "takes width, boundary; got length"),
@@ -90,6 +94,48 @@ def test_draws_are_keyed_by_the_seed_alone():
 def test_what_cannot_be_identified_is_one_clear_error(y, options, error, message):
     with pytest.raises(error, match=message):
         genprior.identify(y, **{"op": "gaussian-deblur", **options})
+
+
+def fields(spectrum, number, seed):
+    """Periodograms of that many windows of white noise times a spectrum, (number, F)."""
+    uniform = torch.rand(number, len(spectrum), generator=torch.Generator().manual_seed(seed))
+    return -spectrum * uniform.log()
+
+
+def test_kinds_of_photographs_are_those_whose_windows_come_together():
+    """Of two spectra, half of the photographs have windows of the one only, half of the other only."""
+    F = int(chosen().sum())
+    spectra = torch.stack([torch.linspace(1.5, 0.5, F), torch.linspace(0.5, 1.5, F)])
+    fitted = Spectra.fit([fields(spectra[k % 2], 9, k) for k in range(60)], components=2, kinds=2)
+    order = fitted.densities[:, 0].argsort(descending=True)
+    assert (fitted.densities[order] / spectra - 1).square().mean().sqrt() < 1.5 / math.sqrt(30 * 9)
+    torch.testing.assert_close(fitted.kinds, torch.tensor([0.5, 0.5]), rtol=0, atol=0.02)
+    assert fitted.shares.max(1).values.min() > 0.95
+    assert set(fitted.shares.argmax(1).tolist()) == {0, 1}
+
+
+def test_windows_of_two_kinds_are_less_likely_in_one_photograph():
+    F = int(chosen().sum())
+    densities = torch.stack([torch.linspace(1.5, 0.5, F), torch.linspace(0.5, 1.5, F)])
+    shares = torch.tensor([[0.99, 0.01], [0.01, 0.99]])
+    spectra, powers = Spectra(densities, shares, torch.tensor([0.5, 0.5])), Powers(1.0, 1.0, 1.0)
+    one, other = (0.01 * fields(densities[k], 1, k) for k in (0, 1))
+    A, noise = for_measurement("denoise", (1, 64, 64)), torch.tensor([0.001], dtype=torch.float64)
+    both, *alone = (Whittle(torch.cat(I), spectra, powers)(A, noise) for I in ([one, other], [one], [other]))
+    # within a kind the other component has the share 0.01; photographs of their own would have kinds of their own
+    assert float(both - sum(alone)) == pytest.approx(math.log(2 * 0.01 * 0.99 / 0.5), abs=0.01)
+
+
+def test_contrast_may_be_any_times_the_noise():
+    """Levels that are both next to nothing, 10^-8 and 4 10^-8 of the contrast, are as likely as one another.
+
+    A factor of 2, for which s^2 is looked for at the same places. What the noise adds, F * 4e-8 / 0.5, is below 1e-4.
+    """
+    P = torch.linspace(1.5, 0.5, int(chosen().sum()))
+    likelihood = Whittle(fields(P, 3, 0), Spectra(P[None], torch.ones(1, 1), torch.ones(1)), Powers(1.0, 1.0, 1.0))
+    A = for_measurement("denoise", (1, 64, 64))
+    low, high = (float(likelihood(A, torch.tensor([level], dtype=torch.float64))) for level in (1e-4, 2e-4))
+    assert low == pytest.approx(high, abs=0.01)
 
 
 def test_noise_alone_says_nothing_of_a_blur():
