@@ -20,6 +20,7 @@ def test_bundled_prior_says_what_it_is_for_and_not_for(name):
 
 
 def test_weights_and_pictures_stay_small():
+    assert all(path.stat().st_size < 100_000 for path in BUNDLED.rglob(PICTURE))
     assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 75e6
 
 
