@@ -1,14 +1,13 @@
 """Put a trained prior into the package: weights in float16 or float32, and a card that says where they come from.
 
     python recipes/bundle_prior.py --prior runs/ddpm-photo/prior --name ddpm-photo --summary "…" --data "…" \\
-        --licence "…" --sources sources.csv --use "…" --not-for "…"
+        --licence "…" --use "…" --not-for "…"
 
 Then `python recipes/draw_card.py ddpm-photo` makes the picture of the card, and measures how sure the draws are.
 """
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 from genprior.devices import alone
@@ -22,13 +21,12 @@ def main() -> None:
     parser.add_argument("--prior", type=Path, required=True, help="folder written by training")
     parser.add_argument("--name", required=True, help="such as ddpm-photo")
     parser.add_argument("--summary", required=True, help="one sentence, for `genprior priors`")
-    parser.add_argument("--data", required=True, help="what it was trained on")
+    parser.add_argument("--data", required=True, help="what it was trained on, and which table of ours lists it")
     parser.add_argument("--licence", required=True, help="of the weights")
     parser.add_argument("--use", help="what it is good for (default: what the card of that name says so far)")
     parser.add_argument("--not-for", help="what it must not be used for (default: likewise)")
     parser.add_argument("--recipe", default="", help="the command that trained it")
     parser.add_argument("--metrics", nargs="*", default=[], metavar="NAME=VALUE", help="measured figures")
-    parser.add_argument("--sources", type=Path, help="table of authors and licences of the training images, kept along")
     parser.add_argument("--shape", type=int, nargs=3, help="(C, H, W) of the images it knows, where it takes any size")
     parser.add_argument(
         "--by-name-only", action="store_true", help="of one kind of images: no family's choice by shape"
@@ -59,8 +57,6 @@ def main() -> None:
         chosen_by |= {"by_name_only": True} if options.by_name_only else {}
         config = json.loads((folder / "config.json").read_text()) | chosen_by
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        if options.sources:
-            shutil.copy(options.sources, folder / "sources.csv")
 
     write_folder(BUNDLED / options.name, write)
     print(f"{BUNDLED / options.name}: {(BUNDLED / options.name / 'model.safetensors').stat().st_size / 1e6:.1f} MB")

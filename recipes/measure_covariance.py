@@ -9,7 +9,6 @@ for other images. The result is a folder like that of the prior, with the same w
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 from genprior.devices import alone
@@ -45,8 +44,6 @@ def main() -> None:
         stored = json.loads((folder / "config.json").read_text()) if folder.is_dir() else {}  # a checkpoint has none
         config = stored | json.loads((out / "config.json").read_text())
         (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        if (folder / "sources.csv").exists():
-            shutil.copy(folder / "sources.csv", out)
 
     write_folder(options.out, write)
     sized = prior.sized(*images.shape[2:])

@@ -50,7 +50,7 @@ def main() -> None:
         preview=lambda prior: prior.sample(64, seed=0),
         measure=lambda prior: held_out_and_seen(partial(search_psnr, prior), first(held_out, 16), first(data, 16)),
         card={
-            "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see sources.csv",
+            "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see flowers.csv",
             "licence": "CC BY 2.0",
         },
     )

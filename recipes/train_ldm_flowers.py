@@ -46,7 +46,7 @@ def main() -> None:
     settings = replace(SECOND, **stated(options))
 
     data, held_out = open_parts(options.data, options.validation_share, orientations=2, seed=settings.seed)
-    text = f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see sources.csv"
+    text = f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see flowers.csv"
     given = {"validation": held_out, "card": {"data": text, "licence": "CC BY 2.0"}}
     x, seen = first(held_out, 32), first(data, 32)
 

@@ -56,7 +56,7 @@ def main() -> None:
         preview=preview,
         measure=lambda prior: held_out_and_seen(partial(measure, prior), first(held_out, 128), first(data, 128)),
         card={
-            "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see sources.csv",
+            "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see flowers.csv",
             "licence": "CC BY 2.0",
         },
     )
