@@ -1,1 +1,1 @@
-"""Measurements whose operator is known by name only: the posterior of its parameters, one idea per file."""
+"""Measurements by an operator with unknown parameters: the posterior of these, one idea per file."""

@@ -62,7 +62,7 @@ class Cells:
 def explore(
     log_likelihood: Callable[[Tensor], Tensor], parameters: list[Parameter], noise: Tensor, of_noise: float = 1.0
 ) -> Cells:
-    """Look at all cells of the parameters' ranges, then divide those that have more than `HEAVY` of the posterior.
+    """Evaluate all cells of the parameters' ranges, then divide those with more than `HEAVY` of the posterior.
 
     Arguments:
         log_likelihood: theta (d,) -> (L,), at those noise levels.

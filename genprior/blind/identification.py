@@ -1,4 +1,4 @@
-"""What `identify` gives back: the posterior of an operator's parameters and of the noise."""
+"""The result of `identify`: the posterior of an operator's parameters and of the noise."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Identification:
 
     @property
     def noise(self) -> float:
-        """The posterior mean of the noise, or what was given."""
+        """The posterior mean of the noise, or the given noise."""
         return self.parameters["noise"]
 
     @property

@@ -1,4 +1,4 @@
-"""Which parameters of an operator, and which noise, made a photograph what it is: their posterior."""
+"""The posterior of an operator's parameters and of the noise, from a photograph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parameters of operators that a measurement can tell, and what is known of them before."""
+"""The parameters of operators that a measurement can identify, and what is known of them before."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def left_out(op: Any, given: dict[str, Any]) -> list[str]:
 
 
 def split(op: str, given: dict[str, Any]) -> tuple[list[Parameter], dict[str, Any]]:
-    """What is to be identified, with what was said of it; and what is known.
+    """The parameters to identify, with what was stated of them; and the known ones.
 
     Raises:
         UnsupportedError: of that operator nothing is identified.

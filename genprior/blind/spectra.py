@@ -111,5 +111,5 @@ def held_out(name: str) -> bool:
 
 @lru_cache
 def of_photographs() -> Spectra:
-    """Those that come with the package."""
+    """The spectra that come with the package."""
     return Spectra(**load_file(BUNDLED))
