@@ -1,0 +1,42 @@
+"""DPIR's own choice of its weight: small where data steps let little noise into the image."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import genprior
+from genprior.noise import Noise
+from genprior.operators import Blur, SuperResolution
+from genprior.operators.blur import gaussian_kernel, motion_kernel
+from genprior.samplers import DPIR
+from genprior.samplers.annealing.dpir import calm_weight
+
+SHAPE = (3, 48, 48)
+
+
+@pytest.mark.parametrize(
+    ("A", "weight"),
+    [
+        (SuperResolution(4, SHAPE), 0.1),
+        (Blur(gaussian_kernel(2.0), SHAPE, "circular"), 0.1),
+        (Blur(gaussian_kernel(0.8), SHAPE, "circular"), 0.2),
+        (Blur(motion_kernel(15, 30.0), SHAPE, "circular"), 0.2),
+    ],
+)
+def test_weight_is_small_where_little_noise_comes_in(A, weight):
+    assert calm_weight(A, torch.zeros(2, *SHAPE)).flatten().tolist() == pytest.approx([weight] * 2)
+
+
+def test_each_image_of_a_batch_has_its_own_weight():
+    """A wide and a narrow blur: each image comes out as it does by itself, and as with that weight given."""
+    prior = genprior.load_prior("gaussian-photo")
+    x = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    kernels = torch.stack([gaussian_kernel(width, 15) for width in (2.0, 0.8)])
+    both = genprior.degrade(x, Blur(kernels, SHAPE, "circular"), noise=0.02, seed=0)
+    sampler = DPIR(steps=3)
+    together = sampler(prior, both, Noise(0, [0, 1]))
+    for i, weight in enumerate((0.1, 0.2)):
+        given = dataclasses.replace(sampler, weight=weight)
+        alone = given(prior, both.select(torch.tensor([i])), Noise(0, [i]))
+        assert (together[i] - alone[0]).abs().max() < 1e-5
