@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from genprior.devices import alone
 from genprior.files import write_text
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write date and commit of what ran to docs/figures.json")
     parser.add_argument("--out", type=Path, default=Path("figures"))
     options = parser.parse_args()
+    alone("results")
     figures, failed = json.loads(LIST.read_text()), 0
     for k, figure in enumerate(figures):
         quick = (figure["minutes"] or QUICK + 1) <= QUICK and not figure.get("data")

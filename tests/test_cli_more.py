@@ -127,15 +127,15 @@ def test_priors_are_listed_by_what_one_chooses_them_by(capfd):
     assert "ddpm-photo: RGB photographs" in out
     photo = out[out.index("ddpm-photo:") : out.index("gan-mnist:")]
     for line in (
-        "data     253 photographs",
+        "data     1061 photographs",
         "licence  CC BY-SA 4.0",
-        "steps    4000",
+        "steps    3500",
         "metrics  CBSD68 PSNR at 15/255, ",
     ):
         assert f"\n  {line}" in photo
     assert "None" not in out
     assert main(["priors", "ddpm-photo"]) == 0
-    assert json.loads(capfd.readouterr().out)["settings"]["steps"] == 4000
+    assert json.loads(capfd.readouterr().out)["settings"]["steps"] == 3500
 
 
 def test_info_says_versions_devices_and_folders(capfd):

@@ -494,7 +494,7 @@ def test_the_picture_alone_has_no_draws_and_says_how_to_get_them():
         lambda: result.quantile(0.5),
         lambda: result.interval(0.9),
     ):
-        with pytest.raises(UnsupportedError, match=r"Only the picture.*by ExactMean\(\).*restore\(…, n=8\)"):
+        with pytest.raises(UnsupportedError, match=r"has a picture only.*by ExactMean\(\).*restore\(…, n=8\)"):
             ask()
     assert restore(photo(), mask=MASK, n=8).n == 8
 

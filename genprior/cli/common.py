@@ -84,7 +84,7 @@ def number_or_law(text: str) -> Any:
 def _normal(mean: float, sd: float) -> Any:
     from torch.distributions import Normal
 
-    return Normal(mean, sd)
+    return Normal(mean, sd, validate_args=True)  # whatever the default of the process
 
 
 def add_operator(parser: argparse.ArgumentParser, number: Callable[[str], Any] = float) -> None:

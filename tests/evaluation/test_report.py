@@ -51,7 +51,7 @@ def test_a_row_says_where_its_sampler_is_not_at_its_defaults(monkeypatch):
     quick = run("gaussian", ["ddrm"], Options(quick=True))
     assert [row.get("settings") for row in quick.table.rows] == [None, "steps=3, particles=7", None]
     assert list(quick.table.rows[1])[:2] == ["sampler", "settings"]
-    assert 'where the column "settings" says otherwise' in quick.markdown()
+    assert 'except for the column "settings"' in quick.markdown()
     assert "settings" not in run("gaussian", ["ddrm"], Options()).table.columns
 
 

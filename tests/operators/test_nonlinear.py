@@ -172,7 +172,7 @@ def test_restore_gives_the_sample_that_fits_best_where_the_operator_is_not_linea
     assert "the draw that fits y best" in str(result)
     one = genprior.restore(measurement.y[0], "phase-retrieval", denoiser, noise=0.02, steps=3, seed=0, progress=False)
     assert one.image.shape == (1, 8, 8)
-    with pytest.raises(ValueError, match="say what it is, noise="):
+    with pytest.raises(ValueError, match="state it, as noise="):
         genprior.restore(measurement.y[0], "phase-retrieval", denoiser)
     with pytest.raises(UnsupportedError, match="is not linear: take"):
         genprior.restore(measurement, prior=denoiser, sampler="ddrm", progress=False)

@@ -49,7 +49,7 @@ OPERATORS = {
     "nothing": lambda shape: Matrix(torch.zeros(2, shape[1] * shape[2]), shape),
 }
 MASKS = ("inpaint", "all holes", "no holes", "denoise")
-SINGULAR_VALUES = ("no SVD in closed form", "singular values are 0 and 1")
+SINGULAR_VALUES = ("no SVD in closed form", "singular values 0 and 1")
 TOO_MANY_VALUES = "values at most"
 
 

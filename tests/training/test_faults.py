@@ -395,7 +395,7 @@ def test_trackers_hear_of_the_end_of_a_run_that_was_stopped(tmp_path):
 
 
 def test_patience_is_refused_where_losses_say_nothing_of_the_weights(tmp_path):
-    with pytest.raises(ValueError, match="patience is 2, but the losses of networks that compete"):
+    with pytest.raises(ValueError, match="patience is 2, but the losses of competing networks"):
         run(tmp_path / "run", arguments={"validation": Noises()}, patience=2)
     assert not (tmp_path / "run").exists()
 
