@@ -109,6 +109,13 @@ def test_concat_is_the_measurement_beside_the_result(op, scale, photos, prior, t
     assert (both[:, width : width + 2] == 255).all()
 
 
+@pytest.mark.parametrize("op", ["colorize", "denoise"])
+def test_the_command_says_that_colours_are_guesses(op, photos, prior, tmp_path, capfd):
+    Image.open(photos / "a.png").convert("L" if op == "colorize" else "RGB").save(tmp_path / "y.png")
+    assert restore(prior, tmp_path / "y.png", "-o", tmp_path / "x.png", "--op", op, "--noise", 0.1) == 0
+    assert ("colours are guesses" in capfd.readouterr().err) == (op == "colorize")
+
+
 def test_concat_is_not_written_over_a_file(photos, prior, tmp_path, capfd):
     (tmp_path / "x_concat.png").write_text("precious")
     assert restore(prior, photos / "a.png", "-o", tmp_path / "x.png", "--op", "denoise", "--concat") == 1

@@ -54,6 +54,15 @@ def test_denoising_is_measured_as_published(run, photos):
     assert 28 < found < 36
 
 
+def test_colours_are_compared_with_the_truth(run, photos):
+    """The mean colour of photographs is about grey, which the Gaussian prior's picture hardly leaves."""
+    out = run("evaluate_colourisation", "--data", photos, "--side", 32, "--images", 2, "--prior", "gaussian-photo")
+    rows = {row[0]: (float(row[1]), float(row[2])) for row in re.findall(r"\| (\w.*?) \| ([\d.]+).*?\| ([\d.]+)", out)}
+    assert list(rows) == ["grey", "picture", "one draw"]
+    assert rows["grey"][1] < 1e-6 < rows["picture"][1] < rows["one draw"][1]
+    assert rows["picture"][0] < rows["one draw"][0]
+
+
 def test_photo_prior_is_trained(run, photos, tmp_path):
     run(
         "train_ddpm_photo", "--data", photos, "--out", tmp_path / "run", "--steps", 2, "--batch", 2, "--precision", "no"

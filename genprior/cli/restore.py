@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
     from genprior.priors.store import find_prior
 
     find_prior(options.prior)
+    if options.op == "colorize":
+        print("genprior: colours are guesses, farther from the truth than grey (docs/operators.md)", file=sys.stderr)
     ranks = processes(options.device)
     device = pick_device(options.device) if ranks.num_processes == 1 else ranks.device
 
