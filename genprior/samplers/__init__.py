@@ -248,6 +248,9 @@ def automatic(prior: Prior) -> Sampler:
     # On digits of a lower squared error than the one before; its spread means less.
     if supports(prior, "denoise"):
         return DiffPIR()
+    # On photographs PSLD takes far more steps than that to fit y (docs/latent.md).
+    if supports(prior, "render") and None in prior.image_shape[1:]:
+        return ReSample(steps=40, every=2, iterations=20, rate=0.02)
     # On a few digits the lower squared error of a draw on two tasks of three; the spread of LatentDAPS means more.
     if supports(prior, "render"):
         return PSLD(steps=300)

@@ -11,6 +11,7 @@ from genprior.noise import Noise
 from genprior.operators import Inpaint, Measurement
 from genprior.samplers import find_sampler
 from genprior.samplers.latents.psld import PSLD
+from genprior.samplers.latents.resample import ReSample
 
 QUICK = PSLD(steps=100)
 
@@ -63,8 +64,11 @@ def test_calls_are_those_of_the_decoder():
     assert prior.calls == QUICK.calls
 
 
-def test_auto_takes_it_for_such_latents():
+def test_auto_takes_it_for_latents_of_one_size():
     assert find_sampler("auto", LinearLatents()) == PSLD(steps=300)
+    anysize = LinearLatents()
+    anysize.image_shape = (3, None, None)
+    assert isinstance(find_sampler("auto", anysize), ReSample)
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("omega", -1.0), ("gamma", -1.0), ("unit", 0.0)])
