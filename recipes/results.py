@@ -4,8 +4,7 @@
     python recipes/results.py --only blind        every command that contains this, however long, where its data lies
 
 `docs/figures.json` lists the commands whose figures stand on a page, with date and commit. What a command prints goes
-to OUT. Rows of its tables that are not on the page are shown: times differ, and so may last digits. --record writes
-down date and commit; do that once the page has the new figures.
+to OUT; rows that are not on the page are shown. --record, once the page has the new figures, writes down the date.
 """
 
 import argparse
@@ -73,8 +72,7 @@ def verdict(done: subprocess.CompletedProcess, page: str) -> str:
     return "\n  ".join([f"{len(printed) - len(other)} of {len(printed)} rows stand in {page}", *other])
 
 
-def cells(line: str) -> str:
-    """A row but for its first cell, which a page may name otherwise."""
+def cells(line: str) -> str:  # a row but for its first cell, which a page may name otherwise
     return "".join(line.split()).partition("|")[2].partition("|")[2]
 
 
