@@ -83,7 +83,10 @@ def run(options: argparse.Namespace) -> int:
 
     find_prior(options.prior)
     if options.op == "colorize":
-        print("genprior: colours are guesses, farther from the truth than grey (docs/operators.md)", file=sys.stderr)
+        print(
+            "genprior: colours are guesses; docs/operators.md says how far ddpm-photo's are from the truth",
+            file=sys.stderr,
+        )
     ranks = processes(options.device)
     device = pick_device(options.device) if ranks.num_processes == 1 else ranks.device
 

@@ -517,7 +517,10 @@ print((most() - before) / os.path.getsize(sys.argv[2]))
 """
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="nobody counts the memory of a process here")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/status"),
+    reason="this system does not report the peak memory of a process in /proc/self/status",
+)
 @pytest.mark.parametrize("kind", ["float32", "float16", "folder", "diffusers"])
 def test_loading_takes_no_more_memory_than_the_file_and_a_third(kind, tmp_path):
     """FFHQ's network, 374 MB, whose tensors are of up to 19 MB; read twice it would be 2, float16 as float32 2 too.
