@@ -1,4 +1,4 @@
-"""Train `ddpm-flowers`: a diffusion prior of 64 x 64 photographs of flowers, with the labels of five classes.
+"""Train `ddpm-flowers`: a diffusion prior of 64 x 64 flowers, with labels, that begins as the prior of photographs.
 
     python recipes/train_ddpm_flowers.py --data flowers_64.npz --out runs/ddpm-flowers
 
@@ -14,7 +14,6 @@ from functools import partial
 import torch
 
 from genprior.priors.base import Prior
-from genprior.priors.ddpm import DDPM
 from genprior.priors.folder import read_prior
 from genprior.priors.store import find_prior
 from genprior.training.data import first, open_parts, read_names
@@ -23,7 +22,7 @@ from genprior.training.loop import Settings, train
 from genprior.training.objectives import Denoising
 from genprior.training.quality import denoising_psnr, held_out_and_seen
 
-DEFAULTS = Settings(steps=20000, batch=32, lr=1e-3, ema=0.9995)
+DEFAULTS = Settings(steps=4800, batch=16, optimizer="muon", lr=7e-4, decay=1.0, ema=0.998)
 
 
 def preview(prior: Prior) -> torch.Tensor:
@@ -40,7 +39,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help=".npz with train_images, train_labels and classes")
     parser.add_argument("--validation-share", type=float, default=0.05, help="of the training images, held out")
     parser.add_argument("--out", default="runs/ddpm-flowers")
-    parser.add_argument("--start", help="name or folder of a diffusion prior to go on from, with a fresh optimiser")
+    parser.add_argument("--start", default="ddpm-photo", help="name or folder of the diffusion prior to go on from")
     add_flags(parser, DEFAULTS)
     options = parser.parse_args()
     settings = replace(DEFAULTS, **stated(options))
@@ -50,10 +49,8 @@ def main() -> None:
     names = read_names(options.data, "classes")
 
     torch.manual_seed(settings.seed)
-    if options.start:
-        prior = read_prior(find_prior(options.start)).train().requires_grad_()
-    else:
-        prior = DDPM(tuple(data[0]["x"].shape), classes=len(names), widths=(48, 96, 160))
+    prior = read_prior(find_prior(options.start))
+    prior = (prior if prior.classes else prior.with_classes(len(names), data[0]["x"].shape)).train().requires_grad_()
     prior.class_names = names
     train(
         prior,
@@ -67,8 +64,8 @@ def main() -> None:
         finish=lambda prior: prior.calibrate(first(held_out, 128)),
         card={
             "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see flowers.csv",
-            "licence": "CC BY 2.0",
-            **({"started from": options.start} if options.start else {}),
+            "licence": "CC BY-SA 4.0",  # that of ddpm-photo
+            "started from": options.start,
         },
     )
 

@@ -47,7 +47,7 @@ def test_diffusion_of_flowers_is_trained_with_the_names_of_its_classes(run, flow
     assert prior.class_names == CLASSES
     assert prior.sample(1, label="tulips", steps=2).shape == (1, 3, 16, 16)
     assert card["steps"] == 2
-    assert card["licence"] == "CC BY 2.0"
+    assert card["licence"] == "CC BY-SA 4.0"
     found = measured(tmp_path / "run")
     assert {f"denoising PSNR at {s}, {which}" for s in (0.1, 0.5) for which in ("held out", "trained on")} <= set(found)
     assert "validation" in found

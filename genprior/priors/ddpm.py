@@ -263,6 +263,20 @@ class DDPM(MeasuredCovariance):
         super().fit_covariance(images, form, seed=seed)
         self.config["residuals"] = form
 
+    def with_classes(self, classes: int, image_shape: OpenShape) -> "DDPM":
+        """A prior with labels, of images (C, H, W), to train on: until then it equals this one, whatever the label.
+
+        Raises:
+            ValueError: this prior has classes already.
+        """
+        if self.classes:
+            raise ValueError(f"This prior has {self.classes} classes already: train it on as it is.")
+        prior = DDPM(**self.config | {"image_shape": image_shape, "classes": classes, "residuals": None})
+        missing, _ = prior.load_state_dict(self.state_dict(), strict=False)
+        for name in missing:
+            prior.get_parameter(name).data.zero_()
+        return prior
+
     def given(self, label: int | str, guidance: float = 1.0) -> Given | Guided:
         """p(x | label), itself a prior; for guidance other than 1, see `denoise`."""
         return Given(self, label) if guidance == 1 else Guided(self, label, guidance)
