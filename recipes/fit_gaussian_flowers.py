@@ -3,7 +3,7 @@
     python recipes/fit_gaussian_flowers.py --data flowers_64.npz --out runs/gaussian-flowers
 
 `flowers_64.npz` holds `train_images`, uint8 (N, 64, 64, 3); a share of them, by a hash of each, is held out. A full
-covariance of 12,288 values would have more entries than all images have. The result is `OUT/prior`. Takes seconds.
+covariance of 12,288 values would have more entries than all images have. The result is `OUT/prior`. It takes seconds.
 """
 
 import argparse
