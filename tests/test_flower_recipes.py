@@ -49,7 +49,9 @@ def test_diffusion_of_flowers_is_trained_with_the_names_of_its_classes(run, flow
     assert card["steps"] == 2
     assert card["licence"] == "CC BY-SA 4.0"
     found = measured(tmp_path / "run")
-    assert {f"denoising PSNR at {s}, {which}" for s in (0.1, 0.5) for which in ("held out", "trained on")} <= set(found)
+    assert {f"denoising PSNR at {s}, {which}" for s in (0.1, 0.5, 1.5) for which in ("held out", "trained on")} <= set(
+        found
+    )
     assert "validation" in found
 
 

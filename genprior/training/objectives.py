@@ -17,7 +17,7 @@ from genprior.priors.chain import UNIT
 from genprior.priors.ddpm import DDPM
 
 GOLDEN = (math.sqrt(5) - 1) / 2
-DROPPED = 0.1  # fraction of labels replaced by the null class
+DROPPED = 0.1  # fraction of labels replaced by the null class, unless stated
 
 
 def spread(items: Tensor) -> Tensor:
@@ -61,11 +61,14 @@ class Denoising(nn.Module):
         seed: keys noise and dropped labels.
         median: median of sigma, in the units of x.
         scale: scale of the logistic law of ln sigma.
+        dropped: fraction of labels replaced by the null class, so that the prior learns images of any label too.
     """
 
-    def __init__(self, prior: DDPM, *, seed: int = 0, median: float = 0.12, scale: float = 0.9):
+    def __init__(
+        self, prior: DDPM, *, seed: int = 0, median: float = 0.12, scale: float = 0.9, dropped: float = DROPPED
+    ):
         super().__init__()
-        self.prior, self.seed, self.median, self.scale = prior, seed, median, scale
+        self.prior, self.seed, self.median, self.scale, self.dropped = prior, seed, median, scale, dropped
         self.low, self.high = (
             1 / (1 + math.exp((math.log(median) - math.log(s)) / scale)) for s in (prior.sigma_min, prior.sigma_max)
         )
@@ -73,7 +76,7 @@ class Denoising(nn.Module):
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         u = self.low + (self.high - self.low) * spread(batch["item"])
         sigma = (self.median * (self.scale * torch.logit(u)).exp()).float().reshape(-1, 1, 1, 1)
-        error, s = _error(self.prior, batch, sigma, self.seed)
+        error, s = _error(self.prior, batch, sigma, self.seed, self.dropped)
         _, c_out = self.prior.skip_and_out(s)
         loss = (error / c_out**2).mean()
         return loss, {"loss": loss.detach()}
@@ -107,13 +110,15 @@ class FlowMatching(nn.Module):
 
 
 @deliberate
-def _error(prior: DDPM, batch: dict[str, Tensor], sigma: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def _error(
+    prior: DDPM, batch: dict[str, Tensor], sigma: Tensor, seed: int, dropped: float = DROPPED
+) -> tuple[Tensor, Tensor]:
     """(u - u_hat)^2 on the network's [-1, 1], shaped like x, and s."""
     x, items = batch["x"], batch["item"]
     noise = Noise(seed, items)
     label = batch.get("label")
     if label is not None:
-        kept = noise.uniform(sigma).flatten() >= DROPPED
+        kept = noise.uniform(sigma).flatten() >= dropped
         label = torch.where(kept, label, prior.classes)
     x_hat = prior.denoise(x + sigma * noise(x), sigma, label, features=batch.get("features"))
     return ((x - x_hat) / UNIT) ** 2, sigma / UNIT
