@@ -54,7 +54,7 @@ def main() -> None:
     prior.class_names = names
     train(
         prior,
-        # High levels, where flowers differ from other photographs; restoring without a label matters as much as with one.
+        # high levels, where flowers differ from other photographs; often without labels, as most restorations are
         [Denoising(prior, seed=settings.seed, median=0.3, dropped=0.4)],
         data,
         settings,

@@ -554,6 +554,18 @@ def test_flow_bound_of_8bit_images_is_below_their_log_probability():
 # ---- labels and edges ----
 
 
+def test_with_classes_a_prior_equals_what_it_was_whatever_the_label():
+    prior = real()
+    labelled = prior.with_classes(3, (1, 8, 8)).to(torch.float64)
+    assert (labelled.classes, labelled.image_shape) == (3, (1, 8, 8))
+    x_t = torch.linspace(-1, 2, 128, dtype=torch.float64).reshape(2, 1, 8, 8)
+    for label in (None, torch.tensor([0, 2])):
+        # the same float64 operations, but for an embedding of zeros that is added
+        torch.testing.assert_close(labelled.denoise(x_t, 0.3, label), prior.denoise(x_t, 0.3), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="This prior has 3 classes already: train it on as it is"):
+        labelled.with_classes(3, (1, 8, 8))
+
+
 def test_guidance_extrapolates_from_no_label_to_the_label():
     prior = exact((1, 2, 2), means=(-0.5, 0.5, 0.0))
     x_t = gaussian((1, 2, 2)).sample(3, seed=1)

@@ -112,3 +112,15 @@ def test_least_loss_of_flow_matching_is_the_posterior_mean():
     minimum = 0.25 * (low - high) / (low + high - 2 * least)
     # the slope at 0 averages 64,000 products of independent normal values, of the curvature's size
     assert minimum == pytest.approx(0, abs=5 * 2 / math.sqrt(64000))
+
+
+@pytest.mark.parametrize("dropped", [0.1, 0.4])
+def test_labels_are_dropped_as_often_as_stated(dropped):
+    prior, shown = DDPM((1, 4, 4), classes=2, widths=(8, 8), blocks=1), []
+    prior.net.register_forward_pre_hook(lambda net, inputs: shown.append(inputs[2]))
+    n = 2000
+    batch = {"x": torch.zeros(n, 1, 4, 4), "item": torch.arange(n), "label": torch.ones(n, dtype=torch.long)}
+    Denoising(prior, dropped=dropped)(batch, 0)
+    share = float((shown[0] == 2).double().mean())
+    # of n labels; one in 15,000 such tests would fail by chance
+    assert share == pytest.approx(dropped, abs=4 * math.sqrt(dropped * (1 - dropped) / n))
