@@ -36,7 +36,7 @@ class Flow(Classed):
 
     At each scale, blocks of pixels become channels, followed by steps of actnorm, 1x1 convolution and affine coupling.
     Then half of the channels leave: those that the last coupling scaled and shifted as functions of the others. The
-    others continue to the next scale. z concatenates all the channels that left.
+    others continue to the next scale. z concatenates the channels that end at each scale.
 
     With classes, each class has its own Gaussian of latents, and all classes share the rest of the flow:
 
