@@ -19,7 +19,7 @@ from genprior.nets.initial import zeroed
 from genprior.registry import lookup
 
 GROUPS = 32
-# How the channels of queries, keys and values follow one another.
+# Channel layouts of queries, keys and values.
 ORDERS = {"legacy": "b (heads part c) n -> part b heads n c", "new": "b (part heads c) n -> part b heads n c"}
 
 Resample = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ def doubled(h: Tensor) -> Tensor:
 
 
 class Residual(nn.Module):
-    """skip(r h) + W2 silu((1 + a) norm(W1 r silu(norm h)) + b), (a, b) of the embedding, r a change of resolution.
+    """skip(r h) + W2 silu((1 + a) norm(W1 r silu(norm h)) + b), (a, b) from the embedding, r a change of resolution.
 
     Without `scale_shift`, W2 silu(norm(W1 r silu(norm h) + b)) takes the place of the second term.
     """
@@ -44,7 +44,7 @@ class Residual(nn.Module):
         self.scale_shift, self.resample = scale_shift, resample
         self.in_layers = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out if scale_shift else out))
-        # dropout, of training only, has a place in the names
+        # the identity stands for dropout, which has a number in the weights' names but acts in training only
         last = zeroed(nn.Conv2d(out, out, 3, padding=1))
         self.out_layers = nn.Sequential(nn.GroupNorm(GROUPS, out), nn.SiLU(), nn.Identity(), last)
         self.skip_connection = nn.Identity() if out == width else nn.Conv2d(width, out, 1)
@@ -86,7 +86,7 @@ class Attention(nn.Module):
 
 
 class Down(nn.Module):
-    """Half the resolution by a convolution."""
+    """Halve the resolution by a convolution."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -97,7 +97,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice the resolution, then a convolution."""
+    """Double the resolution, then convolve."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -108,7 +108,7 @@ class Up(nn.Module):
 
 
 class Layers(nn.Sequential):
-    """Layers that see the embedding; a bare convolution does not."""
+    """Layers that receive the embedding, except for bare convolutions."""
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         for layer in self:
@@ -121,15 +121,15 @@ class ADMUNet(nn.Module):
 
     Arguments:
         channels: image channels C.
-        outputs: C, or 2 C of a network that learned variances too.
-        base: channels of the sinusoids that stand for t; E is four times as many.
+        outputs: C, or 2 C for a network that also learned variances.
+        base: number of sinusoids that encode t; E is four times that.
         widths: channels of each level, finest first, multiples of 32.
         blocks: residual blocks of each level on the way down; one more on the way up.
-        attention: the levels with attention after each block; the coarsest has one in its middle in any case.
-        head_channels, heads: of each attention: c or, of all the same, the number of heads. One of them.
+        attention: the levels with attention after each block; the middle of the network always has one attention.
+        head_channels, heads: of each attention, c or else the number of heads, the same everywhere; give one of them.
         order: "legacy", heads outermost among the channels of q, k and v, or "new", q, k and v outermost.
         scale_shift: see `Residual`.
-        resample_blocks: whether residual blocks change the resolution; convolutions where not.
+        resample_blocks: whether residual blocks change the resolution; otherwise convolutions do.
         classes: number of class labels; 0 for none.
 
     Raises:
@@ -209,10 +209,10 @@ class ADMUNet(nn.Module):
 
 
 def number_of_heads(width: int, head_channels: int | None, heads: int | None) -> int:
-    """Of an attention of so many channels.
+    """Return the number of heads of an attention with `width` channels.
 
     Raises:
-        ValueError: neither or both are given, or the channels are no multiple.
+        ValueError: neither or both of head_channels and heads are given, or they do not divide the channels.
     """
     if (head_channels is None) == (heads is None):
         raise ValueError(f"head_channels is {head_channels!r} and heads {heads!r}: give one of them.")
@@ -226,7 +226,7 @@ def number_of_heads(width: int, head_channels: int | None, heads: int | None) ->
 
 
 def sinusoids(t: Tensor, count: int) -> Tensor:
-    """cos and sin of t at count / 2 frequencies each, from 1 down to almost 1e-4, geometric: (B,) -> (B, count)."""
+    """cos and sin of t at count / 2 geometric frequencies, from 1 down to almost 1e-4: (B,) -> (B, count)."""
     half = count // 2
     k = torch.arange(half, dtype=torch.float32, device=t.device)
     angles = t[:, None].float() * torch.exp(-math.log(10000) / half * k)

@@ -1,4 +1,4 @@
-"""Weights in the order of memory in which convolutions are fastest, channels last, without a second place for them."""
+"""Weights in channels-last memory order, in which convolutions are fastest, without a second copy of them."""
 
 import torch
 from einops import rearrange
@@ -7,9 +7,9 @@ from torch import nn
 
 @torch.no_grad()
 def reorder(module: nn.Module) -> None:
-    """Order the weights of convolutions channels last, each where it lies.
+    """Reorder the weights of convolutions to channels last, each in place.
 
-    `module.to(memory_format=torch.channels_last)` makes new ones, and may leave holes in memory half as large as all.
+    `module.to(memory_format=torch.channels_last)` copies them, and may leave holes in memory, half their size in all.
     """
     for t in (*module.parameters(), *module.buffers()):
         if t.ndim == 4 and t.is_contiguous():

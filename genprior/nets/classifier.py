@@ -1,4 +1,4 @@
-"""Small classifiers, of digits and of photographs, whose last hidden layer gives features for judging generated ones.
+"""Small classifiers of digits and photographs, whose last hidden layer gives features to judge generated images.
 
 Shapes: B batch, C channels, H x W pixels.
 """
@@ -38,7 +38,7 @@ class Classifier(nn.Module):
         self.tail = nn.Linear(width, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees, at least 0, (B, width)."""
+        """Return the inputs of the last layer, at least 0, (B, width)."""
         return F.relu(self.hidden(self.convs(2 * x - 1).flatten(1)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,9 +46,9 @@ class Classifier(nn.Module):
 
 
 class PhotoClassifier(nn.Module):
-    """The same of photographs: residual convolutions, whose mean over all places is the features.
+    """A classifier of photographs: residual convolutions, whose mean over all positions gives the features.
 
-    So what is seen counts and where it is does not, and a few thousand images are enough.
+    So content counts and position does not, and a few thousand images are enough.
 
     Arguments:
         channels: C; H and W are multiples of 2 ** len(widths).
@@ -66,7 +66,7 @@ class PhotoClassifier(nn.Module):
         self.tail = nn.Linear(widths[-1], classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees, (B, widths[-1])."""
+        """Return the inputs of the last layer, (B, widths[-1])."""
         return self.convs(2 * x - 1).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,6 +75,6 @@ class PhotoClassifier(nn.Module):
 
 @torch.no_grad()
 def classify(classifier: Classifier | PhotoClassifier, x: Tensor, chunk: int = 500) -> tuple[Tensor, Tensor]:
-    """Features (n, width) and the most probable labels (n,) of images (n, C, H, W), some at a time."""
+    """Return features (n, width) and the most probable labels (n,) of images (n, C, H, W), a chunk at a time."""
     features = torch.cat([classifier.features(part) for part in x.split(chunk)])
     return features, classifier.tail(features).argmax(1)

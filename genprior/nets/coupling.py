@@ -1,8 +1,8 @@
-"""Invertible layers with cheap log-determinants, of which a normalizing flow is a chain.
+"""Invertible layers with cheap log-determinants, which make up a normalizing flow.
 
 Every layer maps x (B, C, H, W) to z by `forward(x) -> (z, logdet)`, with logdet = ln |det dz / dx| of each image, (B,),
-and back by `inverse(z) -> x`. Only the ResNet of a coupling computes in lower precision where an autocast asks for it;
-z and logdet have the dtype of x.
+and back by `inverse(z) -> x`. Under an autocast only the ResNet of a coupling computes in lower precision; z and logdet
+have the dtype of x.
 
 References: L. Dinh, J. Sohl-Dickstein, S. Bengio, Density estimation using Real NVP, 2017 (affine coupling, squeeze).
 D. Kingma, P. Dhariwal, Glow: generative flow with invertible 1x1 convolutions, 2018 (actnorm, 1x1 convolution).
@@ -19,7 +19,7 @@ from genprior.nets.initial import zeroed
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager:
-    """Where nothing is cast below the dtype of x, whatever autocast is around."""
+    """Return a context in which nothing is cast below the dtype of x, whatever autocast surrounds it."""
     return torch.autocast(x.device.type, enabled=False)
 
 
@@ -49,7 +49,7 @@ class ActNorm(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Give every channel of z the mean 0 and the variance 1 on the images x."""
+        """Give every channel of z mean 0 and variance 1 on the images x."""
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         self.shift.copy_(mean[:, None, None])
         self.log_scale.copy_(-0.5 * variance.clamp_min(1e-12).log()[:, None, None])
@@ -63,7 +63,7 @@ class ActNorm(nn.Module):
 
 
 class Mixing(nn.Module):
-    """z = W x at every pixel, an invertible 1x1 convolution; W begins as a random permutation of the channels."""
+    """z = W x at every pixel, an invertible 1x1 convolution; W is initialised to a random channel permutation."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -71,10 +71,10 @@ class Mixing(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """W <- W S^(-1/2), with S the second moments of the channels of the images x: z is then white.
+        """W <- W S^(-1/2), with S the second moments of the channels of the images x, which makes z white.
 
-        Directions in which N pixels hardly tell any variance of C channels are not blown up to unit variance: no
-        eigenvalue counts less than (C / N)^2 of their mean.
+        Directions of the C channels in which N pixels show hardly any variance are not scaled up to unit variance: each
+        eigenvalue counts as at least (C / N)^2 of their mean.
         """
         channels = rearrange(x, "b c h w -> c (b h w)").double()
         C, N = channels.shape
@@ -94,7 +94,7 @@ class Mixing(nn.Module):
 
 
 def _at_every_pixel(weight: Tensor, x: Tensor) -> Tensor:
-    if x.shape[2:] == (1, 1):  # for convolutions, an image of one pixel is more overhead than work
+    if x.shape[2:] == (1, 1):  # convolving an image of one pixel is more overhead than work
         return F.linear(x.flatten(1), weight)[:, :, None, None]
     return F.conv2d(x, weight[:, :, None, None])
 
@@ -104,7 +104,7 @@ class Coupling(nn.Module):
 
         x1 = exp(s(x2)) z1 + m(x2),  z2 = x2,  logdet = -sum s,
 
-    with m and s from one ResNet, and s = bound tanh(raw / bound), so that no scale can vanish.
+    with m and s from one ResNet, and s = bound tanh(raw / bound), so no scale can vanish.
 
     Arguments:
         channels: C, at least 2; C // 2 of them are transformed.
@@ -135,10 +135,10 @@ class Coupling(nn.Module):
 
 
 class PerClass(nn.Module):
-    """z = exp(-log_scale_k) (u - shift_k) of vectors u, (B, D), with one shift and scale for each class k."""
+    """z = exp(-log_scale_k) (u - shift_k) for vectors u, (B, D), with one shift and scale for each class k."""
 
-    # Both move this many times faster than other parameters: Adam takes every one as far in a step, and classes lie
-    # as far apart as u is wide, while weights of networks need to move by much less.
+    # Both move this many times faster than other parameters: an Adam step moves all parameters equally far, but classes
+    # lie as far apart as u is wide, while weights of networks need to move much less.
     PACE = 10.0
 
     def __init__(self, classes: int, dimension: int):
@@ -161,11 +161,11 @@ class PerClass(nn.Module):
 class ResNet(nn.Module):
     """Convolution, residual blocks  h + W2 silu(W1 silu(h)),  convolution; zero at initialisation.
 
-    Convolutions are 3 x 3; on images of one pixel they are linear maps. Since the size is known, the first bias is one
-    per pixel: the network can tell the border of an image, black on digits, from its middle.
+    Convolutions are 3 x 3; on images of one pixel they are linear maps. Since the size is known, the first bias is
+    per pixel, which lets the network distinguish an image's border, black for digits, from its middle.
 
     Arguments:
-        channels, out: of the input and of the output.
+        channels, out: channels of the input and of the output.
         size: (H, W).
         width, blocks: channels inside, and number of residual blocks.
     """

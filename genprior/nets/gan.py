@@ -1,8 +1,8 @@
 """The two networks of an adversarial prior: from a latent to an image, and from an image to one logit.
 
-Shapes: B batch, C channels, H x W pixels, d latent values. Both networks compute on L levels, from 1 / 2^L to half of
-the image's resolution, by default a quarter and half; H and W are multiples of 2^L. Blocks of 2 x 2 pixels are folded
-into channels. Neither normalises over the batch.
+Shapes: B batch, C channels, H x W pixels, d latent values. Both networks work at L levels, from 1 / 2^L to 1 / 2 of the
+image's resolution, by default 1 / 4 and 1 / 2; H and W are multiples of 2^L. Blocks of 2 x 2 pixels are folded into
+channels. Neither network normalises over the batch.
 """
 
 import math
@@ -30,14 +30,14 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """Map z (B, d) to x (B, C, H, W) in (0, 1); each row by itself.
+    """Map z (B, d) to x (B, C, H, W) in (0, 1); no row depends on another.
 
     Arguments:
         image_shape: (C, H, W), H and W multiples of 2^L.
         latent: d.
         widths: channels of the L levels, coarsest first.
         blocks: residual blocks of each.
-        hidden: width of the fully connected layer between z and the coarse level.
+        hidden: width of the fully connected layer between z and the coarsest level.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Map x (B, C, H, W), in units where images lie in [0, 1], to the logit of d(x), (B,).
 
-    With `compare`, one channel holds the mean standard deviation over the batch (Karras et al., 2018): a batch of
-    generated images that are too alike is then seen as such. It couples the rows of a batch (those on one device and in
-    one micro-batch), harmless in a discriminator: it exists in training only, and no sampler calls it.
+    With `compare`, one channel holds the mean standard deviation over the batch (Karras et al., 2018), which reveals
+    batches of generated images that are too alike. It couples the rows of a batch (those on one device and in one
+    micro-batch), which is harmless here: a discriminator exists in training only, and no sampler calls it.
 
     Arguments:
         image_shape: (C, H, W), H and W multiples of 2^L.
@@ -78,8 +78,8 @@ class Discriminator(nn.Module):
         blocks: residual blocks of each.
         hidden: width of the last fully connected layer.
         compare: whether to show the network how much the batch varies.
-        classes: number of class labels, 0 for none: the logit of (x, label) has the inner product of the last features
-            with an embedding of the label besides (Miyato and Koyama).
+        classes: number of class labels, 0 for none. With classes, the logit of (x, label) adds the inner product of the
+            last features with an embedding of the label (Miyato and Koyama), divided by sqrt(hidden).
 
     References:
         cGANs with projection discriminator. T. Miyato, M. Koyama, 2018.
@@ -122,12 +122,12 @@ class Discriminator(nn.Module):
 
 
 def variation(h: Tensor) -> Tensor:
-    """The standard deviation over the batch of every value of h, averaged over the values: a single number."""
+    """The standard deviation of every value of h over the batch, averaged over the values: a single number."""
     return (h.float().var(0, correction=0) + 1e-8).sqrt().mean()
 
 
 def _levels(widths: tuple[int, ...], blocks: int) -> nn.ModuleList:
-    """The blocks of each level and, between every two, the convolution from the one to the other."""
+    """Build the blocks of each level and, between neighbouring levels, the convolution from one to the next."""
     layers: list[nn.Module] = []
     for before, width in zip((None, *widths), widths):
         if before is not None:
@@ -141,6 +141,6 @@ def _leaky(h: Tensor) -> Tensor:
 
 
 def _he(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """Weights of the variance 2 / ((1 + SLOPE^2) inputs), which keeps the size of what passes through the layer."""
+    """Initialise weights with variance 2 / ((1 + SLOPE^2) inputs), which preserves the size of activations."""
     nn.init.kaiming_normal_(zeroed(layer).weight, a=SLOPE)
     return layer

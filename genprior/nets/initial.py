@@ -1,4 +1,4 @@
-"""How layers begin."""
+"""Initialisation of layers."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ L = TypeVar("L", bound=nn.Module)
 
 
 def zeroed(layer: L) -> L:
-    """The layer, with all of its weights 0: what it adds to is at first left as it is."""
+    """Set all weights of the layer to 0, so that at first it adds nothing, and return it."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

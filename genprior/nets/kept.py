@@ -1,4 +1,4 @@
-"""Weights that are kept in half precision, as their file has them, by networks that compute in float32."""
+"""Weights stored in half precision, as in their file, for networks that compute in float32."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from genprior.ambient import HALF
 
 
 class Widened(TorchFunctionMode):
-    """Inside, whoever takes a parameter of half precision gets it in float32.
+    """A mode in which every function that takes a half-precision parameter receives it in float32.
 
-    A layer gets a copy, for the time of its call, or with gradients until the graph is gone. The values are the same,
-    so that answers are those of a float32 network, to the last bit, and the weights take half its memory.
+    A layer receives a copy, which lives for the call or, with gradients, as long as the graph. The values are the same,
+    so outputs equal those of a float32 network to the last bit, while the weights take half its memory.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -27,16 +27,17 @@ class Widened(TorchFunctionMode):
 def computing(
     network: nn.Module, device: torch.device, precision: torch.dtype | None
 ) -> contextlib.AbstractContextManager:
-    """Where a network computes in `precision`; for None, in that of its weights, and if they are kept in half, float32.
+    """Return a context in which a network computes in `precision`.
 
-    For None, nothing else changes, not even an autocast around it.
+    For None, it computes in the precision of its weights, or in float32 if they are stored in half precision. Then
+    nothing else changes, not even a surrounding autocast.
     """
     around = contextlib.nullcontext() if precision is None else torch.autocast(device.type, precision)
     return around if half_of(network) is None else _widened(around)
 
 
 def half_of(network: nn.Module) -> torch.dtype | None:
-    """The half precision that a network's weights are in, by the first of them; None for others."""
+    """Return the half precision of a network's weights, judged by the first of them; None for other dtypes."""
     first = next(network.parameters(), None)
     return first.dtype if first is not None and first.dtype in HALF else None
 

@@ -1,11 +1,11 @@
-"""Images extended to a size that a network's levels divide."""
+"""Padding of images to a size that a network's levels divide."""
 
 import torch
 from torch import Tensor
 
 
 def mirrored(x: Tensor, multiple: int) -> Tensor:
-    """x (..., H, W) with rows below and columns to the right, mirrored, up to the next multiple.
+    """Pad x (..., H, W) with mirrored rows below and columns to the right, up to the next multiple.
 
     Repeating the last row instead would turn its noise into stripes, which a denoiser takes for structure.
     """

@@ -1,7 +1,7 @@
-"""From pixels to the scale on which a flow works, value by value: u = f(x), with the log-determinants of it.
+"""Maps from pixels to the scale on which a flow works, value by value: u = f(x), with their log-determinants.
 
-Like the layers of a coupling flow, `forward(x) -> (u, logdet)` and `inverse(u) -> x`. `low` and `high` are the least
-and the largest x that the map knows; outside of them u is nan, and the density of the flow is 0.
+As in the layers of a flow, `forward(x) -> (u, logdet)` and `inverse(u) -> x`. `low` and `high` bound the domain of the
+map; outside it u is nan, and the density of the flow is 0.
 """
 
 import math
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 EDGE = 1e-5  # of the logit, in the units of x
-MARGIN = 2**-10  # by which the first and last cells of `Ink` reach beyond [0, 1], in cells: exact in float32
-BACK = 2.5  # standard deviations of black that lie on the side of ink
+MARGIN = 2**-10  # how far the first and last cells of `Ink` reach beyond [0, 1], in cells: exact in float32
+BACK = 2.5  # standard deviations from the mean of black to the edge of ink
 LEVELS = 256
 
 
@@ -28,7 +28,7 @@ class Linear(nn.Module):
 
 
 class Logit(nn.Module):
-    """u = ln v - ln w with v = a + (1 - 2 a) x, w = 1 - v, a = 1e-5: the logit of x, but for an edge at 0 and 1."""
+    """u = ln v - ln w with v = a + (1 - 2 a) x, w = 1 - v, a = 1e-5: the logit of x, except for an edge at 0 and 1."""
 
     low, high = -EDGE / (1 - 2 * EDGE), 1 + EDGE / (1 - 2 * EDGE)
 
@@ -43,17 +43,17 @@ class Logit(nn.Module):
 
 
 class Ink(nn.Module):
-    """For 8-bit images on much exact black, such as digits: Gaussian noise for black, half a Gaussian for ink.
+    """For 8-bit images with much exact black, such as digits: Gaussian noise for black, half a Gaussian for ink.
 
-    With p_k the share of the values k of 8-bit images, each spread evenly over its cell [k / 256, (k + 1) / 256), r(x)
-    the share of values above x among those that are not black, Phi the normal law and c = 2.5:
+    With p_k the share of the value k in 8-bit images, spread evenly over its cell [k / 256, (k + 1) / 256), r(x) the
+    share of values above x among those that are not black, Phi the normal distribution function, and c = 2.5:
 
         u = Phi^-1(Phi(c) 256 x) - c   < 0   where x < 1 / 256,
         u = -Phi^-1(r(x) / 2)         >= 0   elsewhere.
 
-    Dequantised black, uniform on its cell, becomes a Gaussian but for its tail beyond c standard deviations. An affine
-    flow models a Gaussian for nothing, while on the scale of `Logit`, where black is an exponential law, its best fit
-    to a pixel known to be black is 0.6 bits too long. The first and last cells reach 2^-10 of a cell beyond [0, 1], so
+    Dequantised black, uniform on its cell, becomes a Gaussian without its tail beyond c standard deviations. An affine
+    flow models a Gaussian at no cost; on the scale of `Logit`, where black has an exponential law, its best fit to a
+    pixel known to be black costs 0.6 bits too many. The first and last cells reach 2^-10 of a cell beyond [0, 1], so
     that x = 0 and x = 1 have a density.
     """
 
@@ -87,24 +87,24 @@ class Ink(nn.Module):
         black = u < 0
         v = torch.special.ndtr(torch.where(black, u + BACK, -u))
         r = (2 * v).clamp_max(1)
-        # Shares above the cells fall from 1 to 0 with k: the cell of r is the first with no more than r above it.
+        # The share above a cell falls from 1 to 0 with k: the cell of r is the first with at most r above it.
         k = torch.searchsorted(-above[1:].contiguous(), -r.detach().contiguous()).clamp_max(LEVELS - 2) + 1
         ink = 1 - (beyond[k] + width[k] * (r - above[k]) / share[k])
         return _between(self.low, torch.where(black, self.low + width[0] * v / _phi(BACK), ink), self.high)
 
     def _level(self, x: Tensor) -> Tensor:
-        # NaN, which a chain that diverges may propose, has no level; 0 is as good as any.
+        # NaN, which a diverging Markov chain may propose, has no level; 0 is as good as any.
         return (LEVELS * x).nan_to_num(0.0).floor().clamp(0, LEVELS - 1).long()
 
     def _tables(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of each level: its share of what is not black, the share above it, its cell's end from 1 down, its width."""
+        """For each level: its share of all but black, the share above it, 1 minus its cell's end, its cell's width."""
         share = self.log_share[1:].double().softmax(0)
         above = share.flip(0).cumsum(0).flip(0) - share
         beyond = torch.arange(LEVELS - 1, -1, -1, device=like.device, dtype=torch.float64) / LEVELS
         beyond[-1] = -MARGIN / LEVELS
         width = torch.full_like(beyond, 1 / LEVELS)
         width[[0, -1]] += MARGIN / LEVELS
-        black = share.new_ones(1)  # there is no such share for level 0: any finite number will do
+        black = share.new_ones(1)  # level 0 has no such share: any finite number will do
         share, above = torch.cat([black, share]).to(like.dtype), torch.cat([black, above]).to(like.dtype)
         return share, above, beyond.to(like.dtype), width.to(like.dtype)
 
@@ -113,7 +113,7 @@ PIXELS: dict[str, type[nn.Module]] = {"linear": Linear, "logit": Logit, "ink": I
 
 
 def _between(low: float, x: Tensor, high: float) -> Tensor:
-    """x, where it was rounded to a bound or beyond, rounded to the number next to the bound that has a density."""
+    """Move each x that was rounded to a bound or beyond to the next number inside, which has a density."""
     least, largest = x.new_tensor([low, high]).nextafter(x.new_tensor([0.5, 0.5]))
     return x.clamp(least, largest)
 

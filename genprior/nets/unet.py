@@ -1,7 +1,7 @@
-"""A fully convolutional U-Net: images of any size, a continuous noise level, an optional class label.
+"""A fully convolutional U-Net for images of any size, a continuous noise level and an optional class label.
 
-Shapes: B batch, C channels, H x W pixels, E embedding width. Levels halve the resolution;
-skips are added, not concatenated.
+Shapes: B batch, C channels, H x W pixels, E embedding width. Levels halve the resolution; skips are added, not
+concatenated.
 """
 
 import math
@@ -36,11 +36,11 @@ class UNet(nn.Module):
 
     Arguments:
         channels: image channels C, of the output and of the input.
-        features: channels that the input has besides.
+        features: additional channels of the input.
         widths: channels of each level, finest first; each level halves the resolution.
         blocks: residual blocks per level, on the way down and again on the way up.
         patch: side of the pixel blocks folded into channels at the input (1: none), which makes the finest level
-            `patch` times coarser and the network that much faster.
+            `patch` times coarser and the network correspondingly faster.
         classes: number of class labels; 0 for an unconditional network. Label `classes` is the null class.
     """
 
@@ -57,8 +57,8 @@ class UNet(nn.Module):
     ):
         super().__init__()
         self.multiple = patch * 2 ** (len(widths) - 1)
-        # Each convolution sees one cell further, of a level's own size, and in the coarsest cell any pixel any other;
-        # each level has 4 in a block, down and up, but the coarsest, and the finest the head and the tail.
+        # Each 3 x 3 convolution reaches one cell of its level further, and within a coarsest cell every pixel reaches
+        # every other. Each level has 4 per block, 2 down and 2 up; the coarsest has 2; the finest adds head and tail.
         cells = [patch * 2**level for level in range(len(widths))]
         self.reach = 2 * patch + 4 * blocks * sum(cells[:-1]) + 2 * blocks * cells[-1] + self.multiple - 1
         self.patch = patch

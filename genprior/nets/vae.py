@@ -1,8 +1,8 @@
-"""Encoders and decoders of autoencoders: residual convolutions, without probability and without batch statistics.
+"""Encoders and decoders of autoencoders: deterministic residual convolutions, without batch statistics.
 
 An encoder gives two numbers per latent (a mean and a log standard deviation, stacked along the channels), a decoder an
 image. The spatial pair is fully convolutional, for images of any size that is a multiple of the stride; the flat pair
-is for images of one size. Images and latents are meant to be of order 1.
+is for images of one size. Images and latents should be of order 1.
 
 Shapes: B batch, C channels, H x W pixels, d latents (of one cell, in the spatial pair), stride s = 2 ** len(widths).
 """
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from genprior.nets.initial import zeroed
 
-# Width of the layers of the flat pair that see the whole image. With one linear map in their place, the bound of digits
-# was no better, and to the eye about half of 64 decoded draws of N(0, I) were no digits; with them, about a quarter.
+# Width of the flat pair's layers that see the whole image. One linear map in their place gave no better a bound on
+# digits, and by eye about half of 64 decoded draws from N(0, I) were not digits; with these layers, about a quarter.
 HIDDEN = 192
-LOG_SD = -2.0  # of latents at initialisation: with sd 1 they would begin as noise, which decoders learn to ignore
+LOG_SD = -2.0  # of latents at initialisation: at sd 1 they would begin as noise, which decoders learn to ignore
 
 
 class Block(nn.Module):
@@ -25,7 +25,7 @@ class Block(nn.Module):
 
     Arguments:
         width: channels of h.
-        dilation: of W1, to see far at little cost.
+        dilation: of W1, for a large receptive field at little cost.
     """
 
     def __init__(self, width: int, dilation: int = 1):
@@ -115,7 +115,7 @@ def _level(width: int, blocks: int) -> list[Block]:
 
 
 def _informative(head: nn.Module) -> nn.Module:
-    """An encoder's last layer, whose second half of outputs are log standard deviations, set to begin at LOG_SD."""
+    """Initialise an encoder's last layer so that its second half of outputs, log standard deviations, is LOG_SD."""
     latent = len(head.bias) // 2  # pyright: ignore[reportArgumentType]
     nn.init.constant_(head.bias[latent:], LOG_SD)  # pyright: ignore[reportIndexIssue]
     return head

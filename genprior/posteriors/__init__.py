@@ -1,1 +1,1 @@
-"""Posteriors of a prior and an operator: in closed form, or learned."""
+"""Posteriors of a prior given a measurement: in closed form, or learned."""

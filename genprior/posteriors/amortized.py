@@ -1,4 +1,4 @@
-"""Whether a learned posterior fits a measurement, and what its network sees of it.
+"""Checks of a measurement against a learned posterior, and the network inputs made from it.
 
 Notation: y = A x + noise n the measurement, A^+ its pseudo-inverse.
 """
@@ -17,19 +17,20 @@ from genprior.priors.base import Prior
 
 
 def is_learned(prior: Prior) -> bool:
-    """Whether it is a posterior, learned for one operator, and not a prior."""
+    """Whether `prior` is a posterior learned for one operator rather than a prior."""
     return isinstance(prior, LearnedPosterior)
 
 
 @settled
 def observe(prior: LearnedPosterior, measurement: Measurement) -> Tensor:
-    """What the network sees of y: A^+ y, how much of every value A sees, the noise level; (B, 2 C + 1, H, W).
+    """Return the network's view of y: A^+ y, how much of each value A sees, and the noise level; (B, 2 C + 1, H, W).
 
-    The second is A^T A 1, for inpainting the pixels that are kept. All are in multiples of the spread.
+    The first is taken relative to the centre; it and the noise level are in multiples of the spread. The second is
+    A^T A 1: for inpainting, the mask of the pixels that are kept.
 
     Raises:
         UnsupportedError: the operator is not the one it was trained for.
-        ValueError: the noise is not.
+        ValueError: the noise level is outside the range it was trained for.
     """
     A, y = measurement.linear, measurement.y
     check_operator(prior, A)
@@ -44,7 +45,7 @@ def check_operator(prior: LearnedPosterior, A: LinearOperator) -> None:
     """Refuse an operator of another class than in training, or with other values of the named attributes.
 
     Raises:
-        UnsupportedError: it is such a one.
+        UnsupportedError: the operator differs from that of training.
     """
     given = {name: type(A).__name__ if name == "name" else getattr(A, name, None) for name in prior.operator}
     if given != prior.operator:

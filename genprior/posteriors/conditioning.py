@@ -1,6 +1,6 @@
-"""Gaussians given linear measurements, in closed form.
+"""Gaussians conditioned on linear measurements, in closed form.
 
-Notation: y = A x + noise n; m_k the means and S the covariance before, D = C H W; M the values of y.
+Notation: y = A x + noise n; m_k the prior means and S the prior covariance, D = C H W; M the number of values of y.
 """
 
 import math
@@ -15,19 +15,19 @@ from genprior.priors.gaussian.covariance import LARGEST_DENSE, Covariance, Dense
 
 
 class Conditioning:
-    """What measurements with one operator and one noise level share: the covariance of N(m_k, S) given y, and the gain.
+    """The covariance of N(m_k, S) given y, and the gain, for measurements with one operator and one noise level.
 
-    With R = S^(1/2) and A R = U diag(s) V^T the mean given y is m + R V diag(s / (s^2 + noise^2)) U^T (y - A m) and the
-    covariance F F^T, F = R V diag(noise / sqrt(s^2 + noise^2)): no difference is taken, so small noise loses no digits.
-    In float64 throughout.
+    With R = S^(1/2) and A R = U diag(s) V^T, the mean given y is m + R V diag(s / (s^2 + noise^2)) U^T (y - A m), and
+    the covariance F F^T, F = R V diag(noise / sqrt(s^2 + noise^2)). Nothing is subtracted, so small noise loses no
+    digits. All computations are in float64.
 
-    s counts as 0, its direction as not seen, only where it is rounding: that of A and of the decomposition, relative to
-    the largest s; or that of U^T y in the dtype of y, where the noise is even less.
+    s counts as 0, and its direction as unseen, only where it is within rounding: that of A and of the decomposition,
+    relative to the largest s; or that of U^T y in the dtype of y, if the noise is smaller still.
 
     Arguments:
         covariance: S.
         means: m_k, (K, C, H, W).
-        measurement: whose first image's operator and noise are taken.
+        measurement: its first image gives the operator and the noise.
 
     Attributes:
         covariance: of x given y, the same for all k.
@@ -40,7 +40,7 @@ class Conditioning:
     @torch.no_grad()
     def __init__(self, covariance: Covariance, means: Tensor, measurement: Measurement):
         A, self.noise = _dense(measurement, means)
-        # Holes are zero rows of A, where y may hold anything.
+        # Holes in y are zero rows of A, where y may hold anything.
         self.seen = (A != 0).any(1)
         self.A = A[self.seen]
         self.shape = means.shape[1:]
@@ -59,7 +59,7 @@ class Conditioning:
 
         gain = torch.ones_like(self.means[0])
         gain[: len(s)] = torch.where(self.s > 0, self.noise / self.v.sqrt(), 1)
-        # Of F itself and not of F F^T, whose eigenvalues would lose half of their digits.
+        # Decompose F itself, not F F^T, whose eigenvalues would lose half their digits.
         P, f, _ = torch.linalg.svd(self.R @ self.Vt.T * gain)
         f = torch.where(f > rounding_of_rank(f, (D, D)), f, 0)
         self.covariance = Dense((f**2).unflatten(0, self.shape), P)
@@ -72,25 +72,25 @@ class Conditioning:
         along = a[:, : len(self.s)]
         means = self.means + (divide(self.s, self.v) * along) @ self.Vt[: len(self.s)] @ self.R
 
-        # What no x can explain (outside the range of A R) differs between components only if S is singular; rounding
-        # is no evidence for one of them.
+        # The part of y that no x explains (outside the range of A R) differs between components only if S is singular;
+        # rounding must not count as evidence for one of them.
         variance = self._rounding(y.to(self.A).flatten()[self.seen] ** 2).clamp_min(self.noise) ** 2
         variance[: len(self.s)] = torch.where(self.s > 0, self.v, variance[: len(self.s)])
         return means.unflatten(1, self.shape), -(a**2 / variance.clamp_min(1e-200)).sum(1) / 2
 
     def _rounding(self, size: Tensor) -> Tensor:
-        """How far rounding of a y of those squared values moves U^T y, (M',).
+        """How far rounding of a y with those squared values moves U^T y, (M',).
 
-        A value that is stored is off by eps / 2 of it at most, one that is computed by a few times that.
+        A stored value is off by at most eps / 2 of itself, a computed one by a few times that.
         """
         return 4 * self.eps * (self.U.T.square() @ size).sqrt()
 
 
 def rounding_of_rank(s: Tensor, shape: tuple[int, int], precision: torch.dtype = torch.float64) -> Tensor:
-    """How far singular values s, decreasing, of a matrix of that shape are uncertain, (): eps of the largest in all.
+    """The uncertainty of the decreasing singular values s of a matrix of that shape, (), from rounding.
 
-    The decomposition is in float64 and moves them by up to max(M, D) eps; entries computed in a coarser precision, of
-    errors that are independent, by sqrt(max(M, D)) eps.
+    Relative to the largest s, the float64 decomposition moves them by up to max(M, D) eps, and entries computed in a
+    coarser precision, with independent errors, by sqrt(max(M, D)) eps.
     """
     side = max(shape)
     eps = torch.finfo(torch.float64).eps * side
@@ -100,7 +100,7 @@ def rounding_of_rank(s: Tensor, shape: tuple[int, int], precision: torch.dtype =
 
 
 def alike(measurement: Measurement) -> list[Tensor]:
-    """The images of a measurement, (B,) numbers in all, in groups with one operator and one noise level."""
+    """Group the indices of a measurement's images, B in all, by operator and noise level."""
     images = len(measurement.y)
     if measurement.operator.batch > 1:
         return list(torch.arange(images).split(1))
@@ -109,7 +109,7 @@ def alike(measurement: Measurement) -> list[Tensor]:
 
 
 def given_each(covariance: Covariance, means: Tensor, measurement: Measurement) -> list[tuple[Tensor, Tensor, Dense]]:
-    """Means and log-evidence, see `Conditioning.given`, and the covariance of x given y, of every image."""
+    """Return the means and log-evidence (see `Conditioning.given`) and the covariance of x given y, for every image."""
     found = {}
     for images in alike(measurement):
         group = measurement.select(images)
@@ -120,7 +120,7 @@ def given_each(covariance: Covariance, means: Tensor, measurement: Measurement) 
 
 
 def _dense(measurement: Measurement, means: Tensor) -> tuple[Tensor, float]:
-    """A (M, D), in float64, and the noise of the first image of a measurement."""
+    """Return A (M, D), in float64, and the noise of the first image of a measurement."""
     shape = tuple(means.shape[1:])
     if tuple(measurement.operator.image_shape) != shape:
         raise ValueError(

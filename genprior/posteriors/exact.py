@@ -1,6 +1,6 @@
-"""p(x | y) in closed form: for Gaussians and their mixtures, given a linear measurement with Gaussian noise.
+"""p(x | y) in closed form, for Gaussians and their mixtures, given a linear measurement with Gaussian noise.
 
-Notation: y = A x + noise n; m_k the means, w_k the weights and S the covariance before.
+Notation: y = A x + noise n; m_k the means, w_k the weights and S the covariance of the prior.
 """
 
 import functools
@@ -22,19 +22,19 @@ from genprior.priors.gaussian.mixture import GaussianMixture
 def posteriors_of(prior: Prior, measurement: Measurement) -> list:
     """p(x | y) of every image, each itself a prior; images with one operator and noise level share one factorisation.
 
-    With G = S A^T (A S A^T + noise^2 I)^+ that of a Gaussian is N(m + G (y - A m), S - G A S); that of a mixture has
-    such components, and weights in proportion to w_k N(y; A m_k, A S A^T + noise^2 I). noise = 0 is the limit
-    noise -> 0: what A sees is then known, and the posterior is singular there.
+    With G = S A^T (A S A^T + noise^2 I)^+, that of a Gaussian is N(m + G (y - A m), S - G A S); that of a mixture has
+    such components, with weights proportional to w_k N(y; A m_k, A S A^T + noise^2 I). noise = 0 is the limit
+    noise -> 0: what A sees is then known exactly, and the posterior is singular there.
 
-    Other families register theirs: `@posteriors_of.register`.
+    Other families register their own with `@posteriors_of.register`.
 
     Arguments:
         prior: a `Gaussian` or a `GaussianMixture`.
         measurement: y (B, ...), a linear operator A and the noise, in the units of y.
 
     Raises:
-        UnsupportedError: the prior has no such posterior, or the image or y has over 4096 values: the matrix of A would
-            not fit.
+        UnsupportedError: the prior has no closed-form posterior, or the image or y has over 4096 values: the matrix of
+            A would not fit.
         ValueError: A does not take images of this shape.
     """
     raise UnsupportedError(
@@ -60,7 +60,7 @@ def _(prior: GaussianMixture, measurement: Measurement) -> list[GaussianMixture]
 
 
 def posterior_of(prior: Prior, measurement: Measurement, row: int = 0):
-    """`posteriors_of` one image of the batch, that of number `row`.
+    """Return the posterior of one image of the batch, number `row`; see `posteriors_of`.
 
     Raises:
         UnsupportedError, ValueError: as there; or there is no such row.

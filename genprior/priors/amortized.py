@@ -1,8 +1,8 @@
-"""The posterior learned from pairs (x, y): a diffusion whose network sees the measurement beside x_t.
+"""A posterior learned from pairs (x, y): a diffusion whose network sees the measurement beside x_t.
 
-Notation: y = A x + noise n the measurement, A^+ its pseudo-inverse; x_t = x + sigma n. The regression that makes a
-denoiser, |x - D(x_t, y)|^2 over pairs made by the operator, has its minimum at D = E[x | x_t, y]: the chain that D
-undoes ends in p(x | y), without any approximation of p(y | x_t).
+Notation: y = A x + noise n the measurement, A^+ the pseudo-inverse of A; x_t = x + sigma n. Training minimises
+|x - D(x_t, y)|^2 over pairs made by the operator. The minimum is D = E[x | x_t, y], so the reverse chain with D ends in
+p(x | y), without approximating p(y | x_t).
 
 References: C. Saharia et al., Image super-resolution via iterative refinement, 2021. C. Saharia et al., Palette:
 image-to-image diffusion models, 2022. G. Batzolis et al., Conditional image generation with score-based diffusion
@@ -20,17 +20,17 @@ from genprior.priors.ddpm import DDPM
 
 
 class LearnedPosterior(Prior):
-    """p(x | y) of the operators and noise levels it was trained with: `denoise_given`.
+    """p(x | y) for the operators and noise levels of its training: `denoise_given`.
 
-    It is not a prior: it knows p(x | y), not p(x), and no other operator. `posteriors.amortized` compares a measurement
-    with those of its training.
+    It is not a prior: it knows p(x | y), not p(x), and no other operator. `posteriors.amortized` checks that a
+    measurement matches its training.
 
     Arguments:
         image_shape: (C, H, W); H and W may be None for images of any size.
-        operator: A: the "name" of its class, and attributes that it must have, such as {"name": "SuperResolution",
+        operator: the "name" of the class of A, and the attributes A must have, such as {"name": "SuperResolution",
             "scale": 4}; other attributes, such as a mask, were random in training.
-        noise: the smallest and the largest noise level of its measurements, in the units of x.
-        chain: further arguments of the `DDPM` that is the chain.
+        noise: the smallest and the largest noise level of the measurements, in the units of y.
+        chain: further arguments of the underlying `DDPM`.
 
     Raises:
         ValueError: an argument is not as described.
@@ -59,7 +59,7 @@ class LearnedPosterior(Prior):
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """That of the chain, see `Prior`."""
+        """The dtype of the chain; see `Prior`."""
         return self.ddpm.autocast
 
     @autocast.setter

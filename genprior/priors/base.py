@@ -1,7 +1,7 @@
-"""The interface of a prior: each prior has the methods that it can compute.
+"""The interface of a prior: each prior has the methods it can compute.
 
 Notation: x an image (B, C, H, W); z a latent; sigma a noise standard deviation in the units of x; n ~ N(0, I);
-x_t = x + sigma n; all log-densities are in nats, of densities on the units of x.
+x_t = x + sigma n; all log-densities are in nats, of densities in the units of x.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ METHODS = (
     "sample", "log_prob", "energy", "score", "elbo", "denoise", "posterior_covariance", "decode",
     "encode", "infer", "render", "flow_log_prob",
 )  # fmt: skip
-# What of a prior runs in torch's plain state, whatever the caller's.
+# Methods of a prior that run in torch's plain state, whatever the caller's.
 SETTLED = (*METHODS, "__init__", "blank", "denoise_given", "draw", "fit", "sized", "stationary")
 
 if TYPE_CHECKING:
@@ -30,29 +30,30 @@ S = TypeVar("S", bound="Prior")
 class Prior(nn.Module):
     """A distribution p(x) over images.
 
-    A caller's autocast, inference mode, default dtype or default device change nothing.
+    The caller's autocast, inference mode, default dtype and default device change no result.
 
     Attributes:
         image_shape: (C, H, W) of x; None stands for an axis of any size, see `sized`.
         centre: the value, in the units of x, around which images lie: a float or a tensor that broadcasts to x.
         spread: root mean square deviation of a value of x from the centre, in the units of x.
         sigma_min, sigma_max: for priors with `denoise`, the range of noise levels to use: below sigma_min the noise no
-            longer matters, at sigma_max the image no longer does.
+            longer matters; at sigma_max the image no longer does.
         latent_shape: shape of one z of `decode`, z ~ N(0, I), or of one w of `render`, or None; axes of any size are
-            None as in image_shape.
+            None, as in image_shape.
         decoder_variance: for priors with `decode` or `render`, the variance v of x = decode(z) + sqrt(v) n, in squared
             units of x; 0 if x is decode(z) itself.
         latents: for priors with `render`, the law p(w) of the latents, itself a prior, for images of the same size.
         bounded: whether p(x) is 0, and the energy infinite, for some values of x.
         classes: number of class labels, 0 for none.
-        class_names: names of the classes, in the order of the labels, if they are known.
-        labelled: for a prior with classes, the methods that only p(x | label) has, see `given`.
+        class_names: names of the classes, in the order of the labels, if known.
+        labelled: for a prior with classes, the methods that only p(x | label) has; see `given`.
         autocast: dtype in which the prior's networks may compute, such as torch.bfloat16; None for that of x. `half()`,
-            `bfloat16()` and `to(dtype)` of half precision set it: weights, tables and all else keep their dtype.
-        reach: the largest distance in pixels, along an axis, at which x_t influences `denoise`; None if it is unlimited
-            or unknown.
-        multiple: shifts of x_t by a multiple of so many pixels shift `denoise` alike.
-        revision: the commit of the repository of the Hugging Face Hub that it was read from, or None.
+            `bfloat16()` and `to(dtype)` with a half-precision dtype set it; weights, tables and all other tensors keep
+            their dtype.
+        reach: the largest distance in pixels, along an axis, at which x_t influences `denoise`; None if unlimited or
+            unknown.
+        multiple: shifting x_t by a multiple of this many pixels shifts the output of `denoise` by as much.
+        revision: the commit of the Hugging Face Hub repository that the prior was read from, or None.
     """
 
     image_shape: OpenShape
@@ -78,9 +79,9 @@ class Prior(nn.Module):
         settle_methods(cls, SETTLED)
 
     def _apply(self, fn, recurse=True):
-        """What `to`, `half` and their like do to every tensor; half precision is left to autocast.
+        """Apply `to`, `half` and the like to every tensor, but leave half precision to autocast.
 
-        Densities, operators and tables of noise levels are worth nothing in it, and torch has no FFT or determinant.
+        Half precision ruins densities, operators and tables of noise levels, and torch has no FFT or determinant in it.
         """
         halves = set()
 
@@ -94,7 +95,7 @@ class Prior(nn.Module):
         super()._apply(kept, recurse)
         for dtype in halves:
             for part in self.modules():
-                # wrappers read it from what they wrap
+                # wrappers read autocast from the prior they wrap
                 if isinstance(part, Prior) and not isinstance(type(part).autocast, property):
                     part.autocast = dtype
         return self
@@ -106,11 +107,11 @@ class Prior(nn.Module):
 
     @classmethod
     def blank(cls, **arguments) -> "Prior":
-        """A prior to read stored weights into, from the arguments in its `config`."""
+        """Build a prior to read stored weights into, from the arguments in its `config`."""
         return cls(**arguments)
 
     def sized(self: S, height: int, width: int) -> S:
-        """This prior for images of one size: itself, unless it takes images of any size."""
+        """Return this prior for images of one size: itself, unless it takes images of any size."""
         if None not in self.image_shape:
             return self
         prior = copy.copy(self)  # shares the networks
@@ -134,13 +135,13 @@ class Prior(nn.Module):
         raise self._unsupported("score")
 
     def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
-        """A lower bound of ln p(x) in nats, (B,); may be an unbiased Monte-Carlo estimate keyed by `seed`."""
+        """A lower bound on ln p(x) in nats, (B,); may be an unbiased Monte Carlo estimate keyed by `seed`."""
         raise self._unsupported("elbo")
 
     def flow_log_prob(self, x: Tensor, *, seed: int = 0, steps: int = 100, probes: int = 4) -> tuple[Tensor, ...]:
         """ln p(x) in nats of images with sigma_min noise, by a diffusion's probability flow, (B,), with its errors.
 
-        A `probability_flow.FlowDensity`: `value`, `probe_error`, `step_error`. It is not `log_prob`, which is exact.
+        Returns a `probability_flow.FlowDensity`: `value`, `probe_error`, `step_error`. Only `log_prob` is exact.
         """
         raise self._unsupported("flow_log_prob")
 
@@ -149,10 +150,9 @@ class Prior(nn.Module):
         raise self._unsupported("denoise")
 
     def posterior_covariance(self, sigma: float) -> "Covariance":
-        """The mean posterior covariance E Cov[x | x_t] for x_t = x + sigma n: that of the error of `denoise`, on
-        average.
+        """The mean posterior covariance E Cov[x | x_t] for x_t = x + sigma n: that of the errors of `denoise`.
 
-        Of priors of images of any size it is that of images of one, see `sized`.
+        Priors of images of any size have it for images of one size; see `sized`.
         """
         raise self._unsupported("posterior_covariance")
 
@@ -163,7 +163,7 @@ class Prior(nn.Module):
     def render(self, w: Tensor) -> Tensor:
         """The image of a latent w ~ `latents`, E[x | w], (B, *latent_shape) -> (B, C, H, W); differentiable.
 
-        Not `decode`, which promises latents of law N(0, I): samplers that count on it would be wrong of w.
+        It is not `decode`, which promises latents with the law N(0, I): samplers that rely on it would be wrong for w.
         """
         raise self._unsupported("render")
 
@@ -176,15 +176,13 @@ class Prior(nn.Module):
         raise self._unsupported("infer")
 
     def given(self, label: int | str) -> "Prior":
-        """p(x | label), itself a prior, for priors with class labels; a label is a number or the name of the class."""
+        """Return p(x | label), itself a prior; a label is a number or the name of a class."""
         raise UnsupportedError(
             f"{type(self).__name__} has no class labels; a prior trained with classes has, such as ddpm-mnist."
         )
 
     def fit_classes(self, labels: Tensor) -> None:
-        """Set the weights of the classes to their shares among these labels, (N,), if p(x) is a mixture of p(x |
-        label).
-        """
+        """Set the class weights to the shares of these labels, (N,), if p(x) is a mixture of p(x | label)."""
 
     def _unsupported(self, name: str) -> UnsupportedError:
         has = ", ".join(sorted(self.capabilities)) or "nothing"
@@ -193,7 +191,7 @@ class Prior(nn.Module):
 
 
 def of_labels(prior: Prior) -> str:
-    """What to do with a prior that has more methods given a class than without; empty for others."""
+    """Return advice for a prior that has more methods given a class than without; empty for others."""
     if not prior.classes or not prior.labelled:
         return ""
     return f"It has {prior.classes} classes, and more of each of them: give one, label=…, or prior.given(label)."
@@ -213,10 +211,10 @@ def supports(prior: Prior, name: str) -> bool:
 
 
 def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shape:
-    """(C, H, W) of draws of size=(H, W) from a prior with that image_shape.
+    """Return (C, H, W) of draws of size=(H, W) from a prior with that image_shape.
 
     Raises:
-        ValueError: they are not of that size, or of any, and none is given, or it is no size.
+        ValueError: the prior has images of another size, or of any size and none is given, or size is not (H, W).
     """
     channels, *own = image_shape
     if size is not None and not (isinstance(size, tuple | list) and len(size) == 2):
@@ -229,10 +227,10 @@ def shape_of_draws(image_shape: OpenShape, size: tuple[int, int] | None) -> Shap
 
 
 def checked(prior: Prior, x: Tensor, shape: OpenShape | None = None) -> Tensor:
-    """x itself, images or latents (B, *shape), by default (B, *image_shape); None stands for an axis of any size.
+    """Return x, checked to be (B, *shape), by default (B, *image_shape); None stands for an axis of any size.
 
     Raises:
-        ValueError: it has another shape.
+        ValueError: x has another shape.
     """
     shape = prior.image_shape if shape is None else shape
     if x.ndim != len(shape) + 1 or any(b not in (None, a) for a, b in zip(x.shape[1:], shape)):
@@ -244,7 +242,7 @@ def checked(prior: Prior, x: Tensor, shape: OpenShape | None = None) -> Tensor:
 
 
 def as_config(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The `config` of a prior, as JSON can hold it: from the `locals()` at the start of its `__init__`."""
+    """Return the `config` of a prior, ready for JSON, from the `locals()` at the start of its `__init__`."""
     given = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
@@ -255,5 +253,5 @@ def as_level(sigma: float | Tensor, x: Tensor) -> Tensor:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
-    """A context in which networks compute in `dtype`; for None nothing changes, not even an autocast around it."""
+    """Return a context in which networks compute in `dtype`; None keeps even a surrounding autocast."""
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)

@@ -1,11 +1,11 @@
-"""The card of a prior in words: what it is for and not for, how sure its draws are, how it was made; its picture."""
+"""The card of a prior in words: its use and misuse, how well calibrated its draws are, how it was made; its picture."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-PICTURE = "card.jpg"  # beside the weights: draws, and one restoration for each task
+PICTURE = "card.jpg"  # beside the weights: draws, and one restoration per task
 SAID = {
     "use": "Use it for",
     "not for": "Do not use it for",
@@ -24,12 +24,12 @@ SAID = {
 
 
 def card_text(name: str, card: dict[str, Any], picture: str | None = None) -> str:
-    """The card in Markdown; what it does not say is left out, and its settings are.
+    """Return the card in Markdown: its entries among `SAID`, without training settings.
 
     Arguments:
         name: of the prior, the heading.
         card: as `read_card` reads it.
-        picture: where its picture is, a path or address.
+        picture: path or address of its picture.
     """
     said = [f"- {title}: {_in_words(card[key])}" for key, title in SAID.items() if card.get(key)]
     shown = [f"![draws of {name}, and what it restores]({picture})"] if picture else []
@@ -37,7 +37,7 @@ def card_text(name: str, card: dict[str, Any], picture: str | None = None) -> st
 
 
 def picture_of(folder: Path) -> Path | None:
-    """The picture beside a prior, if there is one."""
+    """Return the picture beside a prior, if there is one."""
     path = folder / PICTURE
     return path if path.is_file() else None
 

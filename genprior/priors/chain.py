@@ -1,8 +1,8 @@
-"""The Gaussian chain of a diffusion: its schedules, its reverse, its bound.
+"""The Gaussian chain of a diffusion: its noise schedules, its reverse chain, its evidence bound.
 
 Notation: alpha_bar_t the cumulative product of 1 - beta_t; u = 2x - 1 the image on [-1, 1]; z_t = sqrt(alpha_bar_t) u +
 sqrt(1 - alpha_bar_t) eps the chain; s_t = sqrt((1 - alpha_bar_t) / alpha_bar_t) its noise relative to the signal, and
-sigma_t = s_t / 2 the same in the units of x.
+sigma_t = s_t / 2 the same noise in the units of x.
 
 References: J. Ho, A. Jain, P. Abbeel, Denoising diffusion probabilistic models, 2020. A. Nichol, P. Dhariwal, Improved
 denoising diffusion probabilistic models, 2021 (cosine betas). D. Kingma et al., Variational diffusion models, 2021 (the
@@ -23,7 +23,7 @@ UNIT = 0.5  # one unit of the network's [-1, 1], in the units of x
 
 
 def linear_betas(steps: int) -> Tensor:
-    """beta_t linear from 1e-4 to 0.02 for 1000 steps (Ho et al.), scaled by 1000 / steps for others."""
+    """beta_t linear from 1e-4 to 0.02 for 1000 steps (Ho et al.), scaled by 1000 / steps for other numbers of steps."""
     scale = 1000 / steps
     return torch.linspace(1e-4 * scale, min(0.02 * scale, 0.999), steps, dtype=torch.float64)
 
@@ -38,7 +38,7 @@ def cosine_betas(steps: int) -> Tensor:
 def geometric_betas(steps: int) -> Tensor:
     """s_t = sqrt((1 - alpha_bar_t) / alpha_bar_t) geometric, from 0.2 of 255 grey levels to 20 (0.1 and 10 in x).
 
-    Steps uniform in t are then uniform in ln s: the loss of the course is the bound itself, up to a factor.
+    Uniform steps in t are then uniform in ln s, so the unweighted loss on eps is the bound itself, up to a factor.
     """
     s = torch.linspace(math.log(0.2 / 255 / UNIT), math.log(20), steps, dtype=torch.float64).exp()
     alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), 1 / (1 + s**2)])
@@ -49,17 +49,17 @@ BETAS = {"linear": linear_betas, "cosine": cosine_betas, "geometric": geometric_
 
 
 def posterior_variance(beta: float, alpha_bar: float, alpha_bar_next: float) -> float:
-    """beta-tilde_t = beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t): the variance of q(z_{t-1} | z_t, x)."""
+    """beta-tilde_t = beta_t (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t), the variance of q(z_{t-1} | z_t, x)."""
     return beta * (1 - alpha_bar_next) / (1 - alpha_bar)
 
 
 def forward_variance(beta: float, alpha_bar: float, alpha_bar_next: float) -> float:
-    """beta_t, right when the data themselves are N(0, I); none in the last step, as in Ho et al."""
+    """beta_t, which is exact when the data themselves are N(0, I); 0 in the last step, as in Ho et al."""
     return beta if alpha_bar_next < 1 else 0.0
 
 
 def constant_weight_variance(beta: float, alpha_bar: float, alpha_bar_next: float) -> float:
-    """beta_t^2 / ((1 - beta_t) (1 - alpha_bar_t)): makes all weights of the bound equal, and samples collapse."""
+    """beta_t^2 / ((1 - beta_t) (1 - alpha_bar_t)), which makes all weights of the bound equal; samples collapse."""
     return beta**2 / ((1 - beta) * (1 - alpha_bar)) if alpha_bar_next < 1 else 0.0
 
 
@@ -72,16 +72,14 @@ def relative_noise(alpha_bar: float) -> float:
 
 
 def interpolated(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """Linear interpolation at x between increasing knots; constant beyond both ends."""
+    """Interpolate linearly at x between increasing knots; constant beyond both ends."""
     above = torch.searchsorted(knots, x).clamp(1, len(knots) - 1)
     share = ((x - knots[above - 1]) / (knots[above] - knots[above - 1])).clamp(0, 1)
     return torch.lerp(values[above - 1], values[above], share)
 
 
 def respaced(alpha_bars: list[float], steps: int | None) -> list[float]:
-    """`steps` values of alpha_bar, evenly spread over the chain with both ends; for one step the noisiest; for None
-    all.
-    """
+    """Pick `steps` values of alpha_bar, evenly spaced with both ends; for 1 the noisiest, for None all."""
     if steps is None:
         return alpha_bars
     if not 1 <= steps <= len(alpha_bars):
@@ -99,7 +97,7 @@ def ancestral_chain(
     centre: float | Tensor = 0.5,
     progress: bool = False,
 ) -> Tensor:
-    """The reverse chain from z_T = z to x, with a progress bar on a terminal if requested.
+    """Run the reverse chain from z_T = z to x, with a progress bar on a terminal if requested.
 
     With beta_t = 1 - alpha_bar_t / alpha_bar_{t-1} and alpha_bar_0 = 1,
         mu_t = (z_t - beta_t / sqrt(1 - alpha_bar_t) eps_hat(z_t)) / sqrt(1 - beta_t),
@@ -131,12 +129,12 @@ def chain_elbo(
 ) -> Tensor:
     """The evidence lower bound of the chain x_T -> … -> x_1 -> x, in nats, (B,).
 
-    In the coordinates x_t = x + sigma_t n, with p(x_T) = N(centre, prior_variance I) and steps of the posterior
+    In the coordinates x_t = x + sigma_t n, with p(x_T) = N(centre, prior_variance I) and steps that have the posterior
     variance,
         elbo = E ln p(x | x_hat(x_1)) - KL(q(x_T | x) || p(x_T))
                - sum_{t=2}^{T} 1/2 (1 / sigma_{t-1}^2 - 1 / sigma_t^2) E |x - x_hat(x_t)|^2.
-    `terms` steps, one drawn in each of as many strata of equal length, stand for the sum (all
-    of them if terms >= T - 1).
+    `terms` steps, one drawn from each of as many strata of equal length, estimate the sum (all of them if
+    terms >= T - 1).
     """
     if terms < 1:
         raise ValueError(f"terms is {terms}: give a whole number, at least 1; without the sum there is no bound.")
@@ -175,10 +173,10 @@ def gaussian_decoder(v: float | Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def grey_level_decoder(v: float | Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """(x, x_hat) -> ln P(255 x | x_hat) + D ln 256 in nats, (B,), for images x of 8 bits: the decoder, discretised.
+    """(x, x_hat) -> ln P(255 x | x_hat) + D ln 256 in nats, (B,), for 8-bit images x: the discretised decoder.
 
-    P is the mass that N(x_hat, v I) has in the cell of one grey level around x; the cells of black and white reach to
-    infinity. With D ln 256 it is the density of dequantised images on [0, 1]^D, even in each cell.
+    P is the mass of N(x_hat, v I) in the cell of one grey level around x; the cells of black and white reach to
+    infinity. Adding D ln 256 makes it the log-density of dequantised images on [0, 1]^D, constant in each cell.
     """
 
     def log_likelihood(x: Tensor, x_hat: Tensor) -> Tensor:
@@ -186,7 +184,7 @@ def grey_level_decoder(v: float | Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         r, half = (x - x_hat).double(), 0.5 / 255
         upper = torch.where(x > 1 - half, math.inf, (r + half) / sd)
         lower = torch.where(x < half, -math.inf, (r - half) / sd)
-        # the mass between two points of one tail, each near 0, not between two near 1
+        # difference of two tail probabilities near 0, not of two near 1, which would cancel
         low, high = torch.where(lower > 0, -upper, lower), torch.where(lower > 0, -lower, upper)
         mass = (torch.erfc(-high / math.sqrt(2)) - torch.erfc(-low / math.sqrt(2))) / 2
         return (mass.clamp_min(1e-300).log() + math.log(256)).flatten(1).sum(1).to(x.dtype)

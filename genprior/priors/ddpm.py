@@ -1,7 +1,7 @@
-"""The denoising diffusion prior: a chain of Gaussian noise steps, reversed step by step by one network.
+"""The denoising diffusion prior: one network reverses a chain of Gaussian noise steps.
 
 Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n; sigma = s / 2 the same noise in the units of
-x. The chain itself is in `chain`; everything outside these two files speaks of x_t = x + sigma n only.
+x. The chain itself is in `chain`; everything outside these two files uses x_t = x + sigma n only.
 
 References: J. Ho, A. Jain, P. Abbeel, Denoising diffusion probabilistic models, 2020. T. Karras et al., Elucidating the
 design space of diffusion-based generative models, 2022. J. Ho, T. Salimans, Classifier-free diffusion
@@ -42,18 +42,18 @@ STEPS: Rule = (lambda n: whole(2, n), "a whole number, at least 2")
 class DDPM(MeasuredCovariance):
     """Denoising diffusion prior with a U-Net: `sample`, `denoise`, `elbo`, `flow_log_prob`, `posterior_covariance`.
 
-    The network sees u_t, scaled, and log s; `prediction` states how its output is read. s is continuous, so `denoise`
-    holds for any sigma, whatever the steps of the chain.
+    The network sees the scaled u_t and log s; `prediction` states how its output is read. s is continuous, so `denoise`
+    takes any sigma, whatever the steps of the chain.
 
     Arguments:
         image_shape: (C, H, W); H and W may be None for a prior of images of any size.
-        betas: "linear" or "cosine".
+        betas: "linear", "cosine" or "geometric"; see `chain`.
         steps: T, the length of the chain, at least 2.
         data_std: standard deviation of the pixels of u (0.5 for photographs, Karras et al.).
-        prediction: "karras", through Karras' preconditioning u where noise is high and eps where it is low; "velocity",
-            u - eps, that of flow matching; see `predictions`.
+        prediction: what the network predicts: "karras", by Karras' preconditioning u at high noise and eps at low
+            noise; "velocity", u - eps as in flow matching; see `predictions`.
         classes: number of class labels, 0 for none; the `label` of `denoise` and `sample` conditions on one.
-        edges: show the network the distance of a value from black and from white, in multiples of the noise: for images
+        edges: show the network each value's distance from black and from white, in multiples of the noise: for images
             with much of either, such as digits, whose bound then counts their black as known.
         widths, blocks, patch: see `UNet`.
         features: channels that the network sees besides x_t, such as a measurement; see `priors.amortized`.
@@ -99,13 +99,13 @@ class DDPM(MeasuredCovariance):
         self.spread = UNIT * data_std
         self.sigma_min = UNIT * relative_noise(self.alpha_bars[0])
         self.sigma_max = UNIT * relative_noise(self.alpha_bars[-1])
-        # Variance of the decoder p(x | x_1) of the bound, in squared units of x: measured by `fit_decoder`.
+        # Variance of the bound's decoder p(x | x_1), in squared units of x; `fit_decoder` measures it.
         self.register_buffer("decoder_variance", torch.tensor(self.sigma_min**2))
         if residuals is not None:
             self.residuals = PosteriorCovariance.blank(self.image_shape, residuals)
 
     def raw(self, u_t: Tensor, s: Tensor, label: Tensor | None = None, features: Tensor | None = None) -> Tensor:
-        """The bare network F on u_t = u + s n, s (B, 1, 1, 1)."""
+        """The bare network's output F for u_t = u + s n, s (B, 1, 1, 1)."""
         if label is not None and not self.classes:
             raise ValueError("This prior has no classes: leave the label out, or train a prior with classes.")
         if self.classes and label is None:
@@ -121,7 +121,7 @@ class DDPM(MeasuredCovariance):
             return self.net(inputs, 0.25 * s.log().flatten(), label)
 
     def skip_and_out(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        """c_skip and c_out of u_hat = c_skip u_t + c_out F."""
+        """c_skip and c_out in u_hat = c_skip u_t + c_out F."""
         _, c_skip, c_out = self.reading(s, self.data_std)
         return c_skip, c_out
 
@@ -137,8 +137,8 @@ class DDPM(MeasuredCovariance):
 
         With `features`, (B, features, H, W), it is E[x | x_t, features].
 
-        Guidance w other than 1 gives D(x_t) + w (D(x_t | label) - D(x_t)) instead: for w > 1 images more typical of the
-        label than those of p(x | label), and no longer the expectation of any one law.
+        Guidance w other than 1 gives D(x_t) + w (D(x_t | label) - D(x_t)) instead: for w > 1, images more typical of
+        the label than those of p(x | label), but no longer the expectation under any one law.
         """
         if label is not None and guidance != 1:
             free = self.denoise(x_t, sigma, features=features)
@@ -146,7 +146,7 @@ class DDPM(MeasuredCovariance):
         u_t = (x_t - self.centre) / UNIT
         s = as_level(sigma, x_t) / UNIT
         c_skip, c_out = self.skip_and_out(s)
-        # below sigma_min, where it was not trained, the network is asked as at sigma_min; c_out takes x_hat to x_t
+        # Below sigma_min the network was not trained, so it is told sigma_min; c_out takes x_hat to x_t.
         known = s.clamp_min(self.sigma_min / UNIT)
         u_hat = c_skip * u_t + c_out * self.raw(u_t, known, label, features).to(u_t.dtype)
         return self.centre + UNIT * u_hat
@@ -169,15 +169,15 @@ class DDPM(MeasuredCovariance):
         Arguments:
             seed: keys the noise; draw k is the same whatever n is.
             size: (H, W), needed where the prior's images have any size.
-            steps: use this many of the T steps, evenly spread; None for all.
-            variance: of each step: "posterior" (beta-tilde, default), "forward" (beta), or "constant-weight", the one
-                that makes the bound's weights constant, and whose samples collapse: for teaching only.
+            steps: use this many of the T steps, evenly spaced; None for all.
+            variance: of each step: "posterior" (beta-tilde, the default), "forward" (beta), or "constant-weight", which
+                makes the bound's weights constant but collapses the samples: for teaching only.
             label: class label, 0 to classes - 1, or a name; None for images of any class.
             guidance: of the label, see `denoise`.
-            progress: show a bar.
+            progress: show a progress bar.
 
         Raises:
-            ValueError: a size, a label, a variance or a number of steps that this prior does not have.
+            ValueError: this prior does not have that size, label, variance or number of steps.
         """
         if label is not None:
             label = number_of(self, label)
@@ -199,25 +199,25 @@ class DDPM(MeasuredCovariance):
     def elbo(
         self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, terms: int = 64, progress: bool = False
     ) -> Tensor:
-        """A lower bound of ln p(x), given labels (B,) of ln p(x | label), in nats, (B,): see `chain_elbo`.
+        """A lower bound on ln p(x), given labels (B,) on ln p(x | label), in nats, (B,): see `chain_elbo`.
 
-        The density is on the units of x.
+        The density is in the units of x.
 
-        p is the law of x under the hierarchy x_T -> … -> x_1 -> x over the levels below, not that of the draws of
+        p is the law of x under the hierarchy x_T -> … -> x_1 -> x over the levels below, not the law of the draws of
         `sample`, whose chain has other levels and no noise in its last step.
 
-        The decoder is N(x_hat(x_1), v I) with the learned variance v = `decoder_variance`. The T levels run evenly in
-        ln sigma from sigma_min to sigma_max: with those of the linear betas, whose last steps are coarse, the bound
-        stays 0.29 nats per value below ln p(x) however large T is. The sum over T is estimated without bias from
-        `terms` of its terms, stratified over the levels; with a bar of them if there is to be progress.
+        The decoder is N(x_hat(x_1), v I) with the measured variance v = `decoder_variance`. The T levels are evenly
+        spaced in ln sigma from sigma_min to sigma_max: with those of the linear betas, whose last steps are coarse, the
+        bound stays 0.29 nats per value below ln p(x), however large T is. `terms` terms, stratified over the levels,
+        estimate the sum over T without bias; `progress` shows a bar over them.
         """
         return self._bound(x, gaussian_decoder(self.decoder_variance), seed, terms, label, progress)
 
     @torch.no_grad()
     def elbo_8bit(self, x: Tensor, *, seed: int = 0, terms: int = 64, progress: bool = False) -> Tensor:
-        """A lower bound of ln P(x) + D ln 256 in nats, (B,), for x of 8 bits: `elbo` with its decoder discretised.
+        """A lower bound on ln P(x) + D ln 256 in nats, (B,), for 8-bit x: `elbo` with its decoder discretised.
 
-        This is the log-density of dequantised images, see `bits`, and so comparable with that of other priors.
+        This bounds the log-density of dequantised images, see `bits`, and so is comparable with other priors.
         """
         return self._bound(x, grey_level_decoder(self.decoder_variance), seed, terms, None, progress)
 
@@ -231,9 +231,9 @@ class DDPM(MeasuredCovariance):
         return flow_log_prob(self, x, label, seed=seed, steps=steps, probes=probes)
 
     def flow_bound_8bit(self, x: Tensor, *, seed: int = 0, steps: int = 100) -> Tensor:
-        """A lower bound of ln P(x) + D ln 256 in nats, (B,), as `elbo_8bit`, with the flow's density for the chain's.
+        """A lower bound on ln P(x) + D ln 256 in nats, (B,), as `elbo_8bit`, but with the flow's density.
 
-        ln P(x) >= E [ln p(x_1) + ln P(x | x_1) - ln N(x_1; x, sigma_min^2 I)], x_1 = x + sigma_min n, by one draw.
+        ln P(x) >= E [ln p(x_1) + ln P(x | x_1) - ln N(x_1; x, sigma_min^2 I)], x_1 = x + sigma_min n, from one draw.
         """
         n = Noise(seed, torch.arange(len(x)))(x)
         x_1 = x + self.sigma_min * n
@@ -250,10 +250,10 @@ class DDPM(MeasuredCovariance):
         self.decoder_variance.fill_((self.denoise(x_1, self.sigma_min) - x).square().mean())
 
     def calibrate(self, x: Tensor, *, seed: int = 0) -> None:
-        """Measure what training leaves open, on images (N, C, H, W) that the prior was not trained on.
+        """Measure what training does not determine, on images (N, C, H, W) that the prior was not trained on.
 
-        The variance of the decoder, and the posterior covariance: of small images, no more values than there are images
-        of them, along their principal axes, of others as if all places were alike.
+        This is the variance of the decoder and the posterior covariance. The covariance is measured along the principal
+        axes of images of one size that have no more values than there are images, and as stationary for others.
         """
         self.fit_decoder(x, seed=seed)
         axes = x[0].numel() <= min(len(x), LARGEST_FULL) and None not in self.image_shape
@@ -264,10 +264,14 @@ class DDPM(MeasuredCovariance):
         self.config["residuals"] = form
 
     def with_classes(self, classes: int, image_shape: OpenShape) -> "DDPM":
-        """A prior with labels, of images (C, H, W), to train on: until then it equals this one, whatever the label.
+        """Return a prior with labels, to train on; until then it equals this one, whatever the label.
+
+        Arguments:
+            classes: number of class labels.
+            image_shape: (C, H, W) of its images.
 
         Raises:
-            ValueError: this prior has classes already.
+            ValueError: this prior already has classes.
         """
         if self.classes:
             raise ValueError(f"This prior has {self.classes} classes already: train it on as it is.")
@@ -278,7 +282,7 @@ class DDPM(MeasuredCovariance):
         return prior
 
     def given(self, label: int | str, guidance: float = 1.0) -> Given | Guided:
-        """p(x | label), itself a prior; for guidance other than 1, see `denoise`."""
+        """Return p(x | label), itself a prior; for guidance other than 1, see `denoise`."""
         return Given(self, label) if guidance == 1 else Guided(self, label, guidance)
 
     def _bound(
@@ -293,7 +297,7 @@ class DDPM(MeasuredCovariance):
         T = len(self.alpha_bars)
         ratio = self.sigma_max / self.sigma_min
         sigmas = [self.sigma_min * ratio ** (t / (T - 1)) for t in range(T)]
-        prior_variance = UNIT**2 / self.alpha_bars[-1]  # z_T ~ N(0, I), read in the units of x
+        prior_variance = UNIT**2 / self.alpha_bars[-1]  # z_T ~ N(0, I), converted to the units of x
         denoise = partial(self.denoise, label=label)
         given = {"seed": seed, "terms": terms, "progress": progress}
         return chain_elbo(denoise, x, sigmas, self.centre, prior_variance, decoder, **given)

@@ -1,4 +1,4 @@
-"""From the argument `prior=` to the prior: a name, a folder, a prior of ours, or a network of another library."""
+"""Turn the argument `prior=` into a prior: a name, a folder, a `Prior`, or a network of another library."""
 
 import functools
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from genprior.priors.store import find_prior, load_prior
 
 
 def as_prior(prior: Any, device: str | torch.device, image_shape: Shape) -> Prior:
-    """The prior for that argument of `restore`, on that device."""
+    """Return the prior for that argument of `restore`, on that device."""
     if isinstance(unwrapped(prior), Prior):
         prior = unwrapped(prior)
     if isinstance(prior, Prior):
@@ -28,20 +28,20 @@ def as_prior(prior: Any, device: str | torch.device, image_shape: Shape) -> Prio
     if not isinstance(prior, str | Path):
         return as_prior(_foreign(prior, image_shape), device, image_shape)
     folder = find_prior(prior, image_shape)
-    # files of the Hub's cache are links, whose targets have no suffix
+    # files in the Hub's cache are links, whose targets have no suffix
     folder = folder.absolute() if folder.is_file() else folder.resolve()
-    # A folder that is trained again is replaced as a whole; diffusers writes into the one that is there.
+    # Training again replaces the whole folder; diffusers writes into the existing one.
     written = max(path.stat().st_mtime_ns for path in (folder, *folder.glob("*/*")))
     return _loaded(folder, written, pick_device(device))
 
 
 def _foreign(given: Any, image_shape: Shape) -> Prior:
-    """The prior of a pipeline of diffusers, or of a denoiser of images of so many channels."""
+    """Return the prior of a diffusers pipeline or network, or of a denoiser of images with that many channels."""
     if is_of_diffusers(given):
         return from_diffusers(given)
     if callable(given) and not isinstance(given, type):
         denoiser = from_denoiser(given, (image_shape[0], None, None))  # pyright: ignore[reportArgumentType]
-        denoiser.check(*image_shape[1:])  # of a network that takes images of one size only
+        denoiser.check(*image_shape[1:])  # for a network that takes images of one size only
         return denoiser
     advice = f" {ADVICE}" if isinstance(given, Mapping) else ""
     raise TypeError(f"prior is a name, a folder, a checkpoint, a Prior or a denoiser, not {kind_of(given)}.{advice}")
@@ -49,5 +49,5 @@ def _foreign(given: Any, image_shape: Shape) -> Prior:
 
 @functools.lru_cache(maxsize=2)
 def _loaded(folder: Path, written: int, device: torch.device) -> Prior:
-    """The prior in a folder or file, kept for the next image: only `restore` holds it and changes nothing."""
+    """Load the prior in a folder or file and cache it: only `restore` holds it, and it changes nothing."""
     return load_prior(folder, device)

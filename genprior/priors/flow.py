@@ -1,4 +1,4 @@
-"""The normalizing flow: an invertible network from images to white noise, and with it their exact density.
+"""The normalizing flow: an invertible network from images to white noise, which gives their exact density.
 
 Notation: z = h(x) the latent, u the image on the flow's own scale (see `genprior.nets.pixels`), D = C H W; k a class
 label, w_k its weight.
@@ -24,7 +24,7 @@ from genprior.registry import lookup
 
 
 def log_density(z: Tensor, logdet: Tensor) -> Tensor:
-    """ln p(x) = ln N(z; 0, I) + logdet in nats, (B,), of z = h(x) (B, D) and logdet = ln |det dh / dx|."""
+    """ln p(x) = ln N(z; 0, I) + logdet in nats, (B,), from z = h(x) (B, D) and logdet = ln |det dh / dx|."""
     return logdet - 0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)
 
 
@@ -34,29 +34,29 @@ class Flow(Classed):
         z = h(x), z ~ N(0, I),
         ln p(x) = ln N(h(x); 0, I) + ln |det dh / dx|.
 
-    At each scale blocks of pixels become channels, followed by steps of actnorm, 1x1 convolution and affine coupling.
-    Then half of the channels leave: those that the last coupling has scaled and shifted as functions of the others. The
-    others continue to the next scale. z is the concatenation of all of them.
+    At each scale, blocks of pixels become channels, followed by steps of actnorm, 1x1 convolution and affine coupling.
+    Then half of the channels leave: those that the last coupling scaled and shifted as functions of the others. The
+    others continue to the next scale. z concatenates the channels that end at each scale.
 
-    With classes, the latents of each class have their own Gaussian, and all classes share the rest of the flow:
+    With classes, each class has its own Gaussian of latents, and all classes share the rest of the flow:
 
         p(x | k):  z = (h(x) - m_k) / s_k,    p(x) = sum_k w_k p(x | k),
 
-    of which p(x) costs one pass too. `decode` and `encode`, for z ~ N(0, I), are those of a class.
+    where p(x), too, costs one pass. `decode` and `encode`, for z ~ N(0, I), need a class.
 
-    Computations are in the precision of x whatever `autocast` is, because a density and an inverse need it. Only in
-    `forward`, for training, do the networks of the couplings follow an autocast around them.
+    All methods compute in the precision of x, whatever `autocast` is, because a density and an inverse need it. Only in
+    `forward`, for training, do the networks of the couplings follow a surrounding autocast.
 
     Arguments:
         image_shape: (C, H, W).
         widths: of the couplings' networks at each scale.
-        steps: of each scale, as many numbers as widths.
+        steps: number of steps at each scale, one number per width.
         blocks: residual blocks of each network.
-        squeeze: side of the blocks of pixels that become channels at each scale whose sides are multiples of it.
+        squeeze: side of the blocks of pixels that become channels, at each scale whose sides are multiples of it.
         bound: largest log-scale of a coupling.
-        pixels: "logit", for images in [0, 1]; "ink", for 8-bit images in [0, 1] on much exact black, such as digits;
-            "linear", for images with values beyond [0, 1]. Outside of [0, 1], but for a margin of 1e-5, the first two
-            have log_prob = -inf, no score and no encode (nan).
+        pixels: "logit", for images in [0, 1]; "ink", for 8-bit images in [0, 1] with much exact black, such as digits;
+            "linear", for images with values beyond [0, 1]. Outside [0, 1], apart from a margin of about 1e-5 at most,
+            the first two have log_prob = -inf, and no score or encode (nan).
         spread: see `Prior`, in the units of x.
         classes: number of class labels, 0 for none.
 
@@ -95,7 +95,7 @@ class Flow(Classed):
         self.pixels: Any = lookup("pixels", pixels, PIXELS)()
         self.bounded = self.pixels.high < math.inf
         self.scales = nn.ModuleList()
-        self.parts: list[Shape] = []  # of z, the images that scales are done with
+        self.parts: list[Shape] = []  # shapes of the parts of z that leave at each scale
         channels, height, width = image_shape
         for k in range(len(widths)):
             layers = []
@@ -120,7 +120,7 @@ class Flow(Classed):
             self.register_buffer("class_weights", even(classes))
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """z = h(x), or with classes that of the labels (B,), (B, D); and ln |det dz / dx|, (B,)."""
+        """z = h(x), or given labels (B,) z = (h(x) - m_k) / s_k, (B, D); and ln |det dz / dx|, (B,)."""
         check_labels(self, label)
         z, logdet = self._transform(x)
         if label is None:
@@ -140,7 +140,7 @@ class Flow(Classed):
         return torch.cat(done, dim=1), logdet
 
     def inverse(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """x = h^-1(z), of the labels (B,) if there are classes, (B, C, H, W)."""
+        """x = h^-1(z), given labels (B,) if there are classes, (B, C, H, W)."""
         check_labels(self, label)
         if label is not None:
             z = self.base.inverse(z, label)
@@ -155,7 +155,7 @@ class Flow(Classed):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, *, whiten: bool = False) -> None:
-        """Set the layers with statistics to those of x, before a training.
+        """Set the layers that have statistics to those of x, before training.
 
         Arguments:
             x: dequantised images, (B, C, H, W); a few hundred.
@@ -174,7 +174,7 @@ class Flow(Classed):
     def log_prob(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """ln p(x), given labels (B,) ln p(x | label), in nats, exact, (B,).
 
-        -inf where the pixels of an image are outside of what p knows.
+        -inf where a pixel of an image lies outside the domain of p.
         """
         x = checked(self, x)
         with full_precision(x):
@@ -191,7 +191,7 @@ class Flow(Classed):
         return mixed(torch.stack(densities, dim=1), self.class_weights)
 
     def score(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        """grad_x ln p(x), given labels (B,) that of ln p(x | label), (B, C, H, W)."""
+        """grad_x ln p(x), given labels (B,) grad_x ln p(x | label), (B, C, H, W)."""
         with torch.enable_grad(), full_precision(x):
             x = x.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.log_prob(x, label).sum(), x)

@@ -1,8 +1,8 @@
 """The folder of a prior: config.json (family, shape of images, arguments), model.safetensors, card.json (origin).
 
-A diffusion whose posterior covariance was measured has covariance.safetensors too.
+A diffusion whose posterior covariance was measured also has covariance.safetensors.
 
-No code is loaded from a folder, and no pickle: the family is looked up by name and built from checked arguments.
+Reading it runs no code and opens no pickle: the family is looked up by name and built from checked arguments.
 """
 
 import json
@@ -35,7 +35,7 @@ from genprior.priors.vae import VAE
 from genprior.registry import lookup
 
 FORMAT = 1
-MEASURED = "residuals."  # what the names of a posterior covariance begin with, see `MeasuredCovariance`
+MEASURED = "residuals."  # prefix of the names of a posterior covariance's tensors, see `MeasuredCovariance`
 FAMILIES: dict[str, type[Prior]] = {
     "adm": adm.ADM,
     "amortized": LearnedPosterior,
@@ -54,9 +54,9 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     """Write `prior` to the existing, empty `folder`.
 
     Arguments:
-        card: what a user should know: data, licence, steps, seed, seconds, device, metrics. The names of the classes
-            and a hash of the weights are added.
-        half: store the weights in float16, half the size; they are read back as float32.
+        card: what a user should know: data, licence, steps, seed, seconds, device, metrics. This function adds the
+            names of the classes and a hash of the weights.
+        half: store the weights in float16, at half the size; they are read back as float32.
     """
     prior = unwrapped(prior)
     family = next((name for name, cls in FAMILIES.items() if type(prior) is cls), None)
@@ -68,7 +68,7 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
     measured = {key: state.pop(key) for key in list(state) if key.startswith(MEASURED)}
     weights = save(state)
     (folder / "model.safetensors").write_bytes(weights)
-    if measured:  # apart, since it may be measured again, on other images, of the same weights
+    if measured:  # in its own file, since it may be measured again on other images, for the same weights
         (folder / "covariance.safetensors").write_bytes(save(measured))
     shape = list(prior.image_shape)
     config = {"format": FORMAT, "family": family, "image_shape": shape, "arguments": prior.config}
@@ -84,15 +84,15 @@ def write_prior(prior: Prior, folder: Path, card: dict[str, Any], *, half: bool 
 def save_prior(prior: Prior, folder: str | Path, card: dict[str, Any] | None = None) -> None:
     """Write `prior` to a new folder, which `load_prior` and `restore` take.
 
-    A latent diffusion of diffusers is written as diffusers does, with what was measured of it: its decoder's variance.
+    A latent diffusion of diffusers is written in the layout of diffusers, with the measured variance of its decoder.
 
     Arguments:
         card: what a user should know, see `write_prior`.
 
     Raises:
-        FileExistsError: there is something of that name.
-        ValueError: the prior is of no family that can be stored.
-        UnsupportedError: a network of diffusers is of a class that diffusers does not have.
+        FileExistsError: the path already exists.
+        ValueError: the prior's family cannot be stored.
+        UnsupportedError: a network of a diffusers model is of a class that diffusers does not have.
     """
     folder = Path(folder)
     refuse_existing([folder], False, "choose another path")
@@ -104,13 +104,13 @@ def save_prior(prior: Prior, folder: str | Path, card: dict[str, Any] | None = N
 
 
 def read_prior(folder: str | Path) -> Prior:
-    """The prior that `write_prior` wrote, or of a model that diffusers saved, in evaluation mode on the CPU.
+    """Read the prior that `write_prior` wrote, or a model that diffusers saved, in evaluation mode on the CPU.
 
-    A file is one of weights that say enough, see `from_adm`.
+    A file is a checkpoint that `from_adm` reads.
 
     Raises:
         ValueError: the folder is not a prior, is damaged, or comes from a newer format.
-        UnsupportedError: it is a model of diffusers that is no prior here, see `from_diffusers`.
+        UnsupportedError: it is a diffusers model that cannot be a prior, see `from_diffusers`.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -120,7 +120,7 @@ def read_prior(folder: str | Path) -> Prior:
     config = read_config(folder)
     try:
         family = lookup("prior family", config.get("family"), FAMILIES)
-        # A new network draws initial weights, which are overwritten: the global random state stays as it was.
+        # A new network draws initial weights, only to be overwritten: leave the global random state as it was.
         with torch.random.fork_rng(devices=[]):
             prior = family.blank(**config["arguments"])
         files = ["model.safetensors"] + ["covariance.safetensors"] * bool(config["arguments"].get("residuals"))
@@ -133,7 +133,7 @@ def read_prior(folder: str | Path) -> Prior:
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """The card of the prior in `folder`, or of a file of weights."""
+    """Read the card of the prior in `folder`, or of a file of weights."""
     folder = Path(folder)
     if folder.is_file():
         return adm.card_of(folder)
@@ -141,10 +141,10 @@ def read_card(folder: str | Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The family, shape and arguments of the prior in `folder`.
+    """Read the family, shape and arguments of the prior in `folder`.
 
     Raises:
-        ValueError: the folder is no prior, or of a newer format.
+        ValueError: the folder is not a prior, or has a newer format.
     """
     config = _read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != FORMAT:

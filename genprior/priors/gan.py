@@ -1,10 +1,10 @@
 """The adversarial prior: a generator f maps Gaussian latents to images, x = f(z), z ~ N(0, I).
 
 Its law is implicit: it has no density, and its draws lie on a surface of at most d dimensions. The discriminator that
-taught the generator belongs to training (`genprior.training.adversarial`) and is not part of the prior.
+trained the generator belongs to training (`genprior.training.adversarial`) and is not part of the prior.
 
 References: I. Goodfellow et al., Generative adversarial networks, 2014. A. Bora et al., Compressed sensing using
-generative models, 2017 (such a generator as a prior). M. Mirza, S. Osindero, Conditional generative adversarial nets,
+generative models, 2017 (a generator as a prior). M. Mirza, S. Osindero, Conditional generative adversarial nets,
 2014 (labels).
 """
 
@@ -21,12 +21,12 @@ class GAN(Classed):
     """Generative adversarial prior: `sample`, `decode`.
 
     Arguments:
-        image_shape: (C, H, W), H and W multiples of 2 to the number of widths.
+        image_shape: (C, H, W), H and W multiples of 2 ** len(widths).
         latent: d, the length of z.
         spread: root mean square deviation of a value of x from 0.5, in the units of x (0.48 for MNIST).
         widths, blocks, hidden: see `Generator`.
-        classes: number of class labels, 0 for none. With classes p(x) = sum_k w_k p(x | k) has `sample` only, and
-            `decode` is that of `given`, or of the argument `label`, (B,).
+        classes: number of class labels, 0 for none. With classes, p(x) = sum_k w_k p(x | k) has `sample` only;
+            `decode` needs `given`, or the argument `label`, (B,).
 
     Raises:
         ValueError: an argument is not as described.
@@ -62,7 +62,7 @@ class GAN(Classed):
             self.register_buffer("class_weights", even(classes))
 
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """f(z), given labels (B,) that of the label; (B, d) -> (B, C, H, W); differentiable."""
+        """f(z), with labels (B,) if there are classes; (B, d) -> (B, C, H, W); differentiable."""
         z = checked(self, z, self.latent_shape)
         check_labels(self, label)
         told = None if label is None else self.embed(label)

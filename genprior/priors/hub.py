@@ -1,4 +1,4 @@
-"""Priors on the Hugging Face Hub: a repository contains the folder of a prior, see `genprior.priors.folder`."""
+"""Priors on the Hugging Face Hub: a repository contains the folder of a prior; see `genprior.priors.folder`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 FILES = ("config.json", "model.safetensors", "card.json", "covariance.safetensors")
-# Of a prior of ours and of a model of diffusers.
+# The files of a genprior prior and of a diffusers model.
 PARTS = (*FILES, *diffusers.DESCRIPTION, *(file for files in diffusers.DATA for file in files))
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
-    """Publish the prior in `folder`, as written by `genprior train`, `save_prior` or diffusers; returns its address.
+    """Publish the prior in `folder`, as written by `genprior train`, `save_prior` or diffusers; return its address.
 
-    The token is huggingface_hub's: `hf auth login`, or the variable HF_TOKEN. Others load it by `load_prior(name)`.
+    The token is huggingface_hub's: `hf auth login`, or the variable HF_TOKEN. Others load the prior with
+    `load_prior(name)`.
 
     Arguments:
         folder: of the prior.
-        name: of the repository, "owner/name"; it is made if it is new, and its files are replaced if it is not.
-        private: whether a new repository is seen by its owner only.
+        name: of the repository, "owner/name"; a new one is created, the files of an existing one are replaced.
+        private: whether only its owner sees a new repository.
 
     Raises:
-        ValueError: the folder holds no sound prior, or the name is not of that form.
-        OSError: the Hub cannot be reached, or does not let you in.
+        ValueError: the folder holds no intact prior, or the name does not have that form.
+        OSError: the Hub cannot be reached, or denies access.
     """
     from huggingface_hub import HfApi
 
@@ -55,17 +56,17 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
 
 
 def fetch(name: str) -> Path:
-    """The folder of a prior of the Hub, ours or of diffusers, downloaded unless huggingface_hub has it already.
+    """Return the folder of a genprior or diffusers prior on the Hub, downloaded unless huggingface_hub already has it.
 
-    Of "owner/name/file", and of a repository with weights and no word of what they are, the file. Without a network, or
-    with HF_HUB_OFFLINE=1, it is what was downloaded before.
+    For "owner/name/file", and for a repository that has weights but does not describe them, return the file. Without a
+    network, or with HF_HUB_OFFLINE=1, return what was downloaded before.
 
     Arguments:
-        name: "owner/name", or "owner/name@revision" of a branch, a tag or a commit; and perhaps "/file".
+        name: "owner/name", or "owner/name@revision" with a branch, a tag or a commit; optionally followed by "/file".
 
     Raises:
         ValueError: there is no such repository, or it cannot be reached and was never downloaded.
-        UnsupportedError: it is a model of diffusers that is no prior here; its weights are then left there.
+        UnsupportedError: it is a diffusers model that cannot be a prior; its weights are then not downloaded.
     """
     repository, file = _split(name)
     if file:
@@ -76,14 +77,14 @@ def fetch(name: str) -> Path:
     if not diffusers.is_diffusers(folder):
         return folder
     diffusers.check_folder(folder)
-    for files in diffusers.DATA:  # the first that are there
+    for files in diffusers.DATA:  # the first that exist
         if diffusers.is_whole(folder := _download(name, (*diffusers.DESCRIPTION, *files))):
             break
     return folder
 
 
 def revision_of(path: Path) -> str | None:
-    """The commit of the cached Hub folder or file; None for all others."""
+    """Return the commit of a folder or file in the Hub's cache; None for all others."""
     places = (place for place in (path, *path.parents) if place.parent.name == "snapshots")
     return next((place.name for place in places if COMMIT.fullmatch(place.name)), None)
 
@@ -102,7 +103,7 @@ def _download(name: str, files: tuple[str, ...]) -> Path:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form of a repository, "owner/name", perhaps with "@revision"."""
+    """Whether `name` has the form of a repository, "owner/name", optionally with "@revision"."""
     repository, at, revision = name.partition("@")
     named = NAME.fullmatch(repository) is not None and not any(p.strip(".") == "" for p in repository.split("/"))
     return named and bool(at) == bool(revision)
@@ -116,7 +117,7 @@ def is_hub_file(name: str) -> bool:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Of "owner/name/some/file", owner/name and some/file; without a file that is empty."""
+    """Split "owner/name/some/file" into owner/name and some/file, which is empty if there is no file."""
     owner, _, rest = name.partition("/")
     repository, _, file = rest.partition("/")
     return f"{owner}/{repository}", file
@@ -130,13 +131,13 @@ def _file(repository: str, file: str) -> Path:
 
 
 def _only_weights(repository: str, folder: Path) -> str:
-    """The .safetensors file of a repository that does not say what it is, or if it has none, that of torch.save."""
+    """Return the one .safetensors file of a repository without a description or, if it has none, its one pickle."""
     from huggingface_hub import HfApi
 
     name, _, revision = repository.partition("@")
     try:
         files = HfApi().list_repo_files(name, revision=revision or None)
-    except (OSError, ValueError):  # offline: of those that were downloaded before
+    except (OSError, ValueError):  # offline: choose among the files downloaded before
         files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     weights = [file for file in sorted(files) if Path(file).suffix.lower() in READ]
     found = [file for file in weights if file.endswith(".safetensors")] or weights
@@ -147,7 +148,7 @@ def _only_weights(repository: str, folder: Path) -> str:
 
 
 def check_hub_name(name: str) -> None:
-    """Refuse anything that is not the name of a repository to publish to."""
+    """Refuse a name that is not that of a repository to publish to."""
     if not is_hub_name(name) or "@" in name:
         raise ValueError(f"The name of a repository is {name!r}: give owner/name.")
 

@@ -10,14 +10,14 @@ from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.priors.base import Prior
 
-EMBEDDING = 8  # numbers that stand for a label beside what a network sees
+EMBEDDING = 8  # channels that encode a label beside the other inputs of a network
 
 
 def number_of(prior: Prior, label: int | str) -> int:
-    """The number of a label, given as a number or as the name of its class, in any case.
+    """Return the number of a label, given as a number or as the name of its class, in upper or lower case.
 
     Raises:
-        ValueError: the prior has no such class, or none; the message names its classes.
+        ValueError: the prior has no such class, or no classes; the message names those it has.
     """
     if not prior.classes:
         raise ValueError(
@@ -43,10 +43,10 @@ def number_of(prior: Prior, label: int | str) -> int:
 
 
 def check_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
-    """The names of the classes, in their order; none for classes without names.
+    """Return the names of the classes, in order, checked; none for classes without names.
 
     Raises:
-        ValueError: they are not one text for each class, or two of them are alike but for case.
+        ValueError: they are not one string per class, or two of them differ in case only.
     """
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"The names of the classes are {names!r}: give a list of texts.")
@@ -58,10 +58,11 @@ def check_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
 
 
 def check_labels(prior: Prior, labels: Tensor | None) -> None:
-    """Refuse labels (B,) for a prior without classes, and missing labels if only p(x | label) is defined.
+    """Refuse labels (B,) for a prior without classes, and missing labels where only p(x | label) is defined.
 
     Raises:
-        ValueError, UnsupportedError: as said.
+        ValueError: the prior has no classes, but there are labels.
+        UnsupportedError: the prior has classes, but there are no labels.
     """
     if labels is not None and not prior.classes:
         raise ValueError("This prior has no classes: leave the label out, or train a prior with classes.")
@@ -73,7 +74,7 @@ def check_labels(prior: Prior, labels: Tensor | None) -> None:
 
 
 def labels_of(prior: Prior, label: int | str | None, noise: Noise) -> Tensor | None:
-    """The labels of draws, one per row of the noise: the given one, or drawn with the weights of the classes."""
+    """Return the labels of draws, one per row of the noise: the given one, or drawn with the class weights."""
     if label is not None:
         number = number_of(prior, label)
         return torch.full((len(noise.image),), number, device=prior.class_weights.device)
@@ -84,17 +85,17 @@ def labels_of(prior: Prior, label: int | str | None, noise: Noise) -> Tensor | N
 
 
 def even(classes: int) -> Tensor:
-    """Equal weights for so many classes."""
+    """Return equal weights for that many classes."""
     return torch.full((classes,), 1 / max(classes, 1))
 
 
 def shares(labels: Tensor, classes: int) -> Tensor:
-    """The share of each class among these labels."""
+    """Return the share of each class among these labels."""
     return torch.bincount(labels, minlength=classes).float() / len(labels)
 
 
 def beside(h: Tensor, embedding: Tensor | None) -> Tensor:
-    """h, (B, C, …), with the embedding (B, E) as E further channels, the same everywhere."""
+    """Append the embedding (B, E) to h, (B, C, …), as E further channels that are constant over the image."""
     if embedding is None:
         return h
     planes = embedding.reshape(*embedding.shape, *[1] * (h.ndim - 2)).expand(-1, -1, *h.shape[2:])
@@ -102,5 +103,5 @@ def beside(h: Tensor, embedding: Tensor | None) -> Tensor:
 
 
 def mixed(log_probs: Tensor, weights: Tensor) -> Tensor:
-    """ln sum_k w_k p_k of ln p_k, (B, K) -> (B,); classes of weight 0 do not count."""
+    """ln sum_k w_k p_k from ln p_k, (B, K) -> (B,); classes of weight 0 do not count."""
     return (log_probs + weights.log()).logsumexp(1)

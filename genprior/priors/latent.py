@@ -1,8 +1,8 @@
 """Latent diffusion: a denoising diffusion in the latents of a variational autoencoder.
 
 Notation: z the autoencoder's map of latents, G(z) its decoder's mean, v the decoder's variance; w = c + s (z - m) / a
-the latents standardised, with m and a the mean and standard deviation of each channel of z over the data, and c and s
-the centre and spread of the diffusion, whose images they are; q(w | x) the encoder.
+the standardised latents, which serve as the diffusion's images, with m and a the mean and standard deviation of each
+channel of z over the data, and c and s the diffusion's centre and spread; q(w | x) the encoder.
 
 References: R. Rombach, A. Blattmann, D. Lorenz, P. Esser, B. Ommer, High-resolution image synthesis with latent
 diffusion models, 2022. A. Vahdat, K. Kreis, J. Kautz, Score-based generative modeling in latent space, 2021 (the
@@ -25,12 +25,12 @@ from genprior.priors.vae import VAE
 class LatentDiffusion(Prior):
     """p(x) = ∫ N(x; G(w), v I) p(w) dw with p(w) a diffusion: `sample`, `elbo`, `encode`, `render`.
 
-    With many latents, N(0, I) no longer describes them: p(w) takes its place. `encode`, `render` and samplers all use
-    w, and p(w) is itself a prior, `latents`, on maps instead of images. The z of the autoencoder stays internal.
+    N(0, I) no longer describes many latents: p(w) takes its place. `encode`, `render` and samplers all use w, and p(w)
+    is itself a prior, `latents`, on maps instead of images. The autoencoder's z stays internal.
 
     Arguments:
-        vae: with maps of latents, that is for images of any size.
-        ddpm: with as many channels as a cell has latents, for any size.
+        vae: has maps of latents, that is, takes images of any size.
+        ddpm: has as many channels as a cell has latents, and takes any size.
 
     Raises:
         ValueError: the two do not fit together.
@@ -55,18 +55,18 @@ class LatentDiffusion(Prior):
 
     @classmethod
     def blank(cls, vae: dict[str, Any], ddpm: dict[str, Any]) -> "LatentDiffusion":
-        """A prior with random weights, from the arguments of its two parts."""
+        """Build a prior with random weights, from the arguments of its two parts."""
         return cls(VAE(**vae), DDPM(**ddpm))
 
     @property
     def latents(self) -> DDPM:
-        """p(w), a prior of maps (latent, rows, columns), of the size that images of this prior have."""
+        """p(w), a prior of maps (latent, rows, columns) of the size that matches this prior's images."""
         shape = self.vae.sized(*self.image_shape[1:]).latent_shape
         return self.ddpm.sized(*shape[1:])
 
     @property
     def latent_shape(self) -> OpenShape:
-        """Shape of one w: (latent, rows, columns), None where the image has any size."""
+        """Shape of one w: (latent, rows, columns), with None where the image has any size."""
         return self.latents.image_shape
 
     @property
@@ -91,11 +91,11 @@ class LatentDiffusion(Prior):
         Arguments:
             seed: keys the noise; draw k is the same whatever n is.
             size: (H, W), needed where the prior's images have any size.
-            steps: of the chain, evenly spread; None for all.
-            progress: show a bar.
+            steps: number of steps of the chain, evenly spaced; None for all.
+            progress: show a progress bar.
 
         Raises:
-            ValueError: a size or a number of steps that this prior does not have.
+            ValueError: this prior does not have that size or number of steps.
         """
         prior = self.sized(*shape_of_draws(self.image_shape, size)[1:])
         mean = prior.render(prior.latents.sample(n, seed=seed, steps=steps, progress=progress))
@@ -118,14 +118,14 @@ class LatentDiffusion(Prior):
 
     @torch.no_grad()
     def elbo(self, x: Tensor, *, seed: int = 0, terms: int = 64) -> Tensor:
-        """E_q [ln p(x | w) + bound of ln p(w)] + H(q(w | x)) <= ln p(x), in nats, (B,), by one draw of w.
+        """E_q [ln p(x | w) + bound on ln p(w)] + H(q(w | x)) <= ln p(x), in nats, (B,), from one draw of w.
 
-        The bound of ln p(w) is that of the diffusion, of which `terms` terms are drawn (see `DDPM.elbo`). p(w) and H
-        are both of w, the entropy ln sd + (1 + ln 2 pi) / 2 of each value with the sd of w: what standardising adds to
-        the one, it takes from the other.
+        The bound on ln p(w) is the diffusion's, estimated from `terms` of its terms (see `DDPM.elbo`). Both p(w) and H
+        are in units of w, with the entropy ln sd + (1 + ln 2 pi) / 2 of each value computed from the sd of w: what
+        standardising adds to one, it takes from the other.
 
         Arguments:
-            x: (B, C, H, W); the density is on the units of x.
+            x: (B, C, H, W); the density is in the units of x.
             seed: keys all draws, by row.
             terms: see `DDPM.elbo`.
         """
@@ -138,23 +138,23 @@ class LatentDiffusion(Prior):
 
     @torch.no_grad()
     def standardise(self, x: Tensor) -> None:
-        """Set mean and standard deviation of each latent channel to those of draws from q(z | x) for these images."""
+        """Set the mean and standard deviation of each latent channel to those of draws from q(z | x) for images x."""
         mean, sd = self.vae.infer(x.to(self.latent_mean))
         variance = mean.var(dim=(0, 2, 3)) + sd.square().mean(dim=(0, 2, 3))
         self.latent_mean.copy_(mean.mean(dim=(0, 2, 3)).reshape(-1, 1, 1))
         self.latent_sd.copy_(variance.sqrt().reshape(-1, 1, 1))
 
     def fit_decoder(self, x: Tensor, *, seed: int = 0) -> None:
-        """Fit the variance of the last step of the diffusion's bound, see `DDPM.fit_decoder`, to the latents of x."""
+        """Fit the variance of the last step of the diffusion's bound to the latents of x; see `DDPM.fit_decoder`."""
         row = torch.arange(len(x))
         mean, sd = self.moments(x.to(self.latent_mean))
         self.ddpm.fit_decoder(mean + sd * Noise(seed, row, torch.ones_like(row))(mean), seed=seed)
 
     @property
     def _scale(self) -> Tensor:
-        """|dw / dz|, of each channel."""
+        """|dw / dz| of each channel."""
         return self.ddpm.spread / self.latent_sd
 
     def _own(self, w: Tensor) -> Tensor:
-        """The autoencoder's z of w."""
+        """Return the autoencoder's z for w."""
         return self.latent_mean + (w - self.ddpm.centre) / self._scale

@@ -1,4 +1,4 @@
-"""A prior of photographs of any size, made from a flow of small patches.
+"""A prior of photographs of any size, built from a flow of small patches.
 
 Notation: P the side of a patch; x_i the patch at pixel i.
 
@@ -17,31 +17,31 @@ from torch.utils.checkpoint import checkpoint
 from genprior.priors.base import Prior, as_config
 from genprior.priors.flow import Flow
 
-CHUNK = 2**12  # patches that go through the flow at once: 0.1 GB of activations
+CHUNK = 2**12  # patches per pass through the flow: 0.1 GB of activations
 
 
 def tiles(x: Tensor, side: int, stride: int | None = None) -> Tensor:
-    """Patches of images, row by row: (B, C, H, W) -> (B L, C, side, side); without a stride, they do not overlap."""
+    """Cut images into patches, row by row: (B, C, H, W) -> (B L, C, side, side); without a stride, no overlap."""
     columns = F.unfold(x, side, stride=stride or side)
     return rearrange(columns, "b (c h w) l -> (b l) c h w", h=side, w=side)
 
 
 class PatchFlow(Prior):
-    """A flow of P x P patches, p, lifted to images of any size: `energy` and `score`.
+    """A flow p of P x P patches, extended to images of any size: `energy` and `score`.
 
         energy(x) = -1 / P^2 sum_i ln p(x_i),
         score(x) = -grad energy(x),
 
-    over all overlapping patches x_i of x, continued by reflection by P - 1 pixels on each side. This is the mean of
-    -ln p of the tiles over the P^2 ways to tile the plane by patches. Every pixel counts once, and pixels next to the
-    border once more in part, through their mirror images; without these a corner would count for 1 / P^2.
+    over all overlapping patches x_i of x, which is padded by reflection by P - 1 pixels on each side. This is the mean
+    of -ln p of the tiles over the P^2 ways to tile the plane with patches. Every pixel counts once; pixels near the
+    border count partly once more, through their mirror images, without which a corner would count for only 1 / P^2.
 
-    This is not a log_prob, and there is no sample: overlapping patches are not independent, and the constant that makes
+    It has no `log_prob` and no `sample`: overlapping patches are not independent, and the constant that makes
     exp(-energy) a density is unknown. For single patches, `flow` has both.
 
     Arguments:
         patch: P, side of the patches in pixels.
-        width, steps, blocks: of the flow, see `Flow`.
+        width, steps, blocks: of the flow; see `Flow`.
         spread: see `Prior`, in the units of x.
 
     Raises:
@@ -57,7 +57,7 @@ class PatchFlow(Prior):
         self.side = patch
         self.centre = 0.5
         self.spread = spread
-        # One squeeze makes a vector of a patch.
+        # One squeeze turns a patch into a vector.
         self.flow = Flow(
             (3, patch, patch),
             widths=(width,),
@@ -69,17 +69,17 @@ class PatchFlow(Prior):
         )
 
     def initialise(self, x: Tensor) -> None:
-        """Begin the training of the flow with the mean and the covariance of the patches of dequantised images x."""
+        """Initialise the flow with the mean and the covariance of the patches of dequantised images x."""
         self.flow.initialise(tiles(x, self.side), whiten=True)
 
     def forward(self, x: Tensor, label: None = None) -> tuple[Tensor, Tensor]:
-        """Those of the flow of the patches that tile the images x: z, (B L, D), and ln |det dz / dx|, (B L,)."""
+        """Apply the flow to the patches that tile the images x: z, (B L, D), and ln |det dz / dx|, (B L,)."""
         return self.flow(tiles(x, self.side))
 
     def energy(self, x: Tensor) -> Tensor:
         """-1 / P^2 sum_i ln p(x_i) in nats, (B,); differentiable."""
         patches = tiles(self._continued(x), self.side, 1)
-        # The backward pass computes each chunk's activations again, so that one chunk's at a time are kept.
+        # The backward pass recomputes each chunk's activations, so memory holds one chunk's at a time.
         log_prob = partial(checkpoint, self.flow.log_prob, use_reentrant=False, preserve_rng_state=False)
         log_probs = torch.cat([log_prob(part) for part in patches.split(CHUNK)])
         return -log_probs.reshape(len(x), -1).sum(1) / self.side**2

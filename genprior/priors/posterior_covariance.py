@@ -1,9 +1,9 @@
-"""The mean posterior covariance of a denoiser, E Cov[x | x_t], measured on images that it was not trained on.
+"""The mean posterior covariance of a denoiser, E Cov[x | x_t], measured on images it was not trained on.
 
     E (x - x_hat)(x - x_hat)^T = E Cov[x | x_t]   for x_hat = E[x | x_t]
 
-The error of a denoiser shows how much it knows. It is measured once for each noise level, in one basis for all levels,
-without a backward pass. Guidance uses this covariance to extend y to the pixels that y does not see.
+A denoiser's errors show how much it knows. They are measured once per noise level, in one basis for all levels, without
+a backward pass. Guidance uses this covariance to extend y to the pixels that y does not see.
 
 Notation: V(sigma) = U diag(l(sigma)) U^T the covariance; r = x - x_hat.
 """
@@ -23,13 +23,13 @@ from genprior.priors.base import Prior
 from genprior.priors.gaussian.covariance import Covariance, Dense, Diagonal, Stationary, find_form, turned
 
 LEVELS = 14
-NODES = 32  # intervals of the frequencies from 0 to 1/2 on which a spectrum is kept
-LARGEST_FULL = 1024  # values of images whose principal axes, a square of that side, are worth their size
-AT_ONCE = 2**20  # values that are denoised at once
+NODES = 32  # intervals of the grid of frequencies, from 0 to 1/2, on which a spectrum is stored
+LARGEST_FULL = 1024  # most values of an image whose principal axes, a square matrix of that side, are worth storing
+AT_ONCE = 2**20  # values to denoise at once
 
 
 class MeasuredCovariance(Prior):
-    """A prior whose denoiser is a network; it has `posterior_covariance` once that is measured.
+    """A prior whose denoiser is a network; it has `posterior_covariance` once that has been measured.
 
     Attributes:
         residuals: the covariance as a function of sigma, or None.
@@ -63,14 +63,14 @@ class MeasuredCovariance(Prior):
 
 
 class PosteriorCovariance(nn.Module):
-    """V(sigma) of a prior: eigenvectors of one form, and eigenvalues l relative to sigma^2 at some noise levels.
+    """V(sigma) of a prior: eigenvectors in one form, and eigenvalues l relative to sigma^2 at some noise levels.
 
-    Between levels logit(l / sigma^2) is linear in ln sigma, as it is of Gaussians, where it is ln of the variance over
-    sigma^2; beyond them it stays. Of images of any size the form is "stationary": the spectrum is kept on a grid of
-    frequencies, even along both axes, and linear between them.
+    Between levels, logit(l / sigma^2) is linear in ln sigma, as for Gaussians, where it is the ln of the variance over
+    sigma^2; beyond them it is constant. For images of any size the form is "stationary": the spectrum is stored on an
+    even grid of frequencies along both axes, and interpolated linearly.
 
     Arguments:
-        basis: U, a covariance of images of one size; for "stationary", of any.
+        basis: U, a covariance of images of one size; for "stationary", of any size.
         levels: (K,), increasing, in the units of x.
         logits: logit(l / sigma^2), (K, C, H, W), or for "stationary" (K, C, M + 1, N + 1) at the frequencies
             i / (2 M), j / (2 N).
@@ -88,10 +88,10 @@ class PosteriorCovariance(nn.Module):
 
     @classmethod
     def blank(cls, image_shape: OpenShape, form: str) -> "PosteriorCovariance":
-        """V(sigma) = sigma^2 I in that form, to read stored figures into.
+        """Build a covariance in that form, to read stored values into.
 
         Raises:
-            ValueError: there is no such form, or it is not one of images of any size.
+            ValueError: there is no such form, or it does not suit images of any size.
         """
         basis, grid = _identity(image_shape, form)
         return cls(basis, torch.arange(LEVELS) + 1.0, torch.zeros(LEVELS, *grid))
@@ -99,18 +99,18 @@ class PosteriorCovariance(nn.Module):
     @classmethod
     @torch.no_grad()
     def measured(cls, prior: Prior, images: Tensor, form: str, *, seed: int = 0) -> "PosteriorCovariance":
-        """V(sigma) of a prior's denoiser, from its errors on noisy images.
+        """Measure V(sigma) of a prior's denoiser from its errors on noisy images.
 
         Arguments:
             prior: has `denoise`.
-            images: (N, C, H, W), that it was not trained on: a hundred photographs of 128 x 128 or more are enough.
-                Their edges count least (Hann's window).
+            images: (N, C, H, W), not used in its training; a hundred photographs of 128 x 128 or more are enough.
+                "stationary" weighs their edges least (Hann window).
             form: "stationary", for photographs; "full", the principal axes of the images, or "diagonal", for small
-                images of things that have their place, such as digits.
+                images of objects in fixed places, such as digits.
             seed: keys the noise.
 
         Raises:
-            ValueError: there is no such form, it is not one of these images, or an image has another shape.
+            ValueError: there is no such form, it does not suit these images, or they have another shape than the prior.
         """
         basis, grid = _identity(prior.image_shape, form)
         if images.ndim != 4 or any(a not in (None, b) for a, b in zip(prior.image_shape, images.shape[1:])):
@@ -129,7 +129,7 @@ class PosteriorCovariance(nn.Module):
                 noise = Noise(seed, numbers, torch.full_like(numbers, k))
                 r = x - prior.denoise(x + sigma * noise(x), sigma)
                 squares = squares + wide(_squares(basis, r)).sum(0)
-            # A denoiser may leave more than the noise it was given; no Gaussian does.
+            # A denoiser's error may exceed the noise it was given; a Gaussian's never does.
             ratios.append((squares / len(images) / sigma**2).clamp(1e-12, 0.999))
         logits = torch.stack(ratios).logit()
         if form == "stationary":
@@ -138,11 +138,11 @@ class PosteriorCovariance(nn.Module):
 
     @functools.cached_property
     def _known(self) -> list[float]:
-        """The levels, read once, as each step would wait for the device otherwise."""
+        """The levels, read once; otherwise each step would wait for the device."""
         return self.levels.tolist()
 
     def at(self, sigma: float, image_shape: tuple[int, int, int]) -> Covariance:
-        """V(sigma), for images of that shape."""
+        """Return V(sigma) for images of that shape."""
         levels = self._known
         at = min(max(sigma, levels[0]), levels[-1])
         k = max(1, bisect.bisect_left(levels, at))
@@ -155,7 +155,7 @@ class PosteriorCovariance(nn.Module):
 
 
 def _identity(image_shape: OpenShape, form: str) -> tuple[Covariance, Shape]:
-    """I in that form, and the shape in which its eigenvalues are kept."""
+    """Return I in that form, and the shape in which its eigenvalues are stored."""
     C, H, W = image_shape
     if find_form(form) is Stationary:
         M, N = (NODES if side is None else min(NODES, side // 2) for side in (H, W))
@@ -166,7 +166,7 @@ def _identity(image_shape: OpenShape, form: str) -> tuple[Covariance, Shape]:
 
 
 def _axes(basis: Covariance, images: Tensor) -> Covariance:
-    """The basis with the principal axes of the images, of their colours where it is "stationary"."""
+    """Return the basis with the principal axes of the images, or of their colours if it is "stationary"."""
     if isinstance(basis, Diagonal):
         return basis.to(images)
     if isinstance(basis, Dense):
@@ -177,7 +177,7 @@ def _axes(basis: Covariance, images: Tensor) -> Covariance:
 
 
 def _squares(basis: Covariance, r: Tensor) -> Tensor:
-    """|U^T r|^2, (B, C, H, W): of a crop of a larger image its windowed spectrum, with the square of its mean apart."""
+    """|U^T r|^2, (B, C, H, W); if "stationary", as for crops of larger images, the windowed spectrum, mean apart."""
     if not isinstance(basis, Stationary):
         return basis.coefficients(r)[..., 0].square()
     H, W = r.shape[-2:]
@@ -190,12 +190,12 @@ def _squares(basis: Covariance, r: Tensor) -> Tensor:
 
 
 def _on_grid(logits: Tensor, nodes: tuple[int, int]) -> Tensor:
-    """The grid values whose interpolation is nearest to logits at all frequencies, (K, C, H, W) -> (K, C, M+1, N+1)."""
+    """Fit grid values whose interpolation is nearest to logits at all frequencies, (K, C, H, W) -> (K, C, M+1, N+1)."""
     rows, columns = (torch.linalg.pinv(_hats(n, m - 1)) for n, m in zip(logits.shape[-2:], nodes))
     return rows.to(logits) @ logits @ columns.to(logits).T
 
 
 def _hats(n: int, intervals: int) -> Tensor:
-    """The matrix, (n, intervals + 1), of linear interpolation from frequencies i / (2 intervals) to |k / n|."""
+    """The matrix (n, intervals + 1) that interpolates linearly from frequencies i / (2 intervals) to |k / n|."""
     frequencies = torch.fft.fftfreq(n, dtype=torch.float64).abs() * 2 * intervals
     return (1 - (frequencies[:, None] - torch.arange(intervals + 1)).abs()).clamp_min(0)

@@ -1,4 +1,4 @@
-"""The input that a diffusion network sees of u_t, and how its output F is read.
+"""The input that a diffusion network sees, and how its output F gives the denoised image.
 
     u_hat = c_skip u_t + c_out F(u_t / scale, s)
 
@@ -18,13 +18,13 @@ Coefficients = tuple[Tensor, Tensor, Tensor]
 
 
 def karras(s: Tensor, data_std: float) -> Coefficients:
-    """scale, c_skip and c_out that give F input and target of unit variance, and u_hat the smallest error."""
+    """scale, c_skip and c_out that give F an input and a target of unit variance, and amplify its errors least."""
     variance = s**2 + data_std**2
     return variance.sqrt(), data_std**2 / variance, s * data_std / variance.sqrt()
 
 
 def velocity(s: Tensor, data_std: float) -> Coefficients:
-    """scale, c_skip and c_out of the straight path z = t u + (1 - t) n, t = 1 / (1 + s), F its velocity u - n.
+    """scale, c_skip and c_out for the straight path z = t u + (1 - t) n, t = 1 / (1 + s), with F its velocity u - n.
 
     z = t u_t, and E[u - n | z] = (u_hat - z) / (1 - t).
     """

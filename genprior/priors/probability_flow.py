@@ -1,12 +1,12 @@
-"""The density of a diffusion prior by its probability flow: an ordinary differential equation with the same marginals.
+"""The density of a diffusion prior by its probability flow, an ordinary differential equation with the same marginals.
 
 With tau = ln sigma and D(x, sigma) = E[x | x_t], images flow by dx / dtau = x - D(x, sigma), and the log-density falls
-along a path by the divergence, so that with d = dim x
+along a path at the rate of the divergence; so, with d = dim x,
     ln p_sigma_min(x) = ln p_sigma_max(x_T) + int (d - tr dD/dx) dtau.
 
 References: Y. Song et al., Score-based generative modeling through stochastic differential equations, 2021.
-W. Grathwohl et al., FFJORD: free-form continuous dynamics for scalable reversible generative models, 2019 (the trace by
-random probes).
+W. Grathwohl et al., FFJORD: free-form continuous dynamics for scalable reversible generative models, 2019 (the trace
+from random probes).
 """
 
 import copy
@@ -28,10 +28,10 @@ class FlowDensity(NamedTuple):
 
     Attributes:
         value: the estimate.
-        probe_error: standard error of the mean over the random probes of the trace; of K probes it is itself known to
-            a relative 1 / sqrt(2 (K - 1)) only. NaN for a single probe.
-        step_error: how far half as many steps of the integrator are from this; its own error is of second order, so
-            about a third of that.
+        probe_error: standard error of the mean over the random probes of the trace; with K probes its own relative
+            error is 1 / sqrt(2 (K - 1)). NaN for a single probe.
+        step_error: difference from the value that half as many integrator steps give; since the integrator is of second
+            order, the actual error is about a third of that.
     """
 
     value: Tensor
@@ -49,23 +49,23 @@ def flow_log_prob(
 ) -> FlowDensity:
     """ln p_sigma_min(x) in nats: the density of images with noise sigma_min, by Heun's method.
 
-    Two of its errors are stated with it, see `FlowDensity`: that of the random probes, without bias, each the same
-    along the whole path; and the integrator's, of second order in 1 / steps. Not in them: the denoiser's own error, and
-    that N(centre, (spread^2 + sigma_max^2) I) is taken for the law of x_T, which changes ln p by about half the
-    variances of x along all directions over sigma_max^2.
+    The result states two errors, see `FlowDensity`: that of the random probes, which are unbiased and each fixed along
+    the whole path; and the integrator's, of second order in 1 / steps. It omits the denoiser's own error, and that of
+    taking N(centre, (spread^2 + sigma_max^2) I) for the law of x_T, which changes ln p by about half the sum of the
+    variances of x in all directions over sigma_max^2.
 
     Arguments:
-        prior: with a differentiable `denoise`, which computes in the precision of its weights here, whatever its
-            `autocast`: the noise of the lowest levels is finer than bfloat16.
+        prior: has a differentiable `denoise`. It computes here in the precision of its weights, whatever its
+            `autocast`, because the noise of the lowest levels is finer than bfloat16 resolves.
         x: (B, C, H, W).
-        label: (B,), of a prior whose `denoise` takes labels; None for none.
+        label: (B,), for a prior whose `denoise` takes labels; None for none.
         seed: keys the probes.
-        steps: an even number; each takes two evaluations forward, and a backward one of each for every probe. Half as
-            many, for `step_error`, are added to that.
+        steps: an even number; each takes two forward evaluations, and one backward pass through each of them per probe.
+            Half as many further steps give `step_error`.
         probes: K, of values -1 and 1.
 
     Raises:
-        ValueError: the steps are odd or none, or there is no probe.
+        ValueError: the steps are odd or fewer than 2, or there is no probe.
     """
     if steps < 2 or steps % 2:
         raise ValueError(f"steps is {steps}: give an even number, at least 2; half as many tell the error.")
@@ -76,10 +76,10 @@ def flow_log_prob(
 
 
 def flow_estimates(prior: Prior, x: Tensor, label: Tensor | None, seed: int, steps: int, probes: int) -> Tensor:
-    """ln p_sigma_min(x) by each of the probes, (K, B): `flow_log_prob` without its errors, for any number of steps."""
+    """ln p_sigma_min(x) from each probe, (K, B): `flow_log_prob` without its errors, for any number of steps."""
     if probes < 1:
         raise ValueError(f"probes is {probes}: give a whole number, at least 1.")
-    exact: Any = copy.copy(prior)  # shares the network; of some priors, `denoise` takes labels
+    exact: Any = copy.copy(prior)  # shares the network; Any, because some priors' `denoise` takes labels
     exact.autocast = None
     denoise = exact.denoise if label is None else partial(exact.denoise, label=label)
     noise = Noise(seed, torch.arange(len(x)))

@@ -1,4 +1,4 @@
-"""Priors by name: those that come with the package, folders, and the Hugging Face Hub."""
+"""Priors by name: bundled with the package, in folders, and on the Hugging Face Hub."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ ELSE = "or a folder that holds a trained prior, a checkpoint of ADM's network, o
 
 
 def bundled() -> list[str]:
-    """Names of the priors that come with the package."""
+    """Return the names of the priors bundled with the package."""
     return sorted(p.name for p in BUNDLED.glob("*") if (p / "config.json").exists())
 
 
@@ -30,28 +30,28 @@ def load_prior(
     device: str | torch.device = "cpu",
     image_shape: Shape | None = None,
 ) -> Prior:
-    """A prior by name, family, folder or file; its network in bfloat16 if the device computes faster in it.
+    """Load a prior by name, family, folder or file; denoisers compute in bfloat16 where the device is fast in it.
 
     Arguments:
         name: a bundled prior such as "ddpm-photo"; a family such as "ddpm"; a folder written by `genprior train`
-            (the run's, for the average of most steps, or one of its priors), by `save_prior` or by diffusers (see
+            (a run's, for its average after most steps, or one of its priors), by `save_prior` or by diffusers (see
             `from_diffusers`); a file such as "ffhq_10m.pt" (see `from_adm`); or "owner/name" or "owner/name@revision"
-            on the Hugging Face Hub, followed by "/file.pt" if it holds several; `owner` must not be a folder. Only such
-            names download anything, once. A family means its bundled prior for images of exactly this shape ("-mnist"
-            for a grey 28 x 28 digit), else the one for images of any size ("-photo"), which takes grey images as
-            colour; priors of one kind of images ("-flowers") are found only by their full names.
+            on the Hugging Face Hub, followed by "/file.pt" if it holds several; `owner` must not be a folder. Only Hub
+            names download anything, and only once. A family means its bundled prior for images of exactly this shape
+            ("-mnist" for a grey 28 x 28 digit), else the one for images of any size ("-photo"), which takes grey images
+            as colour; priors of one kind of images ("-flowers") are found by their full names only.
         device: where to put it.
-        image_shape: (C, H, W) of the images, for a family; None for its prior of images of any size, or if it has none,
+        image_shape: (C, H, W) of the images, for a family; None for its prior of images of any size or, if it has none,
             the first by name.
 
     Raises:
-        ValueError: there is no such prior, or none of the family fits the images, or the Hub cannot be reached.
+        ValueError: there is no such prior, none of the family fits the images, or the Hub cannot be reached.
     """
     device = torch.device(device)
     folder = find_prior(name, image_shape)
     prior = read_prior(folder).to(device)
     reorder(prior)
-    # A denoiser's own error hides the rounding; of decoders and densities, Markov chains want energies that agree.
+    # A denoiser's own error hides the rounding; but Markov chains need consistent energies of decoders and densities.
     denoises = supports(prior, "denoise") or isinstance(prior, LearnedPosterior)
     prior.autocast = torch.bfloat16 if denoises and has_bfloat16(device) else None
     prior.revision = revision_of(folder)
@@ -59,11 +59,11 @@ def load_prior(
 
 
 def find_prior(name: str | Path, image_shape: Shape | None = None) -> Path:
-    """The folder, or the file, of a prior by name, family, path or repository, see `load_prior`."""
+    """Return the folder or file of a prior by name, family, path or repository; see `load_prior`."""
     names = bundled()
     if isinstance(name, str):
         family = [other for other in names if other.startswith(f"{name}-")]
-        # but for those of one kind of images, such as flowers, which their shape alone does not tell
+        # except those for one kind of images, such as flowers, which the shape alone does not identify
         family = [other for other in family if not read_config(BUNDLED / other).get("by_name_only")]
         if name in names or family:
             return BUNDLED / (name if name in names else _fitting(name, family, image_shape))
@@ -82,7 +82,7 @@ def find_prior(name: str | Path, image_shape: Shape | None = None) -> Path:
 
 
 def resolved_name(name: str | Path, image_shape: Shape | None = None) -> str:
-    """The unambiguous name of what `find_prior` finds: a name, a path, or owner/name of the Hub."""
+    """Return the unambiguous name of what `find_prior` finds: a name, a path, or owner/name on the Hub."""
     if not Path(name).exists() and (is_hub_name(str(name)) or is_hub_file(str(name))):
         return str(name)
     folder = find_prior(name, image_shape)
@@ -90,7 +90,7 @@ def resolved_name(name: str | Path, image_shape: Shape | None = None) -> str:
 
 
 def _fitting(family: str, names: list[str], image_shape: Shape | None) -> str:
-    """The one among bundled priors that fits the images best."""
+    """Return the bundled prior that fits the images best."""
     shapes = {name: tuple(read_config(BUNDLED / name)["image_shape"]) for name in names}
     if image_shape is None:
         return min(names, key=lambda name: None not in shapes[name])
@@ -105,17 +105,17 @@ def _fitting(family: str, names: list[str], image_shape: Shape | None) -> str:
 
 
 def _newest(folder: Path) -> Path:
-    """The prior in a folder: itself, or of a training run the average of most steps, ended or only saved so far."""
+    """Return the prior's folder: the folder itself or, of a training run, the result or checkpoint of most steps."""
     saved = [path.parent for path in folder.glob("step-*/complete.json")]
     found = [path for path in (*saved, folder / "prior") if (path / "config.json").exists()]
     if (folder / "config.json").exists() or not found:
         return folder
-    # Of as many steps as a checkpoint, the result: it has been finished.
+    # At equal steps the result wins over the checkpoint, because it is finished.
     return max(found, key=lambda path: (read_card(path).get("steps", 0), path.name == "prior"))
 
 
 def _takes(own: OpenShape, wanted: Shape) -> bool:
-    """Whether a prior of images of the shape `own` restores those of `wanted`: one of colour, grey ones too."""
+    """Whether a prior of images of shape `own` restores images of shape `wanted`; a colour prior also restores grey."""
     return (own[0] == wanted[0] or (own[0], wanted[0]) == (3, 1)) and all(
         a in (None, b) for a, b in zip(own[1:], wanted[1:])
     )

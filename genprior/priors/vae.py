@@ -1,4 +1,4 @@
-"""The variational autoencoder: a Gaussian latent, decoded to the mean of an image, with one variance for all values.
+"""The variational autoencoder: a Gaussian latent decoded to the mean of an image, with one variance for all values.
 
 Notation: z ~ N(0, I) the latent, G(z) the decoder's mean, v its variance, D = C H W; q(z | x) = N(mean, diag(sd^2)) the
 encoder; eps ~ N(0, I) the noise of the draw z = mean + sd eps from it. The networks see x in multiples of `spread` from
@@ -26,31 +26,31 @@ from genprior.priors.base import as_config, autocast, checked, shape_of_draws
 from genprior.priors.labels import EMBEDDING, beside, check_labels, even, labels_of
 from genprior.priors.wrappers.given import Classed
 
-LIMIT = 8.0  # |ln sd| of latents stays below: exp(-8) is finer than any image needs, exp(8) coarser
+LIMIT = 8.0  # bound on |ln sd| of latents: exp(-8) is finer than any image needs, exp(8) coarser
 INITIAL_SD = 0.1  # of the decoder, in the units of x
-# ln v moves this many times faster than other parameters: Adam takes every one as far in a step, and this has to come
-# from ln INITIAL_SD^2 before anything else can be judged.
+# ln v moves this many times faster than other parameters: an Adam step moves all parameters equally far, and ln v must
+# first come all the way from ln INITIAL_SD^2, before anything else can be judged.
 PACE = 10.0
 
 
 class VAE(Classed):
     """Variational autoencoder p(x) = ∫ N(x; G(z), v I) N(z; 0, I) dz: `sample`, `elbo`, `score`, `decode`, `infer`.
 
-    v is one learned number. So for a measurement y = A x + noise n, p(x | z, y) is a Gaussian with the closed form of
-    `operator.prox`, and samplers can integrate x out exactly. The likelihood is normalised: its best v is the mean
-    squared error of G, and nothing else weighs fidelity against the latents.
+    v is one learned number. So for a measurement y = A x + noise n, p(x | z, y) is a Gaussian in the closed form of
+    `operator.prox`, and samplers can integrate x out exactly. The likelihood is normalised: the best v is the mean
+    squared error of G, and no other constant weighs fidelity against the latents.
 
-    Images of one size have a flat latent, those of any size a map of latents, (latent, ceil(H / s), ceil(W / s)) with
-    the stride s = 2 ** len(widths); images are extended to a multiple of s by replication before they are encoded, and
-    what is decoded is cut to the size of the prior (see `sized`).
+    Images of one size have a flat latent; those of any size have a map of latents, (latent, ceil(H / s), ceil(W / s)),
+    with the stride s = 2 ** len(widths). Images are padded to a multiple of s by replication before encoding, and
+    decoded images are cropped to the size of the prior (see `sized`).
 
     Arguments:
         image_shape: (C, H, W); H and W may be None for a prior of images of any size.
-        latent: number of latents; of images of any size, of each cell.
+        latent: number of latents; per cell, for images of any size.
         widths, blocks: channels and residual blocks of each level, finest first; see `genprior.nets.vae`.
         spread: root mean square deviation of a value of x from 0.5 (0.25 for photographs).
-        classes: number of class labels, 0 for none. With classes p(x) = sum_k w_k p(x | k) has `sample` only; all other
-            methods need `given`, or the argument `label`, (B,).
+        classes: number of class labels, 0 for none. With classes, p(x) = sum_k w_k p(x | k) has `sample` only; all
+            other methods need `given`, or the argument `label`, (B,).
 
     Raises:
         ValueError: an argument is not as described.
@@ -81,7 +81,7 @@ class VAE(Classed):
         self.latent, self.spread, self.classes = latent, spread, classes
         self.stride = 2 ** len(widths)
         self.flat = None not in image_shape
-        beyond = EMBEDDING if classes else 0  # channels that say the label
+        beyond = EMBEDDING if classes else 0  # channels that encode the label
         channels, levels = image_shape[0], (tuple(widths), tuple(blocks))
         if self.flat:
             cells = tuple(math.ceil(a / self.stride) for a in image_shape[1:])
@@ -97,7 +97,7 @@ class VAE(Classed):
 
     @property
     def latent_shape(self) -> OpenShape:
-        """Shape of one z: (d,), or (d, rows, columns) with None where the image has any size."""
+        """Shape of one z: (d,), or (d, rows, columns), with None where the image has any size."""
         if self.flat:
             return (self.latent,)
         return (self.latent, *(None if a is None else math.ceil(a / self.stride) for a in self.image_shape[1:]))
@@ -113,15 +113,15 @@ class VAE(Classed):
     ) -> Tensor:
         """n draws from p(x), x = G(z) + sqrt(v) eps with z ~ N(0, I), (n, C, H, W).
 
-        This is the law that `elbo` bounds, grain included; `decode(z)` is its mean given z, without the grain.
+        This is the law that `elbo` bounds, including the grain; `decode(z)` is its mean given z, without the grain.
 
         Arguments:
             seed: keys the noise; draw k is the same whatever n is.
             size: (H, W), needed where the prior's images have any size.
-            label: class label, 0 to classes - 1, or a name; None for draws of p(x).
+            label: class label, 0 to classes - 1, or a name; None for draws from p(x).
 
         Raises:
-            ValueError: a size or a label that this prior does not have.
+            ValueError: this prior does not have that size or label.
         """
         prior = self.sized(*shape_of_draws(self.image_shape, size)[1:])
         noise = Noise.of_draws(n, seed)
@@ -132,7 +132,7 @@ class VAE(Classed):
     def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """The mean G(z) of p(x | z), (B, *latent_shape) -> (B, C, H, W); differentiable; label (B,) with classes.
 
-        Of a prior of images of any size, the image has s pixels per row and column of z.
+        For a prior of images of any size, each row and column of z gives s pixels.
         """
         z = checked(self, z, self.latent_shape)
         told = self._told(label)
@@ -172,16 +172,16 @@ class VAE(Classed):
     def elbo(self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, draws: int = 1) -> Tensor:
         """E_q ln p(x | z) - KL(q(z | x) || N(0, I)) <= ln p(x), in nats, (B,); differentiable.
 
-        With classes, p and q are those of the label, and the bound is one of ln p(x | label).
+        With classes, p and q are conditioned on the label, and the bound is on ln p(x | label).
 
         Arguments:
-            x: (B, C, H, W); the density is on the units of x.
+            x: (B, C, H, W); the density is in the units of x.
             label: (B,), with classes.
             seed: keys the draws of z, by row.
-            draws: of z, over which the first term is averaged; the second is exact.
+            draws: number of draws of z that the first term is averaged over; the second is exact.
 
         Raises:
-            ValueError: an image that this prior does not have, or no draws.
+            ValueError: the images have another shape than the prior's, or draws is below 1.
         """
         if draws < 1:
             raise ValueError(f"draws is {draws}: give a whole number, at least 1.")
@@ -192,17 +192,17 @@ class VAE(Classed):
     def iwae(self, x: Tensor, k: int, label: Tensor | None = None, *, seed: int = 0, rows: int = 1024) -> Tensor:
         """The importance-weighted bound ln 1/k sum_j p(x, z_j) / q(z_j | x) with z_j ~ q(z | x), in nats, (B,).
 
-        Its mean is the mean of `elbo` for k = 1, and grows with k to ln p(x) (Burda et al.).
+        Its mean equals that of `elbo` for k = 1, and grows with k towards ln p(x) (Burda et al.).
 
         Arguments:
-            x: (B, C, H, W); the density is on the units of x.
+            x: (B, C, H, W); the density is in the units of x.
             k: number of draws of z per image.
             label: (B,), with classes.
             seed: keys the draws, by row and j.
-            rows: how many draws to decode at once, over all images; changes nothing but memory.
+            rows: how many draws to decode at once, over all images; affects memory only.
 
         Raises:
-            ValueError: an image that this prior does not have, or k below 1.
+            ValueError: the images have another shape than the prior's, or k is below 1.
         """
         if k < 1:
             raise ValueError(f"k is {k}: give a whole number, at least 1.")
@@ -222,7 +222,7 @@ class VAE(Classed):
         return total - math.log(k)
 
     def score(self, x: Tensor, label: Tensor | None = None, *, seed: int = 0, draws: int = 1) -> Tensor:
-        """The gradient in x of `elbo` at fixed noise, shaped like x: of the bound, not of ln p(x)."""
+        """The gradient of `elbo` in x at fixed noise, shaped like x: that of the bound, not of ln p(x)."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             return torch.autograd.grad(self.elbo(x, label, seed=seed, draws=draws).sum(), x)[0]

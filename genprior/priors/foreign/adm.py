@@ -1,7 +1,7 @@
-"""Networks of ADM (guided-diffusion) as priors, by their published files: `ffhq_10m.pt`, `256x256_diffusion.pt`, …
+"""Networks of ADM (guided-diffusion) as priors, from published files: `ffhq_10m.pt`, `256x256_diffusion.pt`, …
 
-Notation: u = 2x - 1 the image on [-1, 1], u_t = u + s n; z = sqrt(alpha_bar) u_t what the network sees
-of it, alpha_bar = 1 / (1 + s^2), and t its step; sigma = s / 2.
+Notation: u = 2x - 1 the image on [-1, 1], u_t = u + s n; z = sqrt(alpha_bar) u_t the network's input,
+alpha_bar = 1 / (1 + s^2), and t its step; sigma = s / 2.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from genprior.priors.probability_flow import FlowDensity, flow_log_prob
 from genprior.priors.wrappers.given import Given
 from genprior.registry import lookup
 
-FIRST = "time_embed.0.weight"  # a name that every such network has, and few others
+FIRST = "time_embed.0.weight"  # a name that every such network has, and few others do
 ALIKE = (
     " (EDM's and consistency models of openai/consistency_models are laid out alike, without learned variances, but "
     "are told ln sigma in place of a step: they are no such priors.)"
@@ -53,22 +53,22 @@ SETUP = ("head_channels", "heads", "order", "betas", "steps", "time_scale")
 class ADM(MeasuredCovariance):
     """Denoising diffusion prior with the network of ADM, which predicts eps: u_hat = u_t - s eps(z, t).
 
-    t is where ln s lies between the steps of the chain, linearly. Of a network that learned the variances of its steps
-    too, that half of the answer is left out: samplers here take none. Nothing is clipped. Images of any size are
-    continued, mirrored, to what the network's levels divide; what it knows is images of the size of its training.
-    Levels above 80, in the units of x, are left out.
+    t interpolates linearly in ln s between the steps of the chain. If the network also learned the variances of its
+    steps, that half of its output is dropped: samplers here do not use it. Nothing is clipped. Images of any size are
+    padded by mirroring to the multiple that the network's levels need, but the network knows images of its training
+    size only. Levels above 80, in the units of x, are left out.
 
-    The network has no weights yet, see `from_adm`: they are read, never drawn.
+    The network has no weights yet: they are read, see `from_adm`, never drawn at random.
 
     Arguments:
         network: arguments of `ADMUNet`.
-        betas: "linear" or "cosine", see `chain`, or the numbers themselves.
+        betas: "linear", "cosine" or "geometric", see `chain`, or the numbers themselves.
         steps: T, the length of the chain.
-        time_scale: the network is told time_scale times t: 1, or 1000 / T if it was trained with rescaled timesteps.
-        residuals: form of the `posterior_covariance` that was measured, see `fit_covariance`; None if none was.
+        time_scale: the network receives time_scale times t: 1, or 1000 / T if it was trained with rescaled timesteps.
+        residuals: form of the measured `posterior_covariance`, see `fit_covariance`; None if none was measured.
 
     Raises:
-        ValueError: the arguments make no network, or no chain.
+        ValueError: the arguments do not describe a network or a chain.
     """
 
     log_levels: Tensor
@@ -102,14 +102,14 @@ class ADM(MeasuredCovariance):
             self.residuals = PosteriorCovariance.blank(self.image_shape, residuals)
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor, label: Tensor | None = None) -> Tensor:
-        """E[x | x_t], given labels (B,) of a network with classes."""
+        """E[x | x_t], with labels (B,) for a network with classes."""
         check_labels(self, label)
         u_t = (x_t - self.centre) / UNIT
         s = as_level(sigma, x_t) / UNIT
         return self.centre + UNIT * (u_t - s * self._eps(u_t / (1 + s**2).sqrt(), self.step(s), label))
 
     def step(self, s: Tensor) -> Tensor:
-        """t of the levels s, (B, 1, 1, 1) -> (B,), counted from 0: between steps, and none beyond them."""
+        """t of the levels s, (B, 1, 1, 1) -> (B,), counted from 0; it may lie between steps, but not beyond them."""
         levels = self.log_levels
         counted = torch.arange(len(levels), dtype=levels.dtype, device=levels.device)
         return interpolated(s.flatten().log().to(levels), levels, counted)
@@ -136,14 +136,14 @@ class ADM(MeasuredCovariance):
 
         Arguments:
             seed: keys the noise; draw k is the same whatever n is.
-            size: (H, W): best that of the training.
-            steps: use this many of the chain's steps, evenly spread; None for all.
-            label: class label, of a network with classes.
-            progress: show a bar.
+            size: (H, W), preferably that of the training.
+            steps: use this many of the chain's steps, evenly spaced; None for all.
+            label: class label, for a network with classes.
+            progress: show a progress bar.
 
         Raises:
-            ValueError: no size, a number of steps that the chain does not have, or a label that the network has not.
-            UnsupportedError: no label of a network with classes.
+            ValueError: size is missing, or the prior does not have that number of steps or label.
+            UnsupportedError: the network has classes, but label is missing.
         """
         like = state_of(self)
         labels = None if label is None else torch.full((n,), number_of(self, label), device=like.device)
@@ -171,15 +171,15 @@ class ADM(MeasuredCovariance):
         self.config["residuals"] = form
 
     def given(self, label: int | str) -> Given:
-        """p(x | label), itself a prior."""
+        """Return p(x | label), itself a prior."""
         return Given(self, label)
 
 
 def alpha_bars_of(betas: str | Sequence[float], steps: int) -> list[float]:
-    """alpha_bar of the steps of a chain, T of them.
+    """alpha_bar of the T steps of a chain.
 
     Raises:
-        ValueError: there are no betas of that name, or the numbers are not `steps` betas, from 0 to 1.
+        ValueError: there are no betas of that name, or the numbers are not `steps` betas between 0 and 1.
     """
     if isinstance(betas, str):
         chain = lookup("betas", betas, BETAS)(steps)
@@ -203,25 +203,26 @@ def from_adm(
     steps: int | None = None,
     time_scale: float | None = None,
 ) -> ADM:
-    """The prior of a checkpoint of ADM's network: of guided-diffusion, improved-diffusion, or trained with their code.
+    """Make a prior of an ADM checkpoint: of guided-diffusion, improved-diffusion, or trained with their code.
 
     Widths, blocks, attention, classes, learned variances and the form of the residual blocks follow from the shapes of
-    the weights. Everything else is taken from the published checkpoint with the same network, if there is one; state it
-    for other networks, and if yours was trained differently. If the file has a moving average too, that is taken.
-    Weights in half precision stay so, and compute in float32. A schedule in the file (betas, alphas_cumprod) is used.
+    the weights. All other settings are those of the published checkpoint with the same network, if there is one; give
+    them for other networks, or if yours was trained differently. If the file also has a moving average, that is used.
+    Weights in half precision stay so, but the network computes in float32. A schedule in the file (betas,
+    alphas_cumprod) is used.
 
     Arguments:
         source: a .pt, .pth, .ckpt or .safetensors file, or the state dict itself.
         head_channels, heads, order: of the attention, see `ADMUNet` (num_head_channels, num_heads; order is "new" with
             use_new_attention_order, else "legacy").
         betas, steps, time_scale: of the chain of its training, see `ADM` (noise_schedule, diffusion_steps;
-            rescale_timesteps). Respacing is of samplers, not of networks.
+            rescale_timesteps). Respacing concerns samplers, not networks.
 
     Raises:
-        TypeError: the source is neither.
-        ValueError: the file is none of these, damaged or cut short, would run code, or lacks weights; or something that
-            no shape tells is not given.
-        UnsupportedError: it is of another network.
+        TypeError: the source is neither a file nor a state dict of tensors.
+        ValueError: the file is of another kind, damaged or cut short, would run code, or lacks weights; or a setting
+            that shapes do not determine is missing.
+        UnsupportedError: the weights belong to another network.
     """
     if not isinstance(source, Mapping | str | Path):
         raise TypeError(f"source is a {type(source).__name__}: give a file, or a state dict, network.state_dict().")
@@ -252,12 +253,12 @@ def from_adm(
 
 
 def card_of(path: Path) -> dict[str, Any]:
-    """The card of a checkpoint, as for a prior of ours, with the set-up it is read with."""
+    """Return the card of a checkpoint, as for a genprior prior, with the set-up it is read with."""
     return about(from_adm(path)) | {"file": path.name, "sha256": sha256(path)}
 
 
 def about(prior: ADM) -> dict[str, Any]:
-    """The set-up with which a checkpoint is read, for its card."""
+    """Return the set-up with which a checkpoint is read, for its card."""
     network, chain = prior.config["network"], {key: prior.config[key] for key in ("betas", "steps", "time_scale")}
     known = published({key: value for key, value in network.items() if key not in SETUP})
     attention = {key: network[key] for key in ("head_channels", "heads", "order")}
@@ -269,11 +270,11 @@ def about(prior: ADM) -> dict[str, Any]:
 
 
 def _network_in(state: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights of the network, by its own names, and the schedule that is kept beside them.
+    """Return the weights of the network, by its own names, and the schedule stored beside them.
 
     Raises:
-        ValueError: two networks are in there, neither a moving average of the other, or something else.
-        UnsupportedError: no network of ADM is.
+        ValueError: there are several networks, and not exactly one moving average among them.
+        UnsupportedError: there is no network of ADM, or something else besides.
     """
     prefixes = sorted(key.removesuffix(FIRST) for key in state if key.endswith(FIRST))
     if not prefixes:
@@ -305,7 +306,7 @@ def _network_in(state: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor],
 
 
 def _layout(state: dict[str, Tensor], name: str) -> dict[str, Any]:
-    """What the shapes tell, of a network from images to images."""
+    """Return what the shapes determine, for a network from images to images."""
     if any(key.startswith("out.") and "positional_embedding" in key for key in state) or "out.2.c_proj.weight" in state:
         raise UnsupportedError(f"{name} is a classifier of guided-diffusion, which is no prior.")
     try:
@@ -327,7 +328,7 @@ def _layout(state: dict[str, Tensor], name: str) -> dict[str, Any]:
 
 
 def _setup(layout: dict[str, Any], given: dict[str, Any], stored: dict[str, Any], name: str) -> dict[str, Any]:
-    """What shapes do not tell: as given, else as the file's own schedule has it, else as published."""
+    """Return what shapes do not determine: as given, else from the file's own schedule, else as published."""
     if any(given.get(key, value) != value for key, value in stored.items()):
         raise ValueError(
             f"{name} keeps the schedule of its training among its weights, {_told(stored)}, and another one is given, "
@@ -340,7 +341,7 @@ def _setup(layout: dict[str, Any], given: dict[str, Any], stored: dict[str, Any]
         setup |= {"head_channels": None, "heads": None}
     setup |= stored | given
     if "time_scale" not in given and setup["steps"] != steps:
-        setup["time_scale"] = 1.0 if setup["steps"] == 1000 else None  # of 1000 there is nothing to rescale
+        setup["time_scale"] = 1.0 if setup["steps"] == 1000 else None  # 1000 steps need no rescaling
     needed = {"head_channels or heads": setup["head_channels"] or setup["heads"], **setup}
     missing = [key for key, value in needed.items() if value is None and key not in ("head_channels", "heads")]
     if missing:

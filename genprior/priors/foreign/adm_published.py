@@ -2,8 +2,8 @@
 
 References: P. Dhariwal, A. Nichol, Diffusion models beat GANs on image synthesis, 2021, and the flags in the README of
 openai/guided-diffusion ("imagenet", "lsun"). A. Nichol, P. Dhariwal, Improved denoising diffusion probabilistic models,
-2021, and the flags in that of openai/improved-diffusion ("small"). J. Choi et al., ILVR, 2021, whose FFHQ network
-H. Chung et al., Diffusion posterior sampling for general noisy inverse problems, 2023, and those after them use.
+2021, and the flags in the README of openai/improved-diffusion ("small"). J. Choi et al., ILVR, 2021, whose FFHQ network
+H. Chung et al., Diffusion posterior sampling for general noisy inverse problems, 2023, and later papers use.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ class Published(NamedTuple):
     Attributes:
         files: their names.
         images: what they were trained on.
-        layout: arguments of `ADMUNet` that shapes tell.
-        setup: what they do not: head_channels or heads and order of the attention, betas and steps of the chain, and
-            the number by which the network is told its step, time_scale times it.
+        layout: arguments of `ADMUNet` that shapes determine.
+        setup: those that shapes do not determine: head_channels or heads, and order, of the attention; betas and steps
+            of the chain; time_scale, by which the step is multiplied for the network.
     """
 
     files: tuple[str, ...]
@@ -49,7 +49,7 @@ def _layout(base: int, multipliers: tuple[float, ...], blocks: int, attention: t
 HEADS_OF_64 = {"head_channels": 64, "heads": None, "order": "legacy"}
 LINEAR = {"betas": "linear", "steps": 1000, "time_scale": 1.0}
 COSINE = {"betas": "cosine", "steps": 1000, "time_scale": 1.0}
-# steps of 4000, told as of 1000 unless the flags say otherwise
+# 4000 steps, which the network sees rescaled to 1000 unless the flags say otherwise
 SMALL = {"head_channels": None, "heads": 4, "order": "legacy", "betas": "cosine", "steps": 4000}
 SIDE_256 = (1, 1, 2, 2, 4, 4)
 SIDE_512 = (0.5, 1, 1, 2, 2, 4, 4)
@@ -125,19 +125,19 @@ PUBLISHED = (
 
 
 def published(layout: Layout) -> Published | None:
-    """The published set-up of such a network, or None."""
+    """Return the published set-up of such a network, or None."""
     return next((known for known in PUBLISHED if known.layout == layout), None)
 
 
 def layout_of(shapes: Mapping[str, Tensor]) -> Layout:
-    """The arguments of `ADMUNet` that the shapes of a state dict determine.
+    """Return the arguments of `ADMUNet` that the shapes of a state dict determine.
 
     Raises:
-        LookupError, ValueError, ArithmeticError: it is of another network; `ADMUNet` with these arguments may still be
-            another one.
+        LookupError, ValueError, ArithmeticError: it belongs to another network; even without an error, `ADMUNet` with
+            these arguments may still be another one.
     """
     count = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("output_blocks."))
-    # On the way up the last block of each level ends in a change of resolution: a second residual, or a convolution.
+    # On the way up, the last block of each level ends with a change of resolution: a second residual or a convolution.
     seconds = [f"{i}.{layer}.weight" for i in (1, 2) for layer in ("in_layers.0", "conv")]
     ends = [k for k in range(count) if any(f"output_blocks.{k}.{second}" in shapes for second in seconds)]
     blocks = ends[0] if ends else count - 1

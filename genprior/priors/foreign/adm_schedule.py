@@ -1,4 +1,4 @@
-"""The schedule of a chain, as other libraries keep it among a network's weights."""
+"""The schedule of a chain, as other libraries store it among a network's weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genprior.priors.chain import BETAS
 
-# alpha_bar of what is kept, the most precise first.
+# How stored buffers give alpha_bar, the most precise first.
 OF_KEPT: dict[str, Callable[[Tensor], Tensor]] = {
     "betas": lambda b: (1 - b).cumprod(0),
     "alphas_cumprod": lambda a: a,
@@ -18,7 +18,7 @@ OF_KEPT: dict[str, Callable[[Tensor], Tensor]] = {
     "sqrt_alphas_cumprod": torch.square,
     "sqrt_alphas_bar": torch.square,
 }
-# What else follows from it, and is kept too.
+# Other stored buffers, which follow from the schedule.
 OTHERS = (
     "alphas", "alphas_cumprod_prev", "alphas_cumprod_next", "sqrt_one_minus_alphas_cumprod", "sqrt_1m_alphas_cumprod",
     "sqrt_one_minus_alphas_bar", "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recip_alphas",
@@ -26,15 +26,15 @@ OTHERS = (
     "posterior_mean_coef2", "loss_weight", "p2_loss_weight", "lvlb_weights", "snr", "logvar",
 )  # fmt: skip
 SCHEDULE = frozenset((*OF_KEPT, *OTHERS))
-# Of alpha_bar by products in float32, 1000 of them.
+# Relative rounding of alpha_bar after 1000 products in float32.
 ROUNDING = 1e-3
 
 
 def chain_in(buffers: Mapping[str, Tensor], name: str) -> dict[str, Any] | None:
-    """`betas`, by name if they are known, else as numbers, and `steps`; None if the checkpoint holds none.
+    """Return `betas`, by name if known, else as numbers, and `steps`; None if the checkpoint holds no schedule.
 
     Raises:
-        ValueError: what is kept is no chain.
+        ValueError: the stored numbers are not a chain.
     """
     kept = next((key for key in OF_KEPT if key in buffers), None)
     if kept is None:

@@ -35,18 +35,18 @@ class ConsistencyPrior(Prior):
         f(u_t, s) = c_skip u_t + c_out F(u_t / sqrt(s^2 + sd^2), 250 ln s),
         c_skip = sd^2 / ((s - s_min)^2 + sd^2),   c_out = (s - s_min) sd / sqrt(s^2 + sd^2).
 
-    f(u_t, s) is where the probability flow from u_t ends: one of the images that u_t may have been, not their mean, so
-    that there is no `denoise`. From s_max all images are reached, and posterior sampling in z has no error of a
-    denoiser's. Nothing is clipped.
+    f(u_t, s) is the end of the probability flow from u_t: one of the images that u_t may have been, not their mean, so
+    there is no `denoise`. From s_max the flow reaches all images, and posterior sampling in z is free of any denoiser's
+    error. Nothing is clipped.
 
     Arguments:
         unet: see `DiffusersPrior`.
-        scheduler: CMStochasticIterativeScheduler, of its training, of which the levels alone matter.
+        scheduler: the CMStochasticIterativeScheduler of its training; only its levels and sigma_data matter.
         image_shape: see `DiffusersPrior`.
 
     Raises:
-        UnsupportedError: the network wants a class, or is of another kind.
-        ValueError: the network's images are not of image_shape.
+        UnsupportedError: the network needs a class label, or is of another kind.
+        ValueError: the network's images have other channels than image_shape.
     """
 
     decoder_variance = 0.0
@@ -82,14 +82,14 @@ class ConsistencyPrior(Prior):
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None) -> Tensor:
-        """n draws, decoded from z ~ N(0, I), (n, C, H, W).
+        """n draws decoded from z ~ N(0, I), (n, C, H, W).
 
         Arguments:
             seed: keys the noise; draw k is the same whatever n is.
             size: (H, W), needed where the prior's images have any size.
 
         Raises:
-            ValueError: no size where there has to be one.
+            ValueError: size is missing but needed, or the prior does not have it.
         """
         noise = Noise.of_draws(n, seed)
         return self.decode(noise(state_of(self.unet).new_empty(n, *shape_of_draws(self.image_shape, size))))

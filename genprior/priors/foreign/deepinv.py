@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def as_denoiser(prior: Prior) -> Denoiser:
-    """A deepinv Denoiser made of `prior.denoise`, for its DPS, DiffPIR, plug-and-play and all else that takes one.
+    """Return a deepinv Denoiser from `prior.denoise`, for its DPS, DiffPIR, plug-and-play and other algorithms.
 
-    Units are the same, images in [0, 1] and sigma in theirs; deepinv gives sigma as a number or a tensor of any shape
-    of one value or B. Levels are passed on as they are, also those beyond the prior's sigma_min and sigma_max, which
-    deepinv's schedules do not ask for: its DPS begins at about 76, its DDRM with 1000 levels ends at 0.001.
+    Units are the same: images in [0, 1] and sigma in their units. deepinv gives sigma as a number, or as a tensor of
+    any shape with 1 or B values. Levels are passed on unchanged, even beyond the prior's sigma_min and sigma_max, which
+    deepinv's schedules ignore: its DPS begins at about 76, its DDRM with 1000 levels ends at 0.001.
 
     Raises:
         UnsupportedError: the prior has no `denoise`.
@@ -41,9 +41,9 @@ def as_denoiser(prior: Prior) -> Denoiser:
 
 
 def as_score_prior(prior: Prior) -> Potential:
-    """A deepinv prior for its Langevin samplers and gradient methods: `grad(x, sigma)` is minus the score.
+    """Return a deepinv prior for its Langevin samplers and gradient methods: `grad(x, sigma)` is minus the score.
 
-    Of priors with `denoise` the score is that of noisy images, grad ln p_sigma(x), by deepinv's own `ScorePrior`; of
+    For priors with `denoise` the score is that of noisy images, grad ln p_sigma(x), by deepinv's own `ScorePrior`; for
     those with `score` only, such as flows, it is grad ln p(x), whatever sigma is.
 
     Raises:

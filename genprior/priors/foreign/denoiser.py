@@ -16,11 +16,11 @@ from genprior.priors.base import as_level
 from genprior.priors.foreign.prediction import check_denoises
 from genprior.priors.posterior_covariance import MeasuredCovariance
 
-# The levels that deepinv's DRUNet was trained for, and with it most denoisers of plug-and-play methods.
+# The noise levels that deepinv's DRUNet and most denoisers of plug-and-play methods were trained for.
 SIGMA_MIN = 0.5 / 255
 SIGMA_MAX = 50 / 255
 Form = Callable[[float | Tensor, Tensor], float | Tensor]
-SIDE = 64  # of the image that is tried, along axes of any size
+SIDE = 64  # of the test image, along axes of any size
 
 
 class DenoiserPrior(MeasuredCovariance):
@@ -49,7 +49,7 @@ class DenoiserPrior(MeasuredCovariance):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.centre, self.spread = own(centre) if isinstance(centre, Tensor) else centre, spread
         self._seen = False
-        self._form: dict[bool, Form] = {}  # that the denoiser takes sigma in: of tensors, and of numbers
+        self._form: dict[bool, Form] = {}  # the form of sigma that the denoiser takes, given a tensor or a number
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         form, x_hat = self._answer(x_t, sigma)
@@ -61,7 +61,7 @@ class DenoiserPrior(MeasuredCovariance):
         return x_hat.to(x_t.dtype)
 
     def _answer(self, x_t: Tensor, sigma: float | Tensor) -> tuple[Form, Any]:
-        """What the denoiser makes of x_t and sigma in the first form that it takes, and that form."""
+        """Return the first form of sigma that the denoiser takes, and its output for it."""
         known = self._form.get(isinstance(sigma, Tensor))
         first: Exception | None = None
         for form in (known,) if known else self._forms(sigma):
@@ -77,14 +77,16 @@ class DenoiserPrior(MeasuredCovariance):
         raise first
 
     def _forms(self, sigma: float | Tensor) -> list[Form]:
-        """The forms of sigma that networks want: as documented, then what those of EDM and of other libraries take."""
+        """Return the forms of sigma to try: as documented, then those of EDM's networks and of other libraries."""
         if _is_deepinv(unwrapped(self.denoiser)):
             return [one_each] if isinstance(sigma, Tensor) else [as_given]
         return [as_given, as_level, one_each]
 
     def check(self, height: int, width: int) -> None:
-        """Check by one evaluation that it denoises, unless that was done before; axes of any size are tried with that
-        size.
+        """Check by one evaluation that it denoises, unless that was already done.
+
+        Arguments:
+            height, width: of the test image, along axes of any size.
 
         Raises:
             ValueError: D(x, sigma_min) is not near x.
@@ -95,13 +97,13 @@ class DenoiserPrior(MeasuredCovariance):
         self._seen = check_denoises(self, shape, state_of(self))
 
     def _call(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
-        """The denoiser's answer; a network of half precision is given that."""
+        """Return the denoiser's output; a network in half precision gets half-precision inputs."""
         dtypes = (t.dtype for t in self.parameters() if t.is_floating_point())
         dtype = next(dtypes, x_t.dtype)
         return self.denoiser(x_t.to(dtype), sigma.to(dtype) if isinstance(sigma, Tensor) else sigma)
 
     def _advice(self, x_t: Tensor, sigma: float | Tensor) -> str:
-        """After a failure: what to do if it is a denoiser of colour that was given grey, or the other way round."""
+        """Return advice after a failure, if a colour denoiser was given grey images or the other way round."""
         other = x_t.expand(-1, 3, -1, -1) if x_t.shape[1] == 1 else x_t[:, :1]
         try:
             if self._call(other, sigma).shape != other.shape:
@@ -123,27 +125,27 @@ def from_denoiser(
     centre: float | Tensor = 0.5,
     spread: float = 0.25,
 ) -> DenoiserPrior:
-    """The prior of a denoiser: any function (x_t, sigma) -> x_hat, or a denoiser of deepinv.
+    """Make a prior of a denoiser: any function (x_t, sigma) -> x_hat, or a deepinv denoiser.
 
     It should approximate E[x | x + sigma n], for images in [0, 1] and sigma in their units: the closer, the better the
     samples. Wrap a denoiser on [-1, 1] first: `lambda x_t, sigma: (D(2 * x_t - 1, 2 * sigma) + 1) / 2`.
 
-    The defaults are for denoisers of photographs that were trained up to a noise of 50 / 255, such as deepinv's DRUNet,
-    which fails above 0.2. Diffusions reach much higher levels, where nothing of the image is left. A sampler starts no
-    higher than sigma_max, so such a denoiser cannot invent content, as in large holes.
+    The defaults suit denoisers of photographs that were trained up to a noise of 50 / 255, such as deepinv's DRUNet,
+    which fails above 0.2. Diffusions reach much higher levels, where nothing of the image remains. A sampler starts no
+    higher than sigma_max, so such a denoiser cannot invent content, for instance in large holes.
 
     Arguments:
-        denoiser: of x_t (B, C, H, W) and sigma, a float or (B, 1, 1, 1), as in `Prior.denoise`; what fails on these, as
-            EDM's networks do on floats, gets a tensor (B, 1, 1, 1), then (B,); deepinv's get (B,). A module is left in
-            the mode, precision and place that it is in.
+        denoiser: takes x_t (B, C, H, W) and sigma, a float or (B, 1, 1, 1), as in `Prior.denoise`. If it fails on
+            these, as EDM's networks do on floats, it gets a tensor (B, 1, 1, 1), then (B,); deepinv's get (B,). A
+            module keeps its mode, precision and device.
         image_shape: (C, H, W), None for an axis of any size.
         sigma_min, sigma_max: the noise that it was trained for, in the units of x.
-        centre, spread: about where images lie, and how far a value lies from there; those of photographs.
+        centre, spread: about where images lie, and how far a value lies from there; by default those of photographs.
 
     Raises:
         TypeError: the denoiser cannot be called.
-        ValueError: a level, the spread or the shape is not as said; or D(x, sigma_min) is not near x, which is tried
-            once: the function predicts something else, such as the noise or the score.
+        ValueError: a level, the spread or the shape is not as described; or one evaluation shows that D(x, sigma_min)
+            is not near x: the function predicts something else, such as the noise or the score.
     """
     prior = DenoiserPrior(denoiser, image_shape, sigma_min, sigma_max, centre, spread)
     prior.check(SIDE, SIDE)
@@ -155,7 +157,7 @@ def as_given(sigma: float | Tensor, _: Tensor) -> float | Tensor:
 
 
 def one_each(sigma: float | Tensor, x: Tensor) -> Tensor:
-    """A noise level as a (B,) tensor."""
+    """Return a noise level as a (B,) tensor."""
     return as_level(sigma, x).flatten()
 
 

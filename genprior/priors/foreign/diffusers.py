@@ -1,4 +1,4 @@
-"""Diffusions of the package diffusers as priors; diffusers itself is imported when it is needed."""
+"""Diffusions from the package diffusers as priors; diffusers itself is imported when it is needed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from diffusers.schedulers import SchedulerMixin
     from diffusers.training_utils import EMAModel
 
-# unet, scheduler, autoencoder: those that there are
+# unet, scheduler, autoencoder; None for missing ones
 Parts = tuple[Any, Any, Any]
 
 
@@ -44,24 +44,24 @@ def from_diffusers(
     autoencoder: VQModel | AutoencoderKL | None = None,
     variant: str | None = None,
 ) -> DiffusersPrior | DiffusersLatentPrior | ConsistencyPrior:
-    """The prior of a diffusers model: of the folder of `save_pretrained`, a pipeline, or a network and its scheduler.
+    """Make a prior of a diffusers model: a folder from `save_pretrained`, a pipeline, or a network and its scheduler.
 
-    Of a diffusion, a prior with `denoise`; of one in the latents of an autoencoder, with `render`; of a consistency
-    model, with `decode`. Weights are read from .safetensors, or from pickles that hold nothing but weights; where a
-    folder has them in half precision, they stay so, and compute in float32. For a repository of the Hub, see
-    `load_prior`.
+    A diffusion gives a prior with `denoise`; one in the latents of an autoencoder, a prior with `render`; a consistency
+    model, a prior with `decode`. Weights are read from .safetensors, or from pickles that hold nothing but weights; if
+    a folder has them in half precision, they stay so, but the network computes in float32. For a repository on the Hub,
+    see `load_prior`.
 
     Arguments:
-        source: folder, pipeline, or a `UNet2DModel`, all of them of subclasses too. The network may be in half
-            precision, in which it then computes, compiled, wrapped by DataParallel, DistributedDataParallel or
-            Accelerate, or a moving average of torch, ema-pytorch, timm or diffusers.
+        source: folder, pipeline, or `UNet2DModel`, including subclasses. The network may be in half precision, in which
+            it then computes; compiled; wrapped by DataParallel, DistributedDataParallel or Accelerate; or a moving
+            average of torch, ema-pytorch, timm or diffusers.
         scheduler: of the training; None for the one in the folder or pipeline.
         image_shape: see `DiffusersPrior`.
-        autoencoder: in whose latents a network works that is given as such; folders and pipelines have their own.
+        autoencoder: whose latents a network given by itself works in; folders and pipelines have their own.
         variant: of the weights in a folder, such as "fp16"; None for full precision, or the only one.
 
     Raises:
-        UnsupportedError: diffusers is not installed, or the model has a class, a text or another kind of scheduler.
+        UnsupportedError: diffusers is not installed, or the model needs a class, a text or another kind of scheduler.
         ValueError: the folder holds no such model or is damaged, or there is no scheduler.
     """
     if variant is not None and not isinstance(source, str | Path):
@@ -85,7 +85,7 @@ def from_diffusers(
     else:
         prior = DiffusersPrior(unet, scheduler, image_shape)
     if folder is not None:
-        # half precision is how a file keeps weights, and of a network in memory how it computes
+        # in a file, half precision is only how weights are stored; in memory, it is how the network computes
         for part in prior.modules():
             if isinstance(part, Prior):
                 part.autocast = None
@@ -93,12 +93,12 @@ def from_diffusers(
 
 
 def is_of_diffusers(given: Any) -> bool:
-    """Whether an object is a pipeline or a network of diffusers, perhaps of a subclass or wrapped.
+    """Whether an object is a diffusers pipeline or network, possibly of a subclass or wrapped.
 
-    Others that merely inherit from its mixins, as a denoiser may, are not.
+    Objects that merely inherit from its mixins, as a denoiser may, are not.
     """
     plain = unwrapped(given)
-    # Whoever has one has imported diffusers, which takes seconds and is not imported here to ask.
+    # Check by module name: importing diffusers takes seconds, and whoever has such an object has imported it.
     if type(plain).__module__.startswith("diffusers."):
         return True
     if not any(kind.__module__.startswith("diffusers.") for kind in type(plain).__mro__):
@@ -119,7 +119,7 @@ def _parts(source: Any, with_scheduler: bool, variant: str | None) -> Parts:
 
 
 def _in_folder(folder: Path, with_scheduler: bool, variant: str | None) -> Parts:
-    """The parts in a folder; without a scheduler if there is to be none."""
+    """Read the parts in a folder; no scheduler unless `with_scheduler`."""
     refuse_weights(folder)
     check_folder(folder)
     scheduler = read_scheduler(folder) if with_scheduler else None  # before the weights, which take longer
@@ -129,7 +129,7 @@ def _in_folder(folder: Path, with_scheduler: bool, variant: str | None) -> Parts
 
 
 def _in_pipeline(pipeline: DiffusionPipeline) -> Parts:
-    """The parts of a pipeline, under whatever names, if it has nothing else that computes."""
+    """Return the parts of a pipeline, whatever their names; refuse a pipeline with other parts."""
     diffusers = package()
     parts = {name: part for name, part in pipeline.components.items() if part is not None}
     kinds = (diffusers.UNet2DModel, diffusers.SchedulerMixin, (diffusers.VQModel, diffusers.AutoencoderKL))
@@ -140,7 +140,7 @@ def _in_pipeline(pipeline: DiffusionPipeline) -> Parts:
 
 
 def _averaged(ema: EMAModel) -> UNet2DModel:
-    """The network with the weights of diffusers' moving average, which alone does not know what network it is of."""
+    """Return the network with the weights of diffusers' moving average, which must know the network's class."""
     if ema.model_cls is None or ema.model_config is None:
         raise ValueError(
             "This EMAModel does not say of what network its weights are. Copy them into it, "

@@ -1,4 +1,4 @@
-"""The folder of a diffusers model: its description and its parts, read without running any code from it."""
+"""The folder of a diffusers model: its description and its parts, read without running code from it."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ FULL = f"{WEIGHTS}.safetensors"
 # Autoencoders of latent diffusions: their names in pipelines, and their classes.
 AUTOENCODERS = ("vqvae", "vae", "movq")
 AUTOENCODER_KINDS = ("VQModel", "AutoencoderKL")
-OWN = "genprior.json"  # what is known here of a pipeline, and its own files do not say
+OWN = "genprior.json"  # what genprior knows of a pipeline but the pipeline's own files do not state
 MEASURED: Rule = (lambda v: v is None or positive(v), "a positive number, or null where it was not measured")
-# What describes a model, and its weights: laid out as a pipeline is saved, or all in one folder, as older ones are.
+# Files that describe a model, and homes of its weights: in a pipeline's layout or, for older models, in one folder.
 DESCRIPTION = (
     "model_index.json", "config.json", "scheduler_config.json", "*/config.json", "*/scheduler_config.json", OWN
 )  # fmt: skip
 HOMES = ("", "unet/", *(f"{name}/" for name in AUTOENCODERS))
-# Weights, the first that are there: in full precision, in half, and pickled.
+# Endings of weights, in order of preference: full precision, half precision, pickled.
 ENDINGS = (".safetensors", ".fp16.safetensors", ".bin")
 DATA = tuple(tuple(f"{home}{WEIGHTS}{ending}" for home in HOMES) for ending in ENDINGS)
-# The weights of an attention: as models saved by older versions call them, and as they are called now.
+# Names of an attention's weights: in models saved by older versions -> now.
 NEW_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 OLD_NAMES = re.compile(rf"\.({'|'.join(NEW_NAMES)})\.")
 
 
 def is_diffusers(folder: Path) -> bool:
-    """Whether a folder describes itself as saved by diffusers."""
+    """Whether a folder's description says that diffusers saved it."""
     return (folder / "model_index.json").exists() or "_diffusers_version" in _json(folder / "config.json")
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a model that is no prior, by its description and without reading its weights.
+    """Refuse a model that cannot be a prior, judging by its description, without reading its weights.
 
     Raises:
-        UnsupportedError: diffusers is not installed, or the model has a class, a text, or parts of another kind.
+        UnsupportedError: diffusers is not installed, or the model needs a class or a text, or has other parts.
         ValueError: a part of it is missing or cannot be read.
     """
     package()
@@ -72,10 +72,10 @@ def check_folder(folder: Path) -> None:
 
 
 def autoencoder_of(folder: Path) -> str | None:
-    """The name of the autoencoder in the folder of a latent diffusion; None where there is none.
+    """Return the name of the autoencoder in the folder of a latent diffusion; None if there is none.
 
     Raises:
-        UnsupportedError: the folder is of a pipeline that has other parts.
+        UnsupportedError: the folder holds a pipeline with other parts.
     """
     if not (folder / "model_index.json").exists():
         return None
@@ -93,7 +93,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def card_of(folder: Path) -> dict[str, Any]:
-    """The card of the model in a folder, as for a prior of ours."""
+    """Return the card of the model in a folder, as for a genprior prior."""
     names = ("unet", autoencoder_of(folder))
     weights = [weights_of(home_of(folder, name)) for name in names if name]
     summary = "a UNet2DModel of diffusers" + (" and an autoencoder" if names[1] else "")
@@ -101,12 +101,13 @@ def card_of(folder: Path) -> dict[str, Any]:
 
 
 def weights_of(home: Path, variant: str | None = None) -> Path:
-    """The file of weights in a folder.
+    """Return the file of weights in a folder.
 
-    Of .safetensors files, else of pickles, that of the variant; without one that of full precision, or the only one.
+    Among .safetensors files, else among pickles, it is that of the variant or, without a variant, that of full
+    precision, or the only one.
 
     Raises:
-        ValueError: there is none, or there are several variants of which none is the full one.
+        ValueError: there is none, or there are several variants and none in full precision.
     """
     found = {ending: _variants(home, ending) for ending in ("safetensors", "bin")}
     for variants in found.values():
@@ -125,18 +126,18 @@ def weights_of(home: Path, variant: str | None = None) -> Path:
 
 
 def read_part(folder: Path, name: str, kinds: tuple[str, ...], variant: str | None) -> Any:
-    """A part of a pipeline, in evaluation mode, without gradients, its weights as they are in their file.
+    """Read a part of a pipeline, in evaluation mode, without gradients, with its weights in the precision of the file.
 
-    diffusers' own `from_pretrained` maps the file into memory as long as the network lives, beside what is made of it.
+    diffusers' own `from_pretrained` would map the file into memory as long as the network lives, beside its copies.
 
     Arguments:
         folder: of the pipeline, or of the part itself.
         name: of the part, such as "unet".
-        kinds: classes of diffusers, of which it is one or a subclass.
+        kinds: classes of diffusers; the part is built as the one its configuration names, else as the first.
         variant: see `weights_of`.
 
     Raises:
-        ValueError: it is damaged or incomplete, or its weights are those of another network, or hold code.
+        ValueError: it is damaged or incomplete, its weights belong to another network, or they hold code.
     """
     home = home_of(folder, name)
     own = str(_json(home / "config.json").get("_class_name"))
@@ -162,14 +163,14 @@ def read_part(folder: Path, name: str, kinds: tuple[str, ...], variant: str | No
 
 
 def write_pipeline(parts: tuple[Any, Any, Any], own: dict[str, Any], folder: Path, card: dict[str, Any]) -> None:
-    """Write a latent diffusion as diffusers does, which reads it too, and beside it what is known of it here.
+    """Write a latent diffusion in the layout of diffusers, which can read it too, and beside it what genprior knows.
 
     Arguments:
         parts: autoencoder, unet, scheduler.
         own: see `read_own`.
 
     Raises:
-        UnsupportedError: a network is of a class that diffusers does not have, so that nobody could read it again.
+        UnsupportedError: a network is of a class that diffusers does not have, so nothing could read it again.
     """
     package().LDMPipeline(*parts).save_pretrained(folder)
     check_folder(folder)
@@ -179,10 +180,10 @@ def write_pipeline(parts: tuple[Any, Any, Any], own: dict[str, Any], folder: Pat
 
 
 def read_own(folder: Path) -> tuple[OpenShape | None, float | None]:
-    """The shape of the images and the variance of the decoder of a pipeline that was saved here, None where unknown.
+    """Read the shape of the images and the decoder's variance of a pipeline saved by genprior, None where unknown.
 
     Raises:
-        ValueError: what says them is damaged.
+        ValueError: the file that holds them is damaged.
     """
     if not (folder / OWN).exists():
         return None, None
@@ -195,10 +196,10 @@ def read_own(folder: Path) -> tuple[OpenShape | None, float | None]:
 
 
 def read_scheduler(folder: Path) -> SchedulerMixin:
-    """The scheduler of a pipeline.
+    """Read the scheduler of a pipeline.
 
     Raises:
-        ValueError: there is none, or none that diffusers has.
+        ValueError: there is none, or diffusers does not have its class.
     """
     home = home_of(folder, "scheduler")
     config = _json(home / "scheduler_config.json")
@@ -215,12 +216,12 @@ def read_scheduler(folder: Path) -> SchedulerMixin:
 
 
 def home_of(folder: Path, part: str) -> Path:
-    """Where a part of a pipeline lies: in a folder of its own, or among the others."""
+    """Return where a part of a pipeline lies: in a folder of its own, or among the others."""
     return folder / part if (folder / part).is_dir() else folder
 
 
 def refuse_parts(parts: Mapping[str, str]) -> NoReturn:
-    """Say what a pipeline is made of, {name: class}, and what it should be made of."""
+    """Refuse a pipeline with the parts {name: class}; the message says which parts it should have."""
     has = ", ".join(f"{name} ({kind})" for name, kind in sorted(parts.items()))
     raise UnsupportedError(
         f"This pipeline has {has}. Only unconditional diffusions are priors here: pipelines of a unet (UNet2DModel) "
@@ -230,7 +231,7 @@ def refuse_parts(parts: Mapping[str, str]) -> NoReturn:
 
 
 def _parts(folder: Path) -> dict[str, str]:
-    """{name: class} of the parts of a pipeline."""
+    """Read {name: class} of the parts of a pipeline."""
     index = _json(folder / "model_index.json")  # {name: [library, class]}
     if not index:
         raise ValueError(f"{folder} holds no model_index.json of a pipeline that can be read.")
@@ -238,14 +239,14 @@ def _parts(folder: Path) -> dict[str, str]:
 
 
 def _variants(home: Path, ending: str) -> dict[str | None, Path]:
-    """The files of weights of that ending, by variant; that of full precision alone without one."""
+    """Return the files of weights with that ending, by variant; the key of full precision is None."""
     found = {path.name.split(".")[1]: path for path in sorted(home.glob(f"{WEIGHTS}.*.{ending}"))}
     full = home / f"{WEIGHTS}.{ending}"
     return {None: full, **found} if full.exists() else {**found}
 
 
 def _empty(kind: Any, home: Path) -> Any:
-    """The network of a config.json, with no weights yet; the global random state stays as it was."""
+    """Build the network of a config.json, without weights yet; the global random state stays as it was."""
     from accelerate import init_empty_weights
 
     with torch.random.fork_rng(devices=[]), init_empty_weights():
@@ -257,7 +258,7 @@ def _renamed(old: re.Match[str]) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The dictionary in a file, an empty one if there is none."""
+    """Read the dictionary in a file; an empty one if there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

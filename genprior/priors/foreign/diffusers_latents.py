@@ -1,7 +1,7 @@
 """Latent diffusions of diffusers as priors: an autoencoder, and a diffusion in its latents.
 
 Notation: z the autoencoder's own map of latents; u = (z - m) / a the latents as the diffusion was trained on them;
-w = (1 + u) / 2, so that w are images to samplers of diffusions; G(w) the decoder; v the variance of what it leaves.
+w = (1 + u) / 2, which samplers of diffusions treat as images; G(w) the decoder; v the variance of x - G(w).
 
 References: R. Rombach, A. Blattmann, D. Lorenz, P. Esser, B. Ommer, High-resolution image synthesis with latent
 diffusion models, 2022.
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DModel, VQModel
     from diffusers.schedulers import SchedulerMixin
 
-AT_ONCE = 2**20  # values that are encoded and decoded at once
+AT_ONCE = 2**20  # values to encode and decode at once
 
 
 class DiffusersLatentPrior(Prior):
     """p(x) = ∫ N(x; G(w), v I) p(w) dw with p(w) a diffusion of diffusers: `sample`, `encode`, `render`.
 
     `latents` is p(w), a prior of its own with `denoise`. A VQModel decodes the codes nearest to a latent, as its
-    pipeline does; gradients pass by the codes as if they were the latents (straight through). The pipelines say nothing
-    of v: `fit_decoder` measures it. Nothing is clipped.
+    pipeline does; gradients treat the codes as if they were the latents (straight-through). The pipelines do not state
+    v: `fit_decoder` measures it. Nothing is clipped.
 
     Arguments:
         autoencoder: VQModel or AutoencoderKL, in evaluation mode; it is not copied.
-        unet, scheduler: see `DiffusersPrior`; of the latents.
-        image_shape: (C, H, W), axes of any size None; by default what the unet's own size decodes to. Images are
-            continued to what the autoencoder's levels divide, and cut again.
+        unet, scheduler: of the latents; see `DiffusersPrior`.
+        image_shape: (C, H, W), None for axes of any size; by default what the unet's own size decodes to. Images are
+            padded to multiples of the autoencoder's stride, and cropped again.
 
     Raises:
-        UnsupportedError: a part is of another kind, or the network wants a class.
+        UnsupportedError: a part is of another kind, or the network needs a class label.
         ValueError: the parts, or the image_shape and the autoencoder, do not fit together.
     """
 
@@ -99,21 +99,21 @@ class DiffusersLatentPrior(Prior):
 
     @property
     def latents(self) -> DiffusersPrior:
-        """p(w), a prior of maps (latent, rows, columns), of the size that images of this prior have."""
+        """p(w), a prior of maps (latent, rows, columns) of the size that matches this prior's images."""
         rows, columns = (None if a is None else math.ceil(a / self.stride) for a in self.image_shape[1:])
         return self.diffusion if rows is None or columns is None else self.diffusion.sized(rows, columns)
 
     @property
     def latent_shape(self) -> OpenShape:
-        """Shape of one w: (latent, rows, columns), None where the image has any size."""
+        """Shape of one w: (latent, rows, columns), with None where the image has any size."""
         return self.latents.image_shape
 
     @property
     def decoder_variance(self) -> Tensor:
-        """v, in squared units of x, once it was measured.
+        """v, in squared units of x, once it has been measured.
 
         Raises:
-            UnsupportedError: it was not.
+            UnsupportedError: it has not been measured.
         """
         if self.variance.isnan():
             raise UnsupportedError(
@@ -125,7 +125,7 @@ class DiffusersLatentPrior(Prior):
 
     @torch.no_grad()
     def fit_decoder(self, x: Tensor) -> None:
-        """Set v to its maximum-likelihood value on images, (N, C, H, W): the mean square of x - G(encode(x))."""
+        """Set v to its maximum-likelihood value on images x, (N, C, H, W): the mean square of x - G(encode(x))."""
         prior, total = self.sized(*x.shape[-2:]), 0.0
         for rows in x.split(max(1, AT_ONCE // x[0].numel())):
             rows = checked(prior, rows).to(state_of(self))
@@ -133,7 +133,7 @@ class DiffusersLatentPrior(Prior):
         self.variance.fill_(total / x.numel())
 
     def save(self, folder: Path, card: dict[str, Any]) -> None:
-        """Write the pipeline, as diffusers does, and v beside it to an existing, empty folder, see `save_prior`."""
+        """Write the pipeline in the layout of diffusers, and v beside it, to an existing, empty folder."""
         variance = None if self.variance.isnan() else float(self.variance)
         write_pipeline(
             (unwrapped(self.autoencoder), unwrapped(self.diffusion.unet), self.diffusion.scheduler),
@@ -153,7 +153,7 @@ class DiffusersLatentPrior(Prior):
         return self.centre + UNIT * u[..., :height, :width].to(w.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The latent of an image, the mean of the encoder's law, (B, C, H, W) -> (B, *latent_shape); differentiable."""
+        """The mean latent of an image under the encoder, (B, C, H, W) -> (B, *latent_shape); differentiable."""
         u = (checked(self, x) - self.centre) / UNIT
         below, right = (-a % self.stride for a in u.shape[-2:])
         u = F.pad(u, (0, right, 0, below), mode="replicate")
@@ -165,15 +165,15 @@ class DiffusersLatentPrior(Prior):
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, steps: int | None = None) -> Tensor:
-        """n draws G(w), w drawn by the reverse chain, (n, C, H, W), with the grain of v where that was measured.
+        """n draws G(w), w drawn by the reverse chain, (n, C, H, W), plus grain of variance v if that was measured.
 
         Arguments:
             seed: keys the noise; draw k is the same whatever n is.
             size: (H, W), needed where the prior's images have any size.
-            steps: of the chain, evenly spread; None for all.
+            steps: number of steps of the chain, evenly spaced; None for all.
 
         Raises:
-            ValueError: a size or a number of steps that this prior does not have.
+            ValueError: this prior does not have that size or number of steps.
         """
         prior = self.sized(*shape_of_draws(self.image_shape, size)[1:])
         mean = prior.render(prior.latents.sample(n, seed=seed, steps=steps))

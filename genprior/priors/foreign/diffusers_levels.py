@@ -1,4 +1,4 @@
-"""What a scheduler of diffusers tells about its network: the noise levels of its training, and how to read its output.
+"""What a diffusers scheduler says about its network: the noise levels of its training, and how to read its output.
 
 Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n, n ~ N(0, I); alpha_bar = 1 / (1 + s^2).
 """
@@ -17,25 +17,25 @@ from torch import Tensor, nn
 from genprior.checks import UnsupportedError
 from genprior.priors.chain import UNIT, interpolated, relative_noise
 
-# Schedulers are diffusers' `SchedulerMixin`, which declares none of what all of them have.
+# diffusers' `SchedulerMixin` declares none of the attributes that all schedulers have.
 Scheduler = Any
 
-# In the units of x. Cosine chains go on to 10^4, where a predicted eps no longer says anything of u.
+# Highest noise level used, in the units of x. Cosine chains go up to 10^4, where a predicted eps says nothing about u.
 HIGHEST = 80.0
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
-# Their networks were taught where the probability flow from u_t leads, which is not E[u | u_t].
+# Their networks learned where the probability flow from u_t ends, which is not E[u | u_t].
 CONSISTENCY = ("CMStochasticIterativeScheduler", "LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler")
 AS_A_FUNCTION = "Write the network's E[x | x_t] as a function, and give that to genprior.from_denoiser."
 
-# (z, t) -> the network's answer: z (B, C, H, W), t (B,).
+# (z, t) -> the network's output: z (B, C, H, W), t (B,).
 Network = Callable[[Tensor, Tensor], Tensor]
 
 
 class Levels(nn.Module, ABC):
-    """The noise levels of a network's training, and its estimate from u_t at any level between them.
+    """The noise levels of a network's training, and its estimate of u from u_t at any level between them.
 
     Attributes:
-        alpha_bars: of the levels, least noise first.
+        alpha_bars: alpha_bar of each level, least noise first.
     """
 
     alpha_bars: list[float]
@@ -48,11 +48,11 @@ class Levels(nn.Module, ABC):
 class Chain(Levels):
     """The chain z = sqrt(alpha_bar) u_t of a scheduler with `alphas_cumprod`.
 
-    From the network's answer at z and its timestep t,
-        u_hat = u_t - s eps                                   where it predicts "epsilon",
+    From the network's output at z and its timestep t,
+        u_hat = u_t - s eps                                   if it predicts "epsilon",
         u_hat = sqrt(alpha_bar) (z - s v)                     "v_prediction",
         u_hat itself                                          "sample".
-    t is where ln s lies between those of the chain, linearly; the nearest one where timesteps are learned vectors.
+    t interpolates linearly in ln s between the steps of the chain, and is rounded if timesteps are learned vectors.
     Steps that add no noise have no level of their own.
     """
 
@@ -67,9 +67,9 @@ class Chain(Levels):
                 f"{kind} says that the network predicts {self.prediction!r}; give epsilon, v_prediction or sample."
             )
         self.learned_times = learned_times
-        # In the precision of the training, which took its noise from these numbers and no others.
+        # In the precision of the training, which took its noise from exactly these numbers.
         chain = torch.as_tensor(scheduler.alphas_cumprod).double().flatten().tolist()
-        told = [a for a in chain if _has_level(a)]  # beyond what is used, Euler's ends by a number of its own
+        told = [a for a in chain if _has_level(a)]  # beyond the levels used here, Euler's ends with a number of its own
         if not all(0 <= a <= 1 for a in chain) or not all(later <= sooner for sooner, later in pairwise(told)):
             raise ValueError(
                 f"The alphas_cumprod of {kind} are no chain: they must fall from at most 1 to at least 0; they are "
@@ -95,13 +95,13 @@ class Chain(Levels):
         return answer
 
     def timestep(self, s: Tensor) -> Tensor:
-        """The timesteps t, (B,), of the levels s, (B, 1, 1, 1): between the first and the last that have a level."""
+        """Return the timesteps t, (B,), of the levels s, (B, 1, 1, 1), within the first and last that have a level."""
         t = interpolated(s.flatten().log().to(self.log_levels), self.log_levels, self.timesteps)
         return t.round().long() if self.learned_times else t.to(s.dtype)
 
 
 class Interpolation(Levels):
-    """The straight path z = (1 - a) u + a n of flow matching, a = s / (1 + s): u_hat = z - a v, v the answer at a T.
+    """The straight path z = (1 - a) u + a n of flow matching, a = s / (1 + s): u_hat = z - a v, v the output at a T.
 
     References: Y. Lipman et al., Flow matching for generative modeling, 2023.
     """
@@ -123,7 +123,7 @@ class Interpolation(Levels):
 
 
 class Preconditioned(Levels):
-    """A network that is told ln s, its input and its answer scaled as the scheduler says.
+    """A network whose input, output and noise level are scaled as the scheduler says.
 
     References: T. Karras et al., Elucidating the design space of diffusion-based generative models, 2022.
     """
@@ -139,9 +139,9 @@ class Preconditioned(Levels):
 
 
 class Exploding(Levels):
-    """Images on [0, 1] themselves, x_t = x + sigma n; the answer at x_t and sigma is the score of its law.
+    """Images on [0, 1] themselves, x_t = x + sigma n; the output at x_t and sigma is the score of the law of x_t.
 
-        x_hat = x_t + sigma^2 answer
+        x_hat = x_t + sigma^2 output
 
     References: Y. Song et al., Score-based generative modeling through stochastic differential equations, 2021.
     """
@@ -160,17 +160,17 @@ class Exploding(Levels):
 
 
 def levels_of(scheduler: Scheduler, times: str) -> Levels:
-    """The noise levels at which, according to its scheduler, a network was trained.
+    """Return the noise levels at which, according to its scheduler, a network was trained.
 
     Arguments:
-        scheduler: with `alphas_cumprod` (DDPM, DDIM, Euler, DPM-Solver and their like), or preconditioning as EDM's, or
-            of flow matching, or ScoreSdeVe.
-        times: the network's time_embedding_type; "learned" timesteps are vectors, of which there are no others, and
-            "fourier" times are levels of noise.
+        scheduler: one with `alphas_cumprod` (DDPM, DDIM, Euler, DPM-Solver and the like), one with preconditioning such
+            as EDM's, one of flow matching, or ScoreSdeVe.
+        times: the network's time_embedding_type: "learned" timesteps are vectors, with none in between; "fourier" times
+            are noise levels.
 
     Raises:
-        UnsupportedError: it is of another kind, or of one that does not go with such times.
-        ValueError: its numbers are no levels.
+        UnsupportedError: the scheduler is of another kind, or does not go with such times.
+        ValueError: its numbers are not noise levels.
     """
     kind, learned_times = type(scheduler).__name__, times == "learned"
     if is_of(scheduler, *CONSISTENCY):
@@ -201,12 +201,12 @@ def levels_of(scheduler: Scheduler, times: str) -> Levels:
 
 
 def is_of(scheduler: Scheduler, *names: str) -> bool:
-    """Whether it is of one of diffusers' classes of these names, or of a subclass; some versions lack some of them."""
+    """Whether its class or a base class has one of these names; some versions of diffusers lack some of the classes."""
     return any(kind.__name__ in names for kind in type(scheduler).__mro__)
 
 
 def _own_sigmas(scheduler: Scheduler) -> list[float]:
-    """The sigmas of the training, not the few that a pipeline may have set since."""
+    """Return the sigmas of the training, not the few that a pipeline may have set since."""
     return type(scheduler).from_config(scheduler.config).sigmas.double().tolist()
 
 
@@ -215,7 +215,7 @@ def _alpha_bars(levels: Iterable[float]) -> list[float]:
 
 
 def _has_level(alpha_bar: float) -> bool:
-    """Whether there is noise at all, and signal left."""
+    """Whether there is any noise, and any signal left."""
     return 0 < alpha_bar < 1 and UNIT * relative_noise(alpha_bar) <= HIGHEST
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def package() -> Any:
-    """diffusers, which is imported when it is needed."""
+    """Import diffusers when it is needed, and return it."""
     try:
         import diffusers
     except ImportError as error:
@@ -31,11 +31,11 @@ def package() -> Any:
 
 
 def checked(unet: UNet2DModel, image_shape: OpenShape | None) -> tuple[UNet2DModel, OpenShape]:
-    """The network, on one device, and the shape of its images: that given, or the one that it was trained at.
+    """Return the network, on one device, and the shape of its images: the given one, or that of its training.
 
     Raises:
-        UnsupportedError: it wants a class, or is of another kind.
-        ValueError: its images are not of image_shape.
+        UnsupportedError: the network needs a class label, or is of another kind.
+        ValueError: its images have other channels than image_shape.
     """
     plain = unwrapped(unet)
     check_kind(plain)
@@ -48,17 +48,17 @@ def checked(unet: UNet2DModel, image_shape: OpenShape | None) -> tuple[UNet2DMod
 
 
 def multiple_of(unet: UNet2DModel) -> int:
-    """The number of pixels that its levels divide."""
+    """Return the number that image sides must be multiples of, for the network's levels."""
     return 2 ** (len(unwrapped(unet).config.block_out_channels) - 1)
 
 
 def answer(unet: UNet2DModel, z: Tensor, t: Tensor, multiple: int, precision: torch.dtype | None) -> Tensor:
-    """The output of the network for z (B, C, H, W) and t (B,).
+    """Return the output of the network for z (B, C, H, W) and t (B,).
 
-    A network that learned variances gives twice the channels, of which the second half is left out.
+    A network that learned variances gives twice the channels; the second half is dropped.
 
     Arguments:
-        multiple: what its levels divide: z is continued to that, mirrored.
+        multiple: see `multiple_of`; z is padded to it by mirroring.
         precision: see `Prior.autocast`.
     """
     height, width = z.shape[-2:]
@@ -72,9 +72,9 @@ def answer(unet: UNet2DModel, z: Tensor, t: Tensor, multiple: int, precision: to
 def prepared(
     network: nn.Module, x: Tensor, precision: torch.dtype | None
 ) -> tuple[Tensor, contextlib.AbstractContextManager]:
-    """x as a network takes it, and inside of what it computes, see `Prior.autocast`.
+    """Return x in the dtype that a network takes, and the context in which it computes; see `Prior.autocast`.
 
-    A network in the half precision that is asked for computes as it is, and so does one that was compiled in it.
+    A network already in the requested half precision, or compiled in half precision, computes unchanged.
     """
     half = half_of(network)
     if half is not None and (precision == half or COMPILED in network._modules):
@@ -83,7 +83,7 @@ def prepared(
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Refuse, by its configuration, a network that is no prior of images alone."""
+    """Refuse, judging by its configuration, a network that is not a prior of images alone."""
     if config.get("num_class_embeds") is not None or config.get("class_embed_type") is not None:
         raise UnsupportedError(
             "This network wants a class label with every image. Only unconditional ones are priors here."
@@ -103,7 +103,7 @@ def check_kind(network: Any) -> None:
 
 
 def check_name(name: str | None) -> None:
-    """As `check_kind`, by what a folder says: a class that diffusers does not have cannot be made from it."""
+    """Check as `check_kind`, by the class name in a folder: a class that diffusers lacks cannot be built from it."""
     diffusers = package()
     kind = getattr(diffusers, str(name), None)
     if isinstance(kind, type) and issubclass(kind, diffusers.UNet2DModel):

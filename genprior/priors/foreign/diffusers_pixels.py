@@ -1,4 +1,4 @@
-"""Diffusions of diffusers that work on pixels, as priors.
+"""Pixel-space diffusions of diffusers as priors.
 
 Notation: u = 2x - 1 the image on the network's own [-1, 1], u_t = u + s n; z what the network sees of u_t, and t its
 timestep; sigma = s / 2.
@@ -29,23 +29,24 @@ if TYPE_CHECKING:
 
 
 class DiffusersPrior(MeasuredCovariance):
-    """An unconditional `UNet2DModel` of diffusers and the noise that it was trained on.
+    """An unconditional `UNet2DModel` of diffusers, with the noise that it was trained on.
 
-    At any level sigma = s / 2 the network's answer gives u_hat as its scheduler says, see `diffusers_levels`. Nothing
+    At any level sigma = s / 2, the network's output gives u_hat as its scheduler says, see `diffusers_levels`. Nothing
     is clipped. Levels above 80, in the units of x, are left out. A network in half precision computes in it.
 
     Arguments:
-        unet: with its configuration; in evaluation mode, it is not copied. It may be compiled, or wrapped for several
+        unet: with its configuration, in evaluation mode; it is not copied. It may be compiled, or wrapped for several
             devices or as a moving average.
-        scheduler: of the training: with alphas_cumprod, such as DDPM or DDIM, of EDM, of flow matching, or ScoreSdeVe.
-            Only the levels of its training and its prediction_type matter.
-        image_shape: (C, H, W), axes of any size None; by default the size that the network was trained at, any if it
-            does not say. Others are continued, mirrored, to what the network's levels divide.
+        scheduler: of the training: one with alphas_cumprod, such as DDPM or DDIM, one of EDM or of flow matching, or
+            ScoreSdeVe. Only the levels of its training and its prediction_type matter.
+        image_shape: (C, H, W), None for axes of any size; by default the size of the network's training, or any size if
+            it does not say. Images are padded by mirroring to the multiple that the network's levels need.
         data_std: standard deviation of the values of u (0.5 for photographs, Karras et al., 2022).
 
     Raises:
-        UnsupportedError: the network wants a class, or the scheduler is of another kind.
-        ValueError: the network's images are not of image_shape, or the scheduler's numbers are no levels of noise.
+        UnsupportedError: the network needs a class label, or the scheduler is of another kind.
+        ValueError: the network's images have other channels than image_shape, or the scheduler's numbers are not noise
+            levels.
     """
 
     def __init__(
@@ -76,10 +77,10 @@ class DiffusersPrior(MeasuredCovariance):
         Arguments:
             seed: keys the noise.
             size: (H, W), needed where the prior's images have any size.
-            steps: use this many of the chain's steps, evenly spread; None for all.
+            steps: use this many of the chain's steps, evenly spaced; None for all.
 
         Raises:
-            ValueError: no size where there has to be one, or a number of steps that the chain does not have.
+            ValueError: size is missing but needed, or the prior does not have that size or number of steps.
         """
         noise = Noise.of_draws(n, seed)
         z = noise(state_of(self.unet).new_empty(n, *shape_of_draws(self.image_shape, size)))

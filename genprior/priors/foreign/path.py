@@ -1,15 +1,15 @@
-"""Whether a velocity belongs to its stated path, by a few evaluations.
+"""Checks, by a few evaluations, that a velocity belongs to its stated path.
 
 Notation: as in `velocity`. The gain of v at t along a direction d is (v(d, t) - v(-d, t)) d / 2 |d|^2; for Gaussian u
 it is (S / (S + s^2) / t - 1) / (1 - t), S the variance of u along d. Whatever the images,
 
-- near the image, s far below their spread, v = u - n and n is hardly seen: a flat image has the gain 1;
-- near noise, t far below 1, v = mean - n: white noise has the gain -1;
-- half-way, a flat image is taken for u, gain up to 2, and white noise for n, gain down to -2: the contrast of the two
-  is not negative where images are smoother than noise.
+- near the image, with s far below their spread, v = u - n and n is hardly visible: a flat image has gain 1;
+- near noise, with t far below 1, v = mean - n: white noise has gain -1;
+- half-way, v takes a flat image for u, with a gain up to 2, and white noise for n, with a gain down to -2: the contrast
+  of the two is not negative where images are smoother than noise.
 
-Of images of white noise the contrast is 0. Then the conventions cannot be told apart, and where their variance is that
-of the noise, both are right.
+If the images are white noise the contrast is 0. Then the conventions are indistinguishable, and if the variance of the
+images is that of the noise, both are right.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 NEAR = 0.1  # s near the image, in multiples of the spread of u
 FAR = 0.02  # t near noise
-SURE = 0.8  # of gains that are off by 2 and more where something is reversed
+SURE = 0.8  # threshold for the gains' error, which is 2 or more if something is reversed
 ENDS = (1.0, 1000.0)
-# Whether the time begins at noise, and the sign of the velocity.
+# Whether time begins at noise, and the sign of the velocity.
 READINGS = ((True, 1), (False, -1), (True, -1), (False, 1))
 
 
 @torch.no_grad()
 def check_path(prior: VelocityPrior, image_shape: Shape) -> None:
-    """Refuse a velocity that does not behave like one of its convention, but like one of another.
+    """Refuse a velocity that behaves like one of another convention than its own.
 
     Raises:
-        ValueError: the time, its scale or the sign seem to be others; the message says which.
+        ValueError: the time, its scale or the sign seems to be another; the message says which.
     """
     given = prior.reading
     flat = torch.full((1, *image_shape), prior.spread / given.unit).to(state_of(prior))
@@ -76,7 +76,7 @@ def check_path(prior: VelocityPrior, image_shape: Shape) -> None:
 
 
 def _off(prior: VelocityPrior, flat: Tensor, noise: Tensor) -> float:
-    """How far the gains are from those of a velocity of that convention."""
+    """Return how far the gains are from those of a velocity of that convention."""
     near = _gain(prior, flat, 1 / (1 + NEAR * prior.spread / prior.reading.unit))
     far = _gain(prior, noise, FAR)
     contrast = _gain(prior, flat / 2, 0.5) - _gain(prior, noise / 2, 0.5)

@@ -1,4 +1,4 @@
-"""Whether a function given as a denoiser denoises, by one evaluation at low noise.
+"""Checks, by one evaluation at low noise, that a function given as a denoiser denoises.
 
 D(x, sigma) is near x where sigma is small. A network that predicts the noise, or the score, is not.
 """
@@ -15,13 +15,13 @@ from genprior.checks import Shape
 from genprior.noise import Noise
 from genprior.priors.base import Prior
 
-# What else networks predict of x_t = x + sigma n: its slope in n, and the denoiser that it makes.
+# Other targets that networks predict from x_t = x + sigma n: their slope in n, and the denoiser they give.
 OTHERS = {
     "the noise n": (lambda sigma: 1.0, "x_t - sigma * f(x_t, sigma)"),
     "the noise sigma n": (lambda sigma: sigma, "x_t - f(x_t, sigma)"),
     "the score": (lambda sigma: -1 / sigma, "x_t + sigma**2 * f(x_t, sigma)"),
 }
-# Of the slope: of images as noisy as they vary, a denoiser finds between a third of the noise and all of it.
+# Share of the slope: where noise equals the spread of images, a denoiser finds from a third to all of the noise.
 FOUND = 0.6
 
 
@@ -29,23 +29,24 @@ FOUND = 0.6
 def check_denoises(prior: Prior, image_shape: Shape, like: Tensor) -> bool:
     """Refuse a prior whose D(x, sigma_min) is not near x, for a smooth x.
 
-    A denoiser moves x by about sigma_min, and what predicts noise, about 0 of a smooth image, misses x by at least the
-    spread: near is within three quarters of that, root mean square.
+    A denoiser moves x by about sigma_min. A function that predicts noise gives about 0 for a smooth image, so it misses
+    x by at least the spread. D(x, sigma_min) counts as near if its root-mean-square error is at most sigma_min plus
+    three quarters of the spread.
 
     Arguments:
-        prior: with `denoise`.
+        prior: has `denoise`.
         image_shape: (C, H, W) of x.
-        like: a tensor where the function computes.
+        like: a tensor of the dtype and on the device that the function computes with.
 
     Returns:
-        Whether it could be told: a function that fails here does not take such images, or will fail with the user's.
+        Whether the check was possible: a function that fails here does not take such images, or will fail again later.
 
     Raises:
-        ValueError: it is not near; the message says what the function seems to predict.
+        ValueError: D(x, sigma_min) is not near x; the message says what the function seems to predict.
     """
     _, height, width = image_shape
     centre, spread = prior.centre, prior.spread
-    # waves of a few periods, of the spread of images
+    # waves of a few periods, with the spread of images
     waves = (torch.linspace(0, 9, height)[:, None] + torch.linspace(0, 14, width)).sin()
     wave = (math.sqrt(2) * spread * waves).to(like).expand(1, *image_shape)
     x = torch.as_tensor(centre).to(like) + wave
@@ -64,7 +65,7 @@ def check_denoises(prior: Prior, image_shape: Shape, like: Tensor) -> bool:
 
 
 def _advice(denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigma: float) -> str:
-    """What to do, by what the function seems to predict: how its answer changes with the noise."""
+    """Return advice on what the function seems to predict, judged by how its output changes with the noise."""
     n = Noise(0, torch.zeros(1, dtype=torch.long))(x)
     change = (denoise(x + sigma * n, sigma) - denoise(x - sigma * n, sigma)) / 2
     slope = float((change * n).mean() / n.square().mean())

@@ -1,6 +1,6 @@
 """The velocity of a flow-matching model as a prior.
 
-Notation: u = (x - centre) / unit the image on the model's own scale, often [-1, 1]; n ~ N(0, I); t the share of u in
+Notation: u = (x - zero) / unit the image on the model's own scale, often [-1, 1]; n ~ N(0, I); t the share of u in
 z = t u + (1 - t) n, from 0, noise, to 1, the image; v(z, t) = E[u - n | z] the velocity; u_t = z / t = u + s n with
 s = (1 - t) / t, and x_t = x + sigma n with sigma = s unit.
 
@@ -27,20 +27,20 @@ from genprior.priors.posterior_covariance import MeasuredCovariance
 from genprior.priors.probability_flow import FlowDensity, flow_log_prob
 from genprior.registry import lookup
 
-STEPS = 1000  # levels, even in t
-SIDE = 64  # of the image that is tried, along axes of any size
+STEPS = 1000  # levels, evenly spaced in t
+SIDE = 64  # of the test image, along axes of any size
 
-# Whether the model's time 0 is at noise, and the sign of its velocity: sign v = E[u - n | z].
+# Whether the model's time 0 is at noise, and the sign of its velocity v: sign v = E[u - n | z].
 CONVENTIONS: dict[str, tuple[bool, int]] = {"noise-to-data": (True, 1), "data-to-noise": (False, -1)}
 
 
 class Reading(NamedTuple):
-    """The conventions of a model's numbers.
+    """The conventions of a model's time and values.
 
     Attributes:
         from_noise, sign: its convention, see `CONVENTIONS`.
         end: its time at the end of its path.
-        zero, unit: x of u = 0, and of one unit of u.
+        zero, unit: the x of u = 0, and one unit of u in the units of x.
     """
 
     from_noise: bool
@@ -51,7 +51,7 @@ class Reading(NamedTuple):
 
 
 class VelocityPrior(MeasuredCovariance):
-    """A prior known by its velocity; see `from_velocity`, which makes it and states its conventions.
+    """A prior known only by its velocity; `from_velocity` builds it and explains the conventions.
 
     u_hat = z + (1 - t) v(z, t),   z = t u_t,   t = 1 / (1 + s).
     """
@@ -71,11 +71,11 @@ class VelocityPrior(MeasuredCovariance):
         return zero + unit * u_hat
 
     def at(self, z: Tensor, t: Tensor) -> Tensor:
-        """v(z, t) = E[u - n | z], (B, C, H, W), of z (B, C, H, W) and t (B, 1, 1, 1): from 0, noise, to 1, the image.
+        """v(z, t) = E[u - n | z], (B, C, H, W), for z (B, C, H, W) and t (B, 1, 1, 1) from 0, noise, to 1, the image.
 
         Raises:
-            TypeError: the model gives no tensor.
-            ValueError: it gives one of another shape.
+            TypeError: the model does not return a tensor.
+            ValueError: it returns one of another shape.
         """
         time = self.reading.end * (t if self.reading.from_noise else 1 - t).flatten()
         dtype = next((p.dtype for p in self.parameters() if p.is_floating_point()), z.dtype)
@@ -94,7 +94,7 @@ class VelocityPrior(MeasuredCovariance):
 
     @torch.no_grad()
     def sample(self, n: int, *, seed: int = 0, size: tuple[int, int] | None = None, steps: int = 100) -> Tensor:
-        """n draws by ancestral steps from sigma_max to sigma_min, even in t, (n, C, H, W).
+        """n draws by ancestral steps from sigma_max to sigma_min, evenly spaced in t, (n, C, H, W).
 
         Arguments:
             seed: keys the noise; draw k is the same whatever n is.
@@ -102,7 +102,7 @@ class VelocityPrior(MeasuredCovariance):
             steps: at most 1000.
 
         Raises:
-            ValueError: no size where there has to be one, or another number of steps.
+            ValueError: size is missing but needed, the prior does not have it, or steps is not 1 to 1000.
         """
         low, high = (1 / (1 + sigma / self.reading.unit) for sigma in (self.sigma_max, self.sigma_min))
         levels = torch.linspace(high, low, STEPS, dtype=torch.float64)
@@ -128,30 +128,30 @@ def from_velocity(
     sigma_max: float = 40.0,
     spread: float = 0.25,
 ) -> VelocityPrior:
-    """The prior of a flow-matching model: any function (z, t) -> velocity, on the straight path.
+    """Make a prior of a flow-matching model: any function (z, t) -> velocity, on the straight path.
 
     With u the image on the model's own scale and n ~ N(0, I), the model learned
 
         "noise-to-data":   z = t u + (1 - t) n,   v = E[u - n | z],   as Lipman et al. and torchcfm do, or
-        "data-to-noise":   z = (1 - t) u + t n,   v = E[n - u | z],   as Stable Diffusion 3, FLUX and diffusers do,
+        "data-to-noise":   z = (1 - t) u + t n,   v = E[n - u | z],   as Stable Diffusion 3, FLUX and diffusers do.
 
-    which you have to state, since only its author knows. Then any sampler for diffusion priors takes it. (For a
+    You have to state which, since only the model's author knows. Then any sampler for diffusion priors takes it. (For a
     `UNet2DModel` of diffusers with its FlowMatch scheduler, use `from_diffusers`.)
 
     Arguments:
-        velocity: of z (B, C, H, W) and the model's time (B,); a module is left in the mode, precision and place that it
-            is in. Models that take the time first, as torchcfm's do, are given as lambda z, t: model(t, z).
+        velocity: takes z (B, C, H, W) and the model's time (B,); a module keeps its mode, precision and device. Pass
+            models that take the time first, as torchcfm's do, as lambda z, t: model(t, z).
         image_shape: (C, H, W), None for an axis of any size.
         convention: "noise-to-data" or "data-to-noise".
-        end: the model's time at the end of its path: 1, or 1000 where it counts steps of training.
-        values: the model's values of black and white: (-1, 1), or (0, 1).
+        end: the model's time at the end of its path: 1, or 1000 if it counts training steps.
+        values: the model's values for black and white: (-1, 1), or (0, 1).
         sigma_min, sigma_max: the range of noise levels to use, in the units of x.
-        spread: how far a value of an image lies from 0.5, root mean square; that of photographs.
+        spread: root mean square deviation of an image's values from 0.5; by default that of photographs.
 
     Raises:
-        TypeError: the velocity cannot be called, or gives no tensor.
-        ValueError: there is no such convention, a number is not as said, or the velocity behaves like one of another
-            convention, which is tried on a small image, see `path`.
+        TypeError: the velocity cannot be called, or does not return a tensor.
+        ValueError: there is no such convention, a number is not as described, or the velocity, evaluated on a small
+            image, behaves like one of another convention, see `path`.
     """
     if not callable(velocity):
         raise TypeError(f"The velocity is a {type(velocity).__name__}: give a function of z and t.")

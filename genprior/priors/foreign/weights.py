@@ -1,4 +1,4 @@
-"""Files of weights: how they are read, which are refused and why; and how a network takes them."""
+"""Files of weights: how to read them, which to refuse and why, and how to fill a network with them."""
 
 import re
 import warnings
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from genprior.ambient import HALF
 
 SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".safetensors", ".onnx", ".h5", ".msgpack")
-# Of those, what torch.save and safetensors write.
+# Of those, the ones that torch.save and safetensors write.
 READ = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".safetensors")
 ADVICE = (
     "Weights do not say what network they are of, so that files are read only of ADM's (guided-diffusion, such as "
@@ -31,10 +31,10 @@ EDM = (
     "deepinv converted: genprior.from_denoiser(deepinv.models.NCSNpp(pretrained='edm-ffhq-64x64-uncond-ve'), "
     "(3, 64, 64), sigma_min=0.001, sigma_max=40)."
 )
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # how torch.save began until 1.6
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # first bytes of files of torch.save until 1.6
 POINTER = b"version https://git-lfs"
-BEGINNING = 2**20  # bytes, in which a pickle of EDM names its module
-# Where trainers keep one state dict among other things, averages first.
+BEGINNING = 2**20  # bytes within which a pickle of EDM names its module
+# Keys under which trainers store a state dict among other things, averages first.
 CONTAINERS = (
     "params_ema", "ema_state_dict", "model_ema", "ema_model", "ema", "state_dict", "model_state_dict", "model",
     "params", "network", "net", "unet",
@@ -42,15 +42,15 @@ CONTAINERS = (
 
 
 def is_weights(path: Path) -> bool:
-    """Whether a path is, by its name, a file of weights, existing or not."""
+    """Whether a path names a file of weights, existing or not."""
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def refuse_weights(path: Path) -> None:
-    """Refuse a file of weights, and say what to do.
+    """Refuse a file of weights; the message says what to do.
 
     Raises:
-        ValueError: it is one.
+        ValueError: the path names one.
     """
     if not is_weights(path):
         return
@@ -63,21 +63,21 @@ def refuse_weights_of_folder(path: Path) -> None:
     """Refuse the weights inside the folder of a prior.
 
     Raises:
-        ValueError: they are such.
+        ValueError: the path is such a file.
     """
     if is_weights(path) and path.exists() and (path.parent / "config.json").exists():
         raise ValueError(f"{path} are the weights of a prior: give its folder, {path.parent}.")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file, by name, on the CPU: of .safetensors, or of a pickle that holds nothing but tensors.
+    """Read the tensors in a file, by name, on the CPU: .safetensors, or a pickle that holds nothing but tensors.
 
-    Nothing in the file is run. Of a checkpoint that keeps a state dict among other things, that one, an average before
-    others. In memory it takes what the file does, once.
+    Nothing in the file is run. From a checkpoint that stores a state dict among other things, return that one, averages
+    before others. Memory holds the size of the file once.
 
     Raises:
-        ValueError: the file is not there, of another kind, damaged, cut short, holds anything that would have to be
-            run, or has no state dict; the message says what to do.
+        ValueError: the file is missing, of another kind, damaged, cut short, holds anything that would have to run, or
+            has no state dict; the message says what to do.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder, and a file of weights was wanted: genprior.load_prior reads folders.")
@@ -94,13 +94,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def tensors_in(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Name and tensor, one after the other, of a .safetensors file, copied out of it.
+    """Yield the name and a copy of each tensor in a .safetensors file, one after the other.
 
-    Mapped as a whole, the file would count beside the copies, and what was not copied would change with it.
+    Mapping the whole file would use memory beside the copies, and tensors not copied would change with the file.
 
     Raises:
-        SafetensorError, OSError: it is no such file, or cut short.
-        ValueError: it only says where the file is.
+        SafetensorError, OSError: it is not such a file, or is cut short.
+        ValueError: it is a git-lfs pointer, not the file itself.
     """
     _beginning(path)
     with safe_open(path, "pt") as file:
@@ -112,7 +112,7 @@ def tensors_in(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 class Misfit(NamedTuple):
-    """How weights misfit a network, by their names: all empty if they fit."""
+    """The names of weights that do not fit a network; all lists are empty if they fit."""
 
     missing: list[str]
     others: list[str]
@@ -121,7 +121,7 @@ class Misfit(NamedTuple):
 
 
 def misfit(state: Mapping[str, Tensor], network: nn.Module) -> Misfit:
-    """Names that the weights lack, that the network lacks, with other shapes, and that are not finite real numbers."""
+    """Return names that weights lack, that the network lacks, of other shapes, and of values not finite and real."""
     wanted = network.state_dict()
     return Misfit(
         [name for name in wanted if name not in state],
@@ -132,13 +132,13 @@ def misfit(state: Mapping[str, Tensor], network: nn.Module) -> Misfit:
 
 
 def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Let tensors become the parameters and buffers of their names, each before the next is taken: none is there twice.
+    """Make tensors the module's parameters and buffers, by name, one after the other, so that memory holds each once.
 
-    They get the precision of what they replace. Half precision stays where there was nothing yet, on torch's meta
-    device, unless some weights have another: a network of such computes in float32 all the same, see `nets.kept`.
+    They take the precision of what they replace. On torch's meta device, where there was nothing yet, half precision
+    stays, unless parameters differ in precision. Such a network computes in float32 all the same, see `nets.kept`.
 
     Raises:
-        ValueError: one is missing, has another shape, or has no place there.
+        ValueError: a tensor is missing, has another shape, or has no place in the module.
     """
     places = module.state_dict()
     for name, tensor in tensors:
@@ -160,26 +160,26 @@ def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def taken_from(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Name and tensor, one after the other, each of which the state dict then no longer holds."""
+    """Yield each name and tensor of the state dict, removing it there."""
     for name in list(state):
         yield name, state.pop(name)
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more."""
+    """Return the first few names, and how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _finite(t: Tensor) -> bool:
-    """Whether all are finite real numbers, by the extremes, which take no memory."""
+    """Whether all values are finite real numbers, judged by the extremes, which needs no memory."""
     if not t.is_floating_point() or not t.numel():
         return t.is_floating_point()
-    extremes = (t if t.element_size() > 1 else t.float()).aminmax()  # of 8 bits torch has none
+    extremes = (t if t.element_size() > 1 else t.float()).aminmax()  # torch has no aminmax for 8-bit floats
     return all(bool(a.isfinite()) for a in extremes)
 
 
 def _beginning(path: Path) -> bytes:
-    """The first bytes of a file, unless they only say where it is."""
+    """Read the first bytes of a file; refuse a git-lfs pointer."""
     with path.open("rb") as file:
         beginning = file.read(BEGINNING)
     if beginning.startswith(POINTER):
@@ -202,14 +202,14 @@ def _unpickled(path: Path, beginning: bytes) -> Any:
         raise ValueError(f"{path} {EDM}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of protocols that torch.save does not write, before the error
+            warnings.simplefilter("ignore")  # torch warns about foreign pickle protocols before it raises
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         _refuse_pickle(path, beginning, error)
 
 
 def _refuse_pickle(path: Path, beginning: bytes, error: Exception) -> NoReturn:
-    """Say what hides behind an error of torch.load, of whatever class that is."""
+    """Raise an error that explains one of torch.load, whatever its class."""
     archive, pickled = beginning[:2] == b"PK", beginning[:1] == b"\x80"
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named or (pickled and not beginning.startswith(LEGACY)):
@@ -232,7 +232,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _state_in(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict that a file is, or the first that it has in one of `CONTAINERS`."""
+    """Return the state dict that a file is, or the first that it holds under one of `CONTAINERS`."""
     if isinstance(loaded, Tensor):
         raise ValueError(f"{path} holds one tensor of shape {tuple(loaded.shape)}, not the weights of a network.")
     if isinstance(loaded, dict):

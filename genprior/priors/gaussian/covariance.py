@@ -1,4 +1,4 @@
-"""Covariances of images by their eigenvalues and eigenvectors; for their fit to images, see `gaussian.fit`.
+"""Covariances of images, given by their eigenvalues and eigenvectors; to fit them to images, see `gaussian.fit`.
 
 Notation: D = C H W; S the covariance, l its eigenvalues, V its eigenvectors.
 """
@@ -17,14 +17,14 @@ from genprior.linalg import inner, norm, total, wide
 from genprior.noise import Noise
 from genprior.registry import lookup
 
-LARGEST_DENSE = 4096  # values of an image beyond which no D x D matrix is made
+LARGEST_DENSE = 4096  # most values of an image for which a D x D matrix is built
 
 
 class Covariance(nn.Module, ABC):
     """A covariance: its eigenvalues, (C, H, W), and `filter`, the product with matrices that share its eigenvectors.
 
     Attributes:
-        form: its name among `FORMS`.
+        form: its name in `FORMS`.
     """
 
     form: ClassVar[str]
@@ -38,7 +38,7 @@ class Covariance(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def identity(cls, shape: Shape) -> "Covariance":
-        """I for images of that shape in this form, to read stored eigenvalues and eigenvectors into."""
+        """Build I for images of that shape in this form, to read stored eigenvalues and eigenvectors into."""
 
     @abstractmethod
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:
@@ -46,14 +46,15 @@ class Covariance(nn.Module, ABC):
 
     @abstractmethod
     def coefficients(self, x: Tensor) -> Tensor:
-        """V^T x, (..., C, H, W) -> (..., c, h, w, 1 or 2): coordinates of x, an isometry.
+        """V^T x, (..., C, H, W) -> (..., c, h, w, 1 or 2): the coordinates of x, an isometry.
 
-        The last axis holds eigenvectors of one eigenvalue that come in pairs, as a wave and the one a quarter further.
+        Along the last axis lie eigenvectors of one eigenvalue that come in pairs, such as a wave and the same wave
+        shifted by a quarter.
         """
 
     @abstractmethod
     def image(self, coefficients: Tensor) -> Tensor:
-        """V c, the image of those coordinates."""
+        """V c, the image with those coordinates."""
 
     @property
     @abstractmethod
@@ -62,45 +63,48 @@ class Covariance(nn.Module, ABC):
 
     @property
     def multiplicity(self) -> float | Tensor:
-        """How many eigenvectors each of `variances` stands for, to broadcast to them."""
+        """How many eigenvectors each of `variances` stands for; broadcasts to them."""
         return 1.0
 
     def with_eigenvalues(self, eigenvalues: Tensor) -> "Covariance":
-        """The covariance with the same eigenvectors and other eigenvalues, which broadcast to (..., C, H, W)."""
+        """Return the covariance with the same eigenvectors and other eigenvalues, which broadcast to (..., C, H, W)."""
         other = copy.copy(self)  # shares the eigenvectors
         other._buffers = {**self._buffers, "eigenvalues": eigenvalues}
         return other
 
     def diagonal_like(self, apply: Callable[[Tensor], Tensor], like: Tensor, probes: int = 4) -> tuple[Tensor, Tensor]:
-        """A diagonal like V^T M V for a symmetric M >= 0, laid out like `variances`; and of each image, is it V^T M V?
+        """Estimate the diagonal of V^T M V for a symmetric M >= 0; and for each image, whether V^T M V is diagonal.
 
-        It is where M shares the eigenvectors; else it is the mean, tr M / D, estimated from M z for white noise z. What
-        else the diagonal has would not help a preconditioner: where M hardly passes an eigenvector, iterations that
-        have not converged would run far along it.
+        Where it is, M shares the eigenvectors. Elsewhere the diagonal is replaced by its mean, tr M / D. Both come from
+        M z for white noise z. The full diagonal would not help a preconditioner there: where M hardly passes an
+        eigenvector, iterations that have not converged would run far along it.
 
         Arguments:
             apply: M, (B, C, H, W) -> (B, C, H, W).
             like: (B, C, H, W), for the shape, dtype and device.
-            probes: how many z.
+            probes: number of z.
+
+        Returns:
+            The diagonal, laid out like `variances`, and whether it is exact, (B,).
         """
         rows = torch.arange(probes)[:, None].expand(-1, len(like))
-        # the same for all images: none depends on the others
+        # the same for all images, so that none depends on the others
         z = [Noise(0, torch.zeros_like(row), row)(like) for row in rows]
         c, Mc = [self.coefficients(each) for each in z], [self.coefficients(apply(each)) for each in z]
         products = total((a * b).sum(-1, keepdim=True) for a, b in zip(c, Mc))
         squares = total(a.square().sum(-1, keepdim=True) for a in c)
         diagonal = products / squares
         mean = inner(products, torch.ones_like(products)) / inner(squares, torch.ones_like(squares))
-        # of each image by itself: what is drawn for one depends on no other
+        # decided per image, so that the draws for one depend on no other
         shared = norm(Mc[0] - diagonal * c[0]) < 1e-3 * norm(Mc[0])
         return torch.where(shared, diagonal.clamp_min(0), mean), shared.flatten()
 
     def between(self, gain: Tensor, pixels: Tensor) -> Tensor:
-        """A gain g > 0 for which V diag(g) V^T is like V diag(gain) V^T between those pixels, for a preconditioner.
+        """A gain g > 0 with V diag(g) V^T close to V diag(gain) V^T between those pixels, for preconditioning.
 
         Arguments:
             gain: > 0, laid out like `variances`.
-            pixels: 1 and 0, broadcasts to (B, C, H, W).
+            pixels: 1 for those pixels, 0 for others; broadcasts to (B, C, H, W).
         """
         return gain
 
@@ -110,7 +114,7 @@ class Covariance(nn.Module, ABC):
         return bool((self.eigenvalues == 0).any())
 
     def log_normaliser(self) -> Tensor:
-        """-ln det(2 pi S) / 2, in float64 but for Apple's GPUs."""
+        """-ln det(2 pi S) / 2, in float64 except on Apple's GPUs."""
         return -(2 * math.pi * wide(self.eigenvalues)).log().sum() / 2
 
     def check_invertible(self) -> None:
@@ -179,7 +183,7 @@ class Dense(Covariance):
 
 
 class Stationary(Covariance):
-    """V is the real 2-D Fourier basis of each of the fields x turns into along the axes of colour, the columns of Q."""
+    """V is the real 2-D Fourier basis of each of the fields Q^T x, with the axes of colour as the columns of Q."""
 
     form = "stationary"
 
@@ -195,7 +199,7 @@ class Stationary(Covariance):
 
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:
         Q = self.axes.to(x.dtype)
-        # Gains are even functions of frequency, as the eigenvalues are: half of them filter a real image.
+        # Gains are even functions of frequency, like the eigenvalues, so half of them suffice for a real image.
         half = gain[..., : gain.shape[-1] // 2 + 1]
         spectrum = half * torch.fft.rfft2(turned(Q.T, x))
         return turned(Q, torch.fft.irfft2(spectrum, s=x.shape[-2:]))
@@ -211,12 +215,12 @@ class Stationary(Covariance):
     def between(self, gain: Tensor, pixels: Tensor) -> Tensor:
         """The circulant matrix nearest to the part of V diag(gain) V^T between the pixels (T. Chan, 1988).
 
-        Each lag is weighted by the share of the pixels that have another one there, so that gain is smoothed by the
-        power spectrum of the pixels.
+        Each lag is weighted by the share of pixels that have another pixel at that lag, which smooths gain by the power
+        spectrum of the pixels.
         """
         spectrum = torch.fft.rfft2(pixels.to(gain)).abs().square().sum(1, keepdim=True)
         pairs = torch.fft.irfft2(spectrum, s=self._size)
-        # no pixels have no pairs
+        # without pixels there are no pairs, and every share is 0
         share = pairs / pairs[..., :1, :1].clamp_min(0.5)
         lags = torch.fft.irfft2(gain[..., 0], s=self._size)
         smoothed = torch.fft.rfft2(share * lags).real[..., None]
@@ -236,40 +240,40 @@ class Stationary(Covariance):
         return H, W
 
     def _weights(self, like: Tensor) -> Tensor:
-        """sqrt(2) for the columns of half a spectrum that a column which was left out mirrors, 1 for others, (w, 2)."""
+        """Weights (w, 2) of the columns of a half spectrum: sqrt(2) where a left-out column mirrors one, else 1."""
         _, W = self._size
         column = torch.arange(W // 2 + 1)
         weights = torch.where((column > 0) & (2 * column < W), math.sqrt(2), 1.0)
-        return weights[:, None].repeat(1, 2).to(like.real)  # in memory, products with it are several times faster
+        return weights[:, None].repeat(1, 2).to(like.real)  # contiguous copies make products several times faster
 
 
 FORMS: dict[str, type[Covariance]] = {form.form: form for form in (Diagonal, Dense, Stationary)}
 
 
 def find_form(form: str) -> type[Covariance]:
-    """The class of covariances of that name.
+    """Return the class of covariances of that name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such class.
     """
     return lookup("form of covariance", form, FORMS)
 
 
 def turned(Q: Tensor, x: Tensor) -> Tensor:
-    """Q applied to the colour of every pixel, Q (C, C), x (..., C, H, W)."""
+    """Apply Q, (C, C), to the colour of every pixel of x, (..., C, H, W)."""
     return (Q @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
 
 
 def reflected(spectrum: Tensor) -> Tensor:
-    """spectrum[..., -i mod H, -j mod W]: itself if it is the spectrum of something real."""
+    """spectrum[..., -i mod H, -j mod W]: the spectrum itself if it is that of a real covariance."""
     return spectrum.flip(-2, -1).roll((1, 1), (-2, -1))
 
 
 def check_dense(values: int) -> None:
-    """Refuse to make a matrix for images of more than `LARGEST_DENSE` values.
+    """Refuse to build a matrix for images of more than `LARGEST_DENSE` values.
 
     Raises:
-        ValueError: they have more.
+        ValueError: they have more values.
     """
     if values > LARGEST_DENSE:
         raise ValueError(
@@ -278,18 +282,18 @@ def check_dense(values: int) -> None:
         )
 
 
-# ---- as it is given ----
+# ---- covariances from tensors ----
 
 
 def as_covariance(covariance: Tensor | Covariance, mean: Tensor) -> Covariance:
-    """The covariance in the form it was given, decomposed in float64, then in the dtype of the mean.
+    """Convert a tensor to a `Covariance`, decomposed in float64, then cast to the dtype of the mean.
 
     Arguments:
-        covariance: (D, D), or (C, H, W) variances of independent pixels, or already in its form.
+        covariance: (D, D), or (C, H, W) variances of independent pixels, or already a `Covariance`.
         mean: (C, H, W).
 
     Raises:
-        ValueError: the shape is wrong, a value is not finite, or it is not symmetric or not semi-definite.
+        ValueError: the shape is wrong, a value is not finite, or the matrix is not symmetric or not semi-definite.
     """
     if isinstance(covariance, Covariance):
         return covariance.to(mean)
@@ -318,10 +322,10 @@ def as_covariance(covariance: Tensor | Covariance, mean: Tensor) -> Covariance:
 
 
 def as_spectrum(spectrum: Tensor, mean: Tensor) -> Tensor:
-    """A spectrum like the mean, (C, H, W), in float64: even exactly, and at least 0.
+    """Return a spectrum of the shape of the mean, (C, H, W), in float64, made exactly even and at least 0.
 
     Raises:
-        ValueError: the shape is wrong, or it is negative, not even or not finite, by more than rounding.
+        ValueError: the shape is wrong, a value is not finite, or it is negative or not even by more than rounding.
     """
     given = spectrum.detach().to(device=mean.device)
     if given.is_complex() or given.shape != mean.shape or not given.isfinite().all():
@@ -350,21 +354,21 @@ def _semidefinite(name: str, l: Tensor, tolerance: float) -> Tensor:
 def _is_regular(S: Tensor, dtype: torch.dtype) -> bool:
     """Whether no rounding in that dtype makes S singular, however far apart its variances are.
 
-    Rounding is relative to each entry, so the correlations, of variances 1, tell: they lack no direction if what is
-    left of them without the rounding of all has a Cholesky factor.
+    Rounding is relative to each entry, so the correlations, with variances 1, decide: they are regular if they still
+    have a Cholesky factor after subtracting the rounding of all entries.
     """
     variances = S.diagonal()
     if not bool((variances > 0).all()):
         return False
     C = S / (variances[:, None] * variances).sqrt()
     eye = torch.eye(len(C), dtype=C.dtype, device=C.device)
-    # beside what eigenvalues of S lose in float64
+    # the variances must also exceed what eigenvalues of S lose in float64
     apart = float(variances.min() / variances.max()) > 10 * len(C) * torch.finfo(torch.float64).eps
     rounding = _rounding(C.to(dtype) if dtype.is_floating_point else C)
     return apart and not int(torch.linalg.cholesky_ex(C - rounding * eye).info)
 
 
 def _rounding(given: Tensor) -> float:
-    """How far rounding may move an eigenvalue: eps |S|_F for storing S (Weyl), and a factor 10 for computing it."""
+    """How far rounding may move an eigenvalue: eps |S|_F from storing S (Weyl), times 10 for computing it."""
     eps = torch.finfo(given.dtype if given.is_floating_point() else torch.float64).eps
     return 10 * eps * float(torch.linalg.vector_norm(given.detach().double()))

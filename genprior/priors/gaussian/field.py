@@ -1,6 +1,6 @@
 """The stationary Gaussian field: a Gaussian prior of photographs of any size, with their spectrum and colours.
 
-Notation: c(d) the covariance of two values at the distance d along one axis of colour; P its Fourier transform, the
+Notation: c(d) the covariance of two values at distance d along one axis of colour; P its Fourier transform, the
 spectral density; N the side of the crops that it was fitted to.
 """
 
@@ -19,16 +19,17 @@ from genprior.priors.gaussian.gaussian import Gaussian
 
 
 class GaussianField(Prior):
-    """Photographs of any size as a stationary Gaussian field: one mean colour, and independent fields along its axes.
+    """Photographs of any size as a stationary Gaussian field: one mean colour, independent fields along axes of colour.
 
-    An image of one size (see `sized`) is a `Gaussian` with the circulant covariance nearest, in the Frobenius norm, to
+    For one size (see `sized`) it is a `Gaussian` whose circulant covariance is the nearest, in the Frobenius norm, to
     that of the field (Chan, 1988), along each side H
         c_H(d) = ((H - d) c(d) + d c(H - d)) / H,   0 <= d < H,
-    which is never indefinite, and keeps the variance c(0) of a value. Everything then is in closed form by FFTs.
+    which is never indefinite, and keeps the variance c(0) of a value. FFTs then give everything in closed form.
 
     Arguments:
         mean: (C, 1, 1), in the units of x; its dtype and device become the prior's.
-        density: (C, M, M), P at the frequencies (i, j) / M, zero first: above 0 and even; c(d) = 0 for d >= M / 2.
+        density: (C, M, M), P at the frequencies (i, j) / M, zero frequency first: positive and even; c(d) = 0 for
+            d >= M / 2.
         axes: (C, C), orthonormal columns.
 
     References:
@@ -50,17 +51,17 @@ class GaussianField(Prior):
 
     @classmethod
     def fit(cls, crops: Tensor) -> "GaussianField":
-        """The field with the mean and the windowed spectrum of dequantised crops (see `genprior.bits`).
+        """Fit the field to the mean and the windowed spectrum of dequantised crops (see `genprior.bits`).
 
-        P is the mean over crops of |F w (x - m)|^2, F the Fourier transform of the crop padded by zeros to twice its
-        side, w Hann's window, of squares that sum to the number of frequencies. The window keeps the jump from one edge
-        of a crop to the other out of the spectrum; what it costs is that c(d) falls to 0 as d nears N.
+        P is the mean over crops of |F w (x - m)|^2, with F the Fourier transform of the crop zero-padded to twice its
+        side, and w the Hann window, scaled so that its squares sum to the number of frequencies. The window keeps the
+        jump from one edge of a crop to the other out of the spectrum; in exchange, c(d) falls to 0 as d nears N.
 
         Arguments:
             crops: (K, C, N, N), values k / 255 in [0, 1]; their dtype and device become the prior's.
 
         Raises:
-            ValueError: the crops are none, of another shape or out of range.
+            ValueError: there are no crops, or they have another shape or are out of range.
         """
         side = crops.shape[-1]
         if crops.ndim != 4 or crops.shape[-2] != side or not crops.numel() or not crops.is_floating_point():
@@ -78,10 +79,10 @@ class GaussianField(Prior):
 
     @classmethod
     def blank(cls, image_shape: OpenShape, frequencies: int) -> "GaussianField":
-        """White noise with the arguments in `config`, to read stored weights into.
+        """Build white noise from the arguments in `config`, to read stored weights into.
 
         Raises:
-            ValueError: no such shape or number of frequencies.
+            ValueError: the shape or the number of frequencies is invalid.
         """
         channels, *sides = image_shape
         if sides != [None, None] or not isinstance(channels, int) or channels < 1:
@@ -115,7 +116,7 @@ class GaussianField(Prior):
         """n draws from p(x), (n, C, H, W).
 
         Raises:
-            ValueError: no size=(H, W).
+            ValueError: size=(H, W) is missing.
         """
         return self.sized(*shape_of_draws(self.image_shape, size)[1:]).sample(n, seed=seed)
 
@@ -136,7 +137,7 @@ class GaussianField(Prior):
 
 
 def _wrapping(side: int, c: Tensor) -> Tensor:
-    """The matrix, (side, M), that takes c along one axis to its circulant c_H: lag d is added to entry d mod H."""
+    """The matrix (side, M) that maps c along one axis to its circulant c_H: it adds lag d to entry d mod H."""
     M = c.shape[-1]
     lags = (torch.arange(M, device=c.device) + M // 2) % M - M // 2
     wrapping = torch.zeros(side, M, dtype=c.dtype, device=c.device)

@@ -19,20 +19,20 @@ from genprior.priors.gaussian.covariance import (
 )
 
 DEQUANTISATION = 1 / 12 / 256**2
-AT_ONCE = 2**21  # values that are summed over at once, in float64
+AT_ONCE = 2**21  # values to sum over at once, in float64
 
 
 def fit_moments(images: Tensor, form: str) -> tuple[Tensor, Covariance]:
-    """Maximum-likelihood mean and covariance, in the given form, of dequantised images, in float64.
+    """Fit the maximum-likelihood mean and covariance, in the given form, to dequantised images, in float64.
 
-    With x' = (255 x + u) / 256 and u uniform, moments over u are exact, not drawn:
+    With x' = (255 x + u) / 256 and u uniform, moments over u are exact, not sampled:
         E x' = (255 E x + 1/2) / 256,   Cov x' = (255 / 256)^2 Cov x + q I,
-    so that no eigenvalue is below q, however few the images are: that is all the shrinkage there is.
+    so no eigenvalue is below q, however few the images are. There is no other shrinkage.
 
     Arguments:
         images: (N, C, H, W), values k / 255.
-        form: "full"; "diagonal", for independent pixels; "stationary", where the mean is one colour, and the spectrum
-            that of the images continued periodically, along the principal axes of their colour.
+        form: "full"; "diagonal", for independent pixels; "stationary", for a mean that is one colour, and the spectrum
+            of the periodically continued images along the principal axes of their colour.
 
     Raises:
         ValueError: there is no such form, or "full" would be too large a matrix.
@@ -68,14 +68,14 @@ def spectrum_along_axes(
 ) -> tuple[Tensor, Tensor]:
     """E |F w Q^T (x' - E x')|^2, (C, *size), and Q, the principal axes of colour of w (x' - E x').
 
-    F is the orthonormal Fourier transform of images padded by zeros to `size`. By Parseval's identity the sum over
+    F is the orthonormal Fourier transform of images zero-padded to `size`. By Parseval's identity the sum over
     frequencies of Re E F_a conj(F_b) is the covariance of channels a and b, whose eigenvectors are Q; the spectrum
-    along an axis is its quadratic form.
+    along an axis is the quadratic form of Re E F_a conj(F_b) in that axis.
 
     Arguments:
         parts: (B, C, H, W) each, values k / 255.
         mean: E x, broadcasts to (C, H, W).
-        window: w, (H, W), whose squares sum to H' W' of `size`.
+        window: w, (H, W), whose squares sum to H' W'.
         size: (H', W'), at least (H, W).
     """
 
@@ -90,7 +90,7 @@ def spectrum_along_axes(
 
 
 def chunks(images: Tensor) -> tuple[Tensor, ...]:
-    """The images in chunks whose float64 copies take little memory."""
+    """Split the images into chunks whose float64 copies take little memory."""
     return images.split(max(1, AT_ONCE // images[0].numel()))
 
 

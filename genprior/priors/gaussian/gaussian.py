@@ -24,14 +24,15 @@ class Gaussian(Normal):
     Every method has a closed form: sample and decode x = m + S^(1/2) z, encode z = S^(-1/2) (x - m) (symmetric root;
     the pseudo-inverse if S is singular), denoise m + S (S + sigma^2 I)^(-1) (x_t - m).
 
-    sigma_max is 10 times the largest standard deviation of x (along any direction), sigma_min a hundredth of the
-    smallest that is not 0 (of a point mass, both are taken as 1). Starting a sampler at centre + sigma_max n instead of
-    at the law of x_t, and returning x_t at sigma_min instead of x, then change no standard deviation by 1 %.
+    sigma_max is 10 times the largest standard deviation of x (in any direction), sigma_min a hundredth of the smallest
+    that is not 0 (for a point mass, both deviations count as 1). Starting a sampler at centre + sigma_max n instead of
+    at the law of x_t, and returning x_t at sigma_min instead of x, then change every standard deviation by less than
+    1 %.
 
     Arguments:
         mean: (C, H, W), in the units of x; its dtype and device become the prior's.
         covariance: (D, D), or (C, H, W) variances of independent pixels; symmetric, no eigenvalue below 0. Eigenvalues
-            within rounding of 0 count as 0; where there are any, `log_prob`, `elbo` and `score` raise.
+            within rounding of 0 count as 0; if there are any, `log_prob`, `elbo` and `score` raise.
 
     Raises:
         ValueError: a shape is wrong, a value is not finite, or the covariance is not symmetric or not semi-definite.
@@ -50,11 +51,11 @@ class Gaussian(Normal):
 
     @classmethod
     def stationary(cls, mean: Tensor, spectrum: Tensor) -> Gaussian:
-        """The Gaussian with independent channels, each with a circulant covariance; its methods use the FFT.
+        """Build a Gaussian with independent channels, each with a circulant covariance; its methods use the FFT.
 
         Arguments:
             mean: (C, H, W), in the units of x.
-            spectrum: (C, H, W) variances of the orthonormal 2-D Fourier coefficients, zero frequency first: real,
+            spectrum: (C, H, W), variances of the orthonormal 2-D Fourier coefficients, zero frequency first: real,
                 at least 0, and even, spectrum[c, i, j] = spectrum[c, -i mod H, -j mod W].
 
         Raises:
@@ -66,20 +67,20 @@ class Gaussian(Normal):
 
     @classmethod
     def fit(cls, images: Tensor, covariance: str = "full") -> Gaussian:
-        """The maximum-likelihood Gaussian for dequantised images (see `genprior.bits`).
+        """Fit the maximum-likelihood Gaussian to dequantised images (see `genprior.bits`).
 
-        Moments are those of (255 x + u) / 256, u uniform, exact in u: every eigenvalue is at least the variance
-        1 / (12 256^2) that u adds, so the covariance is regular, and nothing else is added to it. All sums are in
-        float64, over chunks.
+        The moments are those of (255 x + u) / 256, u uniform, exact in u: every eigenvalue is at least the variance
+        1 / (12 256^2) that u adds, so the covariance is regular without any other term. All sums run in float64, over
+        chunks.
 
         Arguments:
             images: (N, C, H, W), values k / 255 in [0, 1]; their dtype and device become the prior's.
             covariance: "full"; "diagonal", for independent pixels; "stationary", for a mean that is one colour and a
-                covariance circulant along the principal axes of colour, which knows textures but no places.
+                circulant covariance along the principal axes of colour, which knows textures but not positions.
 
         Raises:
-            ValueError: there is no such form, the images are none, of another shape or out of range, or "full" was
-                asked of images of over 4096 values.
+            ValueError: there is no such form, there are no images, they have another shape or are out of range, or
+                `covariance` is "full" and they have over 4096 values.
         """
         check_means("images", "(N, C, H, W)", images, ndim=4)
         if not 0 <= float(images.min()) <= float(images.max()) <= 1:
@@ -92,10 +93,10 @@ class Gaussian(Normal):
 
     @classmethod
     def blank(cls, image_shape: Shape, covariance: str) -> Gaussian:
-        """N(0, I) with a covariance of the given form and the arguments in `config`, to read stored weights into.
+        """Build N(0, I) with a covariance of that form, from the arguments in `config`, to read stored weights into.
 
         Raises:
-            ValueError: no such shape or form.
+            ValueError: the shape or the form is invalid.
         """
         check_arguments(locals(), image_shape=SHAPE)
         return cls(torch.zeros(*image_shape), find_form(covariance).identity(tuple(image_shape)))

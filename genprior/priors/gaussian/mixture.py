@@ -1,4 +1,4 @@
-"""Gaussian mixtures of one covariance, with everything in closed form; for their posterior, see `posteriors.exact`.
+"""Gaussian mixtures with one covariance, with everything in closed form; for their posterior, see `posteriors.exact`.
 
 Notation: D = C H W; m a mean, S the covariance, l its eigenvalues, f(S) the matrix with the eigenvectors of S and the
 eigenvalues f(l); n ~ N(0, I); x_t = x + sigma n.
@@ -19,22 +19,22 @@ from genprior.priors.gaussian.normal import Normal, check_means, wiener
 class GaussianMixture(Normal):
     """The Gaussian mixture p(x) = sum_k w_k N(x; m_k, S) with one covariance S.
 
-    With r_k = w_k N(x_t; m_k, S + sigma^2 I) / sum_j ... and m_r = sum_k r_k m_k (r_k, m_r at sigma = 0 for the score):
-    denoise m_r + S (S + sigma^2 I)^(-1) (x_t - m_r), score S^(-1) (m_r - x). Where S is singular, denoise wants
+    With r_k = w_k N(x_t; m_k, S + sigma^2 I) / sum_j ... and m_r = sum_k r_k m_k (for the score, both at sigma = 0),
+    denoise is m_r + S (S + sigma^2 I)^(-1) (x_t - m_r), and score S^(-1) (m_r - x). Where S is singular, denoise needs
     sigma > 0.
 
     With d the largest distance of a mean from the centre (the weighted mean) and s^2 the largest eigenvalue of S,
     sigma_max is 10 sqrt(s^2 + d^2), and sigma_min a hundredth of the smallest standard deviation of S that is not 0
     (of sqrt(s^2 + d^2) if all are 0). Starting a sampler at centre + sigma_max n instead of at the law of x_t, and
-    returning x_t at sigma_min instead of x, then change no standard deviation by 1 %.
+    returning x_t at sigma_min instead of x, then change every standard deviation by less than 1 %.
 
     Arguments:
         weights: (K,), at least 0, of sum 1 within 1e-6 (they are then divided by their sum).
         means: (K, C, H, W), in the units of x; their dtype and device become the prior's.
-        covariance: (D, D), or (C, H, W) variances, as for `Gaussian`; every component has it.
+        covariance: (D, D), or (C, H, W) variances, as for `Gaussian`; shared by all components.
 
     Raises:
-        ValueError: a shape is wrong, a value is not finite, the weights are no probabilities, or the covariance is not
+        ValueError: a shape is wrong, a value is not finite, the weights are not probabilities, or the covariance is not
             symmetric or not semi-definite.
     """
 
@@ -87,10 +87,10 @@ class GaussianMixture(Normal):
 
     @torch.no_grad()
     def posterior_covariance(self, sigma: float) -> Covariance:
-        """E Cov[x | x_t], the mean over 1024 draws of the exact Cov[x | x_t]; dense, so of at most 4096 values.
+        """E Cov[x | x_t], the mean over 1024 draws of the exact Cov[x | x_t]; dense, so for at most 4096 values.
 
-        With W = S (S + sigma^2 I)^-1, Cov[x | x_t] is sigma^2 W + (I - W) Cov_r[m] (I - W), Cov_r[m] that of the means
-        under the weights r_k.
+        With W = S (S + sigma^2 I)^-1, Cov[x | x_t] is sigma^2 W + (I - W) Cov_r[m] (I - W), with Cov_r[m] the
+        covariance of the means under the weights r_k.
         """
         if "posterior_covariance" not in self.capabilities:
             raise self._unsupported("posterior_covariance")
@@ -109,11 +109,11 @@ class GaussianMixture(Normal):
         return as_covariance((total + total.T) / 2, self.centre)
 
     def _logits(self, x: Tensor, variance: Tensor) -> Tensor:
-        """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2, (B, K), V of the eigenvectors of S and `variance`; in float64.
+        """ln w_k - |V^(-1/2) (x - m_k)|^2 / 2, (B, K), V with the eigenvectors of S and `variance`; in float64.
 
         With m_j the mean nearest to x, r = V^(-1/2) (x - m_j) and d_k = V^(-1/2) (m_k - m_j), this is
-        ln w_k - |r|^2 / 2 + <r, d_k> - |d_k|^2 / 2: where means lie many standard deviations apart, large terms are
-        subtracted only in those k whose weight is 0. No (B, K, C, H, W) is made where all rows share the variance.
+        ln w_k - |r|^2 / 2 + <r, d_k> - |d_k|^2 / 2: where means lie many standard deviations apart, large terms cancel
+        only for those k whose weight is 0. If all rows share the variance, no (B, K, C, H, W) tensor is formed.
         """
         x, means, root = wide(x), wide(self.means), wide(variance).rsqrt()
         centre = wide(self.centre)

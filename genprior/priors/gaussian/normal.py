@@ -1,4 +1,4 @@
-"""The base of Gaussian priors and their mixtures.
+"""The base class of Gaussian priors and their mixtures.
 
 Notation: D = C H W; m_k the means, S the covariance, l its eigenvalues.
 """
@@ -25,7 +25,7 @@ def given_noisy(covariance: Covariance, sigma: float) -> Covariance:
 
 
 class Normal(Prior):
-    """A prior of Gaussian components N(m_k, S) of one covariance.
+    """A prior of Gaussian components N(m_k, S) with one covariance.
 
     Attributes:
         weights, means: of the components, (K,) and (K, C, H, W).
@@ -55,7 +55,7 @@ class Normal(Prior):
 
     @abstractmethod
     def draw(self, noise: Noise) -> Tensor:
-        """One draw per row of the noise, (B, C, H, W)."""
+        """Return one draw per row of the noise, (B, C, H, W)."""
 
     def elbo(self, x: Tensor, *, seed: int = 0) -> Tensor:
         """ln p(x) in nats, (B,): the bound is tight."""
@@ -63,7 +63,7 @@ class Normal(Prior):
 
 
 def check_means(name: str, letters: str, means: Tensor, ndim: int) -> None:
-    """Refuse means, or images, that are not finite floating-point values with so many axes, named by `letters`.
+    """Refuse means, or images, that are not finite floating-point values with that many axes, named by `letters`.
 
     Raises:
         ValueError: they are not.

@@ -1,1 +1,1 @@
-"""Priors made from another prior."""
+"""Priors built from another prior."""

@@ -11,16 +11,16 @@ from genprior.priors.base import Prior, methods_of
 from genprior.priors.gaussian.covariance import Covariance
 from genprior.priors.labels import labels_of, number_of, shares
 
-CHUNK = 256  # latents that are decoded at once
+CHUNK = 256  # latents to decode at once
 
 
 def of_prior(name: str) -> Any:
-    """An attribute that is the one of `self.prior`: a property, for type checkers whatever `Prior` says."""
+    """Return a property that reads the attribute `name` of `self.prior`; type checkers take it for any type."""
     return property(lambda self: getattr(self.prior, name), doc=f"That of the prior, see `Prior.{name}`.")
 
 
 class Wrapper(Prior):
-    """A prior made from another, `self.prior`, with the same values, latents and noise levels."""
+    """A prior built from another, `self.prior`, with the same values, latents and noise levels."""
 
     latent_shape, decoder_variance = of_prior("latent_shape"), of_prior("decoder_variance")
     centre, spread = of_prior("centre"), of_prior("spread")
@@ -30,7 +30,7 @@ class Wrapper(Prior):
 
 
 class OfLabel(Wrapper):
-    """A prior with classes, `self.prior`, given one class."""
+    """A prior with classes, `self.prior`, conditioned on one class."""
 
     image_shape = of_prior("image_shape")
     prior: Any  # its methods take labels
@@ -42,12 +42,12 @@ class OfLabel(Wrapper):
 
 
 class Classed(Prior):
-    """A prior p(x) = sum_k w_k p(x | k) with `decode`, of classes whose weights w_k are `class_weights`."""
+    """A prior p(x) = sum_k w_k p(x | k) with `decode`; the weights w_k of its classes are `class_weights`."""
 
     class_weights: Tensor
 
     def given(self, label: int | str) -> "Given":
-        """p(x | label), itself a prior."""
+        """Return p(x | label), itself a prior."""
         return Given(self, label)
 
     @torch.no_grad()
@@ -56,7 +56,7 @@ class Classed(Prior):
 
         Arguments:
             seed: keys the noise.
-            label: class label, 0 to classes - 1, or a name; None for draws of p(x).
+            label: class label, 0 to classes - 1, or a name; None for draws from p(x).
 
         Raises:
             ValueError: there is no such label.
@@ -66,7 +66,7 @@ class Classed(Prior):
         labels = labels_of(self, label, noise)
         z = noise(weight.new_empty(n, *self.latent_shape))
         parts = z.split(CHUNK)
-        decode: Any = self.decode  # which takes labels too
+        decode: Any = self.decode  # Any, because it takes labels too
         return torch.cat(list(map(decode, parts, [None] * len(parts) if labels is None else labels.split(CHUNK))))
 
     @torch.no_grad()
@@ -75,7 +75,7 @@ class Classed(Prior):
 
 
 def of_label(name: str) -> Any:
-    """The method of that name of `self.prior`, given the label of each row of its first argument."""
+    """Return a method that calls that of `self.prior`, with the label for each row of its first argument."""
 
     def call(self: "Given", x: Tensor, *arguments: Any, **options: Any) -> Any:
         if name not in self.capabilities:
@@ -87,7 +87,7 @@ def of_label(name: str) -> Any:
 
 
 class Given(OfLabel):
-    """p(x | label), with all methods that the prior has given the label.
+    """p(x | label), with all methods that the prior has given a label.
 
     Arguments:
         prior: has classes; its methods take labels, (B,), after their own arguments.
@@ -112,12 +112,12 @@ class Given(OfLabel):
     denoise, decode, encode, infer = map(of_label, ("denoise", "decode", "encode", "infer"))
 
     def posterior_covariance(self, sigma: float) -> Covariance:
-        """That of the prior: on average over the labels."""
+        """Return the prior's, which averages over the labels."""
         return self.prior.posterior_covariance(sigma)
 
 
 class Guided(OfLabel):
-    """Images more typical of a label than those of p(x | label), by classifier-free guidance; no law has its denoiser.
+    """Images more typical of a label than p(x | label), by classifier-free guidance; no law has this denoiser.
 
     Arguments:
         prior: a diffusion with classes.
@@ -144,5 +144,5 @@ class Guided(OfLabel):
         return self.prior.denoise(x_t, sigma, labels, self.guidance)
 
     def posterior_covariance(self, sigma: float) -> Covariance:
-        """That of the prior, which has no guidance."""
+        """Return the prior's, without guidance."""
         return self.prior.posterior_covariance(sigma)

@@ -1,4 +1,4 @@
-"""Large images: the denoiser of any prior of images of any size, applied tile by tile.
+"""Large images: the denoiser of a prior of images of any size, applied tile by tile.
 
 Notation: m the prior's `multiple`, the grid on which tiles lie; w_k >= 0 the weight of tile k, sum_k w_k = 1.
 """
@@ -15,7 +15,7 @@ from genprior.priors.gaussian.covariance import Covariance
 from genprior.priors.wrappers.given import Wrapper, of_prior
 
 OVERLAP = 128
-# Of the overlap, on each side: what lies nearer than that to where a tile was cut is left to its neighbour.
+# Share of the overlap, on each side: pixels nearer than that to a cut of a tile are left to its neighbour.
 CUT = 3 / 8
 
 Box = tuple[slice, slice]
@@ -23,23 +23,23 @@ Index = tuple[int, slice, slice, slice]
 
 
 class Tiled(Wrapper):
-    """The prior, with x_hat = sum_k w_k denoise(x_t on tile k): `denoise` in memory that the image has no part in.
+    """The prior with x_hat = sum_k w_k denoise(x_t on tile k): `denoise` in memory that does not grow with the image.
 
-    Tiles overlap, and w_k rises from 0 to 1 in the middle quarter of the overlap, so that no seam is seen. What a tile
-    makes of a pixel differs from what the image makes of it by what lies beyond the tile's edge, at least 3/8 of the
-    overlap away: by nothing where that is the prior's `reach` or more. The reach of a deep network is far larger than
-    what counts. Measured for `ddpm-photo`, of reach 195, on photographs with noise from sigma_min to sigma_max: pixels
-    48 or more from the edge differ by 2e-3 at most, from 64 on by 2e-4, and the weighted sum with the overlap of 128 by
-    less than 1e-3. Of layers that see all of an image, such as attention or group norm, every tile has its own.
+    Tiles overlap, and w_k rises from 0 to 1 in the middle quarter of the overlap, which hides the seams. A tile and the
+    whole image give a pixel different values only through what lies beyond the tile's edge, at least 3/8 of the overlap
+    away; where that is the prior's `reach` or more, they agree. The reach of a deep network is far larger than what
+    counts. Measured for `ddpm-photo`, of reach 195, on photographs with noise from sigma_min to sigma_max: pixels 48 or
+    more from the edge differ by at most 2e-3, pixels 64 or more by 2e-4, and the weighted sum with the overlap of 128
+    by less than 1e-3. Layers that see the whole image, such as attention or group norm, see each tile separately.
 
-    Everything else is the prior's own: `sample` draws what the prior draws. Gradients of `denoise` are those by x_t
-    alone, once; each backward pass evaluates the tiles again, as nothing but x_t is kept for it.
+    Everything else is the prior's own: `sample` draws what the prior draws. `denoise` has first-order gradients with
+    respect to x_t only; it stores only x_t for the backward pass, which evaluates the tiles again.
 
     Arguments:
-        prior: of images of any size, with `denoise`.
-        tile: side of the tiles in pixels, at most; made a multiple of m. Images that it holds are denoised whole.
-        overlap: of neighbouring tiles in pixels, at least, below the tile; None for what makes no difference (8/3 of
-            the reach), but no more than 128.
+        prior: has `denoise`, and images of any size.
+        tile: largest side of the tiles in pixels, rounded down to a multiple of m. Images within it are denoised whole.
+        overlap: smallest overlap of neighbouring tiles in pixels, below the tile; None for one that makes no difference
+            (8/3 of the reach), but no more than 128.
 
     Raises:
         ValueError: the prior has images of one size, or the tile does not exceed the overlap.
@@ -69,7 +69,7 @@ class Tiled(Wrapper):
             )
         self.prior = prior
         self.image_shape = prior.image_shape
-        self.watch: Callable[[int], None] = _nobody  # is told how many tiles were denoised
+        self.watch: Callable[[int], None] = _nobody  # called with the number of tiles just denoised
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -79,11 +79,11 @@ class Tiled(Wrapper):
         return Tiled(self.prior.given(label), self.tile, self.overlap)
 
     def tiles(self, height: int, width: int) -> int:
-        """How many tiles an image of that size takes."""
+        """Return how many tiles an image of that size takes."""
         return len(self._boxes(height, width))
 
     def side(self, height: int, width: int) -> int:
-        """The longest side of those tiles."""
+        """Return the longest side of those tiles."""
         return max(s.stop - s.start for where in self._boxes(height, width) for s in where)
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Tiled(Wrapper):
         return [(row, column) for row in rows for column in columns]
 
     def _batches(self, x_t: Tensor) -> Iterator[list[Index]]:
-        """The tiles of all images, as indices of x_t, as many of one shape at a time as fit the memory."""
+        """Yield the tiles of all images as indices into x_t, as many of one shape at a time as fit into memory."""
         shapes: dict[tuple[int, int], list[Index]] = {}
         for where in self._boxes(*x_t.shape[2:]):
             alike = shapes.setdefault(tuple(s.stop - s.start for s in where), [])
@@ -112,7 +112,7 @@ class Tiled(Wrapper):
                 yield alike[first : first + at_once]
 
     def _weights(self, x_t: Tensor) -> Callable[[Box], Tensor]:
-        """Of every tile w_k, (h, w)."""
+        """Return the function that gives w_k, (h, w), of every tile."""
         ramps = []
         for axis, size in enumerate(x_t.shape[2:]):
             spans = dict.fromkeys((s.start, s.stop) for s in (where[axis] for where in self._boxes(*x_t.shape[2:])))
@@ -130,7 +130,7 @@ class Tiled(Wrapper):
 
 
 class _Tiles(torch.autograd.Function):
-    """`Tiled.denoise` with a backward pass that keeps no graph but that of the tiles at hand."""
+    """`Tiled.denoise` with a backward pass that holds the graph of the current tiles only."""
 
     @staticmethod
     def forward(ctx, x_t: Tensor, sigma: float | Tensor, tiled: Tiled) -> Tensor:
@@ -167,25 +167,25 @@ def _cut(x_t: Tensor, batch: list[Index]) -> Tensor:
 
 
 def _levels(sigma: float | Tensor, batch: list[Index]) -> float | Tensor:
-    """The noise levels of those tiles."""
+    """Return the noise levels of those tiles."""
     if isinstance(sigma, Tensor) and sigma.numel() > 1:
         return sigma[[index[0] for index in batch]]
     return sigma
 
 
 def _spans(size: int, tile: int, overlap: int, m: int) -> list[slice]:
-    """The fewest tiles along an axis, spread evenly and no larger than need be; starts are multiples of m."""
+    """Cover an axis with the fewest tiles, evenly spaced and no larger than necessary; starts are multiples of m."""
     if size <= tile:
         return [slice(0, size)]
     count = math.ceil((size - overlap) / (tile - overlap))
     side = math.ceil((size + (count - 1) * overlap) / count / m) * m
-    last = math.ceil((size - side) / m)  # in multiples of m, as what follows
+    last = math.ceil((size - side) / m)  # start of the last tile, in multiples of m
     starts = [k * last // (count - 1) * m for k in range(count)]
     return [slice(start, min(start + side, size)) for start in starts]
 
 
 def _ramp(start: int, stop: int, size: int, overlap: int) -> Tensor:
-    """The weight before it is normalised: 1, and from CUT of the overlap on rising from 0 where a tile was cut."""
+    """The weight before normalisation: 0 within CUT of the overlap from each cut of a tile, then rising to 1."""
     centres = torch.arange(start, stop) + 0.5
     edges = [(centres - start)] * (start > 0) + [(stop - centres)] * (stop < size)
     ramp = torch.ones(stop - start)
