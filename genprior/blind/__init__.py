@@ -1,1 +1,1 @@
-"""Measurements by an operator with unknown parameters: the posterior of these, one idea per file."""
+"""Measurements by an operator with unknown parameters: their posterior, one idea per file."""

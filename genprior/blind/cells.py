@@ -1,6 +1,6 @@
-"""A posterior over few numbers, by cells that are small where it is large.
+"""A posterior over a few numbers, on cells that are small where it is large.
 
-Notation: theta the unknown parameters, (d,); a cell a box of them, over which their density counts as constant; L the
+Notation: theta the unknown parameters, (d,); a cell a box of theta in which its density counts as constant; L the
 number of noise levels.
 """
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from genprior.blind.parameters import Parameter
 
-HEAVY = 0.01  # of the posterior: a cell that has more is divided
-# Of the likelihood, each time cells are divided: at first a mode between centres must not be missed.
+HEAVY = 0.01  # of the posterior: a cell that holds more is divided
+# Of the likelihood, at each division of cells; low at first, so as not to miss a mode between centres.
 POWERS = (0.3, 0.5, 1, 1, 1, 1)
-BETWEEN = 32  # noise levels for each that was looked at
+BETWEEN = 32  # noise levels for each that was evaluated
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +27,10 @@ class Cells:
     """Boxes that fill the range of theta, each with the likelihood at its centre.
 
     Attributes:
-        low, high: their corners, (n, d).
+        low, high: the corners of the boxes, (n, d).
         noise: ascending levels, (L,).
-        log_likelihood: ln p(y | theta, noise), (n, L), in nats up to a constant; tempered, where that of y is.
-        log_prior: of the prior probability of each cell, (n,), up to a constant; all noise levels have the same.
+        log_likelihood: ln p(y | theta, noise), (n, L), in nats up to a constant; tempered if the likelihood of y is.
+        log_prior: ln of the prior probability of each cell, (n,), up to a constant; the same at all noise levels.
     """
 
     low: Tensor
@@ -54,7 +54,7 @@ class Cells:
 
     @property
     def information(self) -> float:
-        """What y says of theta, in nats: the divergence of the posterior from the prior."""
+        """What y says about theta, in nats: the divergence of the posterior from the prior."""
         p = self.probabilities.sum(1)
         return float(torch.where(p > 0, p * (p.log() - self.log_prior.log_softmax(0)), 0).sum())
 
@@ -65,10 +65,10 @@ def explore(
     """Evaluate all cells of the parameters' ranges, then divide those with more than `HEAVY` of the posterior.
 
     Arguments:
-        log_likelihood: theta (d,) -> (L,), at those noise levels.
-        parameters: of which theta is made.
+        log_likelihood: theta (d,) -> (L,), at the noise levels.
+        parameters: what theta consists of.
         noise: (L,).
-        of_noise: to what power the likelihood tells of the noise, theta given; of theta, it is as it is.
+        of_noise: the power of the likelihood of the noise given theta; the likelihood of theta is unchanged.
     """
     edges = [each.edges() for each in parameters]
     low, high = (
@@ -93,7 +93,7 @@ def explore(
 
 
 def _log_prior(low: Tensor, high: Tensor, parameters: list[Parameter]) -> Tensor:
-    """ln of the volume of each cell times the density there, up to a constant."""
+    """ln of each cell's volume times the density at its centre, up to a constant."""
     found = (high - low).log().sum(1)
     for theta, each in zip(((low + high) / 2).T, parameters):
         if each.log_density is not None:
@@ -109,7 +109,7 @@ def _joined(parts: list[Cells]) -> Cells:
 
 
 def _divided(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The 2^d halves of every cell."""
+    """Halve every cell along each axis, into 2^d cells."""
     halves = torch.tensor(list(itertools.product((0.0, 0.5), repeat=low.shape[1])), dtype=low.dtype)
     low, side = low[:, None], (high - low)[:, None]
     corners = low + halves * side
@@ -117,8 +117,7 @@ def _divided(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _between_levels(cells: Cells, of_noise: float) -> Cells:
-    """The likelihood at more noise levels, by a cubic spline of its logarithm over that of the noise; and of the noise
-    to that power."""
+    """Interpolate ln p by a cubic spline in ln noise, and raise the likelihood of the noise to the power `of_noise`."""
     from scipy.interpolate import CubicSpline
 
     if len(cells.noise) < 4:

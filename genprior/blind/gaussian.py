@@ -1,4 +1,4 @@
-"""ln p(y | theta, noise) under a Gaussian prior, or a mixture of Gaussians: in closed form."""
+"""ln p(y | theta, noise) in closed form, under a Gaussian prior or a mixture of Gaussians."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from genprior.samplers.base import misfit
 
 @dataclass(frozen=True, eq=False)
 class ClosedForm:
-    """ln p(y | theta, noise) of the whole of y, exact: of circular blurs of a stationary Gaussian by FFTs, else by
-    `marginal.exact`, for up to 4096 values.
+    """The exact ln p(y | theta, noise) of the whole of y.
+
+    It takes FFTs for circular blurs of a stationary Gaussian, else `marginal.exact`, for up to 4096 values.
 
     Attributes:
         y: (C, h, w).
-        prior: of x; if it is of any size, of that which the operator takes.
+        prior: of x; a prior of any size takes the size of the operator's images.
     """
 
     y: Tensor
     prior: Prior
 
     def __call__(self, operator: Operator, noise: Tensor) -> Tensor:
-        """In nats, (L,), at noise levels (L,).
+        """ln p(y | theta, noise) in nats, (L,), at noise levels (L,).
 
         Raises:
             UnsupportedError: the prior has no p(y) in closed form, or y is too large.

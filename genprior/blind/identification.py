@@ -19,25 +19,25 @@ from genprior.operators.measurement import Measurement
 
 UNITS = {"length": " px", "width": " px", "angle": " degrees"}
 FINE = 4001  # points of a cumulative distribution
-ROUNDING = 1e-9  # of probabilities that are added up
-NEGLIGIBLE = 1e-6  # of a posterior: what is left out of its cumulative distribution
+ROUNDING = 1e-9  # of sums of probabilities
+NEGLIGIBLE = 1e-6  # the share of a posterior that its cumulative distribution leaves out
 
 
 @dataclass(frozen=True, eq=False)
 class Identification:
-    """p(theta, noise | y) of the parameters of an operator that were left out, and of the noise if it was.
+    """p(theta, noise | y) for the parameters of an operator that were left out, and for the noise if it was.
 
     The posterior is computed on cells of theta, not by chains: there are no starts that could disagree, and no R-hat.
 
     Attributes:
         op: the operator's name.
-        known: those of its parameters that were given.
-        unknown: those that were not, with what was known of them.
+        known: the operator's parameters that were given.
+        unknown: those that were not, with what was known about them.
         measurement_shape: (C, h, w) of y.
         cells: the posterior, with `cells.log_likelihood` (n, L), the map of ln p(y | theta, noise) at
             `cells.centres` (n, d) and `cells.noise` (L,).
         noise_was_known: whether the noise was given.
-        draws: name -> (n,) draws from the posterior, those of one number belong together; "noise" is among them.
+        draws: name -> (n,) draws from the posterior, including "noise"; equal indices make one joint draw.
     """
 
     op: str
@@ -50,17 +50,19 @@ class Identification:
 
     @property
     def parameters(self) -> dict[str, float]:
-        """The posterior mean by name, "noise" last; of angles, which are circular, their mean direction, in degrees."""
+        """The posterior mean by name, "noise" last; for angles, which are circular, the mean direction in degrees."""
         return {name: self._marginal(name).mean() for name in self._names}
 
     @property
     def std(self) -> dict[str, float]:
-        """The posterior standard deviation by name, about the mean; of an angle that y does not tell, 52 degrees."""
+        """The posterior standard deviation by name, about the mean; for an angle that y leaves open, 52 degrees."""
         return {name: self._marginal(name).std() for name in self._names}
 
     def interval(self, level: float = 0.9) -> dict[str, tuple[float, float]]:
-        """The shortest interval by name that has that much of the posterior, the one of highest density where there is
-        one mode. Those of angles may end beyond 180: (176, 183) is from 176 over 0 to 3 degrees.
+        """The shortest interval, by name, that holds the share `level` of the posterior.
+
+        Where there is one mode, it is the interval of highest density. Intervals of angles may end beyond 180:
+        (176, 183) runs from 176 over 0 to 3 degrees.
 
         Raises:
             ValueError: the level is not in (0, 1).
@@ -76,17 +78,17 @@ class Identification:
 
     @property
     def found(self) -> dict[str, float]:
-        """The posterior mean of what the operator lacked, by name."""
+        """The posterior mean of each parameter that was left out, by name."""
         means = self.parameters
         return {each.name: means[each.name] for each in self.unknown}
 
     @property
     def operator(self) -> Operator:
-        """The operator with the posterior mean in place of what was left out."""
+        """The operator with the posterior means of the parameters that were left out."""
         return for_measurement(self.op, self.measurement_shape, **self.known, **self.found)
 
     def copies(self, y: Tensor, n: int) -> Measurement:
-        """y (1, C, h, w) n times, as measured by the first n draws of the blur, with their noise."""
+        """n copies of y (1, C, h, w), as measured by the first n draws of the blur, with their noise."""
         drawn = [{each.name: float(self.draws[each.name][k]) for each in self.unknown} for k in range(n)]
         blurs = [for_measurement(self.op, self.measurement_shape, **self.known, **found) for found in drawn]
         assert all(isinstance(blur, Blur) for blur in blurs)
@@ -141,7 +143,7 @@ class Identification:
         return self._names[: -1 if self.noise_was_known else None]
 
     def plot(self):
-        """A matplotlib figure: the posterior density of each number, and where there are two, of both together."""
+        """A matplotlib figure: the posterior density of each number, and the joint density of two parameters."""
         import matplotlib.pyplot as plt
 
         names = self._told
@@ -179,7 +181,7 @@ class Marginal:
     Attributes:
         low, high: their ends, (n,).
         p: their probabilities, (n,).
-        period: of numbers on a circle.
+        period: of a number on a circle; else None.
     """
 
     low: Tensor
@@ -203,7 +205,7 @@ class Marginal:
         return float((self.p * (away**2 + side**2 / 12)).sum().sqrt())
 
     def shortest(self, level: float) -> tuple[float, float]:
-        """The shortest interval of that probability; on a circle it begins where it likes."""
+        """The shortest interval of that probability; on a circle it may begin anywhere."""
         if (self.low == self.high).all():
             return float(self.low.min()), float(self.high.max())
         x, below = self._cumulative(turns=1 if self.period is None else 2)
@@ -221,7 +223,7 @@ class Marginal:
         return (x[1:] + x[:-1]) / 2, below.diff() / x.diff()
 
     def _cumulative(self, turns: int) -> tuple[Tensor, Tensor]:
-        """Points x, and the probability below each; on a circle, so many times around."""
+        """Points x, and the probability below each; on a circle, `turns` times around."""
         x = torch.linspace(float(self.low.min()), float(self.high.max()), FINE, dtype=torch.float64)
         heavy = self.p > NEGLIGIBLE / len(self.p)
         low, high, p = self.low[heavy, None], self.high[heavy, None], self.p[heavy] / self.p[heavy].sum()
@@ -233,7 +235,7 @@ class Marginal:
 
 
 def drawn(cells: Cells, unknown: tuple[Parameter, ...], n: int, seed: int) -> dict[str, Tensor]:
-    """n draws of the numbers by name: a cell and a noise level by chance, then theta anywhere in the cell."""
+    """n draws of the numbers by name: a random cell and noise level, then theta uniform in the cell."""
     u = Noise.of_draws(n, seed).uniform(torch.zeros(n, 1 + len(unknown), dtype=torch.float64))
     p = cells.probabilities.flatten()
     at = torch.searchsorted(p.cumsum(0), u[:, 0].contiguous()).clamp_max(len(p) - 1)

@@ -26,11 +26,11 @@ from genprior.operators.build import canonical, for_measurement
 from genprior.priors.base import Prior
 from genprior.priors.find import as_prior
 
-QUIETEST, LOUDEST = 0.001, 0.3  # noise, where it is not known
+QUIETEST, LOUDEST = 0.001, 0.3  # the range of the noise, if it is unknown
 TEXTURE, BLURRED = 5.0, 1.8  # how many times less or more noise there may be than `noise_level` finds
 DRAWS = 1000
-APART = 1.15  # from one noise level to the next
-LEAST = 0.5  # nats about the parameters, below which a photograph says nothing of them
+APART = 1.15  # ratio of one noise level to the one before
+LEAST = 0.5  # nats about the parameters, below which a photograph counts as saying nothing
 
 
 @settled
@@ -47,33 +47,33 @@ def identify(
 ) -> Identification:
     """The posterior p(theta, noise | y) of the parameters of an operator, from the measurement alone.
 
-    x is marginalised, and not estimated along with theta, for the sharpest x and the blur that make y most likely
-    together are y itself and none. Of photographs,
+    x is marginalised, not estimated along with theta: the x and the blur that together make y most likely are y itself
+    and no blur. For photographs,
 
         p(y | theta, noise) = sum_m v_m (prod over windows of sum_k u_mk max_s p(window | s, P_k, theta, noise)^b)^c,
 
-    with m the kinds of sharp photographs, P_k the spectra of windows of these, s^2 the contrast of a window, and the
-    powers b and c that make the stated intervals hold what they say; see docs/blind.md. Under a Gaussian prior it is
-    that of y itself. theta and the logarithm of the noise are uniform on their ranges before, unless something else is
-    said.
+    with m the kinds of sharp photographs, P_k the spectra of their windows, s^2 the contrast of a window, and b and c
+    the powers that make the stated intervals hold what they promise; see docs/blind.md. Under a Gaussian prior, the
+    likelihood is that of y itself. A priori, theta and the logarithm of the noise are uniform on their ranges, unless
+    stated otherwise.
 
     Arguments:
-        img: the measurement y: path, PIL image, numpy array or torch tensor of one image, as for `restore`; of
-            photographs the sides are at least 64 pixels.
-        op: "motion-deblur" (length 1 to 31 pixels, angle), "gaussian-deblur" (width 0 to 5 pixels), or "denoise", of
-            which there is the noise alone.
-        prior: of x. None for photographs of any kind; or a Gaussian or a mixture of Gaussians, as of `restore`, which
-            takes up to 4096 values, or with boundary="circular" and a stationary Gaussian any number.
+        img: the measurement y: path, PIL image, numpy array or torch tensor of one image, as for `restore`;
+            photographs need sides of at least 64 pixels.
+        op: "motion-deblur" (length 1 to 31 pixels, angle), "gaussian-deblur" (width 0 to 5 pixels), or "denoise",
+            where the noise alone is unknown.
+        prior: of x. None for photographs of any kind; or a Gaussian or a mixture of Gaussians, as for `restore`, for up
+            to 4096 values of y, or any number with boundary="circular" and a stationary Gaussian.
         noise: its standard deviation in the units of x, a range (low, high) of it, or None for 0.001 to 0.3.
-        draws: how many `Identification.draws` has.
-        seed: keys them.
-        operator_parameters: of the operator: a number where it is known, (low, high) where only a range is, or a law,
-            anything with `log_prob`, such as `torch.distributions.Normal(15., 3.)`.
+        draws: the number of `Identification.draws`.
+        seed: keys the draws.
+        operator_parameters: of the operator: a number if it is known, (low, high) if only a range is, or a law,
+            which is anything with `log_prob`, such as `torch.distributions.Normal(15., 3.)`.
 
     Raises:
         ValueError, TypeError: one of the arguments is not as above.
-        UnsupportedError: nothing of that operator is identified, or the prior has no p(y) in closed form; or the
-            photograph says nothing of the parameters: it is flat, saturated or all noise.
+        UnsupportedError: no parameter of this operator can be identified, or the prior has no p(y) in closed form;
+            or the photograph says nothing about the parameters: it is flat, saturated or all noise.
     """
     op = canonical(op)
     unknown, known = split(op, operator_parameters)
@@ -108,13 +108,13 @@ def identify(
 
 
 def _near(y: Tensor) -> tuple[float, float]:
-    """Noise levels about the one that `noise_level` finds: those farther away need not be looked at."""
+    """The range of noise levels around the one that `noise_level` finds; those farther away need no evaluation."""
     level = min(max(float(noise_level(y[None])), 2 * QUIETEST), LOUDEST / 2)
     return max(QUIETEST, level / TEXTURE), level * BLURRED
 
 
 def _levels(noise: Any) -> Tensor:
-    """The noise levels to look at, ascending, float64: one where it is known."""
+    """The noise levels to evaluate, ascending, float64; one if the noise is known."""
     what = "noise, a standard deviation in the units of the image,"
     given: Any = noise.item() if isinstance(noise, Tensor) and noise.numel() == 1 else noise
     if given is None or isinstance(given, tuple | list):

@@ -1,4 +1,4 @@
-"""The parameters of operators that a measurement can identify, and what is known of them before."""
+"""The parameters of operators that a measurement can identify, and what is known about them beforehand."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from genprior.operators.build import canonical
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number theta of an operator, uniform between two others unless `log_density` says more.
+    """A number theta of an operator, uniform on its range unless `log_density` says more.
 
     Attributes:
         name: as the operator has it.
-        low, high: between which it lies.
-        cell: how finely it is looked at first.
-        period: after which it is the same, None for a number that is not on a circle.
-        log_density: of theta, up to a constant.
+        low, high: the ends of its range.
+        cell: the size of its first cells.
+        period: of a number on a circle; else None.
+        log_density: ln of the density of theta, up to a constant.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Parameter:
     log_density: Callable[[Tensor], Tensor] | None = None
 
     def edges(self) -> Tensor:
-        """Of the first cells, ascending, float64."""
+        """The edges of the first cells, ascending, float64."""
         number = max(1, math.ceil((self.high - self.low) / self.cell - 1e-9))
         return torch.linspace(self.low, self.high, number + 1, dtype=torch.float64)
 
@@ -49,18 +49,18 @@ WIDEST = {"length": (1, 61), "width": (0, 10), "angle": (-math.inf, math.inf)}
 
 
 def left_out(op: Any, given: dict[str, Any]) -> list[str]:
-    """The parameters of a named operator that can be identified and were not given, or given by a range or a law."""
+    """The identifiable parameters of a named operator that were not given, or given as a range or a law."""
     if not isinstance(op, str):
         return []
     return [each.name for each in IDENTIFIABLE.get(canonical(op), ()) if not isinstance(given.get(each.name), Real)]
 
 
 def split(op: str, given: dict[str, Any]) -> tuple[list[Parameter], dict[str, Any]]:
-    """The parameters to identify, with what was stated of them; and the known ones.
+    """The parameters to identify, with what was stated about them; and the known ones.
 
     Raises:
-        UnsupportedError: of that operator nothing is identified.
-        ValueError: a range is none, or beyond what the operator takes.
+        UnsupportedError: no parameter of that operator can be identified.
+        ValueError: a range is invalid, or beyond what the operator takes.
     """
     name = canonical(op)
     if name not in IDENTIFIABLE:
@@ -75,7 +75,7 @@ def split(op: str, given: dict[str, Any]) -> tuple[list[Parameter], dict[str, An
 
 
 def _said(parameter: Parameter, given: Any) -> Parameter:
-    """The parameter with its range, (low, high), or its law, anything with `log_prob`, such as torch's."""
+    """The parameter with the given range, (low, high), or law, which is anything with `log_prob`, such as torch's."""
     name, cell, period = parameter.name, parameter.cell, parameter.period
     if given is None:
         return parameter

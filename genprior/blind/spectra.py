@@ -1,4 +1,4 @@
-"""Photographs as a mixture of stationary Gaussian fields, window by window: what is known of them before a blur.
+"""Photographs as a mixture of stationary Gaussian fields, window by window: what is known about them before a blur.
 
 Notation: I a periodogram (F,); P_k the spectrum of component k, (F,) of mean 1; m a kind of photograph, v_m its weight,
 u_mk the weight of component k in it; s^2 the contrast of a window.
@@ -16,19 +16,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 BUNDLED = Path(__file__).parent / "photographs" / "spectra.safetensors"
-# How the kinds are fitted, see `Powers`: as what is identified with them.
+# The powers that fit the kinds, like those that identify with them; see `Powers`.
 POWER, TEMPER = 0.06, 0.45
-SHARP = 0.2  # the power with which windows are assigned to components in `fit`: more, so that these differ
+SHARP = 0.2  # the power with which `fit` assigns windows to components: higher, so that the components differ
 ROUNDS = 25
-SPREAD = 5  # windows' worth of the common weights that every kind's have, so that none are 0
+SPREAD = 5  # windows' worth of the common weights, added to every kind's so that none is 0
 
 
 @dataclass(frozen=True, eq=False)
 class Spectra:
-    """I(f) ~ s^2 P_k(f) e(f), e exponential of mean 1 and k by chance, at a contrast s^2 of which nothing is known.
+    """I(f) ~ s^2 P_k(f) e(f), with e exponential of mean 1, k random, and a contrast s^2 of which nothing is known.
 
-    The windows of one photograph are of one lens, one focus and one camera: soft ones come together. So a photograph
-    has a kind, m with probability v_m, and its windows have components k with probability u_mk.
+    The windows of one photograph share a lens, a focus and a camera, so soft ones come together. A photograph is
+    therefore of a kind, m with probability v_m, and its windows have component k with probability u_mk.
 
     Attributes:
         densities: (K, F), P_k.
@@ -42,10 +42,10 @@ class Spectra:
 
     @classmethod
     def fit(cls, photographs: list[Tensor], components: int, kinds: int, seed: int = 0) -> Spectra:
-        """By expectation maximisation: the components of greatest likelihood of all windows, then the kinds.
+        """Fit by expectation maximisation: the components of greatest likelihood for all windows, then the kinds.
 
         Arguments:
-            photographs: of each that is not blurred the periodograms of its windows, (W, F).
+            photographs: for each, which is not blurred, the periodograms of its windows, (W, F).
             components: K.
             kinds: M.
         """
@@ -58,13 +58,13 @@ class Spectra:
 
 
 def _log_likelihood(I: Tensor, P: Tensor) -> tuple[Tensor, Tensor]:
-    """max_s ln p(I | k, s) up to a constant, (W, K), and the s^2 of that."""
+    """max_s ln p(I | k, s) up to a constant, (W, K), and the s^2 that attains it."""
     contrast = I @ (1 / P).T / I.shape[1]
     return -I.shape[1] * contrast.log() - P.log().sum(1), contrast
 
 
 def _components(I: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """P (K, F), and the weights they have in all windows together, (K,)."""
+    """P (K, F), and the weights of the components in all windows together, (K,)."""
     R = I / I.mean(1, keepdim=True)
     groups = torch.randint(0, len(R), (number, 32), generator=generator)
     P, u = R[groups].mean(1), R.new_full((number,), 1 / number)
@@ -78,7 +78,7 @@ def _components(I: Tensor, number: int, generator: torch.Generator) -> tuple[Ten
 
 
 def _kinds(log_p: Tensor, of: Tensor, common: Tensor, number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """u (M, K) and v (M,), of windows of likelihood log_p (W, K) in photographs of number `of` (W,)."""
+    """u (M, K) and v (M,), from windows of log-likelihood log_p (W, K) in the photographs numbered `of` (W,)."""
     p = (log_p - log_p.max(1, keepdim=True).values).exp()
     G = int(of.max()) + 1
     u, v = _apart(p * common, of, number, generator), p.new_full((number,), 1 / number)
@@ -93,7 +93,7 @@ def _kinds(log_p: Tensor, of: Tensor, common: Tensor, number: int, generator: to
 
 
 def _apart(p: Tensor, of: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """The weights (M, K) of photographs that are unlike one another, chosen as k-means++ does, each with the mean's."""
+    """The weights (M, K) of dissimilar photographs, chosen as in k-means++, each averaged with those of the mean."""
     share = p / p.sum(1, keepdim=True)
     own = share.new_zeros(int(of.max()) + 1, p.shape[1]).index_add_(0, of, share)
     own = own / own.sum(1, keepdim=True)
@@ -105,7 +105,7 @@ def _apart(p: Tensor, of: Tensor, number: int, generator: torch.Generator) -> Te
 
 
 def held_out(name: str) -> bool:
-    """Whether the photograph of that file name was left out of the fit, by chance, a fifth of all: for choices."""
+    """Whether the photograph of that file name is in the random fifth that the fit left out, for making choices."""
     return zlib.crc32(Path(name).name.encode()) % 5 == 0
 
 

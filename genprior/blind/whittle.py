@@ -1,6 +1,6 @@
 """ln p(y | theta, noise) of a photograph, by the periodograms of its windows.
 
-Notation: I, s^2, P_k, u_mk, v_m as in `spectra`; q = q_theta what the operator leaves of a spectrum, see
+Notation: I, s^2, P_k, u_mk, v_m as in `spectra`; q = q_theta the share of a spectrum that the operator passes, see
 `seen_through`; F the number of frequencies; b, c, d see `Powers`.
 """
 
@@ -16,20 +16,20 @@ from genprior.blind.spectra import Spectra
 from genprior.blind.windows import seen_through
 from genprior.operators.base import Operator
 
-# Of s^2, by factors of 2: from 2^-FAINTER noise^2 to 2^BRIGHTER times the largest mean of a periodogram.
+# The range of s^2, in factors of 2: from 2^-FAINTER noise^2 to 2^BRIGHTER times the largest mean of a periodogram.
 BRIGHTER, FAINTER = 3, 4
 
 
 @dataclass(frozen=True)
 class Powers:
-    """Of likelihoods, with which these say no more than they know.
+    """Powers of likelihoods, with which these say no more than they know.
 
     Attributes:
         window: b, of a window's F values: they say less than F independent ones would, as no spectrum is quite one of
             the P_k.
         photograph: c, of all windows: they overlap, and are alike.
-        noise: d, of what all this tells of the noise once theta is given: it is told by frequencies that hold little
-            else, and there the P_k matter less.
+        noise: d, of the likelihood of the noise given theta: it comes from frequencies that hold little else, where
+            the P_k matter less.
     """
 
     window: float
@@ -37,7 +37,7 @@ class Powers:
     noise: float
 
 
-# By operator. Chosen on photographs that the spectra were not fitted to, see docs/blind.md.
+# By operator. Chosen on photographs that the spectra were not fitted to; see docs/blind.md.
 POWERS = {
     "motion-deblur": Powers(0.06, 0.6, 6.0),
     "gaussian-deblur": Powers(0.06, 0.3, 12.0),
@@ -51,11 +51,11 @@ class Whittle:
 
         ln p(I | k, s) = -sum_f [ln(s^2 P_k(f) q(f) + noise^2) + I(f) / (s^2 P_k(f) q(f) + noise^2)].
 
-    That of Whittle, which takes frequencies for independent, of a mixture that gives every window the contrast it has.
+    This is Whittle's likelihood, which takes frequencies as independent, of a mixture with a contrast for each window.
 
     Attributes:
         I: (W, F), see `periodograms`.
-        spectra: of what was measured, before that.
+        spectra: of photographs before the measurement.
 
     References:
         Estimation and information in stationary time series. P. Whittle, 1953.
@@ -67,7 +67,7 @@ class Whittle:
     powers: Powers
 
     def __call__(self, operator: Operator, noise: Tensor) -> Tensor:
-        """Up to a constant, (L,), at noise levels (L,)."""
+        """The log-likelihood up to a constant, (L,), at noise levels (L,)."""
         S = self.spectra.densities * seen_through(operator)
         ratios = self._ratios(noise)
         V = S[:, None] + ratios[:, None]  # (K, ratios, F), the spectrum of y over s^2
@@ -88,7 +88,7 @@ class Whittle:
 
 
 def _peak(values: Tensor) -> Tensor:
-    """The largest value along the last axis, between the samples too: that of the parabola through three of them."""
+    """The largest value along the last axis, interpolated between samples by a parabola through three of them."""
     largest, at = values.max(-1, keepdim=True)
     inside = at.clamp(1, values.shape[-1] - 2)
     before, here, after = (values.gather(-1, inside + k) for k in (-1, 0, 1))

@@ -1,4 +1,4 @@
-"""A photograph as the periodograms of its windows, and what a blur makes of them.
+"""A photograph as the periodograms of its windows, and what a blur does to them.
 
 Notation: N the side of a window; w its taper; z the photograph along the axis of grey; f a frequency of a window; a the
 values of z in it; k^ a transfer function.
@@ -18,17 +18,17 @@ from genprior.operators.denoise import Denoise
 
 SIDE = 64
 STRIDE = SIDE // 2
-MOST = 64  # windows that are looked at: those of most contrast
-CLIPPED = 16  # pixels that share the least or the largest value of the photograph, and so are no chance
-SATURATED = 0.01  # the share of a window's pixels that may be so
+MOST = 64  # windows that count: those of highest contrast
+CLIPPED = 16  # pixels that share the least or the largest value of the photograph: too many for chance
+SATURATED = 0.01  # the share of a window's pixels that may be saturated
 SLOPE = 2.4  # of the power spectrum of photographs, |f|^-SLOPE
 
 
 def periodograms(y: Tensor) -> Tensor:
-    """|F w (a - m)|^2 / N^2 of the windows of y that are not saturated, the `MOST` of most contrast, (W, F).
+    """|F w (a - m)|^2 / N^2 of the `MOST` unsaturated windows of highest contrast, (W, F); m is the mean of a under w.
 
-    White noise of variance v has a periodogram of mean v. Colours are added up, z = sum_c y_c / sqrt(C): noise stays as
-    it is, and what photographs have of contrast is nearly all along that axis.
+    White noise of variance v has a periodogram of mean v. Colours are added, z = sum_c y_c / sqrt(C): noise keeps its
+    level, and photographs have nearly all their contrast along that axis.
 
     Arguments:
         y: (C, H, W), sides of at least N.
@@ -50,13 +50,13 @@ def periodograms(y: Tensor) -> Tensor:
 
 
 def _starts(length: int) -> list[int]:
-    """Where windows begin, as evenly as they can, no more than `STRIDE` apart."""
+    """Where windows begin: as evenly spaced as possible, at most `STRIDE` apart."""
     number = math.ceil((length - SIDE) / STRIDE) + 1
     return [round(k * (length - SIDE) / max(1, number - 1)) for k in range(number)]
 
 
 def _saturated(y: Tensor) -> Tensor:
-    """Pixels (H, W) where a channel has the least or the largest value of all, if many do."""
+    """Pixels (H, W) where a channel has the least or the largest value of y, if at least `CLIPPED` do."""
     found = torch.zeros_like(y[0], dtype=torch.bool)
     for extreme in (y.min(), y.max()):
         at = (y == extreme).any(0)
@@ -66,10 +66,10 @@ def _saturated(y: Tensor) -> Tensor:
 
 @lru_cache
 def taper() -> Tensor:
-    """Hann's, w(i, j) ~ sin^2(pi (i + 1/2) / N) sin^2(pi (j + 1/2) / N), of mean square 1.
+    """Hann's taper, w(i, j) ~ sin^2(pi (i + 1/2) / N) sin^2(pi (j + 1/2) / N), of mean square 1.
 
-    What it lets through of other frequencies falls as their distance^-6. A plain sine's falls as distance^-4: what
-    leaks of the low frequencies of a blurred photograph then hides what is left of the high ones.
+    Its leakage from other frequencies falls as their distance^-6. That of a plain sine falls as distance^-4: the
+    leakage from a blurred photograph's low frequencies then hides what is left of the high ones.
     """
     line = _taper_line()
     return line.outer(line)
@@ -83,9 +83,12 @@ def _taper_line() -> Tensor:
 
 @lru_cache
 def chosen() -> Tensor:
-    """Which of the frequencies (N, N / 2 + 1) count, bool: one of each pair f and -f, none that the mean of a window
-    reaches through the taper, and of the others every second, as on the white fields of a chessboard: through Hann's
-    taper neighbours say nearly the same, and all of them would tell no more."""
+    """Which of the frequencies (N, N / 2 + 1) count, bool.
+
+    One of each pair f and -f, none that the mean of a window reaches through the taper, and of the others every second,
+    like the white squares of a chessboard: through Hann's taper, neighbours say nearly the same, and all of them would
+    tell no more.
+    """
     i = (torch.fft.fftfreq(SIDE) * SIDE).round()[:, None]
     j = torch.arange(SIDE // 2 + 1)[None]
     once = (j > 0) & (j < SIDE // 2) | (j == 0) & (i > 0)
@@ -94,14 +97,14 @@ def chosen() -> Tensor:
 
 
 def seen_through(operator: Operator) -> Tensor:
-    """What the operator leaves of the mean periodogram of a photograph, (F,), as a share.
+    """The share of a photograph's mean periodogram that the operator passes, (F,).
 
     The mean periodogram is the spectrum, smoothed by the |F w|^2 of the taper, so that
         q(f) = (|Fw|^2 * (P |k^|^2))(f) / (|Fw|^2 * P)(f),   P(f) = |f|^-SLOPE,
-    which fills the zeros of |k^|^2 as far as a window does. Windows lie within y: it is the same for every boundary.
+    which fills the zeros of |k^|^2 as far as a window does. Windows lie within y, so q is the same for every boundary.
 
     Raises:
-        UnsupportedError: it is no convolution.
+        UnsupportedError: the operator is no convolution.
     """
     if isinstance(operator, Denoise):
         return torch.ones(int(chosen().sum()))
@@ -120,7 +123,7 @@ def _typical() -> Tensor:
 
 
 def _smoothed(S: Tensor) -> Tensor:
-    """|Fw|^2 * S at the frequencies of a window, (N, N), of S at twice as many, (2 N, 2 N)."""
+    """|Fw|^2 * S at the frequencies of a window, (N, N), from S at twice as many, (2 N, 2 N)."""
     spread = torch.fft.fft(_taper_line(), n=2 * SIDE).abs().square() / (2 * SIDE**2)
     apart = 2 * torch.arange(SIDE)[:, None] - torch.arange(2 * SIDE)
     M = spread[apart % (2 * SIDE)]

@@ -1,6 +1,6 @@
 """The interface of a likelihood.
 
-Notation: z = A x; y its measurement, one value for each of z; k = y / gain a number of counts; N(z; m, v) the Gaussian
+Notation: z = A x; y its measurement, one value per value of z; k = y / gain a number of counts; N(z; m, v) the Gaussian
 law of mean m and variance v. The tilted law of a value is p(z) ~ p(y | z) N(z; m, v).
 """
 
@@ -26,10 +26,10 @@ class Likelihood(ABC):
     """A law of y given z, independent from value to value, whose density is log-concave in z.
 
     Likelihoods are frozen dataclasses. Their parameters are finite floats, or tensors of four axes that broadcast to y,
-    (B, 1, 1, 1) for one number for each image; they are copied. A list of numbers is one number for each image.
+    such as (B, 1, 1, 1) for one number per image; tensors are copied. A list of numbers gives one number per image.
 
     Attributes:
-        above: parameters -> the number that they are greater than; others may have any finite value.
+        above: parameter -> the number it must exceed; others may have any finite value.
 
     Raises:
         ValueError: a parameter is not as above.
@@ -48,11 +48,11 @@ class Likelihood(ABC):
 
     @abstractmethod
     def log_prob(self, y: Tensor, z: Tensor) -> Tensor:
-        """ln p(y | z), elementwise: nats, of a density for continuous y; -inf for impossible z."""
+        """ln p(y | z), elementwise, in nats, of a density for continuous y; -inf for impossible z."""
 
     @abstractmethod
     def sample(self, z: Tensor, noise: Noise) -> Tensor:
-        """A draw of y given z, (B, ...) like z, by the next step of the noise of B rows."""
+        """A draw of y given z, (B, ...) like z, from the next step of the noise of B rows."""
 
     @abstractmethod
     def predicted(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,10 +68,10 @@ class Likelihood(ABC):
 
     @abstractmethod
     def shared(self, copies: int) -> "Likelihood":
-        """The law under which so many copies of y together carry the information of one y, at least to second order."""
+        """The law under which `copies` copies of y together carry the information of one, at least to second order."""
 
     def moments(self, y: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the tilted law p(z) ~ p(y | z) N(z; m, v), elementwise, to 1e-6 of its deviation.
+        """Mean and variance of the tilted law, p(z) ~ p(y | z) N(z; m, v), elementwise, to 1e-6 of its deviation.
 
         Arguments:
             y, m: (B, ...).
@@ -80,7 +80,7 @@ class Likelihood(ABC):
         return moments_of(self._tilted, (y, m, v, *self._parameters))
 
     def conditional(self, y: Tensor, m: Tensor, v: Tensor, noise: Noise) -> Tensor:
-        """A draw of z ~ p(y | z) N(z; m, v), elementwise, by the inverse of its distribution function.
+        """A draw of z ~ p(y | z) N(z; m, v), elementwise, by inverting its distribution function.
 
         Arguments:
             y, m: (B, ...).
@@ -104,7 +104,7 @@ class Likelihood(ABC):
         return dataclasses.replace(self, **chosen) if chosen else self
 
     def to(self: L, like: Tensor) -> L:
-        """The law with tensors among its parameters in the dtype and on the device of a tensor."""
+        """The law with its tensor parameters in the dtype and on the device of `like`."""
         moved = {k: v.to(like) for k, v in self.named() if isinstance(v, Tensor)}
         return dataclasses.replace(self, **moved) if moved else self
 
@@ -117,8 +117,8 @@ class Likelihood(ABC):
         return tuple(value for _, value in self.named())
 
     def _tilted(self, y: Tensor, m: Tensor, v: Tensor, *parameters: float | Tensor) -> Law:
-        """Of a piece of the values: the tilted log-density, and the interval that holds it."""
-        own_law = object.__new__(type(self))  # with parameters that were checked, one for each value
+        """For a piece of the values: the tilted log-density, and the interval that holds it."""
+        own_law = object.__new__(type(self))  # its parameters were already checked, one for each value
         for field, value in zip(dataclasses.fields(self), parameters):
             object.__setattr__(own_law, field.name, value)
 
@@ -127,7 +127,7 @@ class Likelihood(ABC):
 
 @settled
 def _parameter(what: str, value: float | Tensor | np.ndarray | list) -> float | Tensor:
-    """The parameter as a float, or as a tensor of four axes that is its own."""
+    """The parameter as a float, or as a private copy of four axes."""
     if isinstance(value, bool) or not isinstance(value, int | float | Tensor | np.ndarray | list | tuple | np.number):
         raise ValueError(f"{what} is a number, or a tensor that broadcasts to y; got {value!r}.")
     if isinstance(value, list | tuple):

@@ -20,7 +20,7 @@ class Clipped(Likelihood):
         p(y | z) = N(y; z, sd^2)            low < y < high
         P(y = low | z) = Phi((low - z) / sd),   P(y = high | z) = Phi((z - high) / sd)
 
-    The tilted law is that of w = z + sd n, a Gaussian on an interval or a point, and then of z given w.
+    The tilted law is that of w = z + sd n, a Gaussian on an interval or a point, followed by that of z given w.
 
     Attributes:
         low, high: the ends, in the units of y.

@@ -20,10 +20,10 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 
 
 def named(text: str) -> Likelihood:
-    """The likelihood of a name and its parameters in order: "poisson:0.033", "clipped:0,1,0.02".
+    """Return the likelihood given by a name and its parameters in order: "poisson:0.033", "clipped:0,1,0.02".
 
     Raises:
-        ValueError: there is none of that name, or its parameters are not these.
+        ValueError: the name is unknown, or the parameters do not fit it.
     """
     name, _, given = text.partition(":")
     kind = lookup("likelihood", name, LIKELIHOODS)

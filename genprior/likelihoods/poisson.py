@@ -17,10 +17,10 @@ class Poisson(Likelihood):
 
         ln p(y | z) = k ln(z / gain) - z / gain - ln k!,   k = y / gain,   z >= 0
 
-    Where y is no multiple of the gain, k! is Gamma(k + 1). A z below 0 gives no counts when sampled, and cannot be.
+    Where y is no multiple of the gain, k! is Gamma(k + 1). A z below 0 is impossible; sampled, it gives no counts.
 
     Attributes:
-        gain: of one count, in the units of y; 1 / peak for images whose white is so many counts.
+        gain: the value of one count, in the units of y; 1 / peak for images whose white is `peak` counts.
     """
 
     above: ClassVar[dict[str, float]] = {"gain": 0}
@@ -52,7 +52,7 @@ class Poisson(Likelihood):
 
 
 def counts(rate: Tensor, noise: Noise) -> Tensor:
-    """Draws of k ~ Poisson(rate), by the inverse of the distribution function; 0 for rates below 0."""
+    """Draws of k ~ Poisson(rate), by inverting the distribution function; 0 for rates below 0."""
     from scipy.stats import poisson
 
     u = noise.uniform(rate.double() if rate.device.type != "mps" else rate)

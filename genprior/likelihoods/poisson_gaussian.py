@@ -12,7 +12,7 @@ from genprior.likelihoods.gaussian import log_normal
 from genprior.likelihoods.poisson import around_counts, counts
 from genprior.noise import Noise
 
-WIDE = 1.5  # noise in counts from which on a saddlepoint takes the place of the sum
+WIDE = 1.5  # noise in counts from which a saddlepoint replaces the sum
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class PoissonGaussian(Likelihood):
         p(y | z) = sum_k Poisson(k; z / gain) N(y; gain k, sd^2),   z >= 0
 
     The sum is over the counts within 6 sd / gain + 2 of y / gain, as a polynomial in z. Where sd is above 1.5 gain, the
-    law is smooth, and taken by its saddlepoint to second order, which is off by 1e-3 at most.
+    law is smooth, and its saddlepoint approximation to second order replaces it, off by 1e-3 at most.
 
     References: H. E. Daniels, Saddlepoint approximations in statistics, 1954. A. Foi, M. Trimeche, V. Katkovnik, K.
     Egiazarian, Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data, 2008.
 
     Attributes:
-        gain: of one count, in the units of y.
-        sd: standard deviation > 0 of the rest, in the units of y.
+        gain: the value of one count, in the units of y.
+        sd: standard deviation > 0 of the read noise, in the units of y.
     """
 
     above: ClassVar[dict[str, float]] = {"gain": 0, "sd": 0}
@@ -84,7 +84,7 @@ def saddlepoint(k: Tensor, rate: Tensor, s: float | Tensor) -> Tensor:
 
         K(t) - k t - ln(2 pi K2) / 2 + K4 / (8 K2^2) - 5 K3^2 / (24 K2^3)   at K1(t) = k
 
-    with K1, …, K4 the derivatives at t, which Newton's steps find from above: they do not pass it, as K1 is convex.
+    with K1, …, K4 the derivatives at t, which Newton's method finds from above, never passing it, as K1 is convex.
     """
     s2 = s**2
     above = torch.minimum((k - rate) / s2, (k / rate).clamp_min(1).log())

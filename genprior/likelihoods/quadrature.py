@@ -1,6 +1,6 @@
 """Means, variances and draws of log-concave laws on an interval, one for each value, by quadrature.
 
-Everything is in float64 but on Apple's GPUs, and done in pieces of the values, for memory.
+Everything runs in float64, except on Apple's GPUs, and on pieces of the values, to save memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from genprior.linalg import wide
 
-DROP = 18.0  # nats below its largest value at which a density is as good as 0
+DROP = 18.0  # nats below its maximum at which a density counts as 0
 NODES = 16
 CELLS = 64
-AT_ONCE = {"cpu": 2**13, "other": 2**15}  # values, by device: so few, their nodes stay in the caches of a processor
+AT_ONCE = {"cpu": 2**13, "other": 2**15}  # values, by device: so few that their nodes stay in a processor's caches
 
-# a log-density, elementwise and of any first axis of nodes before the values, and the ends of its interval
+# a log-density, elementwise with any first axis of nodes before the values, and the ends of its interval
 Law = tuple[Callable[[Tensor], Tensor], Tensor, Tensor]
 
 
 def moments_of(law: Callable[..., Law], arguments: Sequence[Tensor | float]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each law, by Gauss's rule with Legendre's polynomials on its interval.
+    """Mean and variance of each law, by Gauss-Legendre quadrature on its interval.
 
     Arguments:
         law: pieces of the arguments, (N,) -> their laws.
@@ -44,7 +44,7 @@ def moments_of(law: Callable[..., Law], arguments: Sequence[Tensor | float]) -> 
 
 
 def draws_of(law: Callable[..., Law], u: Tensor, arguments: Sequence[Tensor | float]) -> Tensor:
-    """The u-quantile of each law: its distribution function as a cubic on each of many cells, inverted by bisection.
+    """The u-quantile of each law: bisection inverts its distribution function, a cubic on each of many cells.
 
     Arguments:
         law, arguments: see `moments_of`.
@@ -86,7 +86,7 @@ def within(low: Tensor, high: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Ten
 
 
 def _density(log_density: Tensor) -> Tensor:
-    """Up to a factor for each value, by which the largest is 1."""
+    """The density up to a factor for each value, which makes the largest 1."""
     return (log_density - log_density.amax(0, keepdim=True)).exp()
 
 
@@ -98,7 +98,7 @@ def _legendre() -> tuple[Tensor, Tensor]:
 
 
 def _pieces(arguments: Sequence[Tensor | float]) -> Iterator[list[Any]]:
-    """The arguments piece by piece, flat, tensors broadcast to the first, in float64; numbers as they are."""
+    """The arguments piece by piece, flat, with tensors broadcast to the first and in float64; numbers as they are."""
     like = torch.as_tensor(arguments[0])
     flat = [wide(a).expand(like.shape).flatten() if isinstance(a, Tensor) else a for a in arguments]
     number = AT_ONCE.get(like.device.type, AT_ONCE["other"])

@@ -1,6 +1,6 @@
 """ln p(y) by annealed importance sampling of the latent, for priors with a decoder.
 
-Notation: z ~ N(0, I) the latent, G(z) what it is decoded to, v the variance of the decoder; L(z) = p(y | z); t the
+Notation: z ~ N(0, I) the latent, G(z) its decoding, v the variance of the decoder; L(z) = p(y | z); t the
 inverse temperature, from 0 to 1.
 """
 
@@ -22,31 +22,31 @@ from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 from genprior.samplers.particles.base import effective_size, log_mean, resample
 
-SHARES = (1.0, 0.3, 0.1, 0.03)  # of fresh noise in a move, in turn
-POWER = 4  # of the temperatures: most of them where L changes most, near 0
+SHARES = (1.0, 0.3, 0.1, 0.03)  # of fresh noise in a move, used in turn
+POWER = 4  # of the temperatures: puts most of them near 0, where L changes most
 
 
 @dataclass(frozen=True)
 class AnnealedImportance:
-    """Importance sampling of z from the prior to the posterior through laws in proportion to N(z; 0, I) L(z)^t.
+    """Importance sampling of z from the prior to the posterior through laws proportional to N(z; 0, I) L(z)^t.
 
         t_j  = (j / steps)^4
-        L(z) = N(y; A G(z), noise^2 I + v A A^T), or p(y | A G(z)) of another likelihood where v = 0
+        L(z) = N(y; A G(z), noise^2 I + v A A^T), or p(y | A G(z)) for another likelihood, where v = 0
         weigh    w <- w L(z)^(t_j - t_(j-1))
         resample where the effective sample size is below half of the cloud, w <- the mean of w
         move     z' = sqrt(1 - b^2) z + b n,  taken with probability min(1, (L(z') / L(z))^t_j)
 
-    The mean of w is an unbiased estimate of p(y), however short the moves fall, as each leaves its law as it is; b runs
-    through a fixed list of shares. With steps = 1 it is plain importance sampling from the prior.
+    The mean of w is an unbiased estimate of p(y), however little the moves mix, as each leaves its law invariant; b
+    cycles through a fixed list of shares. With steps = 1, this is plain importance sampling from the prior.
 
     References: R. Neal, Annealed importance sampling, 2001. P. Del Moral, A. Doucet, A. Jasra, Sequential Monte Carlo
-    samplers, 2006 (with resampling). S. Cotter, G. Roberts, A. Stuart, D. White, MCMC methods
-    for functions, 2013 (the move). Y. Wu, Y. Burda, R. Salakhutdinov, R. Grosse, On the quantitative analysis of
-    decoder-based generative models, 2017 (for decoders).
+    samplers, 2006 (with resampling). S. Cotter, G. Roberts, A. Stuart, D. White, MCMC methods for functions, 2013 (the
+    move). Y. Wu, Y. Burda, R. Salakhutdinov, R. Grosse, On the quantitative analysis of decoder-based generative
+    models, 2017 (for decoders).
 
     Attributes:
-        steps: temperatures; a decoding each.
-        particles: of a cloud.
+        steps: temperatures; one decoding each.
+        particles: particles per cloud.
     """
 
     steps: Count = 500
@@ -58,10 +58,10 @@ class AnnealedImportance:
 
 @torch.no_grad()
 def by_annealing(prior: Prior, one: Measurement, method: AnnealedImportance, clouds: int, seed: int) -> Tensor:
-    """ln of an estimate of p(y) by each of some independent clouds, (clouds,).
+    """ln of an estimate of p(y) from each of the independent clouds, (clouds,).
 
     Raises:
-        ValueError: the noise is 0, by which y is weighed.
+        ValueError: the noise, by which y is weighed, is 0.
         UnsupportedError: the noise is not Gaussian, and the decoder has a variance.
     """
     if not isinstance(one.noise, Likelihood) and noise_of(one) == 0:
@@ -73,7 +73,7 @@ def by_annealing(prior: Prior, one: Measurement, method: AnnealedImportance, clo
 
 
 def likelihood(prior: Prior, one: Measurement) -> Callable[[Tensor], Tensor]:
-    """z -> ln L(z), (B,), in chunks that fit into the memory."""
+    """z -> ln L(z), (B,), in chunks that fit into memory."""
     v = float(torch.as_tensor(prior.decoder_variance))
     rows = rows_at_once(one.operator.image_shape, one.y.device)
     of_some = _of_law(prior, one, v) if isinstance(one.noise, Likelihood) else _of_gaussian(prior, one, v)

@@ -57,9 +57,9 @@ def evidence(
 
     Methods:
         "exact": for Gaussians and mixtures of them, of up to 4096 values of y; see `marginal.exact`.
-        "smc": for priors with `denoise`: the mean weight of the particles of TDS(), or of the TDS, TDSMoments or SMC
-            that is given with its parameters, at least two steps; see `marginal.particles`.
-        "importance": for priors with `decode`: annealed importance sampling, by AnnealedImportance() or one that is
+        "smc": for priors with `denoise`: the mean weight of the particles of TDS(), or of a TDS, TDSMoments or SMC
+            given with its parameters, of at least two steps; see `marginal.particles`.
+        "importance": for priors with `decode`: annealed importance sampling, by AnnealedImportance() or one
             given with its parameters; see `marginal.annealed`. Only this method takes noise that is not Gaussian.
         "auto": the first of these that suits the prior.
 
@@ -70,9 +70,9 @@ def evidence(
     1 / steps; clouds with a quarter of the steps estimate it, and it is added to the standard error in quadrature.
 
     Arguments:
-        img, op, noise, device, operator_parameters: as of `restore`.
-        prior: as of `restore`; the default is the Gaussian of images of this shape.
-        clouds: independent clouds of particles, of which the standard error needs two.
+        img, op, noise, device, operator_parameters: as for `restore`.
+        prior: as for `restore`; the default is the Gaussian of images of this shape.
+        clouds: independent clouds of particles; the standard error needs at least two.
         seed: keys all randomness.
 
     Returns:
@@ -108,13 +108,13 @@ def evidence(
 def estimate_of(
     prior: Prior, one: Measurement, method: Twisted | AnnealedImportance, clouds: int, seed: int
 ) -> Estimate:
-    """ln p(y) of one image, with its error, which for particles includes that of the steps.
+    """ln p(y) of one image, with its error, which for particles includes that of the finite steps.
 
-    With ln p_N = ln p + c / N for N steps, c / N = (ln p_M - ln p_N) M / (N - M). M is a quarter of N: half of it would
+    With ln p_N = ln p + c / N for N steps, c / N = (ln p_M - ln p_N) M / (N - M). M is a quarter of N: half of N would
     cost more, and triple the noise of the difference.
 
     Raises:
-        ValueError: the particles have one step, whose error nothing tells.
+        ValueError: the particles take one step, whose error cannot be estimated.
     """
     if isinstance(method, AnnealedImportance):
         return log_mean_estimate(by_annealing(prior, one, method, clouds, seed))
@@ -129,7 +129,7 @@ def estimate_of(
 def log_mean_estimate(log_p: Tensor) -> Estimate:
     """ln of the mean of independent estimates p, given by their logarithms, (n,), and its jackknife standard error.
 
-    Where one of them outweighs the others the error is about by how much, in nats, which that of a spread would hide.
+    If one of them outweighs the others, the error is about by how much, in nats, which a standard deviation would hide.
     """
     n = len(log_p)
     whole = log_p.logsumexp(0) - math.log(n)
@@ -170,7 +170,7 @@ def find_method(method: str | Twisted | AnnealedImportance, prior: Prior) -> Twi
 def _of_law(
     method: str | Twisted | AnnealedImportance, prior: Prior, law: Likelihood
 ) -> str | Twisted | AnnealedImportance:
-    """The method, "importance" for "auto", where it takes y of such a law."""
+    """Return the method, "importance" for "auto", or refuse it if it does not take y of this law."""
     suits = method in ("auto", "importance") or isinstance(method, AnnealedImportance)
     if suits and supports(prior, "decode"):
         return "importance" if method == "auto" else method
@@ -181,7 +181,7 @@ def _of_law(
 
 
 def _has(prior: Prior, method: str) -> bool:
-    """Whether the prior has what the method takes; the closed form is one of y, and no matter how large x is."""
+    """Whether the prior has what the method needs; the closed form is limited by the size of y, not of x."""
     return isinstance(prior, Normal) if method == "exact" else supports(prior, NEEDS[method])
 
 

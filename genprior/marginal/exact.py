@@ -15,11 +15,11 @@ from genprior.priors.gaussian.normal import Normal
 def exact(prior: Normal, measurement: Measurement) -> list[float]:
     """ln p(y) = ln sum_k w_k N(y; A m_k, A S A^T + noise^2 I) of every image, in nats.
 
-    In float64, over the values of y that A sees; images of one operator and one noise level share one factorisation.
+    Computed in float64, over the values of y that A sees; images of one operator and noise level share a factorisation.
 
     Raises:
-        UnsupportedError: y has over 4096 values that A sees.
-        ValueError: y has no density: A S A^T is singular, and the noise 0.
+        UnsupportedError: y has more than 4096 values that A sees.
+        ValueError: y has no density: A S A^T is singular, and the noise is 0.
     """
     means, log_weights = prior.means.double(), prior.weights.double().log()
     l = prior.covariance.eigenvalues.double()

@@ -1,7 +1,7 @@
 """Gaussian densities of a measurement y = A x + noise n over the values of y that A sees.
 
-Notation: M' the number of values of y that depend on x, see `samplers.seen`; the others say nothing of x, and p(y) here
-is the density of those that do.
+Notation: M' the number of values of y that depend on x, see `Measurement.seen`; the others say nothing of x, and p(y)
+here is the density of those that do.
 """
 
 import math
@@ -17,7 +17,7 @@ from genprior.priors.gaussian.covariance import LARGEST_DENSE
 
 
 def seen_values(one: Measurement) -> Tensor:
-    """Which values of y, flattened, depend on x, (M',) numbers."""
+    """The indices of the values of y, flattened, that depend on x, (M',)."""
     return one.seen.flatten().nonzero().flatten()
 
 
@@ -27,10 +27,10 @@ def covariance_of_y(one: Measurement, S: Callable[[Tensor], Tensor], values: Ten
     Arguments:
         one: the measurement of one image.
         S: x -> S x, for images (B, C, H, W) in float64.
-        values: as of `seen_values`.
+        values: see `seen_values`.
 
     Raises:
-        UnsupportedError: they are over 4096.
+        UnsupportedError: there are more than 4096 of them.
     """
     A, M = one.linear, len(values)
     if M > LARGEST_DENSE:
@@ -48,7 +48,7 @@ def covariance_of_y(one: Measurement, S: Callable[[Tensor], Tensor], values: Ten
 
 
 def noise_of(one: Measurement) -> float:
-    """The noise of the measurement of one image."""
+    """The noise level of the measurement of one image."""
     return float(torch.as_tensor(one.sd, dtype=torch.float64).reshape(()))
 
 
@@ -68,10 +68,10 @@ def cholesky(K: Tensor) -> Tensor:
 def log_scale(one: Measurement, v: float) -> float:
     """ln N(r; 0, noise^2 I + v A A^T) at r = 0, over the values of y that depend on x, in nats.
 
-    By the singular values of A where it has them in closed form, else by the matrix A A^T.
+    Use the singular values of A if it has them in closed form, else the matrix A A^T.
 
     Raises:
-        UnsupportedError: there are neither: A has no SVD, and y over 4096 values.
+        UnsupportedError: A has no SVD in closed form, and more than 4096 values of y depend on x.
     """
     values, A, noise = seen_values(one), one.linear, noise_of(one)
     log_det = 2 * len(values) * math.log(noise)

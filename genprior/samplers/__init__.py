@@ -103,14 +103,14 @@ SAMPLERS: dict[str, type[Sampler]] = {
 def find_sampler(
     sampler: str | Sampler, prior: Prior, steps: int | None = None, measurement: Measurement | None = None
 ) -> Sampler:
-    """The sampler given by a name, "auto" or an object, with `steps` in place of its own if given.
+    """Return the sampler given by name, by "auto" or as an object, with `steps` in place of its own if given.
 
     Arguments:
-        measurement: that "auto" is to suit; None for any with Gaussian noise.
+        measurement: what "auto" must suit; None for any measurement with Gaussian noise.
 
     Raises:
-        ValueError: there is no such name, or the sampler takes no such number of steps.
-        UnsupportedError: "auto" finds nothing for this prior.
+        ValueError: the name is unknown, or the sampler does not take this number of steps.
+        UnsupportedError: "auto" finds no sampler for this prior.
     """
     if isinstance(sampler, str):
         sampler = lookup("sampler", sampler, {"auto": lambda: _suited(prior, measurement), **SAMPLERS})()
@@ -126,8 +126,11 @@ def find_sampler(
 
 
 def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
-    """`automatic`, but for operators that are not linear, and for noise that is not Gaussian: of rounded images the
-    cells are minded value by value, and where no covariance was measured it is estimated along the chain."""
+    """Return what "auto" means for any operator and noise.
+
+    For rounded images, QuantisedGuidance treats the cells value by value; where no covariance was measured,
+    ProbedCovariance estimates it along the chain.
+    """
     if measurement is not None and not isinstance(measurement.operator, LinearOperator):
         return automatic_nonlinear(prior)
     if measurement is None or not isinstance(measurement.noise, Likelihood):
@@ -144,11 +147,11 @@ def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
 def find_estimator(
     prior: Prior, operator: Operator, steps: int | None = None, likelihood: Likelihood | None = None
 ) -> Sampler | None:
-    """The method with the least squared error of those that "auto" may choose; None for a mean of draws.
+    """Return the method of least squared error among those "auto" may choose; None for the mean of draws.
 
     Arguments:
         likelihood: of y given A x; None for Gaussian noise.
-        steps: in place of the method's own, where it has any.
+        steps: replaces the method's own number of steps, if it has one.
     """
     if not isinstance(operator, LinearOperator):
         return None
@@ -170,8 +173,7 @@ def _estimator_of(prior: Prior, operator: LinearOperator, likelihood: Likelihood
 
 
 def _is_of_patches(prior: Prior) -> bool:
-    """Whether it may as well see an image turned: patches are as likely so; faces and digits, which have their size,
-    are not."""
+    """Whether turned images are as likely: patches are; faces and digits, which have a fixed size, are not."""
     return prior.reach is not None and None in prior.image_shape[1:]
 
 
@@ -185,7 +187,7 @@ def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:
     turns = _is_of_patches(prior)
     if sees_smooth(operator):
         return DPIR(turns=turns)
-    # What is in holes is decided at high noise, and wants a covariance that reaches into them.
+    # High noise decides what fills the holes, which takes a covariance that reaches into them.
     if supports(prior, "posterior_covariance"):
         return OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=turns)
     if None in prior.image_shape[1:]:
@@ -196,16 +198,16 @@ def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:
 def refuse_parameters(
     parameters: Mapping[str, Any], given: Any, kinds: Mapping[str, type], argument: str = "sampler"
 ) -> None:
-    """Refuse parameters of samplers among those of an operator, and say where they belong.
+    """Refuse sampler parameters among those of an operator, and say where they belong.
 
     Arguments:
-        parameters: by name, of which operators have none in common with samplers.
-        given: the name of the sampler, or itself.
-        kinds: the samplers that there are, by name.
-        argument: which takes samplers.
+        parameters: by name; operators and samplers have no parameter name in common.
+        given: the sampler, or its name.
+        kinds: the available samplers, by name.
+        argument: the name of the argument that takes samplers.
 
     Raises:
-        TypeError: one of them is a sampler's.
+        TypeError: one of the parameters is a sampler's.
     """
     own = kinds.get(given, type(given)) if isinstance(given, str) else type(given)
     for name, value in parameters.items():
@@ -221,7 +223,7 @@ def refuse_parameters(
 
 
 def automatic_nonlinear(prior: Prior) -> Sampler:
-    """The sampler that suits the methods of the prior, of those that take any differentiable operator."""
+    """Return the sampler that suits the prior's methods, among those for any differentiable operator."""
     if supports(prior, "denoise"):
         return DAPSHMC()
     if supports(prior, "decode"):
@@ -232,33 +234,33 @@ def automatic_nonlinear(prior: Prior) -> Sampler:
 
 
 def automatic(prior: Prior) -> Sampler:
-    """The sampler that suits the methods of the prior: the first that applies."""
-    # The truth itself, and at no cost.
+    """Return the first sampler below that suits the prior's methods."""
+    # The posterior itself, at no cost.
     if has_posterior(prior):
         return Exact()
-    # Nothing else is made for it.
+    # No other sampler is made for a learned posterior.
     if is_learned(prior):
         return Amortized()
-    # Draws whose spread is right, for the cost of one evaluation a step.
+    # Draws with the right spread, for one evaluation per step.
     if supports(prior, "posterior_covariance"):
         return OptimalCovariance()
-    # For the cost of two, where that covariance was never measured and images of any size are alike everywhere.
+    # For two evaluations per step, if that covariance was never measured and images of any size look alike everywhere.
     if supports(prior, "denoise") and None in prior.image_shape[1:]:
         return ProbedCovariance()
-    # On digits of a lower squared error than the one before; its spread means less.
+    # On digits, it has a lower squared error than the sampler above; its spread means less.
     if supports(prior, "denoise"):
         return DiffPIR()
-    # On photographs PSLD takes far more steps than that to fit y (docs/latent.md).
+    # On photographs, PSLD needs far more steps than this to fit y (docs/latent.md).
     if supports(prior, "render") and None in prior.image_shape[1:]:
         return ReSample(steps=40, every=2, iterations=20, rate=0.02)
-    # On a few digits the lower squared error of a draw on two tasks of three; the spread of LatentDAPS means more.
+    # On a few digits, its draws have the lower squared error on 2 of 3 tasks; the spread of LatentDAPS means more.
     if supports(prior, "render"):
         return PSLD(steps=300)
-    # On digits it finds far better images than LatentHMC for a flow and a GAN, and about as good ones for a VAE;
+    # On digits, it finds far better images than LatentHMC for a flow and a GAN, and about as good ones for a VAE;
     # CSGM is a point estimate, and VAEGibbs hardly moves where v is small.
     if supports(prior, "decode"):
         return FisherHMC()
-    # A chain on all pixels of a photograph does not mix within any budget that one would wait for.
+    # A chain on all pixels of a photograph does not mix in any acceptable time.
     if supports(prior, "energy"):
         return MAP()
     has = ", ".join(sorted(prior.capabilities)) or "nothing"

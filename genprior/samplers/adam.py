@@ -1,4 +1,4 @@
-"""Adam with its step count on the host: that of `torch.optim` is a tensor, which every step has to read."""
+"""Adam with its step count on the host; that of `torch.optim` is a tensor, which every step must read."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ EPS = 1e-8
 
 
 class Adam:
-    """The update of Adam for a gradient: x <- x - adam(g), element by element.
+    """Adam's update for a gradient: x <- x - adam(g), element by element.
 
         m  <- b_1 m + (1 - b_1) g,   v <- b_2 v + (1 - b_2) g^2
         rate m_hat / (sqrt(v_hat) + 1e-8),   m_hat = m / (1 - b_1^k),   v_hat = v / (1 - b_2^k) at the k-th step
@@ -15,7 +15,7 @@ class Adam:
     References: D. P. Kingma, J. Ba, Adam: a method for stochastic optimization, 2015.
 
     Arguments:
-        rate: about the length of a step in each element, in its units.
+        rate: approximate step length of each element, in its units.
         betas: b_1 and b_2.
     """
 

@@ -1,4 +1,4 @@
-"""Draws from a posterior that was learned for its operator: one pass of the chain."""
+"""Draws from a posterior learned for one operator, in one pass of the chain."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Amortized(Sampler):
     """Ancestral sampling with a learned E[x | x_t, y], from centre + sigma_max n to x ~ p(x | y).
 
-    The cost of inference was paid in training, for one operator; there is no guidance and no gradient. Exact as steps
-    grow, up to the error of the network.
+    Training, for one operator, has paid the cost of inference: draws take neither guidance nor gradients. Exact as
+    steps grow, up to the error of the network.
 
     References: C. Saharia et al., Image super-resolution via iterative refinement, 2021. C. Saharia et al., Palette:
     image-to-image diffusion models, 2022.
@@ -42,7 +42,7 @@ class Amortized(Sampler):
         check_operator(prior, operator)
 
     def floor(self, prior: Prior) -> float:
-        return 0.0  # it divides by no noise
+        return 0.0  # nothing is divided by the noise
 
     def sample(self, prior: "LearnedPosterior", measurement: Measurement, noise: Noise) -> Tensor:
         observed = observe(prior, measurement)

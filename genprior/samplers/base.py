@@ -22,7 +22,7 @@ from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior, of_labels, supports
 
 Denoiser = Callable[[Tensor, float], Tensor]
-# What to take where an operator is not linear, by what the prior has.
+# Samplers to suggest for operators that are not linear, by the prior's methods.
 NONLINEAR = {"denoise": "DAPSHMC, DPS or TDS", "decode": "CSGM", "energy": "HMC, MALA or MAP"}
 
 
@@ -34,16 +34,16 @@ class Sampler(ABC):
     Attributes:
         needs: the method of `Prior` that the sampler calls, or what `takes` checks.
         needs_operator: what the sampler needs of the operator, in a word; None for the methods that every operator has.
-            The base class checks "svd", the `check_operator` of the sampler anything else.
+            The base class checks "svd", a subclass's `check_operator` anything else.
         linear: whether it needs a linear operator; others take any differentiable operator.
-        likelihoods: the laws of y given A x that it takes.
-        everywhere: whether it needs an energy that is finite everywhere, see `Prior.bounded`.
-        passes: passes of the network, forward and backward, for each of the `calls`.
+        likelihoods: the laws of y given A x that the sampler takes.
+        everywhere: whether it needs an energy that is finite everywhere (see `Prior.bounded`).
+        passes: forward and backward passes of the network for each of the `calls`.
         clouds: whether the draws of an image come from one cloud, so that all its rows must be drawn at once.
         steps: sequential steps of the method; 0 for none.
     """
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]  # of subclasses: each is a dataclass
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # every subclass is a dataclass
     needs: ClassVar[str] = "denoise"
     passes: ClassVar[int] = 1
     clouds: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class Sampler(ABC):
     steps: int = 0
 
     def __post_init__(self):
-        """Check the parameters by the ranges of their types; samplers with dependent parameters check more."""
+        """Check that the parameters lie in the ranges of their types; samplers with dependent parameters check more."""
         check_fields(self)
         if type(self).steps:
             as_integer("steps", self.steps, 1, math.inf)
@@ -63,7 +63,7 @@ class Sampler(ABC):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """One draw per row of the measurement, (B, *image_shape); see `draw`, which checks the arguments.
 
-        Methods that can tell how well they went return (draws, diagnostics), each diagnostic one number per row, (B,).
+        Methods that can judge their own draws return (draws, diagnostics), each diagnostic one number per row, (B,).
         """
 
     @property
@@ -72,17 +72,17 @@ class Sampler(ABC):
         return self.passes * self.calls
 
     def cost(self, measurement: Measurement, n: int) -> int:
-        """Evaluations of the network for each draw, if n of every image are drawn."""
+        """Evaluations of the network for each draw, when n are drawn for every image."""
         return self.evaluations
 
     def chains(self, n: int) -> int:
-        """How many images the method processes at once for n draws of one."""
+        """How many images the method processes at once for n draws of one image."""
         return n
 
     def lacks(self, prior: Prior, operator: Operator, likelihood: Likelihood | None = None) -> str | None:
-        """What this prior, operator and likelihood lack for draws from p(x | y), and what to do; else None.
+        """Return what this prior, operator or likelihood lacks for draws from p(x | y), and what to do; else None.
 
-        No likelihood is Gaussian noise.
+        A likelihood of None means Gaussian noise.
         """
         prior = prior.sized(*operator.image_shape[1:])
         name, family = type(self).__name__, type(prior).__name__
@@ -121,11 +121,11 @@ class Sampler(ABC):
             operator.svd()
 
     def floor(self, prior: Prior) -> float:
-        """The smallest noise that methods which divide by noise^2 take y to have.
+        """Return the least noise that methods which divide by noise^2 assume y to have.
 
-        A fifth of the prior's sigma_min, below which noise no longer matters; without one, 1/150 of its spread, for
-        images in [0, 1] half a grey level. Without noise, p(x | y) of x = G(z) lies on a set of measure 0 that no
-        Markov chain moves on, and that an imperfect prior most often misses altogether.
+        A fifth of the prior's sigma_min, below which noise no longer matters; without a sigma_min, 1/150 of its spread,
+        half a grey level for images in [0, 1]. Without noise, p(x | y) for x = G(z) lies on a set of measure 0, on
+        which no Markov chain can move and which an imperfect prior usually misses altogether.
         """
         return prior.sigma_min / 5 if self.needs == "denoise" else prior.spread / 150
 
@@ -145,9 +145,9 @@ class Sampler(ABC):
         Arguments:
             prior: has the method that the sampler needs.
             measurement: y (B, *measurement_shape) with its operator and noise level.
-            noise: the noise of the B chains; rows of one image number have one measurement.
+            noise: the noise of the B chains; rows with the same image number share one measurement.
 
-        y is taken to have at least the noise of `floor`.
+        The noise of y is taken to be at least `floor`.
 
         Raises:
             UnsupportedError: the prior or the operator lacks what the sampler needs.
@@ -172,7 +172,7 @@ def floored(measurement: Measurement, least: float) -> Measurement:
 
 
 def misfit(prior: Prior, operator: Operator) -> str | None:
-    """Why the images of the operator do not fit the prior, and what to do; None if they fit."""
+    """Return why the operator's images do not fit the prior, and what to do; None if they fit."""
     shape = tuple(operator.image_shape)
     if all(a in (None, b) for a, b in zip(prior.image_shape, shape)):
         return None
@@ -186,7 +186,7 @@ def misfit(prior: Prior, operator: Operator) -> str | None:
 
 
 def unmeasured(sampler: Sampler, prior: Prior, operator: Operator) -> str | None:
-    """What to do if the sampler needs a posterior covariance that was never measured; else None."""
+    """Return what to do if the sampler needs a posterior covariance that was never measured; else None."""
     prior = prior.sized(*operator.image_shape[1:])
     if not supports(prior, "denoise") or supports(prior, "posterior_covariance"):
         return None
@@ -197,7 +197,7 @@ def unmeasured(sampler: Sampler, prior: Prior, operator: Operator) -> str | None
 
 
 def first_level(prior: Prior, start: float | None) -> float:
-    """The noise level to start from: `start` in multiples of the prior's spread, or None for its sigma_max."""
+    """Return the first noise level: `start` times the prior's spread, at most its sigma_max; sigma_max for None."""
     if start is None:
         return prior.sigma_max
     level = min(start * prior.spread, prior.sigma_max)
@@ -210,9 +210,9 @@ def first_level(prior: Prior, start: float | None) -> float:
 
 
 def start(prior: Prior, measurement: Measurement) -> Tensor:
-    """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, of another likelihood by `stand_in`.
+    """argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, for other likelihoods via `stand_in`.
 
-    The centre, of an operator that is not linear.
+    For an operator that is not linear, the centre.
     """
     y, A = measurement.y, measurement.operator
     centre = torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(len(y), *A.image_shape)
@@ -225,10 +225,10 @@ def start(prior: Prior, measurement: Measurement) -> Tensor:
 
 
 def stand_in(prior: Prior, measurement: Measurement) -> Measurement:
-    """An approximate measurement with Gaussian noise of one level for each image.
+    """Approximate the measurement by one with Gaussian noise, of one level per image.
 
-    With t, s the moments of p(y_i | z_i) N(z_i; m_i, v), m = A centre and v = spread^2, each value has the precision
-    w = 1 / s - 1 / v and the place t + (t - m) / (w v); the noise is that of the mean precision.
+    Let t and s be the mean and variance of p(y_i | z_i) N(z_i; m_i, v), with m = A centre and v = spread^2. Each value
+    has the precision w = 1 / s - 1 / v and becomes t + (t - m) / (w v); the noise level is that of the mean precision.
     """
     y, A, seen, v = measurement.y, measurement.operator, measurement.seen, prior.spread**2
     m = A(torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(len(y), *A.image_shape))
@@ -241,17 +241,17 @@ def stand_in(prior: Prior, measurement: Measurement) -> Measurement:
 def begin(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
     """x_t at the first noise level: `start` plus sigma n.
 
-    At sigma_max, many times the spread, this is centre + sigma n for all that matters; at lower levels `start` brings
-    what a denoiser could no longer change, such as the mean colour of a large image.
+    At sigma_max, many times the spread, this is practically centre + sigma n; at lower levels, `start` supplies what
+    a denoiser could no longer change, such as the mean colour of a large image.
     """
     x = start(prior, measurement)
     return x + sigma * noise(x)
 
 
 def differentiable(denoise: Denoiser, x_t: Tensor, sigma: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """E[x | x_t], and u -> J^T u with J = d x_hat / d x_t, by a backward pass for each call.
+    """E[x | x_t], and u -> J^T u with J = d x_hat / d x_t, by one backward pass per call.
 
-    The graph is kept as long as the function is: let it go before the next evaluation.
+    The function keeps the graph alive: delete it before the next evaluation.
     """
     with torch.enable_grad():
         x_t = x_t.detach().requires_grad_()
@@ -265,5 +265,5 @@ def differentiable(denoise: Denoiser, x_t: Tensor, sigma: float) -> tuple[Tensor
 
 
 def white_variance(sigma: float, spread: float) -> float:
-    """sigma^2 spread^2 / (sigma^2 + spread^2): of a value of x given x_t, where images are white, of that spread."""
+    """sigma^2 spread^2 / (sigma^2 + spread^2): the variance of a value given x_t, for white images of that spread."""
     return (sigma * spread) ** 2 / (sigma**2 + spread**2)

@@ -25,7 +25,7 @@ class Exact(Sampler):
         return has_posterior(prior)
 
     def floor(self, prior: Prior) -> float:
-        return 0.0  # it divides by no noise
+        return 0.0  # nothing is divided by the noise
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         return _of_each(prior, measurement, noise, lambda posterior, rows: posterior.draw(noise.select(rows)))
@@ -40,7 +40,7 @@ class ExactMean(Exact):
 
 
 def _of_each(prior: Prior, measurement: Measurement, noise: Noise, make: Callable[[Any, Tensor], Tensor]) -> Tensor:
-    """What `make` makes of the posterior of an image and of the rows that are its chains, for each image."""
+    """Apply `make` to each image's posterior and the rows that are its chains, and collect the images."""
     y = measurement.y
     x = y.new_empty(len(y), *measurement.operator.image_shape)
     chains = [(noise.image == image).nonzero().flatten() for image in noise.image.unique()]

@@ -1,8 +1,8 @@
 """From a denoiser to a sample: integrators over decreasing noise levels.
 
 A schedule is a list of floats sigma_0 > sigma_1 > … >= 0, made once. x starts as a draw at sigma_0, and each step takes
-it from sigma to sigma_next; at sigma_next = 0 every integrator returns x_hat. With E[x | x_t, y] in the place of
-E[x | x_t] the same integrators sample the posterior.
+it from sigma to sigma_next; at sigma_next = 0 every integrator returns x_hat. With E[x | x_t, y] in place of
+E[x | x_t], the same integrators sample the posterior.
 """
 
 import math
@@ -17,23 +17,23 @@ from genprior.samplers.base import Denoiser
 
 
 def geometric(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
-    """`steps` levels, evenly spread in ln sigma from sigma_max to sigma_min, and 0."""
+    """`steps` levels, evenly spaced in ln sigma from sigma_max to sigma_min, and 0."""
     ratio = math.log(sigma_min / sigma_max)
     return [sigma_max * math.exp(ratio * i / max(steps - 1, 1)) for i in range(steps)] + [0.0]
 
 
 def karras(sigma_max: float, sigma_min: float, steps: int, rho: float = 7.0) -> list[float]:
-    """`steps` levels, evenly spread in sigma^(1/rho) from sigma_max to sigma_min, and 0 (Karras et al., 2022)."""
+    """`steps` levels, evenly spaced in sigma^(1/rho) from sigma_max to sigma_min, and 0 (Karras et al., 2022)."""
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return [(high + (low - high) * i / max(steps - 1, 1)) ** rho for i in range(steps)] + [0.0]
 
 
 def thinned(sigma_max: float, sigma_min: float, steps: int, density: float) -> list[float]:
-    """`steps` levels from sigma_max to sigma_min, at most `density` of them while sigma falls to 1/e, and 0.
+    """`steps` levels from sigma_max to sigma_min, at most `density` of them per factor of e in sigma, and 0.
 
         density ln(sigma_i / sigma_min) + b (sigma_i - sigma_min) = steps - 1 - i
 
-    At low noise they are even in ln sigma, at high noise, where the others go, in sigma. Few steps are `geometric`.
+    At low noise they are evenly spaced in ln sigma; the others, at high noise, in sigma. Few steps are `geometric`.
     """
     folds = math.log(sigma_max / sigma_min)
     density = min(density, (steps - 1) / folds)
@@ -51,10 +51,10 @@ def thinned(sigma_max: float, sigma_min: float, steps: int, density: float) -> l
 
 
 def variance_preserving(sigma_max: float, sigma_min: float, steps: int, unit: float) -> list[float]:
-    """`steps` levels of the linear betas of DDPM between sigma_max and sigma_min, evenly spread in time, and 0.
+    """`steps` levels of DDPM's linear betas between sigma_max and sigma_min, evenly spaced in time, and 0.
 
     In continuous time t in [0, 1], alpha_bar(t) = exp(-0.1 t - 9.95 t^2) and sigma = unit sqrt(1 / alpha_bar - 1), with
-    `unit` half the range of x: the chain was made for images in [-1, 1] (Ho et al., 2020; Song et al., 2021).
+    `unit` half the range of x: the chain was designed for images in [-1, 1] (Ho et al., 2020; Song et al., 2021).
     """
 
     def time(sigma: float) -> float:
@@ -75,7 +75,7 @@ def euler(denoise: Denoiser, x: Tensor, sigmas: list[float]) -> Tensor:
 
 
 def heun(denoise: Denoiser, x: Tensor, sigmas: list[float]) -> Tensor:
-    """The same ODE by Heun's method (Karras et al., 2022): second order, two evaluations a step but for the last."""
+    """The same ODE by Heun's method (Karras et al., 2022): second order, two evaluations per step except the last."""
     for sigma, sigma_next in pairwise(sigmas):
         slope = (x - denoise(x, sigma)) / sigma
         x_euler = x + (sigma_next - sigma) * slope
@@ -94,19 +94,19 @@ def ancestral(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, e
 
 
 def multistep(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
-    """The reverse diffusion by exponential steps that extrapolate x_hat from the previous step: second order in the
-    step.
+    """The reverse diffusion by exponential steps that extrapolate x_hat from the previous step: second order.
 
-        h     = ln(sigma / sigma_next),   h_ and x_hat_ those of the step before
+        h     = ln(sigma / sigma_next),   h_ and x_hat_ those of the previous step
         D     = x_hat + h / (2 h_) (1 - eta h / 4) (x_hat - x_hat_)
         x     = (sigma_next / sigma) exp(-eta h) x + (1 - exp(-(1 + eta) h)) D + sigma_next sqrt(1 - exp(-2 eta h)) n
 
-    eta scales the fresh noise: 1 the reverse diffusion, 0 its probability flow, which never corrects what it got wrong
-    at high noise: approximate guidance is better run with eta = 1. The first step does not extrapolate.
+    eta scales the fresh noise: 1 gives the reverse diffusion, 0 its probability flow. The flow never corrects errors
+    made at high noise, so approximate guidance works better with eta = 1. The first step does not extrapolate.
 
-    The published D lacks the factor 1 - eta h / 4. x_hat - x_hat_ holds noise of the step before, which extrapolation
-    adds to the variance. With the factor, which leaves the order as it is, 20 steps from 64 spreads keep that of a
-    Gaussian to 1 %, 40 to 0.2 %, but for what the last step drops (tests/samplers/test_integrate.py has the figures).
+    The published D lacks the factor 1 - eta h / 4. x_hat - x_hat_ contains noise of the previous step, which
+    extrapolation adds to the variance. The factor keeps the order; with it, 20 steps from 64 spreads preserve the
+    variance of a Gaussian to 1 %, and 40 steps to 0.2 %, apart from what the last step drops
+    (tests/samplers/test_integrate.py has the figures).
 
     References: C. Lu et al., DPM-Solver++: fast solver for guided sampling of diffusion probabilistic models, 2022.
     """
@@ -125,10 +125,10 @@ def multistep(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, e
 
 
 def fresh(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
-    """x_next = x_hat + sigma_next (sqrt(1 - eta) (x - x_hat) / sigma + sqrt(eta) n): noise that is drawn anew.
+    """x_next = x_hat + sigma_next (sqrt(1 - eta) (x - x_hat) / sigma + sqrt(eta) n): noise drawn anew.
 
-    No reverse diffusion: what x_next keeps of x is x_hat, so that what is lost of the spread at one level does not come
-    back at the next. The end lies closer to the mean of the posterior than a draw does: less squared error.
+    This is no reverse diffusion: with eta = 1, x_next keeps only x_hat of x, so spread lost at one level does not
+    return at the next. The result lies closer to the posterior mean than a draw does, and has less squared error.
 
     References: Y. Zhu et al., Denoising diffusion models for plug-and-play image restoration, 2023 (eta is their zeta).
     """
@@ -140,10 +140,10 @@ def fresh(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: 
 
 
 def ancestral_step(x: Tensor, x_hat: Tensor, sigma: float, sigma_next: float, noise: Noise, eta: float = 1.0) -> Tensor:
-    """x_next = x_hat + sqrt(sigma_next^2 - fresh^2) / sigma (x - x_hat) + fresh n, fresh = eta sigma_next sqrt(1 - r),
+    """x_next = x_hat + sqrt(sigma_next^2 - fresh^2) / sigma (x - x_hat) + fresh n.
 
-    r = (sigma_next / sigma)^2. With eta = 1 this is r x + (1 - r) x_hat + sigma_next sqrt(1 - r) n, a draw from
-    q(x_next | x_t, x = x_hat).
+    Here fresh = eta sigma_next sqrt(1 - r) and r = (sigma_next / sigma)^2. With eta = 1 this is
+    r x + (1 - r) x_hat + sigma_next sqrt(1 - r) n, a draw from q(x_next | x_t, x = x_hat).
     """
     fresh = eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2)
     kept = math.sqrt(sigma_next**2 - fresh**2)
@@ -153,13 +153,13 @@ def ancestral_step(x: Tensor, x_hat: Tensor, sigma: float, sigma_next: float, no
 
 @dataclass(frozen=True)
 class Integrator:
-    """One of the above, as guidance runs it.
+    """One of the integrators above, in the form in which guidance runs it.
 
     Attributes:
         run: (denoise, x, sigmas, noise, eta) -> x.
-        calls: how often the denoiser is called in so many steps.
-        stochastic: whether it draws noise, of which eta is the share.
-        reverse: whether that is the noise of the reverse diffusion, so that x at the last level is a draw.
+        calls: number of steps -> number of calls of the denoiser.
+        stochastic: whether it draws fresh noise, whose share is eta.
+        reverse: whether that noise is the reverse diffusion's, so that x at the last level is a draw.
     """
 
     run: Callable[[Denoiser, Tensor, list[float], Noise, float], Tensor]

@@ -17,7 +17,7 @@ from genprior.samplers.base import Sampler
 from genprior.samplers.turning import Leveled, turning
 
 LOOKS = 7
-DARK = 0.02  # least brightness, below which the picture is no guide to the noise
+DARK = 0.02  # brightness below which the picture does not predict the noise
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,24 @@ class PosteriorMean(Sampler):
 
         x = y + (noise / sigma)^2 (D(y, sigma) - y),   sigma = max(noise, sigma_min)
 
-    D(y, noise) itself from the prior's sigma_min on; below it, where no denoiser was trained, the score of sigma_min.
-    Of all images the one of least expected squared error, which no mean of draws by many steps is nearer to. A point
-    estimate: all samples are the same, so one is enough.
+    From the prior's sigma_min on, this is D(y, noise) itself; below it, where the denoiser was not trained, it uses the
+    score at sigma_min. No image has a smaller expected squared error, so no mean of draws by many steps does better. A
+    point estimate: all samples are the same, so one is enough.
 
-    Photon noise is made white about x, what is known of the picture so far, and y is looked at again in this way:
+    Photon noise is whitened about x, the current estimate of the picture, and y is denoised again:
 
         x_k = x + (s / s_0) (D(x + (s_0 / s) (y - x), s_0) - x),   s = sqrt(Var[y | x]),   s_0 = rms s
 
-    for k = 1, ..., `LOOKS`, with x the mean of x_1, ..., x_(k-1), at first D(y, noise of the mean). The denoiser sees
-    the picture itself, and noise of one level in each channel; what a stabilising transform does to all of the grey
-    scale, this does about the picture. Where x is right, x_k is; where a white prior decides, it leaves half of what
-    one noise level for all gets wrong in ln s^2.
+    for k = 1, ..., `LOOKS`, with x the mean of x_1, ..., x_(k-1), at first D(y, noise at the mean of y). The denoiser
+    sees the picture itself, with noise of the same level in every channel: this stabilises the noise about the picture,
+    as a stabilising transform does over the whole grey scale. Where x is right, x_k is; where a white prior decides,
+    half of the error in ln s^2 remains that a single noise level for all would make.
 
     References: An empirical Bayes estimator of the mean of a normal population. K. Miyasawa, 1961. Tweedie's formula
     and selection bias. B. Efron, 2011.
 
     Attributes:
-        turns: whether the denoiser sees photon noise turned, each time in another way (see `turning`).
+        turns: whether the denoiser sees images with photon noise turned, in another way each time (see `turning`).
     """
 
     needs_operator: ClassVar[str | None] = "identity"
@@ -79,7 +79,7 @@ class PosteriorMean(Sampler):
 
 
 def of_photons(denoise: Leveled, y: Tensor, likelihood: Likelihood, sigma_min: float) -> Tensor:
-    """The picture of y, (B, C, H, W), whose noise depends on its mean; see `PosteriorMean`."""
+    """Estimate the picture from y, (B, C, H, W), whose noise depends on its mean; see `PosteriorMean`."""
     mean = y.mean((1, 2, 3), keepdim=True).expand_as(y)
     x = denoise(y, _rms(_deviation(likelihood, mean)).clamp_min(sigma_min))
     looks = torch.zeros_like(y)
@@ -92,7 +92,7 @@ def of_photons(denoise: Leveled, y: Tensor, likelihood: Likelihood, sigma_min: f
 
 
 def _deviation(likelihood: Likelihood, x: Tensor) -> Tensor:
-    """Of y given the picture x, pixel by pixel and channel by channel."""
+    """The standard deviation of y given the picture x, for each pixel and channel."""
     return likelihood.predicted(x.clamp_min(DARK))[1].sqrt()
 
 

@@ -1,4 +1,4 @@
-"""The posterior mean of a rounded image, such as a JPEG file: denoise, then return to the cells, in turn."""
+"""The posterior mean of a rounded image, such as a JPEG file: alternately denoise and return to the cells."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,19 +20,19 @@ from genprior.samplers.turning import turning
 
 @dataclass(frozen=True)
 class QuantisedMean(Sampler):
-    """An estimate of E[x | y] for rounded y = A x, A a change of code: denoise, then return to the cells, in turn.
+    """An estimate of E[x | y] for rounded y = A x, A an encoding of x: alternately denoise and return to the cells.
 
         sigma = weight sqrt(mean Var[z | y]),   z = A x for x ~ N(centre, V(sigma_max))
-        x_hat = D(x, sigma), of x = y decoded; then D(x, again sigma)
+        x_hat = D(x, sigma), with x = y decoded; then D(x, again sigma)
         x     = x_hat + A^+ (E[z | y] - A x_hat),   z = A x for x ~ N(x_hat, V(sigma))
 
-    V is the mean posterior covariance of the denoiser, see `Prior.posterior_covariance`, and the moments are of each
-    value z by itself, given its cell. What rounding leaves is no white noise, so that this is an approximation, which
-    settles in a few steps. A point estimate: A x is in the cells, and all samples are the same.
+    V is the mean posterior covariance of the denoiser (see `Prior.posterior_covariance`), and the moments are those of
+    each value z alone, given its cell. Rounding errors are not white noise, so this is an approximation; it settles in
+    a few steps. A point estimate: A x lies in the cells, and all samples are the same.
 
     Attributes:
         steps: evaluations of the denoiser; one alone gains less.
-        weight, again: chosen on photographs as JPEG files of quality 10 to 80; a weight of 1.4 to 2 is about as good.
+        weight, again: chosen on photographs as JPEG files of quality 10 to 80; weights of 1.4 to 2 do about as well.
         turns: whether each step sees the image turned or mirrored in another way (see `turning`).
     """
 
@@ -50,7 +50,7 @@ class QuantisedMean(Sampler):
         check_decoded(self, operator)
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
-        rows = torch.arange(len(measurement.y)).split(1)  # of which each may have steps, and so a sigma, of its own
+        rows = torch.arange(len(measurement.y)).split(1)  # each may have its own rounding steps, and so its own sigma
         return torch.cat([self._estimate(prior, measurement.select(row)) for row in rows])
 
     def _estimate(self, prior: Prior, measurement: Measurement) -> Tensor:

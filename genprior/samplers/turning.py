@@ -5,7 +5,7 @@ from itertools import cycle
 
 from torch import Tensor
 
-Leveled = Callable[[Tensor, float | Tensor], Tensor]  # a denoiser that takes a noise level for each image too
+Leveled = Callable[[Tensor, float | Tensor], Tensor]  # a denoiser that also takes a noise level per image
 
 # (transposed, upside down, mirrored), each far from the one before
 WAYS = (
@@ -15,10 +15,10 @@ WAYS = (
 
 
 def turning(denoise: Leveled) -> Leveled:
-    """E[x | x_t]; each call turns or mirrors x_t in the next of the 8 ways of a square.
+    """E[x | x_t]; each call turns or mirrors x_t by the next of the 8 symmetries of a square.
 
-    For images that are as likely in all of them, as photographs are as far as a network of patches can tell. What the
-    network gets wrong differs between the ways: over the steps of a method it averages out, at no cost.
+    For images that are equally likely in all 8 ways, as photographs are as far as a network of patches can tell. The
+    network's errors differ between the ways and average out over the steps of a method, at no cost.
 
     References: K. Zhang et al., Plug-and-play image restoration with deep denoiser prior, 2021 (periodical geometric
     self-ensemble); M. Terris et al., Equivariant plug-and-play image reconstruction, 2024.

@@ -1,18 +1,18 @@
 """Decoupled annealing: draw x from p(x | x_t, y), forget x_t, add the noise of the next level to x.
 
-With p(x | x_t) ~ N(x_hat, r^2 I), the inner draw is one from
+With p(x | x_t) ~ N(x_hat, r^2 I), the inner draw is from
 
     exp(-|x - x_hat|^2 / (2 r^2) - |y - A x|^2 / (2 noise^2)),   r^2 = sigma^2 tr J / D,   J = d x_hat / d x_t
 
-a Gaussian for our linear operators, drawn in closed form by `DAPS`, by the published Langevin and Hamiltonian steps in
-`DAPSLangevin` and `DAPSHMC`. The next x_t is x + sigma' n: it owes nothing to the last one but through x.
+For linear operators this is a Gaussian, from which `DAPS` draws in closed form; `DAPSLangevin` and `DAPSHMC` take the
+published Langevin and Hamiltonian steps. The next x_t is x + sigma' n: it depends on the last one only through x.
 
-Where we differ. The published r is sigma: x then has white noise where images have none, of which the denoiser is not
-told, and the draws stay noisy. sigma^2 tr J / D is the mean variance of p(x | x_t), estimated by one backward pass; of
-all white Gaussians this one is nearest, and exact for white Gaussian priors. noise is that of y (published: 0.01 on
-[-1, 1] whatever it is, and a gradient twice as long). The inner steps are scaled to be stable at every level
-(published: tuned by task, so few and short that x stays near x_hat where A does not see). Levels are evenly spread in
-ln sigma (published: in sigma^(1/7)).
+Differences from the paper: its r is sigma. x then has white noise where images have none, which the denoiser does not
+know of, and the draws stay noisy. sigma^2 tr J / D is the mean variance of p(x | x_t), estimated by one backward pass;
+it gives the nearest white Gaussian, exact for white Gaussian priors. noise is that of y (published: 0.01 on [-1, 1]
+whatever the noise, and a gradient twice as long). The inner steps are scaled to be stable at every level (published:
+tuned by task, so few and short that x stays near x_hat where A does not see). Levels are evenly spaced in ln sigma
+(published: in sigma^(1/7)).
 
 References: B. Zhang, W. Chu, J. Berner, C. Meng, A. Anandkumar, Y. Song, Improving diffusion inverse problem solving
 with decoupled noise annealing, 2025. M. F. Hutchinson, A stochastic estimator of the trace of the influence matrix for
@@ -44,11 +44,11 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Decoupled(Sampler):
-    """The annealing loop of all three; a subclass defines the inner draw.
+    """The annealing loop that all three share; a subclass defines the inner draw.
 
     Attributes:
         steps: noise levels; published: 200.
-        ode_steps: evaluations of the denoiser at each; published: 5.
+        ode_steps: evaluations of the denoiser at each level; published: 5.
     """
 
     steps: int = 100
@@ -88,9 +88,9 @@ class DAPS(Decoupled):
         x     ~ N(x; x_hat, r^2 I) N(y; A x, noise^2 I)
         x'    = x + sigma' n
 
-    With one step of the ODE x_hat is E[x | x_t], and draws from white Gaussian priors are exact. The published 5 make
-    x_hat sharper, but it is then nearly a draw from p(x | x_t) to which r n is added once more: of Gaussian priors the
-    variance where A does not see is half too large.
+    With one step of the ODE, x_hat is E[x | x_t], and draws for white Gaussian priors are exact. The published 5 make
+    x_hat sharper, but then it is nearly a draw from p(x | x_t), to which r n is added once more: for Gaussian priors,
+    the variance where A does not see is too large by half.
 
     References: see the module.
 
@@ -104,17 +104,17 @@ class DAPS(Decoupled):
 
 @dataclass(frozen=True)
 class Iterated(Decoupled):
-    """`Decoupled` with the inner draw by steps from x_hat, of a length that is stable at every level.
+    """`Decoupled` with the inner draw by steps from x_hat, whose length is stable at every level.
 
         g(x) = (x_hat - x) / r^2 + A^T (y - A x) / noise^2,   h = step / (1 / r^2 + |A|^2 / noise^2)
 
     For an operator that is not linear, A^T is that of its derivative at x, and |A| the larger of those of its
-    derivatives at x_hat + 2 r s and x_hat - 2 r s, with signs s at random.
+    derivatives at x_hat + 2 r s and x_hat - 2 r s, with random signs s.
 
     Attributes:
         steps, ode_steps: see `Decoupled`.
         iterations: steps of each inner draw.
-        step: below 2, where it diverges.
+        step: below 2, where the steps start to diverge.
     """
 
     linear: ClassVar[bool] = False
@@ -123,7 +123,7 @@ class Iterated(Decoupled):
 
     @abstractmethod
     def move(self, gradient: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, noise: Noise) -> Tensor:
-        """x after all iterations of length h from x = x_hat."""
+        """x after all iterations of step length h from x = x_hat."""
 
     def inner_draw(self, measurement: Measurement, noise: Noise) -> Draw:
         y, A = measurement.y, measurement.operator
@@ -145,9 +145,9 @@ class DAPSLangevin(Iterated):
 
         x <- x + h g(x) + sqrt(2 h) n,   with g and h of `Iterated`
 
-    The step takes the stiffest direction as far as `step` in units of its variance, whose variance comes out
-    1 / (1 - step / 2) times too large. The slowest forgets its start in (1 + (r |A| / noise)^2) / step steps: far more
-    than there are, where noise is low. x then stays near x_hat where A does not see. `DAPS` has no such errors.
+    In the stiffest direction, h is `step` times the variance, which comes out 1 / (1 - step / 2) times too large. The
+    slowest direction forgets its start in (1 + (r |A| / noise)^2) / step steps: far more than are taken where the noise
+    is low. x then stays near x_hat where A does not see. `DAPS` has no such errors.
 
     References: see the module.
 
@@ -169,7 +169,7 @@ class DAPSHMC(Iterated):
 
         v <- momentum v + sqrt(h) g(x) + sqrt(2 (1 - momentum)) n,   x <- x + sqrt(h) v,   with g and h of `Iterated`
 
-    Langevin steps for momentum = 0; near 1 it is 1 / (1 - momentum) times faster where those are slow.
+    With momentum = 0 these are Langevin steps; near 1, they are 1 / (1 - momentum) times faster where those are slow.
 
     References: see the module.
 
@@ -177,7 +177,7 @@ class DAPSHMC(Iterated):
         steps, ode_steps: see `Decoupled`.
         iterations: published: 11 to 96.
         step: see `Iterated`.
-        momentum: what is kept of v; published: 0.003 to 0.9, by task.
+        momentum: the share of v that is kept; published: 0.003 to 0.9, by task.
     """
 
     iterations: Count = 50
@@ -192,18 +192,18 @@ class DAPSHMC(Iterated):
 
 
 def moments(denoise: Denoiser, x_t: Tensor, sigma: float, spread: float, noise: Noise) -> tuple[Tensor, Tensor]:
-    """E[x | x_t], and the root mean square over values of their standard deviations, (B, 1, 1, 1), estimated."""
+    """E[x | x_t], and an estimate of the root mean square of the values' standard deviations, (B, 1, 1, 1)."""
     x_hat, vjp = differentiable(denoise, x_t, sigma)
     signs = noise(x_t).sign()
     variance = sigma**2 * inner(signs, vjp(signs)) / x_t[0].numel()
-    # That of white Gaussian images: no others of the same spread have more, on average.
+    # White Gaussian images have the most, on average, of all images of that spread.
     most = white_variance(sigma, spread)
     # The estimate of a network's trace may be 0 or less.
     return x_hat, variance.clamp(1e-4 * most, most).sqrt()
 
 
 def _stiffness(measurement: Measurement, noise: Noise) -> Callable[[Tensor, Tensor], Tensor]:
-    """(x_hat, r) -> |A|^2 / noise^2, (B, 1, 1, 1): of a linear operator, computed once; of others, where x will be."""
+    """(x_hat, r) -> |A|^2 / noise^2, (B, 1, 1, 1): computed once for a linear operator, else where x will be."""
     A, probe = measurement.operator, noise(measurement.y)
     if isinstance(A, LinearOperator):
         everywhere = squared_norm(A.adjoint(probe), lambda u: A.adjoint(A(u))) / measurement.sd**2

@@ -23,17 +23,17 @@ class DDNM(Sampler):
 
         x_y = x_hat - S A^+ (A x_hat - y),   x' = x_y + P n
 
-    S and P are diagonal in the basis of A = U diag(s) V^T, such that x' has the noise sigma' in every coordinate:
+    S and P are diagonal in the basis of A = U diag(s) V^T, so that x' has the noise sigma' in every coordinate:
 
         s = 0              S = 0                                  P n = sigma' (sqrt(1 - eta^2) eps + eta n)
         s sigma' < noise   S = s sigma' sqrt(1 - eta^2) / noise   P n = eta sigma' n
         else               S = 1                                  P n = sqrt(sigma'^2 - (noise / s)^2) n
 
-    with eps = (x_t - x_hat) / sigma. For operators with `svd`. These are the steps of `DDRM` with eta_b = 1 and one eta
-    and err as they do; what differs is their number, the start at pure noise, and time travel: stretches of `travel`
-    steps are gone through `repeats` times, each after adding the noise that leads back to where the stretch began. The
-    paper's other form, one S and P for all coordinates, gives the unseen ones too little noise when y is noisy, and is
-    left out.
+    with eps = (x_t - x_hat) / sigma. The operator needs an `svd`. These are the steps of `DDRM` with eta_b = 1 and one
+    eta, and they err as those do. What differs is their number, the start at pure noise, and time travel: each stretch
+    of `travel` steps runs `repeats` times, each repeat after adding the noise that leads back to where the stretch
+    began. We omit the paper's other form, one S and P for all coordinates, which gives the unseen ones too little noise
+    when y is noisy.
 
     References: Y. Wang, J. Yu, J. Zhang, Zero-shot image restoration using denoising diffusion null-space model, 2023.
 
@@ -42,7 +42,7 @@ class DDNM(Sampler):
         eta: share of fresh noise; published: 0.85.
         travel: steps of a stretch; published: 1.
         repeats: of each stretch; published: 1, and 3 for hard tasks.
-        start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
+        start: first noise level, in multiples of the prior's spread, with x started from the measurement (see `begin`);
             None for sigma_max.
     """
 

@@ -23,7 +23,7 @@ Step = Callable[[Tensor, Tensor, float, float], Tensor]
 
 @dataclass(frozen=True)
 class DDRM(Sampler):
-    """Diffuse each coordinate of V^T x, A = U diag(s) V^T, by its value in y.
+    """Diffuse each coordinate of V^T x, A = U diag(s) V^T, guided by its value in y.
 
     With x, x_hat, x_t and n in the coordinates of V^T, y in those of U^T, and sigma' the next level:
 
@@ -31,9 +31,9 @@ class DDRM(Sampler):
         s sigma' < noise   x' = x_hat + sigma' (sqrt(1 - eta^2) (y - s x_hat) / noise + eta n)
         else               x' = (1 - eta_b) x_hat + eta_b y / s + sqrt(sigma'^2 - (eta_b noise / s)^2) n
 
-    No backward pass; for operators with `svd`. x_T starts at y / s where s sigma_T >= noise. Once sigma' is below
-    noise / s, x' no longer depends on x_t but through x_hat: as in other methods with mostly fresh noise, the variance
-    of the draws is too small, the more so the more steps there are.
+    There is no backward pass; the operator needs an `svd`. x_T starts at y / s where s sigma_T >= noise. Once sigma' is
+    below noise / s, x' depends on x_t only through x_hat: as in other methods with mostly fresh noise, the variance of
+    the draws is too small, the more so the more steps there are.
 
     References: B. Kawar, M. Elad, S. Ermon, J. Song, Denoising diffusion restoration models, 2022.
 
@@ -63,7 +63,7 @@ class DDRM(Sampler):
 
 
 def begin_at_y(svd: SVD, measurement: Measurement, x: Tensor, sigma: float, noise: Noise) -> Tensor:
-    """x_t with y / s + sqrt(sigma^2 - (noise / s)^2) n in its coordinates where s sigma >= noise."""
+    """x_t with y / s + sqrt(sigma^2 - (noise / s)^2) n for its coordinates where s sigma >= noise."""
     s = svd.singular_values.to(x)
     level = torch.as_tensor(measurement.sd, dtype=x.dtype, device=x.device)
     y_bar = divide(svd.Ut(measurement.y), s)
@@ -72,7 +72,7 @@ def begin_at_y(svd: SVD, measurement: Measurement, x: Tensor, sigma: float, nois
 
 
 def spectral_step(svd: SVD, measurement: Measurement, noise: Noise, eta: float, eta_b: float, eta_c: float) -> Step:
-    """(x_t, x_hat, sigma, sigma') -> x' = x_hat + a (x_t - x_hat) + b (y - s x_hat) + w n, as of `DDRM`."""
+    """(x_t, x_hat, sigma, sigma') -> x' = x_hat + a (x_t - x_hat) + b (y - s x_hat) + w n; see `DDRM`."""
     y = svd.Ut(measurement.y)
     s = svd.singular_values.to(y)
     level = torch.as_tensor(measurement.sd, dtype=y.dtype, device=y.device)

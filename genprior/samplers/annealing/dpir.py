@@ -21,17 +21,17 @@ class DPIR(Sampler):
         x_y = argmin_x |y - A x|^2 + weight noise^2 / sigma^2 |x - x_hat|^2
         x_hat = E[x | x_t = x_y]
 
-    A point estimate, that no noise is drawn for: all samples are the same. Where y sees all of the image, as of blurs
-    and super-resolution, its squared error is about that of the mean of four draws of DiffPIR, at the cost of one
-    (docs/results.md). Large holes it fills with what `start` brings.
+    A point estimate that draws no noise: all samples are the same. Where y sees all of the image, as for blurs and
+    super-resolution, its squared error is about that of the mean of four draws of DiffPIR, at the cost of one
+    (docs/results.md). It fills large holes with what `start` supplies.
 
     References: K. Zhang et al., Plug-and-play image restoration with deep denoiser prior, 2021.
 
     Attributes:
         steps: evaluations of the denoiser; published: 8 for deblurring, 24 for super-resolution.
         weight: lambda, the weight of the denoised image against the measurement; published: 0.23. None for 0.1 where
-            data steps let little noise into the image, as those of super-resolution and of wide Gaussian blurs do, and
-            for 0.2 elsewhere: with less than that, motion blurs leave stripes that grow from step to step.
+            data steps let little noise into the image, as for super-resolution and wide Gaussian blurs, and for 0.2
+            elsewhere: with less, motion blurs leave stripes that grow from step to step.
         first: the first noise level, in multiples of the prior's spread; published: 0.77.
             The last is the noise of the measurement, as published.
         turns: whether each step sees the image turned or mirrored in another way, as published (see `turning`).
@@ -59,9 +59,9 @@ class DPIR(Sampler):
 def calm_weight(A: LinearOperator, like: Tensor) -> Tensor:
     """0.1 where the data step at sigma = 4 noise lets in noise of less than 0.7 sigma, else 0.2: (B, 1, 1, 1).
 
-    Between 0.55 (Gaussian blur of width 1.5) and 0.84 (of width 1) on photographs that no table contains.
+    0.7 lies between 0.55 (Gaussian blur of width 1.5) and 0.84 (width 1), on photographs that no table contains.
     """
-    # the same for all images: none depends on the others
+    # the same noise for all images, so that none depends on the others
     z = Noise(0, torch.zeros(len(like), dtype=torch.long))(like.new_empty(len(like), *A.measurement_shape))
     let_in = A.prox(torch.zeros_like(like), z, 4.0**2 / 0.1).square().mean((1, 2, 3), keepdim=True).sqrt()
     return torch.where(let_in < 0.7 * 4.0, 0.1, 0.2).to(like)

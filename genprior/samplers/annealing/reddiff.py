@@ -1,4 +1,4 @@
-"""RED-diff: variational inference with a point mass, the denoisers of all noise levels as regularisers."""
+"""RED-diff: variational inference with a point mass, and the denoisers of all noise levels as regularisers."""
 
 import math
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class REDDiff(Sampler):
     mean (y - A(mu))^2 / 2 + weight s mean <eps - n, mu> with s the level in units of the images' half range,
     s (eps - n) is mu - x_hat in those units.
 
-    The law of mu is a point mass: that draws differ where A does not see is the restlessness of Adam, not p(x | y). The
-    level of y's noise does not enter, as published; by the bound that the method derives from, the first term should be
-    weighed by 1 / noise^2. `weight` stands in for it, and as the second term vanishes with sigma whatever its weight,
-    mu fits the noise of y in the end.
+    The law of mu is a point mass: where A does not see, draws differ by the jitter of Adam, not by p(x | y). As
+    published, the noise level of y does not enter; the bound behind the method would weight the first term by
+    1 / noise^2. `weight` stands in for that, and as the second term vanishes with sigma whatever its weight, mu fits
+    the noise of y in the end.
 
     References: M. Mardani, J. Song, J. Kautz, A. Vahdat, A variational perspective on solving inverse problems with
     diffusion models, 2024.
@@ -47,10 +47,10 @@ class REDDiff(Sampler):
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         y, A = measurement.y, measurement.operator
-        # The published levels, of images on [-1, 1].
+        # The published levels, for images on [-1, 1].
         unit = 2 * prior.spread
         sigmas = variance_preserving(prior.sigma_max, prior.sigma_min, self.steps, unit)
-        # The published start, A^+ y, has noise without bound where a blur leaves little.
+        # The published start, A^+ y, has unbounded noise where a blur passes little.
         mu = start(prior, measurement)
         adam = Adam(self.rate * prior.spread, betas=(0.9, 0.99))
         ratio = math.prod(A.image_shape) / math.prod(A.measurement_shape)
@@ -58,6 +58,6 @@ class REDDiff(Sampler):
             x_hat = prior.denoise(mu + sigma * noise(mu), sigma)
             z, vjp = A.vjp(mu)
             fit = ratio * vjp(z - y)
-            # In units of the spread, as Adam's eps has none.
+            # Dimensionless, as Adam's eps is.
             mu = mu - adam((fit + self.weight * (mu - x_hat)) / unit)
         return mu

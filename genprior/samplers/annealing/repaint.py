@@ -1,4 +1,4 @@
-"""RePaint: known pixels are set at every noise level, and steps go back and forth until the rest agrees with them."""
+"""RePaint: set the known pixels at every noise level, and step back and forth until the rest agrees with them."""
 
 import math
 from dataclasses import dataclass
@@ -19,27 +19,27 @@ from genprior.samplers.integrate import ancestral_step, geometric
 
 @dataclass(frozen=True)
 class RePaint(Sampler):
-    """Ancestral steps on the whole image, after each of which the known pixels are drawn anew from y.
+    """Take ancestral steps on the whole image, and after each draw the known pixels anew from y.
 
         x' ~ q(x' | x_t, x_hat)                                    where A does not see
         x' = y + sqrt(sigma'^2 - noise^2) n                        where it does, while sigma' >= noise
 
-    with sigma' the next level: the law of x + sigma' n given y under a flat prior. Stretches of `jump` steps are gone
-    through `resamplings` times, each after adding the noise that leads back to where the stretch began, for the
-    unseen pixels of one step do not know the seen ones of the next.
+    with sigma' the next level: the law of x + sigma' n given y under a flat prior. Each stretch of `jump` steps runs
+    `resamplings` times, each repeat after adding the noise that leads back to where the stretch began, as the unseen
+    pixels of one step do not know the seen ones of the next.
 
-    The published method has no noise. Below the level of the noise y has nothing to add: x_t there carries y with
-    noise less than sqrt(ratio of levels) above its own, and the free chain draws from p(x | x_t); it is not resampled,
-    which would forget y. (Those repetitions are computed all the same, and discarded, as images of a batch may have
-    different noise.) For operators with `svd` whose singular values are 0 and 1, such as inpainting masks.
+    The published method assumes no noise. Below its noise level y has nothing to add: x_t carries y with less than
+    (ratio of levels) times y's own noise, and the free chain draws from p(x | x_t), without resampling, which would
+    forget y. (Those repeats are computed all the same, and discarded, as images of a batch may have different noise.)
+    The operator needs an `svd` with singular values 0 and 1, as inpainting masks have.
 
     References: A. Lugmayr et al., RePaint: inpainting using denoising diffusion probabilistic models, 2022.
 
     Attributes:
         steps: noise levels; published: 250.
         jump: steps of a stretch; published: 10.
-        resamplings: r, how often each stretch is gone through; published: 10.
-        start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
+        resamplings: r, how often each stretch runs; published: 10.
+        start: first noise level, in multiples of the prior's spread, with x started from the measurement (see `begin`);
             None for sigma_max.
     """
 
@@ -82,7 +82,7 @@ class RePaint(Sampler):
 
 
 def stretches(sigmas: list[float], length: int) -> list[list[float]]:
-    """The levels in pieces of `length` steps, the last perhaps shorter; each begins where the one before ends."""
+    """The levels in pieces of `length` steps, the last possibly shorter; each starts where the one before ends."""
     return [sigmas[i : i + length + 1] for i in range(0, len(sigmas) - 1, length)]
 
 

@@ -1,4 +1,4 @@
-"""SITCOM: at every noise level, the input of the denoiser is fitted until its output fits y."""
+"""SITCOM: at every noise level, fit the input of the denoiser until its output fits y."""
 
 import math
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ class SITCOM(Sampler):
         x' = x_hat(v) + sigma' n
 
     in the paper's variance-preserving coordinates v / sqrt(1 + (sigma / unit)^2), with unit = 2 spread, the half range
-    of images on [-1, 1]. An image stops where |y - A(x_hat)|^2 falls to noise^2 times the number of values that A sees.
-    The last iterate is what is returned, never one chosen by its distance to the truth.
+    of images on [-1, 1]. An image stops once |y - A(x_hat)|^2 falls to noise^2 times the number of values that A sees.
+    The last iterate is returned, never one chosen by its distance to the truth.
 
-    Not calibrated: all randomness that is left is that of the last noise levels.
+    Not calibrated: only the randomness of the last noise levels remains.
 
     References: I. Alkhouri, S. Liang, C.-H. Huang, J. Dai, Q. Qu, S. Ravishankar, R. Wang, SITCOM: step-wise triple-
     consistent diffusion sampling for inverse problems, 2025.
 
     Attributes:
         steps: N, noise levels; published: 20.
-        iterations: K, of Adam at each; published: 20 to 30.
+        iterations: K, steps of Adam at each level; published: 20 to 30.
         rate: of Adam, in the paper's coordinates; published: 0.01.
         weight: lambda; published: 1.
     """
@@ -73,7 +73,7 @@ class SITCOM(Sampler):
                     data = inner(residual, residual)
                     loss = (data + self.weight * inner(v_t - x, v_t - x) / dilation**2).sum()
                 (gradient,) = torch.autograd.grad(loss, v_t)
-                # In units of the spread, as Adam's eps has none.
+                # Dimensionless, as Adam's eps is.
                 step = adam(gradient * dilation / unit)
                 v = torch.where(data.detach() <= enough, v, v - step)
             x_hat = prior.denoise(v, sigma)

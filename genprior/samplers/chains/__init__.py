@@ -1,1 +1,1 @@
-"""Markov chains, and the mode, on the image itself."""
+"""Markov chains on the image itself, and its mode."""

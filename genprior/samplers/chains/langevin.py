@@ -9,7 +9,7 @@ and M^-1 u = argmin_x |A x|^2 / noise^2 + |x - spread^2 u|^2 / spread^2 is a pro
 
 Chains start at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2. With an operator that is not linear, or
 another likelihood, M = I / spread^2, and each starts at a draw from N(centre, spread^2 I), or at the centre where that
-draw is impossible: several modes may each be found by some.
+draw is impossible: different chains may find different modes.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ from genprior.samplers.chains.mcmc import (
     run,
 )
 
-# Laws with a gradient, if not one everywhere: values that cannot be are rejected.
+# Laws with a gradient, though not everywhere: impossible values are rejected.
 SMOOTH = (Gaussian, Poisson, PoissonGaussian, Clipped)
 
 
@@ -47,9 +47,9 @@ class ULA(Sampler):
 
         x <- x - step^2 / 2 M^-1 grad U(x) + step M^(-1/2) n
 
-    Biased: along a direction whose precision is h times M's, the variance is 1 / (1 - step^2 h / 4) times too large (of
-    a Gaussian posterior), and beyond step^2 h = 4 the chain diverges. `MALA` and `HMC` have no such bias. Outside the
-    support of a prior there is no gradient to come back by: not for priors whose energy is infinite somewhere.
+    Biased: along a direction whose precision is h times M's, the variance of a Gaussian posterior comes out
+    1 / (1 - step^2 h / 4) times too large, and beyond step^2 h = 4 the chain diverges. `MALA` and `HMC` have no such
+    bias. ULA does not take priors whose energy is infinite somewhere: outside their support, no gradient leads back.
 
     Diagnostics: "ess" and "rhat" over the second half of the steps, of all draws of an image (see `mcmc`).
 
@@ -85,10 +85,10 @@ class ULA(Sampler):
 class HMC(Sampler):
     """Draw by Hamiltonian Monte Carlo with momentum ~ N(0, M).
 
-    Exact as `steps` grows, and within one mode quickly so where the prior is about as wide in all directions; the
-    leapfrog's cost grows with the square root of the ratio of its largest to its smallest variance. The draw is the
-    last of `steps` transitions after `burn_in` that set the step size of each chain. Modes that no chain
-    reached, no diagnostic shows: with a linear operator all begin at one point.
+    Exact as `steps` grows, and quickly so within one mode where the prior is about equally wide in all directions; the
+    cost of the leapfrog grows with the square root of the ratio of the prior's largest to its smallest variance.
+    `burn_in` transitions set the step size of each chain; the draw is the last of `steps` more. No diagnostic shows
+    modes that no chain reached: with a linear operator, all chains start at one point.
 
     Diagnostics: "acceptance", "ess" and "rhat" over `steps`, of all draws of an image (see `mcmc`).
 
@@ -121,7 +121,7 @@ class HMC(Sampler):
 class MALA(Sampler):
     """Draw by the Metropolis-adjusted Langevin algorithm: `HMC` with one leapfrog step.
 
-        x' = x - step^2 / 2 M^-1 grad U(x) + step M^(-1/2) n, accepted or not so that p(x | y) is kept
+        x' = x - step^2 / 2 M^-1 grad U(x) + step M^(-1/2) n, accepted or rejected so that p(x | y) stays invariant
 
     Diagnostics: "acceptance", "ess" and "rhat" over `steps`, of all draws of an image (see `mcmc`).
 
@@ -181,7 +181,7 @@ def prior_energy(prior: Prior, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def begin_chain(prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, Metric]:
-    """Where chains start, (B, *image_shape), and their metric M; see the module."""
+    """The chains' starts, (B, *image_shape), and their metric M; see the module."""
     if is_linear_gaussian(measurement):
         return start(prior, measurement), white_metric(prior, measurement)
     y, spread = measurement.y, prior.spread

@@ -22,26 +22,26 @@ Step = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, gradient, t) -> x'
 
 @dataclass(frozen=True)
 class MAP(Sampler):
-    """Minimise -ln p(x | y) by proximal gradient steps of the length of Barzilai and Borwein.
+    """Minimise -ln p(x | y) by proximal gradient steps of Barzilai-Borwein length.
 
         x* = argmin_x U(x),   U(x) = weight energy(x) + |y - A x|^2 / (2 noise^2)
         x' = argmin_x |y - A x|^2 / (2 noise^2) + |x - (x_k - t weight grad energy(x_k))|^2 / (2 t)
-        t  = <d, d> / <d, e>,   d = x_k - x_k-1 and e that of weight grad energy
+        t  = <d, d> / <d, e>,   d = x_k - x_(k-1), e the same of weight grad energy
 
-    A step that does not lower U is not taken, and t is divided by 4. A point estimate: all samples are the same, so one
-    is enough. It starts at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, and where the energy has several
-    minima it finds the one that is downhill from there.
+    A step that does not lower U is rejected, and t is divided by 4. A point estimate: all samples are the same, so one
+    is enough. It starts at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2; if the energy has several
+    minima, it finds the one downhill from there.
 
-    With an operator that is not linear, or another likelihood, x' = x_k - t grad U(x_k), and samples differ by where
-    they start, as those of `HMC` do, and so in which minimum they end.
+    With an operator that is not linear, or another likelihood, x' = x_k - t grad U(x_k), and samples start at different
+    points, as those of `HMC` do, so they may end in different minima.
 
     References: Sparse reconstruction by separable approximation. S. J. Wright, R. D. Nowak, M. A. T. Figueiredo, 2009.
     Two-point step size gradient methods. J. Barzilai, J. M. Borwein, 1988.
 
     Attributes:
         steps: evaluations of the energy and of its gradient.
-        weight: of the prior's energy; 1 is the posterior's own. Other weights are customary for energies that are no
-            log-density, such as those averaged over patches (F. Altekrüger et al., PatchNR, 2023).
+        weight: of the prior's energy; 1 is the posterior's own. Other weights are customary for energies that are not
+            log-densities, such as those averaged over patches (F. Altekrüger et al., PatchNR, 2023).
     """
 
     needs: ClassVar[str] = "energy"
@@ -89,7 +89,7 @@ class MAP(Sampler):
             lower = U_new < U
             d, e = x_new - x, gradient_new - gradient
             curvature = inner(d, e) / inner(d, d)
-            # Where the energy is not convex there is no such length: try a longer one.
+            # Where the energy is not convex, this length does not exist: try a longer one.
             t_new = torch.where(curvature > 0, 1 / curvature, 4 * t)
             t = torch.where(lower, t_new, t / 4)
             x = torch.where(lower, x_new, x)

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo on a batch, each row a chain of its own, and what tells whether the chains have mixed.
+"""Hamiltonian Monte Carlo on a batch, each row its own chain, and diagnostics of whether the chains have mixed.
 
 Notation: U(state) = -ln p(state) + const the energy of a state (B, ...), (B,); momentum ~ N(0, M); M^-1 momentum the
 velocity; step the leapfrog's step size, (B,). One leapfrog step per transition is MALA.
@@ -22,7 +22,7 @@ from genprior.noise import Noise
 
 # state (B, ...) -> U(state) (B,), and its gradient, shaped like the state.
 Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
-FEWEST = 4  # states of a chain of which the halves have a variance
+FEWEST = 4  # fewest states of a chain whose halves have a variance
 PROJECTIONS = 3
 
 
@@ -53,13 +53,13 @@ class Point:
 def transition(
     potential: Potential, point: Point, step: Tensor, leapfrog: int, noise: Noise, metric: Metric = EUCLIDEAN
 ) -> tuple[Point, Tensor]:
-    """One transition that keeps exp(-U): the next point, and the probability (B,) with which the proposal was accepted.
+    """One transition that leaves exp(-U) invariant: the next point, and the proposal's probability of acceptance, (B,).
 
         accept with probability min(1, exp(H(point, momentum) - H(proposal, momentum_end))),
         H = U + <momentum, M^-1 momentum> / 2
 
     The trajectory takes `leapfrog` steps of size step (0.8 + 0.4 u), u uniform, drawn anew each time: at a fixed length
-    some oscillation would come back to where it began (Neal, 2011, section 3.2). A proposal whose energy is infinite or
+    some oscillation would return to its start (Neal, 2011, section 3.2). A proposal whose energy is infinite or
     not a number, outside the support or divergent, is rejected.
     """
     momentum = metric.draw(noise, point.state)
@@ -83,15 +83,15 @@ class DualAveraging:
         ln step = mu - sqrt(t) / gamma h,   mu = ln first
         ln settled <- t^-kappa ln step + (1 - t^-kappa) ln settled
 
-    t0 and kappa are as published. The published gamma is 0.05 and mu ln(10 first), for a thousand transitions that
-    begin anywhere. Here there are tens, from a step of the right order: with 0.05 it swings by a factor of 2, settles
-    at an acceptance of 0.93 in place of 0.8, and enlarges rounding errors a million times.
+    t0 and kappa are as published. The published gamma is 0.05 and mu is ln(10 first), for a thousand transitions
+    from any start. Here there are tens, from a step of the right order: with 0.05 the step swings by a factor of 2,
+    settles at an acceptance of 0.93 instead of 0.8, and amplifies rounding errors a million times.
 
     References: The No-U-Turn sampler. M. D. Hoffman, A. Gelman, 2014.
 
     Attributes:
-        step: to use in the next transition.
-        settled: to use once adaptation has ended.
+        step: the step size of the next transition.
+        settled: the step size once adaptation has ended.
     """
 
     gamma = 0.3
@@ -107,7 +107,7 @@ class DualAveraging:
 
     @classmethod
     def of(cls, state: Tensor, leapfrog: int, share: float = 1.0) -> DualAveraging:
-        """From a share of D^(-1/4), about the step that a white Gaussian of D dimensions takes in its own metric."""
+        """Start at a share of D^(-1/4), about the step for a white Gaussian of D dimensions in its own metric."""
         first = torch.full_like(state.flatten(1)[:, 0], share * state[0].numel() ** -0.25)
         return cls(first, target_acceptance(leapfrog))
 
@@ -134,7 +134,7 @@ def adapt(
     noise: Noise,
     metric: Metric = EUCLIDEAN,
 ) -> Point:
-    """One transition per potential, with a step size that adapts: the point at which the chain has arrived."""
+    """Make one transition per potential, adapting the step size, and return the point reached."""
     for potential in potentials:
         point, acceptance = transition(potential, point, steps.step, leapfrog, noise, metric)
         steps.update(acceptance)
@@ -150,7 +150,7 @@ def run(
     noise: Noise,
     metric: Metric = EUCLIDEAN,
 ) -> tuple[Point, dict[str, Tensor]]:
-    """Transitions at a fixed step size: the last point, and the diagnostics of all of them, see `diagnose`."""
+    """Make transitions at a fixed step size, and return the last point and the diagnostics (see `Trace.diagnose`)."""
     trace, acceptances = Trace(point.state), []
     for _ in range(transitions):
         point, acceptance = transition(potential, point, step, leapfrog, noise, metric)
@@ -176,7 +176,7 @@ class Trace:
         self._numbers.append(torch.stack([energy, *projections]))
 
     def diagnose(self, image: Tensor) -> dict[str, Tensor]:
-        """Of the slowest number: "ess", the effective sample size of each chain, and "rhat", see `split_rhat`."""
+        """For the slowest number: "ess", the effective sample size of each chain, and "rhat" (see `split_rhat`)."""
         numbers = torch.stack(self._numbers, dim=-1)
         ess = torch.stack([effective_sample_size(each) for each in numbers]).amin(0)
         rhat = torch.stack([split_rhat(each, image) for each in numbers]).amax(0)
@@ -184,12 +184,12 @@ class Trace:
 
 
 def effective_sample_size(chains: Tensor) -> Tensor:
-    """Independent draws worth as much for the mean as each chain, (B, T) -> (B,).
+    """How many independent draws estimate the mean as well as each chain does, (B, T) -> (B,).
 
         T / (-1 + 2 sum_m G_m),   G_m = rho_2m + rho_2m+1
 
     rho_k is the autocorrelation at lag k; the sum ends before the first G_m <= 0, and G is made monotone. A chain that
-    never moved counts as 1. At most T log10(T), as alternating chains of few states would give any number.
+    never moved counts as 1. At most T log10(T), as short alternating chains could otherwise give any number.
 
     References: Practical Markov chain Monte Carlo. C. J. Geyer, 1992. Rank-normalization, folding, and localization: an
     improved R-hat. A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Bürkner, 2021.
@@ -207,16 +207,16 @@ def effective_sample_size(chains: Tensor) -> Tensor:
 
 
 def split_rhat(chains: Tensor, image: Tensor) -> Tensor:
-    """sqrt of the variance of all chains of an image over that within its chains, (B, T), (B,) -> (B,).
+    """R-hat, from the variance across an image's chains and within them, (B, T), (B,) -> (B,).
 
     Each chain is split into halves of N states, which count as chains: W is the mean of their variances, V that of
     their means,
 
         R-hat = sqrt((N - 1) / N + V / W)
 
-    near 1 when the halves agree, infinite where nothing ever moved or an energy is infinite. Rows of one image have one
-    R-hat; an image with a single row is judged by the halves of that row alone, which cannot see what the chain never
-    visited.
+    which is near 1 when the halves agree, and infinite where nothing ever moved or an energy is infinite. Rows of one
+    image share one R-hat; an image with a single row is judged by the halves of that row alone, which cannot show what
+    the chain never visited.
 
     References: Inference from iterative simulation using multiple sequences. A. Gelman, D. B. Rubin, 1992. Bayesian
     data analysis. A. Gelman, J. Carlin, H. Stern, D. Dunson, A. Vehtari, D. Rubin, 2013.

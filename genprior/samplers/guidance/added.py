@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def added(
     A: LinearOperator, noise: float | Tensor, V: "Covariance", like: Tensor
 ) -> Callable[["Covariance", Tensor, Sequence[int]], Tensor]:
-    """(V, y - A x_hat, iterations) -> V A^T (A V A^T + noise^2)^-1 (y - A x_hat), for every V of the same coordinates.
+    """(V, y - A x_hat, iterations) -> V A^T (A V A^T + noise^2)^-1 (y - A x_hat), for every V in the same coordinates.
 
-    Where A is a part of an operator that shares the eigenvectors of V, see `completed`; else see `correction`.
+    If A is a part of an operator that shares the eigenvectors of V, see `completed`; else see `correction`.
 
     Arguments:
         like: (1 or B, C, H, W), for the shape, dtype and device of images.
@@ -47,5 +47,5 @@ def added(
         of_each = (complete(V, residual, iterations), correct(V, residual, iterations))
         return torch.where(fits.reshape(-1, 1, 1, 1), *of_each)
 
-    # of each image by itself: what is drawn for one depends on no other
+    # decided for each image by itself: its draws depend on no other image
     return complete if fits.all() else either if fits.any() else correct

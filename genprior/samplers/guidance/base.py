@@ -1,4 +1,4 @@
-"""Guidance: a denoiser E[x | x_t] becomes E[x | x_t, y], which any integrator takes from noise to a draw."""
+"""Guidance: a denoiser E[x | x_t] becomes E[x | x_t, y], with which any integrator goes from noise to a draw."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Guidance(Sampler):
     Attributes:
         steps: noise levels.
         eta: share of fresh noise: 1 for all that the integrator may draw, 0 for none.
-        start: first noise level, in multiples of the prior's spread, with x begun from the measurement (see `begin`);
+        start: first noise level, in multiples of the prior's spread, with x started from the measurement (see `begin`);
             None for sigma_max.
         integrator: "ancestral", "multistep", "fresh", "euler" or "heun", see `samplers.integrate`; None for
             the method's own step, if it has one.
@@ -39,7 +39,7 @@ class Guidance(Sampler):
 
     @abstractmethod
     def guided(self, prior: Prior, measurement: Measurement) -> Denoiser:
-        """(x_t, sigma) -> the approximate E[x | x_t, y], rows of x_t going with rows of the measurement."""
+        """(x_t, sigma) -> the approximate E[x | x_t, y], with one row of x_t for each row of the measurement."""
 
     @property
     def _own_step(self) -> bool:
@@ -55,7 +55,7 @@ class Guidance(Sampler):
         return self.steps if self._own_step else self._integrator.calls(self.steps)
 
     def levels(self, prior: Prior, side: int) -> list[float]:
-        """The noise levels for images of that larger side in pixels, decreasing, and 0."""
+        """The noise levels, decreasing, and 0, for images whose longer side is `side` pixels."""
         return geometric(first_level(prior, self.start), prior.sigma_min, self.steps)
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:

@@ -1,7 +1,7 @@
 """The term that a Gaussian measurement with missing values adds to the mean of a Gaussian: complete, then filter.
 
-Had all of B x been measured, E[x | B x + noise] would be a filter in the coordinates of V. Values that are missing are
-replaced by their conditional mean, which makes the filter exact.
+If all of B x had been measured, E[x | B x + noise] would be a filter in the coordinates of V. Replacing the missing
+values by their conditional mean makes this filter exact.
 """
 
 from typing import TYPE_CHECKING
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 def completed(
     V: "Covariance", parts: Completion, noise: float | Tensor, residual: Tensor, normal: Tensor, iterations: Counts
 ) -> Tensor:
-    """V B^T S^-1 f, where f is the residual, completed: the f of least f^T S^-1 f, S = B V B^T + noise^2.
+    """V B^T S^-1 f, with f the completed residual: the f of least f^T S^-1 f, S = B V B^T + noise^2.
 
     The missing values h = H f solve  H S^-1 H^T h = -H S^-1 residual,  by conjugate gradients preconditioned by
-    H G^-1 H^T, G diagonal in the coordinates of V and like S^-1 between what is missing (`Covariance.between`).
-    Eight iterations do for one large hole and for many scattered ones alike.
+    H G^-1 H^T, G diagonal in the coordinates of V and close to S^-1 between missing values (`Covariance.between`).
+    Eight iterations suffice for one large hole and for many scattered ones alike.
 
     References: R. Chan, M. Ng, Conjugate gradient methods for Toeplitz systems, 1996, for the preconditioner.
 
     Arguments:
         parts: see `Completion`.
         residual: y - A x_hat where it was measured, 0 elsewhere, (B, C, H, W).
-        normal: B^T B, in the coordinates of V, which it shares.
+        normal: B^T B, diagonal in the coordinates of V.
         iterations: see `cg`.
     """
     missing = parts.missing.to(residual)
     variance = torch.as_tensor(noise, dtype=residual.dtype, device=residual.device).square().reshape(-1, 1, 1, 1, 1)
     S = normal * V.variances + variance
-    # of each image by itself, where each has a V of its own
+    # for each image by itself, as each may have its own V
     inverse = 1 / torch.maximum(S, 1e-10 * S.amax((-4, -3, -2, -1), keepdim=True))
     like = 1 / V.between(inverse, missing)
 

@@ -12,7 +12,7 @@ from genprior.operators.linear import LinearOperator
 if TYPE_CHECKING:
     from genprior.priors.gaussian.covariance import Covariance
 
-Counts = int | Sequence[int]  # of iterations: of all images, or of each its own
+Counts = int | Sequence[int]  # of iterations: one for all images, or one for each
 
 
 def correction(
@@ -28,14 +28,14 @@ def correction(
 
     Arguments:
         gradient: A^T diag(w) (y - A x_hat), (B, C, H, W).
-        normal: A^T diag(w) A, or the like of it that is diagonal in those coordinates, see `Covariance.diagonal_like`.
+        normal: A^T diag(w) A, or its diagonal stand-in in those coordinates (see `Covariance.diagonal_like`).
         iterations: see `cg`.
         weights: w, (B, *measurement_shape); None for 1.
     """
     b = V.coefficients(gradient)
     variance = torch.as_tensor(noise, dtype=b.dtype, device=b.device).square().reshape(-1, 1, 1, 1, 1)
     l = V.variances
-    # of each image by itself, where each has a V of its own
+    # for each image by itself, as each may have its own V
     precision = variance / torch.maximum(l, 1e-10 * l.amax((-4, -3, -2, -1), keepdim=True))
     # laid out like the coefficients, which makes the products with them fast
     inverse = (1 / (normal + precision)).expand(-1, *b.shape[1:]).contiguous()

@@ -18,13 +18,13 @@ from genprior.samplers.integrate import ancestral_step, variance_preserving
 
 @dataclass(frozen=True)
 class DPS(Sampler):
-    """Draw by ancestral steps, each followed by a step of fixed length scale down the gradient of |y - A(x_hat)|.
+    """Draw by ancestral steps, each followed by a gradient step of fixed scale down |y - A(x_hat)|.
 
         z_next <- ancestral(z_t, x_hat) - zeta grad_{z_t} |y - A(x_hat(z_t))|
 
     in the variance-preserving coordinates z = x_t / sqrt(1 + (sigma / unit)^2) and with lengths in multiples of `unit`,
-    as published; the norm is one image's. The noise level of y does not enter: the method is not calibrated, and its
-    best zeta depends on operator and noise. The published clipping of x_hat is left out.
+    as published; the norm is that of each image. The noise level of y does not enter: the method is not calibrated, and
+    its best zeta depends on operator and noise. The published clipping of x_hat is omitted.
 
     References: H. Chung, J. Kim, M. McCann, M. Klasky, J. C. Ye, Diffusion posterior sampling for general noisy inverse
     problems, 2023.
@@ -56,5 +56,5 @@ class DPS(Sampler):
         return x
 
     def _dilation(self, sigma: float) -> float:
-        """|x_t| / |z_t|: one for each of the two changes of coordinates, of the gradient and of the step."""
+        """|x_t| / |z_t|: one factor for the coordinates of the gradient, and one for those of the step."""
         return math.sqrt(1 + (sigma / self.unit) ** 2)

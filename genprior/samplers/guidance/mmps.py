@@ -21,18 +21,18 @@ class MMPS(Guidance):
         V = Cov[x | x_t] = sigma^2 d x_hat / d x_t
         E[x | x_t, y] = x_hat + V A^T (noise^2 I + A V A^T)^-1 (y - A x_hat)
 
-    An operator that is not linear is taken for A(x_hat) + J(x_hat) (x - x_hat), J its derivative.
+    An operator that is not linear is replaced by A(x_hat) + J(x_hat) (x - x_hat), J its derivative.
 
-    V is applied by one backward pass through the denoiser, the inverse by conjugate gradients. Exact for Gaussian
-    priors, once iterations and steps suffice. Of a network V may have negative directions: where the iterations meet
-    one they stop, image by image; the published ones go on, and may diverge.
+    One backward pass through the denoiser applies V, conjugate gradients the inverse. Exact for Gaussian priors, once
+    iterations and steps suffice. A network's V may have directions of negative variance: iterations that meet one stop,
+    image by image; the published ones go on, and may diverge.
 
     References: F. Rozet, G. Andry, F. Lanusse, G. Louppe, Learning diffusion priors from observations by expectation
     maximization, 2024.
 
     Attributes:
         steps, eta, start, integrator: see `Guidance`; published: 100 to 250 ancestral steps, which lose 5 % of
-            the variance at 120; 40 of second order lose none. For photographs start=4 saves half of the steps.
+            the variance at 120; 40 of second order lose none. For photographs, start=4 saves half of the steps.
         iterations: of conjugate gradients, each one backward pass; published: 1 to 5.
     """
 
@@ -64,7 +64,7 @@ def moment_matching(denoise: Denoiser, measurement: Measurement, iterations: int
         def covariance(v: Tensor) -> Tensor:
             return measurement.sd**2 * v + J(V(vjp_A(v)))
 
-        # Of a network V may be no covariance: what it says beyond a direction where it is negative is left out.
+        # A network's V may be no covariance: leave out what it says from a direction of negative variance on.
         least = measurement.sd**2 / 2
         v = cg(covariance, known * (y - z), iterations=iterations, least=least)
         return x_hat + V(vjp_A(v))

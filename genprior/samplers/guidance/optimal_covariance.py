@@ -52,7 +52,7 @@ class OptimalCovariance(Guidance):
         iterations: iterations of conjugate gradients at high noise; fewer, in proportion to ln(1 + sigma^2 / noise^2),
             at low noise. Each costs a product with A, A^T, the eigenvectors of V and their transpose. On values that
             were not measured, half as many run, at twice the cost.
-        turns: whether the denoiser sees x_t turned, each time in another way (see `turning`), which costs spread.
+        turns: whether the denoiser sees x_t turned, in another way each time (see `turning`), which reduces the spread.
     """
 
     likelihoods: ClassVar[tuple[type[Likelihood], ...]] = (Likelihood,)
@@ -80,7 +80,7 @@ class OptimalCovariance(Guidance):
     def _posterior(self, prior: Prior, measurement: Measurement) -> Callable[[Tensor, float, Noise | None], Tensor]:
         """(x_t, sigma, noise) -> a draw from N(x; x_hat, V) N(y; A x, noise^2 I), normalised; its mean for None.
 
-        A draw is the mean of x_hat + V^(1/2) n and y + noise n', perturbed (G. Papandreou, A. Yuille, 2010).
+        A draw is the mean for the perturbed x_hat + V^(1/2) n and y + noise n' (G. Papandreou, A. Yuille, 2010).
         """
         y, A, seen = measurement.y, measurement.linear, measurement.seen
         other = isinstance(measurement.noise, Likelihood)
@@ -98,7 +98,7 @@ class OptimalCovariance(Guidance):
             if propagate is not None:
                 if normal is None:
                     normal, _ = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
-                # at all levels, as the site of a value at the edge of its cell is as precise as what the edge cuts off
+                # at least half at all levels: a site at the edge of its cell is as precise as what the edge cuts off
                 return propagate(x_hat, V, normal, [max(self.iterations // 2, each) for each in counts], noise)
             if noise is not None:
                 x_hat = x_hat + V.filter(noise(x_hat), V.eigenvalues.sqrt())
@@ -110,7 +110,7 @@ class OptimalCovariance(Guidance):
         return posterior
 
     def moments(self, prior: Prior, like: Tensor) -> Callable[[Tensor, float], tuple[Tensor, Covariance]]:
-        """(x_t, sigma) -> the mean and the covariance of p(x | x_t), for images like those, (B, C, H, W)."""
+        """(x_t, sigma) -> the mean and the covariance of p(x | x_t), for images shaped like `like`, (B, C, H, W)."""
         denoise = turning(prior.denoise) if self.turns else prior.denoise
         return lambda x_t, sigma: (denoise(x_t, sigma), prior.posterior_covariance(sigma))
 

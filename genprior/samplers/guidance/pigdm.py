@@ -23,22 +23,22 @@ class PiGDM(Guidance):
         g   = J^T A^T (r^2 A A^T + noise^2 I)^-1 (y - A x_hat),   J = d x_hat / d x_t
         x'  = ancestral(x_t, x_hat) + min(r^2, sigma^2 - sigma kept) g
 
-    J is applied by one backward pass through the denoiser; kept is the share of x_t - x_hat that the step keeps, in
-    units of the next level's noise. r^2 is the variance of p(x | x_t) for white Gaussian images of the prior's spread,
-    for which g is exact; the published sigma^2 / (1 + sigma^2) is that of images of variance 1. Too wide where pixels
-    are correlated.
+    One backward pass through the denoiser applies J; the step keeps (x_t - x_hat) kept / sigma, with kept the part of
+    sigma' that is not fresh noise. r^2 is the variance of p(x | x_t) for white Gaussian images of the prior's spread,
+    for which g is exact; the published sigma^2 / (1 + sigma^2) is that of images of variance 1. It is too wide where
+    pixels are correlated.
 
-    The published weight of g is r^2, however short the step is: the more steps, the closer y is followed, far closer
-    than its noise allows. sigma^2 - sigma kept is what g weighs as part of the score, and lets the steps converge, but
-    overshoots where steps are long and a direction varies much more than the spread, as the mean colour of a photograph
-    does. The smaller of the two does neither.
+    The published weight of g is r^2, however short the step: the more steps, the more closely the draws follow y, far
+    more than its noise allows. sigma^2 - sigma kept is the weight of g as part of the score; it lets the steps
+    converge, but overshoots where steps are long and a direction varies much more than the spread, such as the mean
+    colour of a photograph. The smaller of the two does neither.
 
     References: J. Song, A. Vahdat, M. Mardani, J. Kautz, Pseudoinverse-guided diffusion models for inverse problems,
     2023.
 
     Attributes:
         steps, eta, start: see `Guidance`; published: 100 steps, eta 1.
-        integrator: see `Guidance`; None for the steps above, with g as part of the score for all others.
+        integrator: see `Guidance`; None for the steps above; all others take g as part of the score.
     """
 
     passes: ClassVar[int] = 2

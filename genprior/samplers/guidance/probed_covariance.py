@@ -19,9 +19,9 @@ from genprior.samplers.guidance.base import Guidance
 from genprior.samplers.guidance.optimal_covariance import OptimalCovariance
 from genprior.samplers.turning import turning
 
-BANDS = 10  # of spatial frequencies, even in their logarithm
+BANDS = 10  # of spatial frequencies, evenly spaced in their logarithm
 STEP = 0.1  # of the finite difference, in multiples of sigma
-RATIOS = (1e-6, 1 - 1e-6)  # between which eigenvalues over sigma^2 are kept: a network's J is not symmetric
+RATIOS = (1e-6, 1 - 1e-6)  # bounds of eigenvalues over sigma^2: a network's J is not symmetric
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ class ProbedCovariance(OptimalCovariance):
 
 
 def in_bands(basis: Stationary, bands: Tensor, z: Tensor, Jz: Tensor) -> Tensor:
-    """<z, J z> / <z, z> over the coordinates of each field and band, (B, C, K); 0 where there are none."""
+    """<z, J z> / <z, z> over the coordinates of each field and band, (B, C, K); 0 for empty bands."""
     a, b = basis.coefficients(z), basis.coefficients(Jz)
-    bands = bands[:, : a.shape[-2]]  # coordinates have half of the frequencies
+    bands = bands[:, : a.shape[-2]]  # the coordinates cover half of the frequencies
     product, square = ((a * each).sum(-1) for each in (b, a))
     # small images leave bands empty
     return divide(torch.einsum("bchw,hwk->bck", product, bands), torch.einsum("bchw,hwk->bck", square, bands))
 
 
 def frequency_bands(image_shape: Shape) -> Tensor:
-    """The weight of each band at each frequency, (H, W, K): hats on the logarithm, of which the first holds 0 too."""
+    """The weight of each band at each frequency, (H, W, K): hat functions of the logarithm; the first includes 0."""
     rows, columns = (torch.fft.fftfreq(n).abs() for n in image_shape[1:])
     radius = torch.hypot(rows[:, None], columns)
     lowest = 1 / max(image_shape[1:])

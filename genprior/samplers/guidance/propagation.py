@@ -5,17 +5,17 @@ Notation: x ~ N(x_hat, V); z = A x; p(y | z) the likelihood, value by value. A G
     p(y_i | z_i) ~ exp(b_i z_i - w_i z_i^2 / 2)
 
 so that x is Gaussian, of precision V^-1 + A^T diag(w) A, with z_i of mean m_i and variance c_i. The cavity of a value
-is that without its own site,
+is its law without its own site,
 
     1 / v_i = 1 / c_i - w_i,   cavity mean = v_i (m_i / c_i - b_i)
 
-and its site is what takes the cavity to the mean t and variance s of p(y_i | z_i) N(z_i; cavity mean, v_i):
+and its site is the one that takes the cavity to the mean t and variance s of p(y_i | z_i) N(z_i; cavity mean, v_i):
 
     w_i = 1 / s - 1 / v_i,   b_i = (t - cavity mean) / v_i + w_i t
 
-All sites at once, for some rounds, from none. Exact for one value, whatever the likelihood;
-for Gaussian ones in one round; else, of log-concave likelihoods, off by what the product of the sites misses in the
-third moments.
+All sites are updated at once, for some rounds, starting from none. The result is exact for one value, whatever the
+likelihood, and for Gaussian likelihoods in one round; for other log-concave likelihoods, it is off by what the product
+of the sites misses in the third moments.
 
 References: T. Minka, Expectation propagation for approximate Bayesian inference, 2001. M. Opper, O. Winther, Gaussian
 processes for classification: mean-field algorithms, 2000.
@@ -40,24 +40,24 @@ if TYPE_CHECKING:
 Variances = Callable[[Tensor], Tensor]  # w -> c
 
 FEW = 64  # values of y up to which the variances c come from the matrix A V A^T
-PROBES = 16  # draws that the variances of A x are taken from
-APART = 0.5  # of the squares of a row of A V A^T, how much its diagonal holds of values that say nothing of each other
-GRID = 48  # precisions at which they are computed otherwise
+PROBES = 16  # draws that estimate the variances of A x
+APART = 0.5  # the diagonal's share of the squares in a row of A V A^T, above which a value counts as independent
+GRID = 48  # precisions at which c is otherwise tabulated
 ROUNDS = 3
 
 
 def propagated(
     measurement: Measurement, least: float, rounds: int = ROUNDS
 ) -> Callable[[Tensor, "Covariance", Tensor, Counts, Noise | None], Tensor]:
-    """(x_hat, V, normal, iterations, noise) -> a draw of x ~ N(x_hat, V) given y; E[x | y] for None.
+    """(x_hat, V, normal, iterations, noise) -> a draw of x ~ N(x_hat, V) given y; E[x | y] for noise None.
 
-    normal is A^T A in the coordinates of V, see `Covariance.diagonal_like`; iterations, of conjugate gradients.
+    normal is A^T A in the coordinates of V, see `Covariance.diagonal_like`; iterations are of conjugate gradients.
 
-    A draw is the mean of what is perturbed: x_hat + V^(1/2) n, and the sites by sqrt(w) n' (Papandreou, Yuille, 2010).
+    A draw is the mean for a perturbed x_hat + V^(1/2) n, and sites perturbed by sqrt(w) n' (Papandreou, Yuille, 2010).
 
     Arguments:
         measurement: y and its likelihood.
-        least: standard deviation below which no site is.
+        least: the smallest standard deviation of a site.
         rounds: of the propagation.
     """
     y, A, likelihood, seen = measurement.y, measurement.linear, measurement.likelihood, measurement.seen
@@ -93,7 +93,7 @@ def propagated(
 
 
 def find_variances(measurement: Measurement, V: "Covariance") -> Callable[["Covariance", Tensor], Variances]:
-    """The way to the variances c that suits the operator: (V, normal) -> (w -> c)."""
+    """Choose how to compute the variances c for this operator: (V, normal) -> (w -> c)."""
     y, A, seen = measurement.y, measurement.linear, measurement.seen
     if y[0].numel() <= FEW:
         return lambda V, normal: exact_variances(measurement, V)
@@ -132,8 +132,8 @@ def local_variances(V: "Covariance", normal: Tensor, count: Tensor) -> Variances
 
         c(w) = tr(A (V^-1 + w A^T A)^-1 A^T) / M = sum_k n_k l_k / (1 + w n_k l_k) / M
 
-    with l_k the eigenvalues of V, n_k those of A^T A and M the number of values that A sees. Right where the weights
-    change little over the reach of V.
+    with l_k the eigenvalues of V, n_k those of A^T A and M the number of values that A sees. Accurate where the
+    weights change little over the range of V's correlations.
     """
     variances = normal * V.variances * torch.ones_like(normal)
     most = variances.flatten(1).amax(1).reshape(-1, 1, 1, 1)
@@ -162,10 +162,10 @@ def variances_apart(V: "Covariance", A: LinearOperator, like: Tensor) -> Varianc
 
 
 def are_apart(V: "Covariance", A: LinearOperator, seen: Tensor) -> Tensor:
-    """For each image, whether most values of A x are independent, as the cosines of JPEG are: (B, 1, 1, 1) bool.
+    """For each image, whether most values of A x are independent, as JPEG's cosines are: (B, 1, 1, 1) bool.
 
-    Of half of the values that are seen, or more, the share K_ii^2 / sum_j K_ij^2 of a row of K = A V A^T, as
-    correlations, is above `APART`.
+    They are if, for at least half of the seen values, the share K_ii^2 / sum_j K_ij^2 of the diagonal in its row is
+    above `APART`, with K = A V A^T scaled to correlations.
     """
     scale = variances_under(V, A, seen).sqrt()
     noise = Noise(1, [0])
@@ -180,14 +180,14 @@ def are_apart(V: "Covariance", A: LinearOperator, seen: Tensor) -> Tensor:
 
 
 def variances_under(V: "Covariance", A: LinearOperator, like: Tensor) -> Tensor:
-    """Var[A x]_i of x ~ N(0, V), (1 or B, *measurement_shape), from draws."""
+    """Var[A x]_i for x ~ N(0, V), (1 or B, *measurement_shape), from draws."""
     noise = Noise(0, [0])
-    one = like.new_empty(1, *A.image_shape)  # at a time: a photograph has room for few
+    one = like.new_empty(1, *A.image_shape)  # one at a time: memory has room for few photographs
 
     def row() -> Tensor:
         x = V.image(V.variances.sqrt() * V.coefficients(noise(one)))
         return A(x.expand(max(len(x), A.batch), -1, -1, -1))
 
     found = total(row().square() for _ in range(PROBES)) / PROBES
-    # 0 of values that no x changes
+    # it would be 0 for values that no x changes
     return torch.maximum(found, torch.finfo(like.dtype).eps * found.amax((1, 2, 3), keepdim=True))

@@ -20,17 +20,16 @@ from genprior.samplers.guidance.propagation import variances_under
 
 @dataclass(frozen=True)
 class QuantisedGuidance(Guidance):
-    """Guidance by E[x | x_t, y] under p(x | x_t) ~ N(x_hat, V), for rounded y = A x and an A that only changes the
-    code.
+    """Guidance by E[x | x_t, y] under p(x | x_t) ~ N(x_hat, V), for rounded y = A x, A an encoding of x.
 
         E[x | x_t, y] = x_hat + A^+ (E[z | y] - A x_hat),   z_i ~ N((A x_hat)_i, (A V A^T)_ii)
 
-    V is the mean posterior covariance of the denoiser, see `Prior.posterior_covariance`; each value z_i has its mean in
-    its cell, by itself. Exact for Gaussian priors where A V A^T is diagonal and A has orthogonal rows of one length, as
-    for white images, once steps suffice; the cosine transform of JPEG comes near to that for photographs.
+    V is the mean posterior covariance of the denoiser (see `Prior.posterior_covariance`); E[z | y] takes the mean of
+    each value z_i in its cell, by itself. Exact for Gaussian priors, once steps suffice, where A V A^T is diagonal and
+    A has orthogonal rows of one length, as for white images; JPEG's cosine transform comes close for photographs.
 
     Attributes:
-        steps, eta, start, integrator: see `Guidance`; x begins at y decoded.
+        steps, eta, start, integrator: see `Guidance`; x starts at y decoded.
     """
 
     needs_operator: ClassVar[str | None] = "decoded"
@@ -73,5 +72,5 @@ def check_decoded(sampler: object, operator: LinearOperator) -> None:
 
 
 def variances(prior: Prior, A: LinearOperator, sigma: float, like: Tensor) -> Tensor:
-    """Var[A x]_i of x ~ N(0, V(sigma)), (1, *measurement_shape), from draws."""
+    """Var[A x]_i for x ~ N(0, V(sigma)), (1, *measurement_shape), from draws."""
     return variances_under(prior.posterior_covariance(sigma), A, like)

@@ -24,9 +24,9 @@ class CSGM(Sampler):
 
         z* = argmin_z |y - A(G(z))|^2 + penalty |z|^2,   x = G(z*)
 
-    by Adam from z ~ N(0, I); of the restarts, the one of least objective is kept. A point estimate: samples differ only
-    by the minimum that they found, and their spread says nothing about p(x | y). With penalty = noise^2 and v = 0, z*
-    is the mode of p(z | y).
+    by Adam from z ~ N(0, I), keeping the restart of least objective. A point estimate: samples differ only in the
+    minimum they found, and their spread says nothing about p(x | y). With penalty = noise^2 and v = 0, z* is the mode
+    of p(z | y).
 
     `CSGM()` has the published parameters for a VAE of digits, `CSGM(steps=500, restarts=2, lr=0.1, penalty=0.00025)`
     those for a DCGAN of faces (there 0.001, for images in [-1, 1]).
@@ -35,11 +35,10 @@ class CSGM(Sampler):
 
     Attributes:
         steps: of Adam; published: 1000 for digits, 500 for faces.
-        restarts: published: 10 and 2. They are run side by side: memory grows with them.
+        restarts: published: 10 and 2. They run side by side, so memory grows with them.
         lr: learning rate of Adam; published: 0.01 and 0.1.
         penalty: of |z|^2, in squared units of x; published: 0.1 and 0.001. None for noise^2 + v, the posterior's own
-            where A A^T = I: the better
-            choice where few values are measured, against which a penalty of 0.1 outweighs the data.
+            where A A^T = I: the better choice for few measured values, which a penalty of 0.1 would outweigh.
     """
 
     needs: ClassVar[str] = "decode"
@@ -66,7 +65,7 @@ class CSGM(Sampler):
         penalty = self._penalty(prior, each)
         starts = noise(each.y.new_empty(B, self.restarts, *prior.latent_shape))
         z = starts.flatten(0, 1)
-        # Adam works element by element, so rows do not see each other.
+        # Adam works element by element, so rows are independent.
         adam = Adam(self.lr)
         for _ in range(self.steps):
             with torch.enable_grad():

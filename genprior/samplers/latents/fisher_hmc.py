@@ -27,11 +27,11 @@ class FisherHMC(Sampler):
         M   = I + diag F,   F = J^T A^T (v A A^T + c I)^-1 A J the Fisher information of y about z,   J = dG / dz
         z  <- Hamiltonian transitions with the mass M, from z*
 
-    In hundreds of dimensions a draw from the prior, where `LatentHMC` begins, is a point from which no affordable chain
-    finds the measurement, and with one step size for all latents those that y fixes hold back those that it does not.
-    The transitions keep p(z | y), so draws are exact as burn-in grows; at these lengths they lie around one mode, and
-    "rhat" tells so. For v = 0 A may be any differentiable operator. M is estimated by probes, (J^T w)^2 for w of
-    covariance (v A A^T + c I)^-1, anew `refreshes` times in burn-in, and is fixed after it.
+    In hundreds of dimensions, no affordable chain finds the measurement from a draw from the prior, where `LatentHMC`
+    starts; and with one step size for all latents, those that y determines hold back those that it does not. The
+    transitions leave p(z | y) invariant, so draws are exact as burn-in grows; at these lengths they lie around one
+    mode, as "rhat" shows. For v = 0, A may be any differentiable operator. Probes estimate M by (J^T A^T w)^2, with w
+    of covariance (v A A^T + c I)^-1, `refreshes` times in burn-in; after burn-in M is fixed.
 
     Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (`mcmc`).
 
@@ -41,11 +41,11 @@ class FisherHMC(Sampler):
 
     Attributes:
         steps: transitions after burn-in, the last of which is the draw; at least 4.
-        descend: steps of Adam; Asim et al. took 20 to 30 of L-BFGS.
+        descend: steps of Adam; Asim et al. take 20 to 30 of L-BFGS.
         lr: learning rate of Adam.
         burn_in: transitions in which step size and mass settle.
-        refreshes: how often the mass is estimated.
-        probes: for each estimate of the mass, a backward pass each.
+        refreshes: how often burn-in estimates the mass.
+        probes: for each estimate of the mass, one backward pass each.
         leapfrog: steps of each transition.
     """
 
@@ -80,7 +80,7 @@ class FisherHMC(Sampler):
 
     @property
     def _settling(self) -> int:
-        """Transitions of burn-in that are made: as many for each mass."""
+        """Transitions that burn-in makes: equally many for each mass."""
         return self.burn_in // self.refreshes * self.refreshes
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> tuple[Tensor, dict[str, Tensor]]:
@@ -97,7 +97,7 @@ class FisherHMC(Sampler):
         return image_given(prior.decode(point.state), v, measurement, noise), diagnostics
 
     def _mode(self, prior: Prior, v: float, measurement: Measurement) -> Tensor:
-        """The minimum of U by Adam, which works element by element: rows do not see each other."""
+        """The minimum of U by Adam, which works element by element: rows are independent."""
         y = measurement.y
         z = y.new_zeros(len(y), *prior.latent_shape)
         adam = Adam(self.lr)

@@ -22,20 +22,20 @@ from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, 
 
 @dataclass(frozen=True)
 class LatentDAPS(Sampler):
-    """Draw w from p(w | w_t, y), forget w_t, add the noise of the next level to w; at the end, x from p(x | w, y).
+    """Draw w from p(w | w_t, y), forget w_t, add the noise of the next level to w; at the end, draw x from p(x | w, y).
 
         w ~ N(w; w_hat, r^2 I) N(y; A G(w), noise^2 I + v A A^T),   w_hat = E[w | w_t],   r^2 = sigma^2 tr J / D
         w_t' = w + sigma' n
 
-    with J = d w_hat / d w_t, D values of w, and v the decoder's variance, x = G(w) + sqrt(v) m. The inner draw is made
-    by Hamiltonian transitions in e = (w - w_hat) / r, of law N(0, I) but for y, with the Fisher information at w_hat as
-    mass (see `FisherHMC`) and a step size that adapts from level to level. Draws are exact for white Gaussian latents
-    and linear decoders, once the transitions mix.
+    with J = d w_hat / d w_t, D the number of values of w, and v the decoder's variance in x = G(w) + sqrt(v) m. The
+    inner draw takes Hamiltonian transitions in e = (w - w_hat) / r, whose law without y is N(0, I), with the Fisher
+    information at w_hat as mass (see `FisherHMC`) and a step size that adapts from level to level. Draws are exact for
+    white Gaussian latents and linear decoders, once the transitions mix.
 
-    Where we differ. The published inner chain begins at w_hat: ours at the last w, which given w_t = w + sigma n has
-    the law p(w | w_t, y) already if it had p(w | y), so that two transitions do where 15 to 80 steps were taken. Its
-    gradients are those of |A G(w) - y|^2 / (2 0.01^2) whatever the noise, clipped, without the decoder's variance and
-    without a Metropolis test. For r, sigma was taken; see `DAPS`. The levels run evenly in ln sigma.
+    Differences from the paper: its inner chain starts at w_hat, ours at the last w. If that had the law p(w | y), it
+    has the law p(w | w_t, y) given w_t = w + sigma n, so two transitions suffice in place of 15 to 80 steps. The
+    paper's gradients are those of |A G(w) - y|^2 / (2 0.01^2) whatever the noise, clipped, without the decoder's
+    variance and without a Metropolis test. Its r is sigma; see `DAPS`. Our levels are evenly spaced in ln sigma.
 
     Diagnostics: "acceptance", the mean over all transitions.
 
@@ -46,7 +46,7 @@ class LatentDAPS(Sampler):
         steps: noise levels; published: 50.
         transitions: of each inner chain.
         leapfrog: steps of each transition; published: 15 to 80 in all.
-        probes: for each estimate of the mass, a backward pass each.
+        probes: for each estimate of the mass, one backward pass each.
         start: the first level, in multiples of the latents' spread; published: 10.
     """
 
@@ -92,7 +92,7 @@ class LatentDAPS(Sampler):
 
 @dataclass(frozen=True, eq=False)
 class _Around:
-    """The decoder of e = (w - w_hat) / r, whose law is N(0, I), for what works on such latents."""
+    """The decoder of e = (w - w_hat) / r, of law N(0, I), for functions of such latents."""
 
     prior: Prior
     w_hat: Tensor

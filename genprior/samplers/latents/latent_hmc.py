@@ -28,14 +28,14 @@ class LatentHMC(Sampler):
         x = G(z) + sqrt(v) m,  z, m ~ N(0, I):   y | z ~ N(A G(z), v A A^T + noise^2 I)
         U(z) = <r, (v A A^T + c I)^-1 r> / 2 + |z|^2 / 2,   r = y - A G(z)
 
-    z begins as a draw from the prior at c = start^2 spread^2 dim y / dim z, where y tells of each latent about as much
+    z starts as a draw from the prior at c = start^2 spread^2 dim y / dim z, where y says about as much of each latent
     as the prior; `anneal` transitions lower sqrt(c) geometrically to the noise, `burn_in` more settle the step size,
-    and the last of `steps` further ones is the draw. Exact as `steps` grows; at finite lengths the share of draws in
-    each of several modes is decided while annealing, and is approximate. For v = 0, x = G(z),
-    and A may be any differentiable operator.
+    and the last of `steps` further ones is the draw. Exact as `steps` grows; at finite lengths, annealing decides the
+    share of draws in each of several modes, only approximately. For v = 0, x = G(z), and A may be any differentiable
+    operator.
 
-    Gradients are taken through the decoder in every leapfrog step. `LatentHMC(leapfrog=1)` is the
-    Metropolis-adjusted Langevin algorithm.
+    Every leapfrog step takes a gradient through the decoder. `LatentHMC(leapfrog=1)` is the Metropolis-adjusted
+    Langevin algorithm.
 
     Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (see
     `mcmc`).
@@ -45,8 +45,8 @@ class LatentHMC(Sampler):
     A. A. Oberai, 2021, for Hamiltonian Monte Carlo in the latents of a generator.
 
     Attributes:
-        steps: transitions at the noise level of y, the last of which is the draw; at least 4, or there is nothing to
-            judge mixing by.
+        steps: transitions at the noise level of y, the last of which is the draw; at least 4, the fewest that let
+            mixing be judged.
         anneal: transitions while the noise is lowered.
         burn_in: transitions at the noise level of y in which the step size settles.
         leapfrog: steps of each transition.
@@ -80,7 +80,7 @@ class LatentHMC(Sampler):
         shares = [k / self.anneal for k in range(self.anneal)]
         potentials = [posterior(prior, v, measurement, first ** (1 - k) * measurement.sd**k) for k in shares]
 
-        steps = DualAveraging.of(z, self.leapfrog)  # the first potential is hardly more than that of N(0, I)
+        steps = DualAveraging.of(z, self.leapfrog)  # the first potential is close to that of N(0, I)
         for potential in potentials:
             # the energy has changed since the last transition
             point = adapt([potential], Point.at(potential, z), steps, self.leapfrog, noise)
@@ -124,7 +124,7 @@ def weigher(v: float, measurement: Measurement, level: float | Tensor) -> Callab
 
 
 def not_in_closed_form(sampler: Sampler, prior: Prior, operator: Operator) -> str | None:
-    """What to do where p(y | z) has no closed form, as x = G(z) + sqrt(v) m passes an operator that is not linear."""
+    """Return what to do if p(y | z) has no closed form (v > 0 and an operator that is not linear); else None."""
     if isinstance(operator, LinearOperator) or decoder_variance(prior) == 0:
         return None
     name = type(sampler).__name__

@@ -1,4 +1,4 @@
-"""Posterior sampling with latent diffusion: DPS in the latents, and a pull towards images that encode to themselves."""
+"""Posterior sampling with latent diffusion: DPS in the latents, pulled towards latents that re-encode to themselves."""
 
 import math
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from genprior.samplers.integrate import ancestral_step, variance_preserving
 
 @dataclass(frozen=True)
 class PSLD(Sampler):
-    """Draw w by ancestral steps, each followed by a step of fixed length scale down two norms; x = G(w).
+    """Draw w by ancestral steps, each followed by a gradient step of fixed scale down two norms; x = G(w).
 
         w_hat = E[w | w_t],   x_hat = G(w_hat),   x* = x_hat + A^T (A A^T + noise^2 / spread^2 I)^-1 (y - A x_hat)
         z_next <- ancestral(z_t, w_hat) - grad_{z_t} (omega |y - A x_hat| + gamma |w_hat - E(x*)|)
 
     in the variance-preserving coordinates z = w_t / sqrt(1 + (sigma / spread)^2), latents in multiples of their spread
     and images of `unit`, as published; E is the encoder. The published x* = A^T y + (I - A^T A) x_hat holds where
-    A A^T = I and y has no noise, and ours then is the same. With gamma = 0 this is DPS through the decoder, which has
-    many w for each image, most of them no latents of an image at all.
+    A A^T = I and y has no noise; there ours is the same. With gamma = 0 this is DPS through the decoder, which maps
+    many w to each image, most of them not the latents of any image.
 
     The noise of y hardly enters, and the decoder's variance not at all: the method is not calibrated.
 
@@ -36,7 +36,7 @@ class PSLD(Sampler):
 
     Attributes:
         omega: step size of the measurement; published: 0.1, and 0.9 for super-resolution.
-        gamma: step size of the gluing of w to E; published: 0.1.
+        gamma: step size of the term that glues w to E(x*); published: 0.1.
         steps: published: 1000.
         unit: half the range of x; the paper's images live on [-1, 1], ours on [0, 1].
     """
@@ -53,7 +53,7 @@ class PSLD(Sampler):
 
     @property
     def evaluations(self) -> int:
-        # of denoiser, decoder and encoder, each there and back
+        # of denoiser, decoder and encoder, each forward and backward
         return 6 * self.steps + 1
 
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
@@ -79,5 +79,5 @@ class PSLD(Sampler):
 
 
 def length(r: Tensor) -> Tensor:
-    """|r| of each row, up to its value: the gradient is r / |r|, and 0 for r = 0."""
+    """|r| of each row, with the gradient r / |r|, which is 0 for r = 0."""
     return inner(divide(r, norm(r)).detach(), r)

@@ -1,4 +1,4 @@
-"""ReSample: latents that fit y itself, returned to the chain by a draw between them and the chain."""
+"""ReSample: latents that fit y, returned to the chain by a draw between them and the chain."""
 
 import math
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ from genprior.samplers.latents.psld import length
 
 @dataclass(frozen=True)
 class ReSample(Sampler):
-    """Steps of the probability flow, each with a DPS step through the decoder; at times a latent that fits y; x = G(w).
+    """Follow the probability flow with DPS steps through the decoder, at times fitting the latent to y; x = G(w).
 
         z_next <- flow(z_t, w_hat) - omega / (1 + (sigma / spread)^2) grad_{z_t} |y - A G(w_hat)|,  w_hat = E[w | w_t]
 
-    in the coordinates of `PSLD`. After the first third of the steps, after every `every`-th, w_t is taken to w_0 by
-    `ahead` further steps of the flow, w_0 to a latent w_y that fits y, and w_t is drawn anew between the two:
+    in the coordinates of `PSLD`. After the first third of the steps, after every `every`-th one, `ahead` further steps
+    of the flow take w_t to w_0, a fit to y takes w_0 to w_y, and w_t is drawn anew between w_t and w_y:
 
         w_y = E(argmin_x |y - A x|^2 / noise^2 + |x - G(w_0)|^2 / spread^2)     in the second third of the steps,
         w_y = argmin_w |y - A G(w)|^2, by Adam from w_0                         in the last third,
         w_t <- (1 - s) w_t + s w_y + sigma sqrt(s) n,   s = g / (1 + g),   g = gamma (1 - (sigma / sigma_before)^2)
 
-    The last step ends with x = G(w_y). An image stops where |y - A G(w)|^2 falls to noise^2 times the number of values
-    that A sees. Published, the first argmin too is one of |y - A x|^2 by Adam, cut short, and both stop at a mean
-    square of 1e-6 whatever the noise.
+    The last step ends with x = G(w_y). Adam stops for an image once |y - A G(w)|^2 falls to noise^2 times the number of
+    values that A sees. In the paper, the first argmin is also of |y - A x|^2 by Adam, cut short, and both stop at a
+    mean square of 1e-6 whatever the noise.
 
-    Nothing that has the prior's law holds w_y near w_0 but how far Adam gets, and the decoder's variance does not
-    enter: the method is not calibrated.
+    Only the limited reach of Adam keeps w_y near w_0, not the prior, and the decoder's variance does not enter: the
+    method is not calibrated.
 
     References: B. Song, S. M. Kwon, Z. Zhang, X. Hu, Q. Qu, L. Shen, Solving inverse problems with latent diffusion
     models via hard data consistency, 2024.
@@ -87,7 +87,7 @@ class ReSample(Sampler):
                 misfit = length(known * (y - A(prior.render(w_hat)))) / self.unit
                 (pull,) = torch.autograd.grad(misfit.sum(), w_t)
             w_hat = w_hat.detach()
-            # omega over the first factor, twice its root from the coordinates of gradient and step
+            # omega / (1 + (sigma / spread)^2), times a root each for the coordinates of the gradient and of the step
             slope = math.sqrt((1 + (sigma_next / spread) ** 2) / (1 + (sigma / spread) ** 2))
             w = w_hat + sigma_next / sigma * (w - w_hat) - self.omega * spread**2 * slope * pull
 
@@ -108,7 +108,7 @@ class ReSample(Sampler):
         return prior.render(w_y)
 
     def _nearest(self, prior: Prior, measurement: Measurement, w: Tensor, known: Tensor) -> Tensor:
-        """The first w on the way of Adam down |y - A G(w)|^2 that fits y to the noise, or the last."""
+        """The first w on Adam's path down |y - A G(w)|^2 that fits y to within the noise, or the last."""
         y, A, spread = measurement.y, measurement.linear, prior.latents.spread
         enough = measurement.sd**2 * inner(known, known)
         adam = Adam(self.rate * spread)
@@ -118,12 +118,12 @@ class ReSample(Sampler):
                 residual = known * (y - A(prior.render(w_t)))
                 data = inner(residual, residual)
                 (gradient,) = torch.autograd.grad(data.sum() / self.unit**2, w_t)
-            # Without units, as Adam's eps has none.
+            # Dimensionless, as Adam's eps is.
             w = torch.where(data.detach() <= enough, w, w - adam(gradient * spread))
         return w
 
     def _fit(self, left: int) -> str | None:
-        """In what a latent is fitted to y, with so many steps left: "pixels", "latents", or None."""
+        """Where the latent is fitted to y with `left` steps to go: in "pixels", in "latents", or None."""
         third = self.steps / 3
         if left % self.every or left > 2 * third:
             return None
@@ -131,6 +131,6 @@ class ReSample(Sampler):
 
     @property
     def _fits(self) -> tuple[int, int]:
-        """How many fits are made in pixels, and in latents."""
+        """The numbers of fits in pixels and in latents."""
         made = [self._fit(left) for left in range(self.steps)]
         return made.count("pixels"), made.count("latents")

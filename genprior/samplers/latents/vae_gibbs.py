@@ -25,14 +25,14 @@ class VAEGibbs(Sampler):
         z' ~ q(z | x), accepted with probability min(1, w(z') / w(z)),   w(z) = p(x | z) p(z) / q(z | x)
         z' = z + 2.38 / sqrt(dim z) sd n, accepted with probability min(1, p(x | z') p(z') / (p(x | z) p(z)))
 
-    with p(x | z) = N(G(z), v I) and sd the standard deviation of q(z | x). Exact for the posterior of the auto-encoder
-    itself, as `steps` grows and whatever q is. The pseudo-Gibbs sampler of `burn_in` takes every proposal of q, which
-    finds the region, and is biased where q is wrong. The published method, there for missing pixels, has the first two
-    lines only. But the x here has the grain sqrt(v) n, which the encoder did not see in training: for an auto-encoder
-    of digits q was so far off that none of its proposals was accepted, and the third line, a random walk, is what
-    moves.
+    with p(x | z) = N(G(z), v I) and sd the standard deviation of q(z | x). Exact for the auto-encoder's own
+    posterior as `steps` grows, whatever q is. In `burn_in`, the pseudo-Gibbs sampler accepts every proposal of q: it
+    finds the region, but is biased where q is wrong. The published method, for missing pixels, has only the first two
+    lines. But x here has the grain sqrt(v) n, which the encoder did not see in training: for an auto-encoder of digits,
+    q was so far off that none of its proposals was accepted, and only the random walk of the third line moves the
+    chain.
 
-    With v small, x and z hold each other and the chain moves slowly: see the diagnostics. `LatentHMC` integrates x out.
+    With small v, x and z pin each other and the chain moves slowly: see the diagnostics. `LatentHMC` integrates x out.
 
     Diagnostics: "acceptance" of the proposals of q, "local acceptance" of the random walk, "ess" and "rhat" over
     `steps`, of all draws of an image (see `mcmc`).
@@ -44,8 +44,8 @@ class VAEGibbs(Sampler):
     Metropolis algorithms, 1997, for 2.38.
 
     Attributes:
-        steps: with the Metropolis tests; the last state is the draw. At least 4.
-        burn_in: steps of the pseudo-Gibbs sampler before.
+        steps: steps with the Metropolis tests; the last state is the draw. At least 4.
+        burn_in: steps of the pseudo-Gibbs sampler before those.
     """
 
     needs: ClassVar[str] = "infer"
@@ -111,7 +111,7 @@ class _Latent:
 
 
 def _test(gain: Tensor, proposal: _Latent, latent: _Latent, noise: Noise) -> tuple[_Latent, Tensor]:
-    """The proposal with probability min(1, exp(gain)), (B,), or else the latent as it is; and that probability."""
+    """The proposal with probability min(1, exp(gain)), (B,), else the unchanged latent; and that probability."""
     acceptance = gain.clamp(max=0).exp().nan_to_num(nan=0.0)
     accepted = noise.uniform(acceptance) < acceptance
     z = torch.where(per_row(accepted, latent.z), proposal.z, latent.z)

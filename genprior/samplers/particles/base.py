@@ -1,11 +1,11 @@
 """Sequential Monte Carlo over noise levels: clouds of weighted particles.
 
-Notation: x_t (P, C, H, W) the particles of one image; psi(x_t) > 0 a twist, which approximates p(y | x_t) and is it at
-the last level; log_w the logarithms of weights (P,).
+Notation: x_t (P, C, H, W) the particles of one image; psi(x_t) > 0 a twist, which approximates p(y | x_t) and equals
+it at the last level; log_w the logarithms of weights (P,).
 
 The chain p(x_next | x_t) = N(r x_t + (1 - r) x_hat, sigma_next^2 (1 - r) I), r = (sigma_next / sigma)^2, of `ancestral`
-is the model: what its steps get wrong, no weight mends. Whatever the twist and the proposal, the cloud tends to the
-posterior of that model as P grows; a good twist is what makes a cloud of practical size enough.
+is the model: no weight corrects the errors of its steps. Whatever the twist and the proposal, the cloud tends to the
+posterior of that model as P grows; with a good twist, a cloud of practical size suffices.
 
 References: A. Doucet, A. M. Johansen, A tutorial on particle filtering and smoothing: fifteen years later, 2009. L. Wu,
 B. L. Trippe, C. A. Naesseth, D. M. Blei, J. P. Cunningham, Practical and asymptotically exact conditional sampling in
@@ -40,10 +40,10 @@ Filter = Callable[[Measurement, Noise], tuple[Tensor, Tensor, Tensor]]
 
 
 class Clouds(Sampler):
-    """A sampler with clouds of weighted particles for each image; its draws come from these.
+    """A sampler that draws from clouds of weighted particles, made for each image.
 
     Attributes:
-        particles: of a cloud. More samples than that come from further clouds, each independent of the others.
+        particles: particles per cloud. More samples than that come from further, independent clouds.
     """
 
     clouds: ClassVar[bool] = True
@@ -59,11 +59,11 @@ class Clouds(Sampler):
 
 @dataclass(frozen=True)
 class Twisted(Clouds):
-    """A sampler defined by a twist, which moves and weighs the particles.
+    """A sampler defined by a twist, which moves and weights the particles.
 
     Attributes:
         steps: noise levels from sigma_max to sigma_min.
-        particles: of a cloud, see `Clouds`.
+        particles: particles per cloud (see `Clouds`).
         threshold: effective sample size, as a share of the cloud, below which it is resampled.
     """
 
@@ -87,7 +87,7 @@ class Twisted(Clouds):
 
 
 def begin_free(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:
-    """x_t at sigma_max, where images hardly matter: centre + sqrt(spread^2 + sigma^2) n, one for each particle."""
+    """x_t at sigma_max, where the image hardly matters: centre + sqrt(spread^2 + sigma^2) n, one for each particle."""
     y = measurement.y
     centre = torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device)
     centre = centre.expand(len(noise.image), *measurement.operator.image_shape)
@@ -99,11 +99,11 @@ def draw_from_clouds(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Equal-weight draws for the rows of every image, (B, C, H, W), each image from its own clouds.
 
-    Sample k is draw k mod P of cloud k // P, whose P particles have the noise of samples (k // P) P and on: it is the
-    same whatever other rows there are.
+    Sample k is draw k mod P of cloud k // P, whose P particles have the noise of samples (k // P) P onwards, so it
+    does not depend on the other rows.
 
     Returns:
-        The draws, and "effective sample size": the smallest along the way of the row's cloud, as a share of it, (B,).
+        The draws, and "effective sample size": the smallest over all levels of the row's cloud, as a share of it, (B,).
     """
     drawn, shares = [], []
     number = noise.sample // particles
@@ -125,14 +125,14 @@ def draw_from_clouds(
 def twisted_filter(
     twist: Twist, x: Tensor, sigmas: list[float], noise: Noise, threshold: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Particles x at sigmas[0] taken to the last level before 0 and denoised: (x, log_w, smallest effective size).
+    """Move particles x from sigmas[0] to the last level before 0 and denoise: (x, log_w, smallest effective size).
 
-        propose    x_next ~ q(x_next | x_t), that is p(x_next | x_t) with E[x | x_t, y] of the twist for x_hat
+        propose    x_next ~ q(x_next | x_t), which is p(x_next | x_t) with the twist's E[x | x_t, y] for x_hat
         weigh      w <- w p(x_next | x_t) psi_next(x_next) / (q(x_next | x_t) psi(x_t))
         resample   where the effective sample size is below `threshold` of the cloud, w <- the mean of w
 
-    x is taken to have the law of x_t. The mean of w at the end (see `log_mean`) is then an unbiased estimate of the
-    integral of psi at the last level over the chain: of p(y), where psi has all factors of a density of y.
+    x is taken to have the law of x_t. The final mean of w (see `log_mean`) is then an unbiased estimate of the integral
+    of psi at the last level over the chain: of p(y), if psi has all factors of a density of y.
 
     References: P. Del Moral, Feynman-Kac formulae, 2004, for the mean of w.
     """
@@ -165,10 +165,9 @@ def effective_size(log_w: Tensor) -> Tensor:
 
 
 def resample(log_w: Tensor, noise: Noise, needed: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of the resampled particles, (P,), and their weights: drawn anew if `needed`, a boolean (), else
-    unchanged.
+    """Resample the particles if `needed`, a boolean (): their indices, (P,), and log-weights.
 
-    Those drawn anew have one weight, the mean of the old ones.
+    Resampled particles share one weight, the mean of the old ones; otherwise nothing changes.
     """
     drawn = systematic(log_w, noise)
     kept = torch.where(needed, drawn, torch.arange(len(log_w), device=log_w.device))
@@ -176,24 +175,24 @@ def resample(log_w: Tensor, noise: Noise, needed: Tensor) -> tuple[Tensor, Tenso
 
 
 def systematic(log_w: Tensor, noise: Noise) -> Tensor:
-    """P indices of particles: as often as P w_i, rounded up or down, (P,), in their order.
+    """P indices of particles, (P,), in ascending order: i appears P w_i times, rounded up or down.
 
     References: J. Carpenter, P. Clifford, P. Fearnhead, Improved particle filter for nonlinear problems, 1999.
     """
     P = len(log_w)
     bounds = normalised(log_w).cumsum(0)
-    bounds = bounds / bounds[-1]  # which misses 1 by more than the smallest weight
+    bounds = bounds / bounds[-1]  # rounding leaves the last off 1 by more than the smallest weight
     places = (torch.arange(P, device=log_w.device) + noise.uniform(bounds)[0]) / P
     return torch.searchsorted(bounds, places).clamp_max(P - 1)
 
 
 def normalised(log_w: Tensor) -> Tensor:
-    """w of sum 1. Particles that diverged, whose weight is NaN, have none."""
+    """w of sum 1; diverged particles, whose weight is NaN, have weight 0."""
     return _counted(log_w).softmax(0)
 
 
 def log_mean(log_w: Tensor) -> Tensor:
-    """ln of the mean of w, (); particles that diverged count as of weight 0."""
+    """ln of the mean of w, (); diverged particles count as weight 0."""
     return _counted(log_w).logsumexp(0) - math.log(len(log_w))
 
 
@@ -202,7 +201,7 @@ def _counted(log_w: Tensor) -> Tensor:
 
 
 def in_chunks(f: Callable[..., Any], x: Tensor) -> Callable[..., Any]:
-    """f(x_t, …), for x_t like x, in chunks of as many particles as the memory takes."""
+    """f(x_t, …), for x_t like x, in chunks of as many particles as fit into memory."""
     rows = rows_at_once(x.shape[1:], x.device)
 
     def chunked(x_t: Tensor, *levels: float) -> Any:

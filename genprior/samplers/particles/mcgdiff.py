@@ -20,31 +20,30 @@ from genprior.samplers.particles.base import Clouds, draw_from_clouds, effective
 
 @dataclass(frozen=True)
 class MCGDiff(Clouds):
-    """Condition each coordinate of V^T x_t, A = U diag(s) V^T, on its value in y, at the level where both have equal
-    noise.
+    """Condition each coordinate of V^T x_t, A = U diag(s) V^T, on y at the level where both have equal noise.
 
     At the level noise / s, a coordinate of x_t has the law of y / s: y is an observation of the diffusion itself. A
-    coordinate's own level is the first of the schedule not above noise / s: there y / s is x_t and what noise is left.
-    Above it, with sigma' the next level, mu and f^2 the mean and variance of the ancestral step, and in the coordinates
-    of V^T,
+    coordinate's own level is the first of the schedule not above noise / s: there y / s is x_t plus the remaining
+    noise. Above it, in the coordinates of V^T, with sigma' the next level and mu and f^2 the mean and variance of the
+    ancestral step,
 
         g_sigma(x) = N(y / s; x, c^2),  c^2 = (sigma^2 - own^2) + ((noise / s)^2 - own^2) + kappa (unit^2 + own^2)
-        weigh        w = N(y / s; mu, f^2 + c'^2) / g_sigma(x_t), over the coordinates not yet below their level
+        weigh        w = N(y / s; mu, f^2 + c'^2) / g_sigma(x_t), over the coordinates not yet below their own level
         resample
         propose      x' = K y / s + (1 - K) mu + sqrt(1 - K) f n,  K = f^2 / (f^2 + c'^2)
 
-    and below it the coordinate moves freely. No backward pass; for operators with `svd`. Exact as particles and steps
-    grow and kappa goes to 0; but g knows nothing of the prior, so that clouds of thousands are needed.
+    and below it the coordinate moves freely. There is no backward pass; the operator needs an `svd`. Exact as particles
+    and steps grow and kappa goes to 0; but g knows nothing of the prior, so clouds need thousands of particles.
 
     References: G. Cardoso, Y. Janati el Idrissi, S. Le Corff, E. Moulines, Monte Carlo guided diffusion for Bayesian
     linear inverse problems, 2024.
 
     Attributes:
         steps: noise levels from sigma_max to sigma_min; published: 20 to 250.
-        particles: of a cloud, see `Clouds`; published: 64 to 1024.
+        particles: particles per cloud (see `Clouds`); published: 64 to 1024.
         kappa: variance of g at a coordinate's own level, relative to that of x_t; published: 1e-4 for images.
         eta: share of fresh noise; published: 1 for images.
-        unit: half the range of x, of 1 in the paper.
+        unit: half the range of x; 1 in the paper.
     """
 
     needs_operator: ClassVar[str | None] = "svd"
@@ -80,7 +79,7 @@ class MCGDiff(Clouds):
         Arguments:
             denoise: (x_t, sigma) -> E[x | x_t].
             measurement: y (1, ...).
-            centre, scale: without y, x_t at sigmas[0] is N(centre, scale^2 I); the centre is (1, C, H, W).
+            centre, scale: x_t at sigmas[0] is N(centre, scale^2 I) without y; the centre is (1, C, H, W).
             sigmas: noise levels, decreasing, 0 at the end.
             noise: of the particles.
         """
@@ -89,7 +88,7 @@ class MCGDiff(Clouds):
         y_bar = divide(svd.Ut(measurement.y), s)
         noise_bar = divide(torch.as_tensor(measurement.sd, dtype=centre.dtype, device=centre.device), s)
         levels = torch.tensor(sigmas[:-1], dtype=centre.dtype, device=centre.device)
-        # Where y is less noisy than all of them, the last.
+        # The last level where y is less noisy than all of them.
         own = levels[(noise_bar[..., None] < levels).sum(-1).clamp_max(len(levels) - 1)]
         left = (noise_bar**2 - own**2).clamp_min(0)
         seen = s > 0

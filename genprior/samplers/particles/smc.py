@@ -21,13 +21,13 @@ class SMC(Twisted):
         E[x | x_t, y] = that of the guidance
 
     `TDS` with another proposal. Exact as steps and particles grow; the better guidance and psi, the fewer suffice. With
-    DiffPIR() there is no backward pass. MMPS() is the better guidance where the prior's denoiser is exact; that of
-    learned priors has covariances with negative eigenvalues at high noise, on which conjugate gradients go astray.
+    DiffPIR() there is no backward pass. MMPS() is the better guidance for an exact denoiser; learned denoisers have
+    covariances with negative eigenvalues at high noise, which lead conjugate gradients astray.
 
-    References: as `TDS`.
+    References: see `TDS`.
 
     Attributes:
-        steps, particles, threshold: as of `TDS`.
+        steps, particles, threshold: see `TDS`.
         proposal: DiffPIR(), MMPS(), TMPD() or PiGDM(); its own steps do not matter.
     """
 

@@ -20,7 +20,7 @@ from genprior.samplers.particles.base import Twist, Twisted
 # (x_hat, sigma) -> ln psi (P,), and a function that gives its gradient
 Psi = Callable[[Tensor, float], tuple[Tensor, Callable[[], Tensor]]]
 PROBES = 16
-LARGEST = 64  # values of y beyond which no covariance of y is made for each particle
+LARGEST = 64  # most values of y for which each particle has a covariance of y
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class TDS(Twisted):
         E[x | x_t, y] = x_hat + min(sigma^2, v / (1 - r)) grad ln psi(x_t),  r = (sigma_next / sigma)^2
 
     Exact as steps and particles grow, whatever the prior. v is the variance of p(x | x_t) for white images of the
-    prior's spread; the farther it is from the truth, the more particles are needed. Of an operator that is not linear,
+    prior's spread; the farther it is from the truth, the more particles are needed. For an operator that is not linear,
     psi(x_t) = N(y; A(x_hat), (noise^2 + v s^2) I), s^2 the mean square of the singular values of its derivative.
 
     The published weight of the gradient is sigma^2, that of a score. Where steps are long and a direction varies much
-    more than the spread, as the mean colour of a photograph does, it overshoots y at every step, and the particles
-    diverge. A step of weight v / (1 - r) goes as far as y and no farther; the more steps, the larger it is.
+    more than the spread, such as the mean colour of a photograph, it overshoots y at every step, and the particles
+    diverge. A step of weight v / (1 - r) reaches y and goes no farther; the weight grows with the number of steps.
 
     References: L. Wu, B. L. Trippe, C. A. Naesseth, D. M. Blei, J. P. Cunningham, Practical and asymptotically exact
     conditional sampling in diffusion models, 2023.
 
     Attributes:
-        steps: noise levels from sigma_max to sigma_min, with a backward pass each; published: 100 to 1000.
-        particles: of a cloud, see `Clouds`; published: 2 to 64.
+        steps: noise levels from sigma_max to sigma_min, one backward pass each; published: 100 to 1000.
+        particles: particles per cloud (see `Clouds`); published: 2 to 64.
         threshold: effective sample size, as a share of the cloud, below which it is resampled; published: 0.5.
     """
 
@@ -62,12 +62,12 @@ class TDSMoments(Twisted):
         E[x | x_t, y] = x_hat + V A^T (noise^2 I + A V A^T)^-1 (y - A x_hat)
 
     The covariance of y, (m, m), takes m backward passes for each step and particle, so m must be small. For Gaussian
-    priors the twist is p(y | x_t) itself, and weights hardly vary.
+    priors, the twist is p(y | x_t) itself, and the weights hardly vary.
 
-    References: as `TDS` and `MMPS`.
+    References: see `TDS` and `MMPS`.
 
     Attributes:
-        steps, particles, threshold: as of `TDS`.
+        steps, particles, threshold: see `TDS`.
     """
 
     needs_operator: ClassVar[str | None] = "few values"
@@ -103,12 +103,12 @@ def isotropic(prior: Prior, measurement: Measurement) -> Twist:
 
 
 def white(prior: Prior, measurement: Measurement) -> Psi:
-    """(x_hat, sigma) -> ln psi up to a constant, (P,), and what gives its gradient with respect to x_hat; see `TDS`."""
+    """(x_hat, sigma) -> ln psi up to a constant, (P,), and a function that gives its gradient in x_hat; see `TDS`."""
     y, A, known, spread = measurement.y, measurement.operator, measurement.seen, prior.spread
     precision = _precision(prior, measurement)
 
     def psi(x_hat: Tensor, sigma: float) -> tuple[Tensor, Callable[[], Tensor]]:
-        # What y holds where A sees nothing is the same for all particles, as the determinant is, but may be large.
+        # The part of y that A does not see is the same for all particles, as the determinant is, but may be large.
         z, vjp = A.vjp(x_hat)
         residual = known * (y - z)
         v = precision(residual, white_variance(sigma, spread))
@@ -118,11 +118,11 @@ def white(prior: Prior, measurement: Measurement) -> Psi:
 
 
 def _precision(prior: Prior, measurement: Measurement) -> Callable[[Tensor, float], Tensor]:
-    """(r, v) -> (noise^2 I + v A A^T)^-1 r, or of an operator that is not linear r / (noise^2 + v s^2)."""
+    """(r, v) -> (noise^2 I + v A A^T)^-1 r, or r / (noise^2 + v s^2) for an operator that is not linear."""
     y, A, c = measurement.y, measurement.operator, measurement.sd**2
     if isinstance(A, LinearOperator):
         return lambda r, v: A.solve(r, c / v) / v
-    # s^2 by probes, where images are; once for all particles, so that the determinant is the same for all
+    # s^2 by probes, at typical images; once, so that all particles have the same determinant
     n = Noise(0, torch.zeros(PROBES, dtype=torch.long), torch.arange(PROBES))
     x = torch.as_tensor(prior.centre).to(y) + prior.spread * n(y.new_empty(PROBES, *A.image_shape))
     _, vjp = A.vjp(x)
@@ -153,10 +153,10 @@ def moment_matched(denoise: Denoiser, measurement: Measurement) -> Twist:
 
 
 def cholesky(covariance: Tensor, floor: Tensor) -> Tensor:
-    """L, with L L^T = covariance + floor, of symmetric matrices (P, m, m) and one that is positive.
+    """L with L L^T = covariance + floor, for symmetric covariances (P, m, m) and a positive definite floor.
 
-    The covariance of an imperfect denoiser may have negative eigenvalues. Where they are beyond half of the floor, the
-    variances stand for the matrix. Nothing waits for the device, as it would for eigenvalues.
+    The covariance of an imperfect denoiser may have negative eigenvalues. Where they outweigh half of the floor, the
+    variances replace the matrix. Nothing waits for the device, as computing eigenvalues would.
     """
     _, failed = torch.linalg.cholesky_ex(covariance + floor / 2)
     variances = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).diag_embed()
