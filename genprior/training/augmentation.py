@@ -49,7 +49,7 @@ def shifted(x: Tensor, noise: Noise) -> Tensor:
 
 
 def cut_out(x: Tensor, noise: Noise) -> Tensor:
-    """Turn grey a box of half of each side, centred anywhere in the image."""
+    """Turn a box, half as long as each side and centred anywhere in the image, grey."""
     u = noise.uniform(x.new_empty(len(x), 2))
     rows, columns = _within(u[:, :1], x.shape[-2]), _within(u[:, 1:], x.shape[-1])
     return torch.where(rows[:, None, :, None] & columns[:, None, None, :], GREY, x)

@@ -8,7 +8,7 @@ from genprior.priors.vae import VAE
 
 
 class EvidenceBound(nn.Module):
-    """Negative evidence lower bound, in bits per value of 8-bit images: the cost of an ideal code by this prior.
+    """Negative evidence lower bound, in bits per value of 8-bit images: the length of an ideal code by this prior.
 
         loss = -(E_q ln p(x' | z) - w KL(q(z | x') || N(0, I))) / (D ln 2) + 8,
 
