@@ -1,1 +1,1 @@
-"""Samplers and classical methods compared on images."""
+"""Comparison of samplers and classical methods on images."""

@@ -1,10 +1,10 @@
 """Classical restorations for comparison: each maps a measurement of one image to an image.
 
-None has a learnt prior. What a method has to be told beyond the operator is set by the known noise (Morozov's
-discrepancy principle: as smooth as the residual stays no larger than the noise); the "oracle" ones are tuned on the
-truth, which no user has, and are what their method could do at best. scikit-image's deconvolutions and BM3D's are
-periodic: of a "circular" blur exactly so; with the "valid" boundary, the frame is continued by a smooth passage from
-its last row to its first, two kernels long, and likewise its columns.
+None has a learnt prior. The known noise sets any parameter beyond the operator (Morozov's discrepancy principle: the
+smoothest image whose residual is no larger than the noise); the "oracle" variants are tuned on the truth, which no user
+has, and show the best their method could do. The deconvolutions of scikit-image and BM3D are periodic, which is exact
+for a "circular" blur; for the "valid" boundary, a smooth transition two kernels long continues the frame from its last
+row to its first, and likewise its columns.
 
 References: V. Morozov, On the solution of functional equations by the method of regularization, 1966.
 """
@@ -35,14 +35,14 @@ from genprior.scores.metrics import psnr
 
 Kind = TypeVar("Kind", bound=LinearOperator)
 
-# What the oracles choose from: weights of TV in multiples of the noise, and balances of Wiener.
+# The oracles' candidates: TV weights in multiples of the noise, and Wiener balances.
 WEIGHTS = (0.08, 0.12, 0.16, 0.2, 0.24, 0.32, 0.48, 0.8, 1.2)
-LEAST_NOISE = 0.0125  # below which weights shrink no more, as the iterations would not converge
+LEAST_NOISE = 0.0125  # below it weights stop shrinking, since the iterations would not converge
 BALANCES = tuple(np.logspace(-4, 1, 11).tolist())
 
 
 def biharmonic(measurement: Measurement) -> Tensor:
-    """Holes filled by the solution of the biharmonic equation, (C, H, W); known pixels stay noisy.
+    """Fill holes by the solution of the biharmonic equation, (C, H, W); known pixels stay noisy.
 
     Raises:
         ValueError: no pixel of a channel is known.
@@ -54,17 +54,17 @@ def biharmonic(measurement: Measurement) -> Tensor:
 
 
 def bicubic(measurement: Measurement) -> Tensor:
-    """The small image enlarged by bicubic interpolation, as Pillow and MATLAB do, (C, H, W)."""
+    """Enlarge the small image by bicubic interpolation, as Pillow and MATLAB do, (C, H, W)."""
     size = _operator(measurement, SuperResolution).image_shape[1:]
-    # antialias does nothing to an enlargement but choose their kernel, a = -1/2, where torch's own has a = -3/4
+    # for an enlargement, antialias only selects their kernel, a = -1/2, instead of torch's own, a = -3/4
     return F.interpolate(measurement.y, size=size, mode="bicubic", antialias=True)[0]
 
 
 def decoded(measurement: Measurement) -> Tensor:
-    """The measurement itself, for noisy images and for images in another code such as JPEG, (C, H, W).
+    """The measurement itself, decoded, for noisy images and for formats such as JPEG, (C, H, W).
 
     Raises:
-        UnsupportedError: it is no whole image.
+        UnsupportedError: the measurement is not a whole image.
     """
     x = measurement.operator.decoded(measurement.y)
     if x is None:
@@ -81,7 +81,7 @@ def wiener(measurement: Measurement, balance: float) -> Tensor:
 
 
 def wiener_by_noise(measurement: Measurement) -> Tensor:
-    """`wiener` with the balance of the known noise."""
+    """`wiener` with the balance set by the known noise."""
     periodic = _periodic(measurement)
 
     def too_smooth(x: Tensor) -> bool:
@@ -93,7 +93,7 @@ def wiener_by_noise(measurement: Measurement) -> Tensor:
 
 
 def wiener_unsupervised(measurement: Measurement) -> Tensor:
-    """Wiener-Hunt deconvolution that also samples the levels of noise and image, so it is given neither (scikit-image).
+    """Wiener-Hunt deconvolution that also samples the levels of noise and image, so needs neither (scikit-image).
 
     References: F. Orieux, J.-F. Giovannelli, T. Rodet, Bayesian estimation of regularization and point spread function
     parameters for Wiener-Hunt deconvolution, 2010.
@@ -105,11 +105,11 @@ def wiener_unsupervised(measurement: Measurement) -> Tensor:
 
 
 def total_variation(measurement: Measurement, weight: float, iterations: int = 400) -> Tensor:
-    """argmin_x 1/2 |y - A x|^2 + weight TV(x), TV isotropic and over all channels at once, in the measured frame.
+    """argmin_x 1/2 |y - A x|^2 + weight TV(x), with TV isotropic and joint over channels, in the measured frame.
 
-    With D the forward differences, p their dual, and steps tau = 1 / (|A|^2 / 2 + 8 sigma), sigma = 5 weight:
+    With D the forward differences, p their dual, and step sizes tau = 1 / (|A|^2 / 2 + 8 sigma), sigma = 5 weight:
         x <- x - tau (A^T (A x - y) + D^T p)
-        p <- the nearest of norm at most `weight` to p + sigma D (2 x_new - x_old)
+        p <- p + sigma D (2 x_new - x_old), projected to norm at most `weight`
 
     References: L. Rudin, S. Osher, E. Fatemi, Nonlinear total variation based noise removal algorithms, 1992.
     L. Condat, A primal-dual splitting method for convex optimization involving Lipschitzian, proximable and linear
@@ -119,7 +119,7 @@ def total_variation(measurement: Measurement, weight: float, iterations: int = 4
 
 
 def total_variation_by_noise(measurement: Measurement) -> Tensor:
-    """`total_variation` with the weight of the known noise."""
+    """`total_variation` with the weight set by the known noise."""
     A, y, noise = measurement.operator, measurement.y, float(measurement.sd)
     seen = A(torch.ones_like(y)) if isinstance(A, Inpaint) else torch.ones_like(y)
 
@@ -132,7 +132,7 @@ def total_variation_by_noise(measurement: Measurement) -> Tensor:
 
 
 def bm3d(measurement: Measurement) -> Tensor:
-    """BM3D by its authors' package, of noisy and of blurred images (regularised inverse, then BM3D), (C, H, W).
+    """BM3D by its authors' package, for noisy and for blurred images (regularised inverse, then BM3D), (C, H, W).
 
     Raises:
         UnsupportedError: the package is not installed.
@@ -156,7 +156,7 @@ def bm3d(measurement: Measurement) -> Tensor:
 def smoothest(
     restore: Callable[[float], Tensor], too_smooth: Callable[[Tensor], bool], low: float, high: float, halvings: int
 ) -> Tensor:
-    """restore(w) for about the largest w in [low, high] that is not too smooth, by bisection: smoothness grows."""
+    """restore(w) for about the largest w in [low, high] that is not too smooth, by bisection: w adds smoothness."""
     for _ in range(halvings):
         w = (low * high) ** 0.5
         x = restore(w)
@@ -168,7 +168,7 @@ def smoothest(
 
 
 def best_of(restorations: Iterable[Tensor], truth: Tensor) -> Tensor:
-    """The restoration of the highest PSNR."""
+    """The restoration with the highest PSNR."""
     return max(restorations, key=lambda x: float(psnr(x, truth)))
 
 
@@ -182,14 +182,14 @@ class Baseline:
         """The image, (C, H, W), in the measured frame.
 
         Raises:
-            UnsupportedError: the operator is of another kind, or a package is missing.
+            UnsupportedError: the method does not suit the operator, or a package is missing.
             ArithmeticError: the method failed on this measurement.
         """
         try:
             x = self.restore(measurement, truth)
         except (UnsupportedError, MemoryError):
             raise
-        except Exception as error:  # of the packages that do the work: they raise almost anything
+        except Exception as error:  # the packages that do the work raise almost anything
             raise ArithmeticError(f"failed: {type(error).__name__}: {error}") from error
         if not torch.isfinite(x).all():
             raise ArithmeticError("failed: its image is not finite")
@@ -223,9 +223,9 @@ BASELINES = {
 
 
 def classical(measurement: Measurement, truth: Tensor) -> dict[str, Tensor]:
-    """Every classical restoration that fits the operator, by name, its parameter tuned on the truth.
+    """Every classical restoration that suits the operator, by name, with its parameter tuned on the truth.
 
-    One that fails is left out, and a warning names it.
+    Failed restorations are left out, and a warning names each.
     """
     names = {"TV": "tv-oracle", "biharmonic": "biharmonic", "bicubic": "bicubic", "Wiener": "wiener-oracle"}
     found = {}
@@ -240,10 +240,10 @@ def classical(measurement: Measurement, truth: Tensor) -> dict[str, Tensor]:
 
 
 def _operator(measurement: Measurement, *kinds: type[Kind]) -> Kind:
-    """The operator, one of the kinds that a method undoes.
+    """Return the operator, which must be one of the kinds that a method inverts.
 
     Raises:
-        UnsupportedError: it is another.
+        UnsupportedError: it is of another kind.
     """
     if not isinstance(measurement.operator, kinds):
         suited = ", ".join(kind.__name__ for kind in kinds)
@@ -262,13 +262,13 @@ def _wiener(periodic: Measurement, balance: float) -> Tensor:
 
 
 def _each_channel(deconvolve: Callable[[np.ndarray, np.ndarray], np.ndarray], periodic: Measurement) -> Tensor:
-    """deconvolve(y, k) of every channel y of a circular blur, (1, C, H, W)."""
+    """Apply deconvolve(y, k) to every channel y of a circular blur, (1, C, H, W)."""
     x = np.stack([deconvolve(y, _kernel(periodic)) for y in periodic.y[0].double().numpy()])
     return torch.from_numpy(x)[None].float()
 
 
 def _periodic(measurement: Measurement) -> Measurement:
-    """A blur as a circular one: itself, or with its frame continued by a smooth passage from each end to the other."""
+    """Return a blur as a circular one: itself, or its frame continued by a smooth transition from end to start."""
     A = _operator(measurement, Blur)
     if A.boundary == "circular":
         return measurement
@@ -282,13 +282,13 @@ def _periodic(measurement: Measurement) -> Measurement:
 
 
 def _in_frame(x: Tensor, measurement: Measurement) -> Tensor:
-    """What was measured of an x of `_periodic(measurement)`, (C, H, W)."""
+    """Crop an x of `_periodic(measurement)` to the measured frame, (C, H, W)."""
     _, H, W = measurement.operator.measurement_shape
     return x[0, :, :H, :W]
 
 
 def _odd(kernel: np.ndarray) -> np.ndarray:
-    """The kernel with odd sides and its origin, at side // 2, in the middle."""
+    """Pad the kernel to odd sides, so that its origin, at side // 2, is in the middle."""
     return np.pad(kernel, [(0, 1 - side % 2) for side in kernel.shape])
 
 
@@ -308,7 +308,7 @@ def _total_variation(measurement: Measurement, weight: float, iterations: int = 
 
 
 def differences(x: Tensor) -> Tensor:
-    """D x: forward differences along rows and columns, 0 past the last, (2, B, C, H, W)."""
+    """D x: forward differences along rows and columns, 0 after the last, (2, B, C, H, W)."""
     return torch.stack([F.pad(x.diff(dim=-2), (0, 0, 0, 1)), F.pad(x.diff(dim=-1), (0, 1))])
 
 
@@ -319,7 +319,7 @@ def differences_adjoint(p: Tensor) -> Tensor:
 
 
 def squared_norm(A: LinearOperator, iterations: int = 30) -> float:
-    """The largest eigenvalue of A^T A, by power iterations and rounded up by 2 %."""
+    """The largest eigenvalue of A^T A, estimated by power iterations and increased by 2 %."""
     x = Noise(0, [0])(torch.empty(1, *A.image_shape))
     for _ in range(iterations):
         x = A.adjoint(A(x / norm(x)))

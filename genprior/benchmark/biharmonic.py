@@ -1,22 +1,22 @@
-"""Holes filled by the biharmonic equation, with one sparse solve for all holes of an image."""
+"""Hole filling by the biharmonic equation, with one sparse solve for all holes of an image."""
 
 import numpy as np
 
 
 def fill(image: np.ndarray, holes: np.ndarray) -> np.ndarray:
-    """The image with the smallest sum of squared Laplacians that agrees with it outside the holes, (H, W) float64.
+    """Fill the holes so that the sum of squared Laplacians is smallest, (H, W) float64.
 
-    With L the five-point Laplacian, mirrored at the border, and h, k the pixels in holes and the known ones,
+    With L the five-point Laplacian, mirrored at the border, h the pixels in holes and k the known ones, it solves
 
         argmin |L x|^2  over x_h:   (L^T L)_hh x_h = -(L^T L)_hk x_k ,
 
     the biharmonic equation in the holes. The matrix is positive definite as soon as one pixel is known.
 
-    scikit-image's `inpaint_biharmonic` (0.26) solves it hole by hole, and reads memory that it never wrote where holes
-    are long and thin.
+    scikit-image's `inpaint_biharmonic` (0.26) solves it hole by hole, and reads uninitialised memory where holes are
+    long and thin.
 
     Arguments:
-        image: (H, W); what lies in the holes does not count.
+        image: (H, W); its values in the holes are ignored.
         holes: (H, W) bool.
 
     Raises:
@@ -33,10 +33,10 @@ def fill(image: np.ndarray, holes: np.ndarray) -> np.ndarray:
     x = image.astype(np.float64).ravel()
     if not len(h):
         return x.reshape(image.shape)
-    sides = [side for side in image.shape if side > 1]  # along a side of one pixel, scipy's is not mirrored
+    sides = [side for side in image.shape if side > 1]  # scipy's does not mirror along a side of one pixel
     L = LaplacianNd(sides, boundary_conditions="neumann").tosparse().astype(float).tocsc()
     B = L[:, h]
-    # The matrix is positive definite, so that no pivoting is needed, which would spoil the order of least fill-in.
+    # The matrix is positive definite, so it needs no pivoting, which would spoil the ordering that minimises fill-in.
     matrix = splu((B.T @ B).tocsc(), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     x[h] = matrix.solve(-(B.T @ (L[:, k] @ x[k])))
     return x.reshape(image.shape)

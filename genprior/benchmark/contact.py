@@ -8,16 +8,16 @@ from torch.nn import functional as F
 
 from genprior import images
 
-SMALLEST = 96  # pixels a side of what is shown; smaller images are enlarged by whole factors
+SMALLEST = 96  # pixels a side; smaller images are enlarged by whole factors
 PAD = 4
 FONT = 11
 
 
 def sheet(columns: dict[str, list[Tensor | None]]) -> Image.Image:
-    """Columns of images, each under its name; None, or what cannot be shown, stays white.
+    """Columns of images, each under its name; None, or an image that cannot be shown, stays white.
 
     Arguments:
-        columns: name -> one (C, H, W) for each row, values clipped to [0, 1]; sizes may differ.
+        columns: name -> one image (C, H, W) for each row, values clipped to [0, 1]; sizes may differ.
     """
     shown = [x for column in columns.values() for x in column if x is not None]
     H, W = (max(x.shape[axis] for x in shown) for axis in (-2, -1))
@@ -34,7 +34,7 @@ def sheet(columns: dict[str, list[Tensor | None]]) -> Image.Image:
 
 
 def _headed(grid: Image.Image, names: list[str], step: int) -> Image.Image:
-    """The grid with each column's name above it, cut to its width."""
+    """The grid with each column's name above it, cut to the column's width."""
     font = ImageFont.load_default(FONT)
     head = 2 * FONT
     page = Image.new("RGB", (grid.width, grid.height + head), "white")

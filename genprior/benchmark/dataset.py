@@ -1,4 +1,4 @@
-"""The data of an evaluation: images in a fixed order, cropped, and hashes of everything that was simulated."""
+"""The data of an evaluation: images in a fixed order, cropped, and hashes of all simulated arrays."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Truth:
     """One image, read when needed.
 
     Attributes:
-        number: its place in the data, from 0.
-        name: of its file, or its number.
+        number: its position in the data, from 0.
+        name: its file name, or its number.
         shape: (C, H, W).
         sha256: of its values, float32 in C order.
         read: () -> (C, H, W), float32 in [0, 1], on the CPU.
@@ -42,14 +42,14 @@ class Truth:
 
 
 def find_truths(data: Any, array: str, limit: int | None, crop: int | None) -> list[Truth]:
-    """The images of a folder, a file, an .npz file, a batch or a list of them.
+    """Find the images of a folder, a file, an .npz file, a batch or a list of images.
 
     Arguments:
         data: a folder (its image files and those of its subfolders, sorted), an image file, an .npz file, a tensor
             (B, C, H, W) or array (B, H, W, C), or a list of paths, PIL images, tensors and arrays.
-        array: which of the .npz file, uint8 (N, H, W) or (N, H, W, C).
-        limit: how many, the first ones; None for all.
-        crop: side of the square cut from the middle of each, None for the whole image.
+        array: name of the array in an .npz file, uint8 (N, H, W) or (N, H, W, C).
+        limit: use only the first `limit` images; None for all.
+        crop: side of the square cut from the middle of each image; None for whole images.
 
     Raises:
         ValueError: there are no images, one cannot be read, or one is smaller than the crop.
@@ -63,7 +63,7 @@ def find_truths(data: Any, array: str, limit: int | None, crop: int | None) -> l
 
 
 def hashes(A: Operator) -> dict[str, str]:
-    """sha256 of simulated arrays: a mask (bool, True in holes) or a kernel (float64)."""
+    """sha256 of a simulated array: a mask (bool, True in holes) or a kernel (float64)."""
     if isinstance(A, Inpaint):
         return {"mask_sha256": sha256(A.mask)}
     if isinstance(A, Blur):
@@ -72,7 +72,7 @@ def hashes(A: Operator) -> dict[str, str]:
 
 
 def described(value: Any) -> Any:
-    """An operator's parameter as JSON, arrays by their hash."""
+    """Convert an operator's parameter to JSON, arrays to shape and hash."""
     if isinstance(value, Tensor | np.ndarray):
         tensor = torch.as_tensor(value)
         return f"{' x '.join(map(str, tensor.shape))}, sha256 {sha256(tensor)[:16]}"

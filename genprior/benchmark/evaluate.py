@@ -1,8 +1,8 @@
 """How well a prior and its samplers restore given images: all methods restore the same measurements, for one table.
 
-Every image is measured and restored alone, by a seed of its own, a function of the run's seed and the image's number.
-So results depend neither on the other images nor on how many processes share them, and a run that was stopped goes on
-with what is missing.
+Every image is measured and restored alone, with its own seed, a function of the run's seed and the image's number. So
+results depend neither on the other images nor on the number of processes, and a stopped run continues with what is
+missing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from genprior.table import Table
 
 SHOWN = 4  # images on the contact sheet
 FILES = ("table.md", "table.csv", "images.csv", "run.json", "contact.png")
-DEPENDENCIES = ("torch", "deepinv", "kornia", "scikit-image")  # what figures depend on
+DEPENDENCIES = ("torch", "deepinv", "kornia", "scikit-image")  # packages the figures depend on
 NOISE_UNIT = "standard deviation in the units of x, images in [0, 1]; half of what papers on [-1, 1] state"
 
 
@@ -74,18 +74,18 @@ def evaluate(
 ) -> Evaluation:
     """Degrade images, restore them by every method, and compare the results with the originals.
 
-    With `out`, results are stored as they arrive, and another call computes what is missing. A function as the prior
-    cannot be resumed, because nothing tells whether it is still the same. Under torchrun or `accelerate launch` the
-    processes share the work through that folder.
+    With `out`, results are stored as they arrive, and another call computes what is missing. A run whose prior is a
+    function cannot be resumed, because nothing shows whether the function is still the same. Under torchrun or
+    `accelerate launch`, the processes share the work through that folder.
 
     Arguments:
         data: a folder of images, an image, an .npz file, a batch or a list of images; see `images` and `crop`.
         op: name of an operator, an operator, a deepinv physics (see `genprior.degrade`), or the name of a preset such
-            as "dps-sr4", which brings its noise and parameters (see `genprior.benchmark.presets`).
-        prior: name, family, folder, prior or denoiser; see `genprior.restore`. A denoiser is one of images of three
+            as "dps-sr4", which sets noise and parameters (see `genprior.benchmark.presets`).
+        prior: name, family, folder, prior or denoiser; see `genprior.restore`. A denoiser must take images of three
             channels if some of the images are in colour.
         sampler: "auto", a name, an object with its parameters, or several of them.
-        n: samples of each image.
+        n: samples per image.
         noise: standard deviation on [0, 1], or a likelihood, known to all methods; None for a preset's own, and for
             "jpeg", which adds none.
         seed: of the run; image i is degraded and restored with the seed `image_seed(seed, i)`.
@@ -93,10 +93,10 @@ def evaluate(
         baselines: names of classical methods; see `genprior.benchmark.baselines`.
         lpips: whether to measure LPIPS too, an extra of the package that downloads weights.
         out: folder for the results; None to keep them in memory.
-        limit: how many images, the first ones; None for all.
+        limit: use only the first `limit` images; None for all.
         crop: side of the square cut from the middle of each image; None for whole images.
-        images: which array of an .npz file.
-        device: "auto", "cpu", "cuda", …; each of several processes takes its own.
+        images: name of the array in an .npz file.
+        device: "auto", "cpu", "cuda", …; each of several processes uses its own.
         progress: show a progress bar.
         operator_parameters: of a named operator.
 
@@ -104,8 +104,8 @@ def evaluate(
         Figures by method and by image. If a method does not apply, the column "note" gives the reason.
 
     Raises:
-        ValueError, TypeError: an argument is not as above, an image is too small, or `out` holds the results of other
-            settings; the message names the difference.
+        ValueError, TypeError: an argument is not as described, an image is too small, or `out` holds results with
+            other settings; the message names the difference.
         UnsupportedError: a package is missing.
     """
     n = as_integer("n, the number of samples of each image,", n, 1, MEASURED)
@@ -166,7 +166,7 @@ class Evaluation:
     Attributes:
         table: a row for each method: means over images, with standard errors.
         images: a row for each image and method.
-        run: what it takes to run it again.
+        run: what is needed to repeat the run.
         contact: some images: truth, measurement, and each method's mean and a sample.
     """
 
@@ -179,7 +179,7 @@ class Evaluation:
         """Write table.md, table.csv, images.csv, run.json and contact.png.
 
         Raises:
-            FileExistsError: one of them is there, and `overwrite` is False; nothing is written.
+            FileExistsError: one of them exists, and `overwrite` is False; nothing is written.
         """
         paths = [Path(folder) / name for name in FILES]
         refuse_existing(paths, overwrite, "choose another folder or pass overwrite=True")
@@ -190,7 +190,7 @@ class Evaluation:
         return paths
 
     def __str__(self) -> str:
-        """The table, and under it what its figures are."""
+        """The table, followed by the settings and the meaning of its figures."""
         settings = self.run["settings"]
         task = "".join(f", {name} {value}" for name, value in settings["parameters"].items())
         return (
@@ -207,7 +207,7 @@ class _Job:
 
     Attributes:
         measure: truth -> measurement.
-        about: what there is to say before anything is computed; its "settings" are those that results depend on.
+        about: all that is known before anything is computed; results depend on its "settings".
     """
 
     truths: list[Truth]
@@ -216,16 +216,16 @@ class _Job:
     about: dict[str, Any]
 
     def run(self, out: Path, ranks: Any, progress: bool) -> Evaluation:
-        """Compute what is missing in `out`, this process its share; then read the results of all processes."""
+        """Compute this process's share of what `out` lacks; then read the results of all processes."""
         items = out / "items"
         self._check(out)
         missing = [pair for pair in self._pairs() if self._is_missing(items, *pair)]
-        ranks.wait_for_everyone()  # all have looked at the folder before any writes to it
+        ranks.wait_for_everyone()  # all must have read the folder before any writes to it
         items.mkdir(parents=True, exist_ok=True)
         if ranks.is_main_process:
             write_text(out / "run.json", to_json(self._run([])))
         rank, count = ranks.process_index, ranks.num_processes
-        # An image is measured once, as far as can be, and every process gets all kinds of methods.
+        # Contiguous shares measure each image once, as far as possible, and give every process all kinds of methods.
         mine = missing[len(missing) * rank // count : len(missing) * (rank + 1) // count]
         warm: set[str] = set()
         with tqdm(total=len(mine), desc="evaluate", disable=None if progress and rank == 0 else True) as bar:
@@ -248,7 +248,7 @@ class _Job:
         return [(truth, method) for truth in self.truths for method in self.methods]
 
     def _check(self, out: Path) -> None:
-        """Refuse a folder of something else, or of an evaluation with other settings."""
+        """Refuse a folder that holds something else, or an evaluation with other settings."""
         path = out / "run.json"
         if not path.exists():
             there = [name for name in (*FILES, "items") if (out / name).exists()]
@@ -294,7 +294,7 @@ class _Job:
             outcome = method.run(measurement, target, record["seed"])
         except (UnsupportedError, ValueError, ArithmeticError) as error:
             record["note"] = str(error)
-        except (RuntimeError, MemoryError) as error:  # the memory may do another time
+        except (RuntimeError, MemoryError) as error:  # memory may suffice another time
             record |= {"note": str(error) or type(error).__name__, "retry": True}
         else:
             A = measurement.operator
@@ -313,7 +313,7 @@ class _Job:
         return Evaluation(summary(records, n), each_image(records, n), self._run(records), self._contact(items))
 
     def _run(self, records: list[Record]) -> dict[str, Any]:
-        """What it takes to run it again, of what is known by now."""
+        """What is needed to repeat the run, as far as it is known by now."""
         found = {r["number"]: {key: value for key, value in r.items() if key.endswith("_sha256")} for r in records}
         seed = self.about["settings"]["seed"]
         listed = [

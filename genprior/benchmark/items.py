@@ -1,4 +1,4 @@
-"""Results as they arrive: a folder of small JSON files, one for each image and method, each complete or absent."""
+"""Storage of results as they arrive: a folder of small JSON files, one per image and method, complete or absent."""
 
 from __future__ import annotations
 
@@ -80,5 +80,5 @@ def _parts(thing: Any) -> Iterator[str | Tensor]:
 
 
 def _public(thing: Any) -> dict[str, Any]:
-    """Attributes of its own; `training` changes nothing that is drawn."""
+    """Return public attributes without `training`, which does not change any draw."""
     return {key: value for key, value in vars(thing).items() if not key.startswith("_") and key != "training"}

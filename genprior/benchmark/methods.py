@@ -25,9 +25,7 @@ from genprior.scores.uncertainty import coverage, crps, widest
 
 
 def coverage_level(n: int) -> float:
-    """The level of the interval whose coverage is measured: 0.9, or for fewer than 19 samples the widest they
-    determine.
-    """
+    """The level of the interval whose coverage is measured: 0.9, or, below 19 samples, the widest they determine."""
     return min(0.9, widest(n))
 
 
@@ -37,9 +35,9 @@ class Outcome:
 
     Attributes:
         mean: its estimate, (C, H, W), in the measured frame.
-        samples: (n, C, H, W), or None of a method that draws none.
-        evaluations: of the network, for all samples.
-        seconds: for all samples.
+        samples: (n, C, H, W), or None if the method draws none.
+        evaluations: network evaluations for all samples.
+        seconds: time for all samples.
     """
 
     mean: Tensor
@@ -50,13 +48,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A way from measurement to image.
+    """A map from measurement to image.
 
     Attributes:
         name: for tables and files.
-        definition: the method with all its parameters, in words: two methods of one definition do the same.
+        definition: the method with all its parameters, in words: methods with the same definition do the same.
         device: where it computes.
-        run: (measurement, truth, seed) -> outcome; only oracles look at the truth.
+        run: (measurement, truth, seed) -> outcome; only oracles use the truth.
     """
 
     name: str
@@ -72,16 +70,16 @@ def find_methods(
     steps: int | None,
     n: int,
 ) -> list[Method]:
-    """Samplers and baselines by name or, samplers only, as objects; each once.
+    """Find samplers and baselines by name; samplers may also be objects; each appears once.
 
     Raises:
-        ValueError: there is no such name, or a sampler takes no such number of steps.
-        UnsupportedError: "auto" finds nothing for the prior.
+        ValueError: there is no such name, or a sampler does not accept that number of steps.
+        UnsupportedError: "auto" finds no sampler for the prior.
     """
     found: dict[str, Method] = {}
     for given in [sampler] if isinstance(sampler, str | Sampler) else sampler:
         chosen = find_sampler(given, prior, steps)
-        name = given if isinstance(given, str) else str(given)  # an object's parameters tell it from others
+        name = given if isinstance(given, str) else str(given)  # an object is identified by its parameters
         definition = f"auto: {chosen}, and a picture" if given == "auto" else str(chosen)
         run = partial(_sample, prior=prior, sampler=given if given == "auto" else chosen, steps=steps, n=n)
         found[name] = Method(name, definition, device_of(prior), run)
@@ -97,7 +95,7 @@ def figures(outcome: Outcome, truth: Tensor, lpips: bool, holes: Tensor | None =
     """The figures of one image; coverage and CRPS need at least two samples.
 
     Arguments:
-        holes: where nothing was known of it, (1 or C, H, W), or None: what is there is measured by itself too.
+        holes: where the image was unknown, (1 or C, H, W), to measure PSNR there separately too; or None.
     """
     samples = outcome.samples
     found: dict[str, Any] = {}

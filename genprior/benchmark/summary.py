@@ -10,7 +10,7 @@ from genprior.table import Estimate, Table
 
 
 def columns(n: int) -> dict[str, str]:
-    """The figures of an image with n samples, and their columns in the table of methods."""
+    """The figures of an image with n samples, mapped to their columns in the table of methods."""
     return {
         "psnr_sample": "PSNR of a sample, dB",
         "ssim_sample": "SSIM of a sample",
@@ -45,7 +45,7 @@ def legend(n: int) -> str:
 
 
 def summary(records: list[Record], n: int) -> Table:
-    """A row for each method, in order; differences are to the first of them; n samples were drawn."""
+    """A row for each method, in order, for n samples; differences are to the first method."""
     methods = list(dict.fromkeys(record["method"] for record in records))
     by_method = {name: [record for record in records if record["method"] == name] for name in methods}
     rows = [_row(of_method, by_method[methods[0]], columns(n)) for of_method in by_method.values()]
@@ -53,7 +53,7 @@ def summary(records: list[Record], n: int) -> Table:
 
 
 def each_image(records: list[Record], n: int) -> Table:
-    """A row for each image and method, with n samples."""
+    """A row for each image and method, for n samples."""
     return Table(_filled(records, ["image", "number", "method", "seed", *columns(n), "peak_memory", "note"]))
 
 
@@ -86,7 +86,7 @@ def _gain(done: list[Record], reference: list[Record]) -> Estimate | None:
 
 
 def _note(records: list[Record], done: int) -> str | None:
-    """Why images are missing in a row."""
+    """Why images are missing from a row."""
     notes = list(dict.fromkeys(" ".join(record["note"].split()) for record in records if "note" in record))
     if not notes:
         return None
@@ -95,6 +95,6 @@ def _note(records: list[Record], done: int) -> str | None:
 
 
 def _filled(rows: list[dict[str, Any]], keys: list[str]) -> list[dict[str, Any]]:
-    """The rows in the columns that any of them fills, in the order of `keys`."""
+    """The rows with only the columns that any row fills, in the order of `keys`."""
     used = [key for key in keys if any(row.get(key) is not None for row in rows)]
     return [{key: row.get(key) for key in used} for row in rows]

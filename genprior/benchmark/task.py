@@ -31,10 +31,10 @@ SMALLEST = 11  # pixels a side, the window of SSIM
 def find_task(
     op: Any, noise: float | Tensor | Likelihood | None, parameters: dict[str, Any], truths: list[Truth]
 ) -> tuple[Any, float | Likelihood, dict[str, Any]]:
-    """The operator, noise and parameters of a task or preset; JPEG, which rounds, has noise 0.
+    """Find the operator, noise and parameters of a task or preset; JPEG, which rounds, has noise 0.
 
     Raises:
-        ValueError: there is no such operator or preset, or the noise is not one for all images.
+        ValueError: there is no such operator or preset, or the noise is missing or not the same for all images.
     """
     if isinstance(op, str):
         lookup("operator or preset", op, {**FOR_IMAGE, **ALIASES, **PRESETS})
@@ -62,10 +62,10 @@ def find_task(
 
 
 def trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: bool) -> list[Measurement]:
-    """A measurement of the first image of each shape, so that errors appear before anything is computed.
+    """Measure the first image of each shape, so that errors appear before anything is computed.
 
     Raises:
-        ValueError: an image cannot be measured, or too little of it is.
+        ValueError: an image cannot be measured, or its measured frame is too small for the scores.
     """
     least = max(SMALLEST, perceptual.SMALLEST if lpips else 0)
     first: dict[Shape, Truth] = {}
@@ -89,10 +89,10 @@ def trials(measure: Callable[[Truth], Measurement], truths: list[Truth], lpips: 
 
 
 def find_prior(prior: Any, shapes: set[Shape], device: str) -> tuple[Prior, dict[str, Any]]:
-    """The prior on its device, and its name.
+    """Find the prior, on its device, and what identifies it: its name and, if it is stored, its card's hash.
 
     Raises:
-        TypeError, ValueError: it is none, or images of those shapes call for several.
+        TypeError, ValueError: it is not a prior, or images of those shapes need several priors.
     """
     if not isinstance(prior, str | Path):
         name = getattr(prior, "__name__", type(prior).__name__)

@@ -1,4 +1,4 @@
-"""Divergences between two laws of images: in closed form, from log-densities, and from draws alone."""
+"""Divergences between two distributions of images: in closed form, from log-densities, and from draws alone."""
 
 from genprior.divergences.adversarial import adversarial_bound
 from genprior.divergences.densities import jensen_shannon, monte_carlo_kl

@@ -17,9 +17,9 @@ from genprior.devices import rows_at_once
 from genprior.noise import Noise
 from genprior.table import Estimate
 
-FEWEST = 8  # images of each set, of which a quarter is what the bound is measured on
+FEWEST = 8  # images per set; a quarter of them measures the bound
 WIDTH = 128
-CHECKS = 20  # times that training looks at the validation images
+CHECKS = 20  # evaluations on the validation images during training
 
 
 @settled
@@ -33,25 +33,25 @@ def adversarial_bound(
     rate: float = 1e-3,
     seed: int = 0,
 ) -> Estimate:
-    """A lower bound of JS(p, q) by a discriminator trained on images of both, in nats, and its standard error.
+    """A lower bound on JS(p, q), in nats, by a discriminator trained on images of both, and its standard error.
 
         E_p[ln d(x)] + E_q[ln(1 - d(x))] <= 2 JS(p, q) - 2 ln 2   for any d, with equality for d = p / (p + q)
 
-    so JS >= ln 2 + (E_p[ln d] + E_q[ln(1 - d)]) / 2. Half of the images train d, a quarter says at which step it was
-    best, and the last quarter, which neither has seen, measures it: a d that learned its images by heart, or that
-    learned nothing, gives a lower bound too, a worse one. The figure is an unbiased estimate of that bound, above JS by
-    chance only. Below 0 it says no more than 0 does: d = 1/2 would have given that.
+    so JS >= ln 2 + (E_p[ln d] + E_q[ln(1 - d)]) / 2. Half of the images train d, a quarter selects its best step, and
+    the last quarter, unseen by both, measures it: a d that memorised its images or learned nothing still gives a lower
+    bound, only a worse one. The figure is an unbiased estimate of that bound and exceeds JS by chance only. A figure
+    below 0 says no more than 0, which d = 1/2 would have given.
 
     Arguments:
-        x_p, x_q: (n, ...) and (m, ...), independent images of p and of q; shuffled here.
-        discriminator: images (B, ...) -> logits (B,), each of its own image alone, such as
+        x_p, x_q: (n, ...) and (m, ...), independent images from p and from q; shuffled here.
+        discriminator: images (B, ...) -> logits (B,), each computed from its own image alone, as by
             `nets.gan.Discriminator(shape, compare=False)`; trained in place. None for two hidden layers of 128 units,
             on values in multiples of the standard deviation of x.
         steps: of Adam, each on `batch` images of each set, at the learning rate `rate`.
-        seed: of shuffling, batches and the network that is made here.
+        seed: of shuffling, batches and the default network.
 
     Raises:
-        ValueError: the images differ in shape, or are fewer than 8 of one set; steps or batch below 1.
+        ValueError: the images differ in shape, a set has fewer than 8, or steps or batch is below 1.
 
     References: I. Goodfellow et al., Generative adversarial networks, 2014.
     """
@@ -99,7 +99,7 @@ def _bound(net: nn.Module, x_p: Tensor, x_q: Tensor) -> Estimate:
 
 
 def _parts(x: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
-    """A half, a quarter and a quarter of the images, in a random order."""
+    """Split the images into a half, a quarter and a quarter, in random order."""
     order = noise.uniform(_numbers(len(x), x))[0].argsort()
     half, quarter = len(x) // 2, len(x) // 4
     first, second, third = order.split([half, quarter, len(x) - half - quarter])
@@ -116,7 +116,7 @@ def _numbers(count: int, x: Tensor) -> Tensor:
 
 
 def _perceptron(x: Tensor, seed: int) -> nn.Module:
-    """Two hidden layers for images like x, standardised; its weights are keyed by the seed."""
+    """A network of two hidden layers for standardised images like x; the seed keys its weights."""
     inputs = x[0].numel()
     net = nn.Sequential(
         nn.Flatten(),
@@ -129,7 +129,7 @@ def _perceptron(x: Tensor, seed: int) -> nn.Module:
     )
     layers = [layer for layer in net if isinstance(layer, nn.Linear)]
     for k, layer in enumerate(layers):
-        # keeps the size of what passes through leaky ReLUs; the last layer is 0, so that d = 1/2 at the start
+        # keeps the size of activations through leaky ReLUs; the last layer is 0, so that d = 1/2 at the start
         gain = 0 if layer is layers[-1] else math.sqrt(2 / 1.04 / layer.in_features)
         layer.weight.data.copy_(gain * Noise(seed, [4 + k])(layer.weight[None])[0])
         layer.bias.data.zero_()

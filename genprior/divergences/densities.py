@@ -1,4 +1,4 @@
-"""Divergences between two priors by the log-densities of their draws."""
+"""Divergences between two priors from the log-densities of their draws."""
 
 import math
 
@@ -17,18 +17,18 @@ from genprior.table import Estimate
 def monte_carlo_kl(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Estimate:
     """KL(p || q) = E_p[ln p(x) - ln q(x)], in nats, by the mean over n draws from p, and its standard error.
 
-    Unbiased; one estimate may be below 0. Where q has no mass ln q is minus infinity: one such draw makes the estimate
-    infinite, as the divergence then is. None may come, though, or none of a region where ln q is very low, and the
-    estimate is then too small, and its standard error too: the divergence is of the mass that was drawn.
+    The estimate is unbiased, and may be below 0. Where q has no mass, ln q is minus infinity: one such draw makes the
+    estimate infinite, as the divergence then is. If no draw falls there, or into a region where ln q is very low, the
+    estimate and its standard error are too small: they account only for the mass that was drawn.
 
     Arguments:
         p: has `sample` and `log_prob`.
-        q: has `log_prob`; images of the same shape. Of priors of images of any size, take `prior.sized(height, width)`.
+        q: has `log_prob`; images of the same shape. For priors of images of any size, use `prior.sized(height, width)`.
         n: draws, at least 2.
         seed: of the draws.
 
     Raises:
-        UnsupportedError: a prior lacks what is needed.
+        UnsupportedError: a prior lacks a required method.
         ValueError: the shapes differ or are open, or n is too small.
     """
     _check(p, q, n)
@@ -43,9 +43,9 @@ def jensen_shannon(p: Prior, q: Prior, n: int = 1000, *, seed: int = 0) -> Estim
 
     With r(x) = ln p(x) - ln q(x) and softplus(a) = ln(1 + e^a),
         JS = ln 2 - E_p[softplus(-r(x))] / 2 - E_q[softplus(r(x))] / 2,
-    by n draws from each. Unbiased, and never above ln 2, which is reached where no draw of one has mass under the
-    other; an estimate of a divergence near 0 may be below it. Draw k of p and draw k of q may share their noise: the
-    standard error is that of pairs.
+    by n draws from each. The estimate is unbiased, and never above ln 2, reached if no draw of one has mass under the
+    other; if the divergence is near 0, it may be below 0. Draw k of p and draw k of q may share their noise, so the
+    standard error is computed over pairs.
 
     Arguments and errors as for `monte_carlo_kl`; both p and q have `sample` and `log_prob`.
     """

@@ -18,20 +18,20 @@ from genprior.priors.gaussian.gaussian import Gaussian
 def gaussian_kl(p: Gaussian, q: Gaussian) -> float:
     """KL(p || q) = 1/2 { tr(S1^-1 S0) + (m1 - m0)^T S1^-1 (m1 - m0) - k + ln(|S1| / |S0|) }, in nats.
 
-    In float64, for any pair of forms of covariance; a matrix (D, D) is worked on only where one of the two has one. Two
-    singular Gaussians on one subspace are compared there: k is then its dimension, inverses and determinants are those
-    of S restricted to it. If one is singular and the other is not, or on another subspace, the divergence is infinite.
-    Subspaces are told apart up to rounding: squared cosines below D eps, eps that of the dtype of the priors.
+    Computed in float64, for any pair of covariance forms; a matrix (D, D) is used only if one of them is dense. Two
+    singular Gaussians on the same subspace are compared there: k is then its dimension, and inverses and determinants
+    are those of S restricted to it. If only one is singular, or the subspaces differ, the divergence is infinite.
+    Subspaces count as equal up to rounding: squared cosines below D eps, with eps that of the priors' dtype.
 
     Arguments:
-        p, q: of images of one shape; of priors of images of any size, those of one, `prior.sized(height, width)`.
+        p, q: of images of the same shape; for priors of images of any size, use `prior.sized(height, width)`.
 
     Returns:
-        At least 0, to rounding; infinite where p has mass that q has not.
+        At least 0, up to rounding; infinite if p has mass where q has none.
 
     Raises:
-        TypeError: one of them is no Gaussian.
-        ValueError: they have images of different shapes.
+        TypeError: one of them is not Gaussian.
+        ValueError: their images have different shapes.
     """
     for prior in (p, q):
         if not isinstance(prior, Gaussian):
@@ -53,7 +53,7 @@ def gaussian_kl(p: Gaussian, q: Gaussian) -> float:
 
 
 def _on_one_subspace(p: Gaussian, q: Gaussian, difference: Tensor) -> bool:
-    """Whether the supports m0 + range S0 and m1 + range S1 are the same."""
+    """Whether the supports m0 + range S0 and m1 + range S1 coincide."""
     l0, l1 = p.covariance.eigenvalues, q.covariance.eigenvalues
     if (l0 > 0).sum() != (l1 > 0).sum():
         return False
@@ -61,7 +61,7 @@ def _on_one_subspace(p: Gaussian, q: Gaussian, difference: Tensor) -> bool:
         return True
     rounding = l0.numel() * max(torch.finfo(m.dtype).eps for m in (p.mean, q.mean))
     outside = (l1 == 0).double()
-    # the squared cosines between the directions where p varies and those where q does not
+    # the squared cosines between directions in which p varies and those in which q does not
     if _trace(q.covariance, outside, p.covariance, (l0 > 0).double()) > rounding:
         return False
     apart = q.covariance.filter(difference, outside).norm()
@@ -71,13 +71,13 @@ def _on_one_subspace(p: Gaussian, q: Gaussian, difference: Tensor) -> bool:
 def _trace(a: Covariance, gain_a: Tensor, b: Covariance, gain_b: Tensor) -> Tensor:
     """tr(V_a diag(gain_a) V_a^T V_b diag(gain_b) V_b^T), gains at least 0."""
     if isinstance(a, Diagonal) or isinstance(b, Diagonal):
-        # of a diagonal matrix and another, only the diagonals meet
+        # if one matrix is diagonal, only the diagonals matter
         return (_diagonal(a, gain_a) * _diagonal(b, gain_b)).sum()
     if isinstance(a, Stationary) and isinstance(b, Stationary):
-        # one Fourier basis; at each frequency, two bases of colour
+        # a common Fourier basis; two colour bases at each frequency
         cosines = (a.axes.double().T @ b.axes.double()).square()
         return torch.einsum("ahw,ab,bhw->", gain_a, cosines, gain_b)
-    # |diag(sqrt gain_a) V_a^T V_b diag(sqrt gain_b)|^2 in the Frobenius norm, by columns; one of them is dense
+    # |diag(sqrt gain_a) V_a^T V_b diag(sqrt gain_b)|^2 in the Frobenius norm, by columns; a or b is dense
     shape = gain_a.shape
     columns = torch.eye(gain_a.numel(), dtype=torch.float64, device=gain_a.device).unflatten(1, shape)
     total = gain_a.new_zeros(())

@@ -1,4 +1,4 @@
-"""Distances between two laws, computed from draws alone."""
+"""Distances between two distributions, computed from draws alone."""
 
 import math
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from genprior.noise import Noise
 from genprior.table import Estimate
 
 PROJECTIONS = 100
-FOR_THE_MEDIAN = 1000  # points of each set, of whose distances the median is taken
+FOR_THE_MEDIAN = 1000  # points of each set whose distances give the median
 
 
 @settled
 def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = PROJECTIONS, seed: int = 0) -> float:
     """Mean over random directions of the Wasserstein-1 distance between the projections of two sets of n points each.
 
-    Of two sets from one law it is not 0: it falls with n to 0 as 1 / sqrt(n), and is to be read beside that floor.
+    For two sets from the same distribution it is not 0, but falls as 1 / sqrt(n); compare it with that floor.
 
     Arguments:
-        x, y: (n, ...), of one shape.
+        x, y: (n, ...), of the same shape.
         projections: number of directions, uniform on the sphere.
         seed: of the directions.
 
@@ -37,20 +37,21 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = PROJECTIONS, see
 
 @settled
 def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> Estimate:
-    """The squared maximum mean discrepancy |E k(x, .) - E k(y, .)|^2 of two laws, and its standard error.
+    """The squared maximum mean discrepancy |E k(x, .) - E k(y, .)|^2 of two distributions, and its standard error.
 
         k(a, b) = mean_w exp(-|a - b|^2 / (2 w^2))
         h_ij    = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)
         MMD^2   = sum_{i != j} h_ij / (n (n - 1))
 
-    Unbiased for given widths, so below 0 half the time where the laws are equal. The standard error is that of the
-    jackknife over pairs (x_i, y_i), which are independent of each other, but x_i need not be of y_i; where the laws are
-    equal it is too large, by sqrt(2) in the limit. 8 n^2 kernel values per width, by blocks that fit the memory.
+    Unbiased for given widths, so below 0 half the time if the distributions are equal. The standard error is that of
+    the jackknife over pairs (x_i, y_i): pairs must be independent of each other, but x_i need not be independent of
+    y_i; if the distributions are equal it is too large, by sqrt(2) in the limit. It evaluates 4 n^2 kernel values per
+    width, in blocks that fit into memory.
 
     Arguments:
-        x, y: (n, ...), of one shape, n at least 3.
-        widths: of the kernels, in the units of x; None for the median of the distances between points of both sets
-            together (of the first 1000 of each).
+        x, y: (n, ...), of the same shape, n at least 3.
+        widths: of the kernels, in the units of x; None for the median distance between points of both sets together
+            (of the first 1000 of each).
 
     Raises:
         ValueError: the shapes differ, there are too few points, or a width is not above 0.
@@ -81,6 +82,6 @@ def mmd(x: Tensor, y: Tensor, widths: float | Sequence[float] | None = None) -> 
 
     h = kernel_sums(x, x) + kernel_sums(y, y) - kernel_sums(x, y) - kernel_sums(y, x)
     whole = h.sum()
-    without = (whole - 2 * h) / ((n - 1) * (n - 2))  # the estimates without pair i
+    without = (whole - 2 * h) / ((n - 1) * (n - 2))  # entry i: the estimate without pair i
     variance = (without - without.mean()).square().sum() * (n - 1) / n
     return Estimate(float(whole / (n * (n - 1))), float(variance.sqrt()))

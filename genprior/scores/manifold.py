@@ -1,7 +1,7 @@
-"""Whether generated images resemble real ones, and cover all of them: the check for mode collapse.
+"""Whether generated images resemble real ones and cover all of them: the check for mode collapse.
 
-Notation: X of N real and Y of M generated feature vectors, (N, d) and (M, d); r_k(a; S) the distance of a from the
-k-th nearest of the other points of its set S; B(a; S) the closed ball around a of that radius.
+Notation: X is the set of N real and Y that of M generated feature vectors, (N, d) and (M, d); r_k(a; S) the distance
+from a to its k-th nearest neighbour in its set S; B(a; S) the closed ball around a of that radius.
 
 References: T. Kynkäänniemi, T. Karras, S. Laine, J. Lehtinen, T. Aila, Improved precision and recall metric for
 assessing generative models, 2019. M. F. Naeem, S. J. Oh, Y. Uh, Y. Choi, J. Yoo, Reliable fidelity and diversity
@@ -16,24 +16,24 @@ from torch import Tensor
 
 from genprior.ambient import settled
 
-CHUNK = 512  # rows of the matrix of distances that are held at once
+CHUNK = 512  # rows of the distance matrix held at once
 
 
 @settled
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
-    """The shares of generated points among real ones, and of real points among generated ones.
+    """The shares of generated points near real ones, and of real points near generated ones.
 
     precision = |{y in Y: y in B(x; X) for some x}| / M,
     recall    = |{x in X: x in B(y; Y) for some y}| / N.
-    Recall is what a collapsed generator lacks. Both depend on N, M and the features: compare them with those of a
-    second set of real images of the same size, which are below 1.
+    A collapsed generator has low recall. Both depend on N, M and the features: compare them with those of a second set
+    of real images of the same size, which are below 1.
 
     Arguments:
         real, fake: features, (N, d) and (M, d).
-        k: which neighbour makes a ball's radius (3 in the paper).
+        k: the neighbour that sets a ball's radius (3 in the paper).
 
     Raises:
-        ValueError: the features are not two finite matrices of one width, or have not more than k rows.
+        ValueError: the features are not two finite matrices of the same width with more than k rows.
     """
     _check(real, fake, k)
     return _share_within(fake, real, k), _share_within(real, fake, k)
@@ -41,12 +41,12 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
 
 @settled
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
-    """The mean number of balls of real points that contain a generated one, and the share of balls that contain any.
+    """The mean number of real points' balls around a generated one, over k, and the share of balls that contain any.
 
     density  = 1 / (k M) sum over y in Y of |{x in X: y in B(x; X)}|,
     coverage = |{x in X: y in B(x; X) for some y}| / N.
-    For two samples of one law, density is 1 and coverage  1 - prod_{i=1}^{k} (N - i) / (N + M - i)  on average. Balls
-    are those of real points only, so an outlier among the generated ones covers nothing.
+    For two samples of the same distribution, density averages 1 and coverage  1 - prod_{i=1}^{k} (N - i) / (N + M - i).
+    Only real points have balls, so an outlier among the generated ones covers nothing.
 
     Arguments, Raises: as for `precision_recall`; k is 5 in the paper.
     """
@@ -59,27 +59,27 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, flo
 
 
 def neighbour_distance(points: Tensor, k: int) -> Tensor:
-    """r_k: the distance of every point from the k-th nearest of the others, (N, d) -> (N,)."""
+    """r_k: the distance from every point to its k-th nearest neighbour, (N, d) -> (N,)."""
     radius = points.new_empty(len(points))
     for rows, distance in _distances(points, points):
-        radius[rows] = distance.kthvalue(k + 1, dim=1).values  # the nearest of all is the point itself
+        radius[rows] = distance.kthvalue(k + 1, dim=1).values  # k + 1, since the nearest is the point itself
     return radius
 
 
 def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """The distance of every point from the nearest of the others, and which one that is, (N, d), (M, d) -> (N,) each.
+    """The distance from every point to the nearest of the others, and its index, (N, d), (M, d) -> (N,) each.
 
-    Draws that lie nearer to training images than unseen images of the same law do are learnt by heart.
+    Draws that lie nearer to training images than unseen images of the same distribution do are memorised.
     """
     found = [distance.min(1) for _, distance in _distances(points, others)]
     return torch.cat([least.values for least in found]), torch.cat([least.indices for least in found])
 
 
 def class_shares(labels: Tensor, classes: int) -> Tensor:
-    """The fraction of the labels (n,), integers from 0, that each of the classes has, (classes,).
+    """The fraction of the labels (n,), integers from 0, that belong to each class, (classes,).
 
     Raises:
-        ValueError: there are no labels, or one is not among 0 … classes - 1.
+        ValueError: there are no labels, or one is not in 0 … classes - 1.
     """
     if not len(labels) or not bool(((labels >= 0) & (labels < classes)).all()):
         raise ValueError(f"labels are {labels!r}: give at least one, all among 0 to {classes - 1}.")
@@ -89,8 +89,8 @@ def class_shares(labels: Tensor, classes: int) -> Tensor:
 def classifier_score(logits: Tensor) -> float:
     """exp of the mean KL divergence of p(k | x) from its mean p(k): from 1 to the number of classes.
 
-    High where each image is surely of one class and all classes are as frequent; images that are alike within each
-    class have the same score as diverse ones. With Inception's classes, the Inception score.
+    It is high if each image clearly belongs to one class and all classes are equally frequent; images that are alike
+    within each class score the same as diverse ones. With Inception's classes, it is the Inception score.
 
     Arguments:
         logits: of a classifier, (n, classes).
@@ -112,9 +112,9 @@ def _share_within(points: Tensor, centres: Tensor, k: int) -> float:
 
 
 def _distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of the matrix of distances from a to b, some at a time.
+    """Yield the matrix of distances from a to b, some rows at a time.
 
-    From differences, not from |a|^2 - 2 a.b + |b|^2, whose rounding would part a point from itself.
+    They come from differences, not from |a|^2 - 2 a.b + |b|^2, whose rounding would separate a point from itself.
     """
     for start in range(0, len(a), CHUNK):
         rows = slice(start, min(start + CHUNK, len(a)))

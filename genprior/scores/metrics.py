@@ -14,7 +14,7 @@ def psnr(x: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(x: Tensor, truth: Tensor) -> float:
-    """Structural similarity of one image (C, H, W) in the setting of the paper: Gaussian window of width 1.5."""
+    """Structural similarity of one image (C, H, W) with the paper's settings: Gaussian window of width 1.5."""
     from skimage.metrics import structural_similarity
 
     _check(x, truth, dimensions=(3,))

@@ -1,4 +1,4 @@
-"""LPIPS, a distance in the features of a network that was trained on photographs; an extra of the package.
+"""LPIPS, a distance in the features of a network trained on photographs; an extra of the package.
 
 References: R. Zhang, P. Isola, A. Efros, E. Shechtman, O. Wang, The unreasonable effectiveness of deep features as a
 perceptual metric, 2018.
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genprior.checks import optional
 
-SMALLEST = 16  # pixels a side, which four reductions by 2 leave something of
+SMALLEST = 16  # pixels a side: four reductions by 2 leave one
 
 
 @functools.cache
@@ -26,13 +26,13 @@ def network() -> nn.Module:
         'LPIPS needs the package lpips: pip install "genprior[lpips]". When first used, it downloads the weights of '
         "VGG-16, about 530 MB, from download.pytorch.org.",
     )
-    # a new network draws weights, which are then overwritten: the global random state stays as it was
+    # a new network draws weights, which are then overwritten; the fork keeps the global random state unchanged
     with torch.random.fork_rng(devices=[]):
         return package.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
 
 
 def lpips(x: Tensor, truth: Tensor) -> float:
-    """Perceptual distance of two images (C, H, W), values clipped to [0, 1]; grey ones as three equal channels.
+    """Perceptual distance between two images (C, H, W), clipped to [0, 1]; grey images become three equal channels.
 
     Raises:
         UnsupportedError: the package lpips is not installed.

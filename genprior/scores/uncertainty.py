@@ -1,4 +1,4 @@
-"""Scores of samples x_1 … x_n of p(x | y) beside the truth x* of each y: one number for each image.
+"""Scores of samples x_1 … x_n of p(x | y) against the truth x* of each y: one number per image.
 
 Notation: B images; n samples of each; D = C H W; R the rank |{i: x_i < x*}| of a pixel.
 """
@@ -12,19 +12,19 @@ from genprior.checks import as_number
 def coverage(samples: Tensor, truth: Tensor, level: float) -> Tensor:
     """The fraction of each image's pixels whose truth lies in the central interval of the samples, (B,).
 
-    With n + 1 places of width 1 / (n + 1) side by side in [0, 1], a truth of rank R lies in [R, R + 1] / (n + 1), and
-    counts by the share of that place inside [(1 - level) / 2, (1 + level) / 2]; a truth that ties with samples counts
-    by the share of all the places it may take. The expectation for an exact sampler is `level` itself, for every n and
-    for posteriors with atoms. Beyond the samples there is no knowing how far: where `level` is above `widest(n)`, a
-    truth outside of them all still counts 1 - (n + 1) (1 - level) / 2, and no coverage is below that.
+    Divide [0, 1] into n + 1 places of width 1 / (n + 1). A truth of rank R lies in [R, R + 1] / (n + 1), and counts by
+    the share of that place inside [(1 - level) / 2, (1 + level) / 2]; a truth that ties with samples counts by the
+    share of all the places it may take. An exact sampler's expectation is `level` itself, for every n and for
+    posteriors with atoms. Samples cannot show how far a truth lies beyond them: if `level` is above `widest(n)`, a
+    truth outside them all still counts 1 - (n + 1) (1 - level) / 2, and no coverage is below that.
 
     Arguments:
         samples: (B, n, C, H, W).
         truth: (B, C, H, W).
-        level: probability of the interval, [0, 1].
+        level: probability of the interval, in [0, 1].
 
     Raises:
-        ValueError: samples and truth do not fit or are not finite, or there is no such level.
+        ValueError: samples and truth do not match or are not finite, or `level` is out of range.
     """
     check_samples(samples, truth, least=1)
     as_number("level", level, 0, 1)
@@ -36,10 +36,10 @@ def coverage(samples: Tensor, truth: Tensor, level: float) -> Tensor:
 
 
 def widest(n: int) -> float:
-    """The largest level of `coverage` that n samples determine: that of the interval from the smallest to the largest.
+    """The largest level of `coverage` that n samples determine: that of the interval from smallest to largest.
 
-    (n - 1) / (n + 1), so that 0.9 takes 19 samples and 0.99 takes 199. The coverage at a higher level is above 0 for
-    samples that hold no truth at all, and says more of n than of the sampler.
+    It is (n - 1) / (n + 1), so 0.9 takes 19 samples and 0.99 takes 199. At a higher level, coverage is above 0 even for
+    samples that never enclose the truth, and says more about n than about the sampler.
     """
     return (n - 1) / (n + 1)
 
@@ -48,7 +48,7 @@ def crps(samples: Tensor, truth: Tensor) -> Tensor:
     """The fair continuous ranked probability score of each image, mean over pixels, (B,); units of x, lower is better.
 
     sum_i |x_i - x*| / n - sum_{i,j} |x_i - x_j| / (2 n (n - 1)), and with x_(1) <= … <= x_(n) the second sum is
-    sum_i (2 i - n - 1) x_(i) / (n (n - 1)). Its expectation is the score of the sampler's law, for every n.
+    sum_i (2 i - n - 1) x_(i) / (n (n - 1)). Its expectation is the score of the sampler's distribution, for every n.
 
     Arguments, Raises: as for `coverage`; n >= 2.
 
@@ -65,7 +65,7 @@ def crps(samples: Tensor, truth: Tensor) -> Tensor:
 def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
     """The fair energy score of each image, (B,); units of x, of order sqrt(D), lower is better.
 
-    sum_i |x_i - x*| / n - sum_{i,j} |x_i - x_j| / (2 n (n - 1)), of whole images: the correlations count too.
+    sum_i |x_i - x*| / n - sum_{i,j} |x_i - x_j| / (2 n (n - 1)), for whole images, so correlations count too.
 
     Arguments, Raises, References: as for `crps`.
     """
@@ -77,9 +77,9 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
 
 
 def spread_error_correlation(samples: Tensor, truth: Tensor) -> Tensor:
-    """The correlation over pixels of the samples' standard deviation and |mean - x*|, for each image, (B,).
+    """The correlation over pixels between the samples' standard deviation and |mean - x*|, for each image, (B,).
 
-    Below 1 for exact samplers too, as the error of a pixel is one draw; nan where one of the two is constant.
+    Below 1 even for exact samplers, since the error of a pixel is one draw; nan if one of the two is constant.
 
     Arguments, Raises: as for `crps`.
     """
@@ -92,10 +92,10 @@ def spread_error_correlation(samples: Tensor, truth: Tensor) -> Tensor:
 
 
 def check_samples(samples: Tensor, truth: Tensor, least: int) -> None:
-    """Refuse what cannot be compared: samples (B, n, C, H, W), n >= least, and truths (B, C, H, W), finite all.
+    """Refuse samples and truths other than (B, n, C, H, W), n >= least, and (B, C, H, W), all finite.
 
     Raises:
-        ValueError: they do not fit or are not finite.
+        ValueError: they do not match or are not finite.
     """
     if samples.ndim != 5 or truth.shape != (len(samples), *samples.shape[2:]) or samples.shape[1] < least:
         raise ValueError(

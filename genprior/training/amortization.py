@@ -1,4 +1,4 @@
-"""The loss of a learned posterior: denoising on pairs (x, y) that an operator makes on the fly."""
+"""The loss of a learned posterior: denoising on pairs (x, y) that an operator generates on the fly."""
 
 from collections.abc import Callable
 
@@ -13,18 +13,18 @@ from genprior.posteriors.amortized import observe
 from genprior.priors.amortized import LearnedPosterior
 from genprior.training.objectives import Denoising
 
-PAIRS = 1  # the `sample` number of the noise that pairs are made with; 0 is that of the diffusion
+PAIRS = 1  # the `sample` number of the noise that makes the pairs; the diffusion uses 0
 
 
 class Amortization(nn.Module):
-    """|x - D(x + sigma n, y)|^2 / c_out^2 with y = A x + noise n', A and noise random: the minimum is E[x | x_t, y].
+    """|x - D(x + sigma n, y)|^2 / c_out^2 with y = A x + noise n', A and noise random; minimised by E[x | x_t, y].
 
     Arguments:
         prior: the learned posterior to train.
-        operator: from (x, noise) to the operator that measures the images x, (B, C, H, W), with parameters drawn from
+        operator: maps (x, noise) to the operator that measures the images x, (B, C, H, W), with parameters drawn from
             `noise`, which is keyed by (seed, item).
         seed: keys all randomness.
-        median, scale: of the noise levels sigma of the diffusion, see `Denoising`.
+        median, scale: of the diffusion's noise levels sigma, see `Denoising`.
     """
 
     def __init__(
@@ -37,18 +37,18 @@ class Amortization(nn.Module):
         scale: float = 0.9,
     ):
         super().__init__()
-        self.unregistered = (prior,)  # whose networks are those of the chain, registered once
+        self.unregistered = (prior,)  # `denoising` already registers its networks, those of the diffusion
         self.denoising = Denoising(prior.ddpm, seed=seed, median=median, scale=scale)
         self.operator, self.seed = operator, seed
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         (prior,) = self.unregistered
-        with full_precision(batch["x"]):  # operators want float32, whatever the networks compute in
+        with full_precision(batch["x"]):  # operators need float32, whatever the networks' precision
             observed = observe(prior, self.pairs(batch["x"], batch["item"]))
         return self.denoising({"x": batch["x"], "item": batch["item"], "features": observed}, step)
 
     def pairs(self, x: Tensor, items: Tensor) -> Measurement:
-        """The measurements of the images x with those numbers in the run; the noise level is uniform in its range."""
+        """Measure the images x, numbered `items` in the run, at noise levels uniform over the prior's range."""
         (prior,) = self.unregistered
         noise = Noise(self.seed, items, torch.full_like(items, PAIRS))
         least, largest = prior.noise

@@ -1,7 +1,7 @@
-"""Augmentation for discriminators of few images, real and generated alike: shifted, recoloured, cut out.
+"""Augmentation for discriminators with little data: shifts, colour changes and cutout, on real and generated alike.
 
-Without it, a discriminator knows a few thousand images by heart before the generator is any good; since both kinds are
-changed alike, the generator still learns the law of the images themselves.
+Without it, a discriminator memorises a few thousand images before the generator is any good. Real and generated images
+undergo the same changes, so the generator still learns the distribution of the unchanged images.
 
 Reference: S. Zhao, Z. Liu, J. Lin, J.-Y. Zhu, S. Han, Differentiable augmentation for data-efficient GAN training,
 2020.
@@ -14,15 +14,15 @@ from torch import Tensor
 
 from genprior.noise import Noise
 
-GREY = 0.5  # of what comes into the frame, and of what is cut out
-SHIFT = 1 / 8  # the largest, of the side of an image
-CUT = 1 / 2  # side of what is cut out, of the side of an image
+GREY = 0.5  # value of what enters the frame and of what is cut out
+SHIFT = 1 / 8  # largest shift, as a fraction of the image's side
+CUT = 1 / 2  # side of the box that is cut out, as a fraction of the image's side
 
 
 def varied(x: Tensor, noise: Noise) -> Tensor:
-    """Every image (B, C, H, W) with its own brightness, saturation, contrast, shift and hole; differentiable.
+    """Give every image (B, C, H, W) its own brightness, saturation, contrast, shift and hole; differentiable.
 
-    Brightness is added, uniform on ±1/2; saturation is multiplied, uniform on (0, 2), contrast on (1/2, 3/2).
+    Brightness is additive, uniform on ±1/2; saturation and contrast are factors, uniform on (0, 2) and (1/2, 3/2).
     """
     return cut_out(shifted(recoloured(x, noise), noise), noise)
 
@@ -37,7 +37,7 @@ def recoloured(x: Tensor, noise: Noise) -> Tensor:
 
 
 def shifted(x: Tensor, noise: Noise) -> Tensor:
-    """By whole pixels, up to an eighth of each side."""
+    """Shift by whole pixels, up to an eighth of each side."""
     height, width = x.shape[-2:]
     down, right = int(SHIFT * height), int(SHIFT * width)
     u = noise.uniform(x.new_empty(len(x), 2))
@@ -49,17 +49,17 @@ def shifted(x: Tensor, noise: Noise) -> Tensor:
 
 
 def cut_out(x: Tensor, noise: Noise) -> Tensor:
-    """A box of half of each side, with its middle anywhere in the image, becomes grey."""
+    """Turn a box, half as long as each side and centred anywhere in the image, grey."""
     u = noise.uniform(x.new_empty(len(x), 2))
     rows, columns = _within(u[:, :1], x.shape[-2]), _within(u[:, 1:], x.shape[-1])
     return torch.where(rows[:, None, :, None] & columns[:, None, None, :], GREY, x)
 
 
 def _within(u: Tensor, side: int) -> Tensor:
-    """Which places of a side lie in the box, (B, side), for u (B, 1) in (0, 1) that says where its middle is."""
+    """Return which positions along a side lie in the box, (B, side); u (B, 1) in (0, 1) gives its centre."""
     return (torch.arange(side, device=u.device) - _whole(u, side)).abs() < CUT * side / 2
 
 
 def _whole(u: Tensor, n: int) -> Tensor:
-    """0 … n - 1, alike in probability, of u in (0, 1)."""
+    """Map uniform u in (0, 1) to a uniform integer 0 … n - 1."""
     return (u * n).long().clamp_max(n - 1)

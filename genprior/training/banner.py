@@ -20,7 +20,7 @@ def banner(
     accelerator,
     out: Path,
 ) -> str:
-    """What is trained on which data, how, and where: a line each."""
+    """Return what is trained, on which data, how and where, one line each."""
     processes = accelerator.num_processes
     micro_batch = settings.batch // (processes * settings.accumulate)
     rows = {
@@ -35,13 +35,13 @@ def banner(
 
 
 def steps(settings: Settings, images: int) -> str:
-    """How many, as far as that is known before they are timed."""
+    """Return the number of steps, as far as it is known before any are timed."""
     if settings.minutes is not None:
         return f"what fits into {settings.minutes:g} minutes, at most {settings.steps:,}"
     return f"{settings.steps:,}, {settings.steps * settings.batch / images:.3g} epochs in all"
 
 
 def parameter_count(objectives: list[nn.Module]) -> int:
-    """The number of trained parameters; those that objectives share count once."""
+    """Return the number of trained parameters, counting those that objectives share once."""
     trained = {p for objective in objectives for p in objective.parameters() if p.requires_grad}
     return sum(p.numel() for p in trained)

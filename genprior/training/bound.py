@@ -1,4 +1,4 @@
-"""The loss of variational autoencoders: the evidence lower bound of images as 8-bit data."""
+"""The loss of variational autoencoders: the evidence lower bound on 8-bit images."""
 
 from torch import Tensor, nn
 
@@ -8,18 +8,18 @@ from genprior.priors.vae import VAE
 
 
 class EvidenceBound(nn.Module):
-    """Minus the evidence lower bound, in bits per value of 8-bit images: what an ideal code by this prior would spend.
+    """Negative evidence lower bound, in bits per value of 8-bit images: the length of an ideal code by this prior.
 
         loss = -(E_q ln p(x' | z) - w KL(q(z | x') || N(0, I))) / (D ln 2) + 8,
 
-    with x' the dequantised image and one draw of z, both keyed by the item. Logs: "loss", the "kl" in bits per value
-    (unweighted), and the "decoder sd" in the units of x. Where the batch has labels, p and q are given the label.
+    with x' the dequantised image and one draw of z, both keyed by the item. Logs: "loss", the unweighted "kl" in bits
+    per value, and "decoder sd" in the units of x. If the batch has labels, p and q are conditioned on them.
 
     Arguments:
         prior: the VAE to train.
         seed: keys dequantisation and draws of z.
-        warmup: steps over which w rises from 0 to 1 while training, so that the latents are put to use before they are
-            made to cost; in evaluation mode w is 1, and the loss the bound itself.
+        warmup: training steps over which w rises from 0 to 1, so that the VAE learns to use the latents before it has
+            to pay for them; in evaluation mode w is 1, and the loss is the bound itself.
 
     Raises:
         ValueError: a negative warmup.
@@ -39,7 +39,7 @@ class EvidenceBound(nn.Module):
         noise = Noise(self.seed, batch["item"])
         x = dequantize(batch["x"], noise)
         likelihood, kl = self.prior.terms(x, noise, label=batch.get("label"))
-        # Validation is of step 0, and would be of weight 0.
+        # Validation passes step 0, where the weight would be 0.
         weight = min(1.0, step / self.warmup) if self.training and self.warmup else 1.0
         dimension = x[0].numel()
         loss = bits_per_dim(likelihood - weight * kl, dimension).mean()

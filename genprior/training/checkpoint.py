@@ -1,6 +1,6 @@
-"""Checkpoints: folders of safetensors and JSON that are complete or absent.
+"""Checkpoints: folders of safetensors and JSON that are either complete or absent.
 
-`complete.json`, written last, has the hash of every file, so that damage that came later is noticed too.
+`complete.json`, written last, holds the hash of every file, so that later damage is detected too.
 """
 
 import json
@@ -27,7 +27,7 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     beside: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Write modules, optimisers, the state of the run, and the files of `beside`, to `folder`."""
+    """Write modules, optimisers, the state of the run, and the files that `beside` writes, to `folder`."""
     tensors = _tensors(modules)
     for i, optimizer in enumerate(optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
@@ -45,10 +45,10 @@ def save(
 
 
 def load(folder: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Restore modules and optimisers that `save` wrote, in place.
+    """Restore, in place, modules and optimisers that `save` wrote.
 
     Raises:
-        ValueError: the modules are not those that were saved; they stay as they are.
+        ValueError: the modules do not match the saved ones; nothing is restored.
     """
     tensors = load_file(folder / "state.safetensors")
     found = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("optimizer ")}
@@ -75,10 +75,10 @@ def load(folder: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[to
 
 
 def load_sound(folder: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """`load`, after checking the files against their hashes.
+    """Check the files against their hashes, then `load`.
 
     Raises:
-        ValueError: they are not.
+        ValueError: the files are damaged, or as for `load`.
     """
     if reason := damage(folder):
         raise ValueError(f"The checkpoint {folder}, the best, is damaged: {reason}.")
@@ -91,7 +91,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def mark_complete(folder: Path) -> None:
-    """Write the hashes of all files of `folder` into it; without this mark a checkpoint counts as damaged."""
+    """Write the hashes of all files of `folder` into it; without them a checkpoint counts as damaged."""
     hashes = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != MARKER}
     (folder / MARKER).write_text(json.dumps(hashes))
 
@@ -107,12 +107,12 @@ def damage(folder: Path) -> str | None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint among `folder`/step-*, or None if there is none at all.
+    """Return the newest undamaged checkpoint among `folder`/step-*, or None if there are no checkpoints.
 
-    Newer ones that are damaged are set aside as damaged-step-*, with a warning for each.
+    Damaged newer ones are renamed to damaged-step-*, with a warning for each.
 
     Raises:
-        ValueError: there are checkpoints, and all are damaged.
+        ValueError: all checkpoints are damaged.
     """
     found = sorted(_checkpoints(folder), key=step_of, reverse=True)
     damaged = {}
@@ -140,17 +140,17 @@ def latest(folder: Path) -> Path | None:
 
 
 def prune(folder: Path, keep: int, best: int | None = None) -> None:
-    """Remove all but the newest `keep` checkpoints and that of step `best`, and what killed runs left half-written."""
+    """Remove all but the newest `keep` checkpoints and that of step `best`, and what killed runs left unfinished."""
     for path in sorted(_checkpoints(folder), key=step_of)[:-keep]:
         if step_of(path) != best:
-            # Renamed first: one that a kill leaves half-removed must not look like a checkpoint.
+            # Rename first: a folder that a kill leaves half-removed must not look like a checkpoint.
             os.replace(path, path.with_name(f".{path.name}.pruned.tmp"))
     for path in [*folder.glob(".step-*.tmp"), *folder.glob(".prior.*.tmp")]:
         shutil.rmtree(path)
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """The folder of the checkpoint of a step."""
+    """Return the folder of a step's checkpoint."""
     return folder / f"step-{step:07d}"
 
 
@@ -167,5 +167,5 @@ def _tensors(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The tensor in the parameter's memory format, in which the optimiser made it."""
+    """Return the tensor in the parameter's memory format, the one in which the optimiser created it."""
     return torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor

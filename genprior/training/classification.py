@@ -1,4 +1,4 @@
-"""The training of classifiers that judge draws: small, plain, in one go."""
+"""Training of the small classifiers that judge draws, in one run without checkpoints."""
 
 from collections.abc import Callable
 
@@ -22,15 +22,15 @@ def train_classifier(
     weight_decay: float = 0.01,
     augment: Callable[[Tensor, Noise], Tensor] | None = None,
 ) -> None:
-    """Descend the cross-entropy of labels by AdamW, its rate falling linearly to zero.
+    """Minimise the cross-entropy of the labels by AdamW, with a learning rate that falls linearly to zero.
 
     Arguments:
         classifier: images (B, C, H, W) -> logits (B, classes); trained in place.
         data: item number -> dict with "x" and "label".
-        steps: of the optimiser.
+        steps: optimiser steps.
         batch: images per step.
         weight_decay: AdamW's.
-        augment: what it is shown in the place of images, see `augmentation`; None for the images.
+        augment: changes the images the classifier sees, see `augmentation`; None for no change.
     """
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=weight_decay)
     for step, items in enumerate(item_numbers(0, steps, batch, 0, 1)):

@@ -1,4 +1,4 @@
-"""One step of every objective's optimiser: gradient of a batch in micro-batches, clipping, AdamW or Muon."""
+"""One step of every objective's optimiser: gradient accumulation over micro-batches, clipping, AdamW or Muon."""
 
 import contextlib
 
@@ -16,19 +16,19 @@ KINDS: dict[str, type[torch.optim.AdamW]] = {"adamw": torch.optim.AdamW, "muon":
 
 
 class Descent:
-    """The optimisers of the objectives, in their order, and what they need from step to step.
+    """The optimisers of the objectives, in order, and their state between steps.
 
     Attributes:
-        optimizers: of each objective, see `Settings.optimizer`.
-        accumulate: micro-batches per step, which grow in number where memory does not suffice and `auto_batch` is set.
-        finite: whether all losses and gradients were.
-        whole: whether the weights are those of a whole step; who calls `step` says so, since an average belongs to it.
+        optimizers: one per objective, see `Settings.optimizer`.
+        accumulate: number of micro-batches per step, which grows where memory runs out if `auto_batch` is set.
+        finite: records whether all losses and gradients were finite.
+        whole: whether the weights are those of a whole step; the caller of `step` sets it after updating the average.
 
     Arguments:
-        objectives: on their device, with the weights to begin with.
+        objectives: on their device, with initial weights.
         settings: see `Settings`.
-        dtype: of the autocast in which the objectives compute, None for none.
-        accelerator: Accelerate's, which shares the gradients between processes.
+        dtype: of the autocast in which the objectives compute; None for no autocast.
+        accelerator: Accelerate's, which combines the gradients of all processes.
     """
 
     def __init__(self, objectives: list[nn.Module], settings: Settings, dtype: torch.dtype | None, accelerator):
@@ -49,7 +49,7 @@ class Descent:
         self.objectives = [accelerator.prepare(objective) for objective in objectives]
 
     def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Step `step` on this process's share of the batch; the logs of all objectives, on the device."""
+        """Take step `step` on this process's share of the batch, and return the objectives' logs, on the device."""
         logs: dict[str, Tensor] = {}
         for name, objective, own, optimizer in zip(self.names, self.objectives, self.parameters, self.optimizers):
             for group in optimizer.param_groups:
@@ -74,11 +74,11 @@ class Descent:
         return result
 
     def _gradient(self, objective, batch: Batch, step: int, parts: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Leave the gradient of the mean loss in the parameters; the mean loss and logs of the micro-batches."""
+        """Leave the gradient of the mean loss in the parameters; return mean loss and logs of the micro-batches."""
         columns = [values.chunk(parts) for values in batch.values()]
         losses, logs = [], []
         for k, rows in enumerate(zip(*columns)):
-            # Processes share what has come together once, in the last micro-batch.
+            # Processes exchange the accumulated gradient once, in the last micro-batch.
             with contextlib.nullcontext() if k == parts - 1 else self.accelerator.no_sync(objective):
                 with autocast(self.accelerator.device, self.dtype):
                     loss, own_logs = objective(dict(zip(batch, rows)), step)

@@ -10,7 +10,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class EMA(Generic[M]):
-    """A copy of a module whose parameters average those of the original; buffers are copied.
+    """A copy of a module whose parameters average the original's; buffers are copied.
 
     The decay warms up as min(decay, (1 + step) / (10 + step)), so that early averages forget the initial weights.
     """
@@ -18,7 +18,7 @@ class EMA(Generic[M]):
     def __init__(self, module: M, decay: float):
         self.module: M = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
-        # Listed once: to walk the modules at every step would cost as much as the sums.
+        # Listed once: walking the modules at every step would cost as much as the averaging.
         self._averages: list[torch.Tensor] = list(self.module.parameters())
         self._weights: list[torch.Tensor] = list(module.parameters())
         self._copies, self._buffers = list(self.module.buffers()), list(module.buffers())

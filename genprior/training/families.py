@@ -1,6 +1,6 @@
-"""What `genprior train` trains for each family: a prior for the given images, its objectives, its settings.
+"""How `genprior train` trains each family: a prior for the given images, its objectives and its settings.
 
-The recipes do the same with figures chosen for their data.
+The recipes do the same with numbers chosen for their data.
 """
 
 import math
@@ -33,9 +33,9 @@ from genprior.training.quality import denoising_psnr, held_out_bits, reconstruct
 
 P = TypeVar("P", bound=Prior)
 
-SMALL = 64  # pixels: crops below, such as digits in a folder, are taken for whole images
+SMALL = 64  # pixels: smaller crops, such as digits in a folder, count as whole images
 
-# Settings of networks that compete; no momentum, since the other network moves the optimum at every step.
+# Settings of competing networks; no momentum, since the other network moves the optimum at every step.
 ADVERSARIAL = {"lr": 1e-3, "betas": (0.0, 0.99), "clip": 10.0, "warmup": 0, "weight_decay": 0.0}
 
 
@@ -44,12 +44,12 @@ class Plan(Generic[P]):
     """How to train one prior: arguments of `genprior.training.loop.train`.
 
     Attributes:
-        prior: new, of random weights.
-        objectives: that train it, in this order.
-        settings: of `Settings`, where the user does not say.
-        preview: from the averaged prior and the number of images and their size (H, W) to images; by default, draws.
+        prior: new, with random weights.
+        objectives: those that train it, in this order.
+        settings: values for `Settings` that the user does not set.
+        preview: maps the averaged prior, the number of images and their size (H, W) to images; by default, draws.
         finish: called on the averaged prior and held-out images at the end, or None.
-        measure: from the averaged prior and held-out images to numbers to log, such as a PSNR, or None. The validation
+        measure: maps the averaged prior and held-out images to numbers to log, such as a PSNR, or None. The validation
             error of a flow is already in bits per value.
     """
 
@@ -71,7 +71,7 @@ def plan(
     weight: float | None = None,
     objective: str | None = None,
 ) -> Plan:
-    """How to train a prior of that family; torch's global random state stays unchanged.
+    """Return the plan for training a prior of that family; torch's global random state stays unchanged.
 
     Arguments:
         family: one of `FAMILIES`.
@@ -79,13 +79,13 @@ def plan(
         classes: number of class labels, 0 for none.
         examples: some of the images, (N, C, H, W), or crops of them.
         seed: keys the initial weights and all randomness of the objectives.
-        vae: of an ldm, and of no other family: the trained autoencoder in whose latents it lives.
-        weight: of a flow-gan, and of no other family: see `flow_gan`; None for 10.
-        objective: of a ddpm, and of no other family: one of `OBJECTIVES`; None for "denoising".
+        vae: for an ldm only: the trained autoencoder whose latents it models.
+        weight: for a flow-gan only: see `flow_gan`; None for 10.
+        objective: for a ddpm only: one of `OBJECTIVES`; None for "denoising".
 
     Raises:
-        ValueError: there is no such family, it has no priors of such images or of classes, the vae does not fit, or
-            there is no such weight or objective.
+        ValueError: there is no such family, it does not support such images or classes, the vae does not fit, or the
+            weight or objective is not allowed.
     """
     if family not in FAMILIES:
         raise ValueError(f"family is {family!r}: give one of {', '.join(FAMILIES)}.")
@@ -107,7 +107,7 @@ def plan(
 def _ddpm(shape: OpenShape, classes: int, examples: Tensor, seed: int, objective: str = "denoising") -> Plan[DDPM]:
     prediction, loss = lookup("objective", objective, OBJECTIVES)
     side = _side(shape, examples)
-    sized: dict[str, Any] = {"widths": _levels((48, 96, 160, 192), side / 2)} if side else {}  # of patches of 2
+    sized: dict[str, Any] = {"widths": _levels((48, 96, 160, 192), side / 2)} if side else {}  # cells are patches of 2
     prior = DDPM(shape, classes=classes, prediction=prediction, **sized)
     return Plan(
         prior,
@@ -206,7 +206,7 @@ FAMILIES: dict[str, Callable[..., Plan]] = {
     "gan": _gan,
     "flow-gan": _flow_gan,
 }
-# Of a ddpm: what its network predicts, see `priors.predictions`, and its loss.
+# For a ddpm: what its network predicts, see `priors.predictions`, and its loss.
 OBJECTIVES: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     "denoising": ("karras", Denoising),
     "flow-matching": ("velocity", FlowMatching),
@@ -214,7 +214,7 @@ OBJECTIVES: dict[str, tuple[str, Callable[..., nn.Module]]] = {
 
 
 def _side(shape: OpenShape, examples: Tensor) -> int | None:
-    """The side that a network is sized by: of the images, or of crops that are smaller than photographs are cut to."""
+    """Return the side that sizes the network: of the images, or of crops below `SMALL`; None for photographs."""
     if None not in shape:
         return min(shape[1:])
     side = min(examples.shape[-2:])
@@ -222,13 +222,14 @@ def _side(shape: OpenShape, examples: Tensor) -> int | None:
 
 
 def _levels(widths: tuple[int, ...], side: float) -> tuple[int, ...]:
-    """As many of the widths of a network as it takes for its coarsest level to be about 7 cells wide.
+    """Return as many of a network's widths as make its coarsest level about 7 cells wide.
 
-    Images of any size have all of them. Of small ones more would be zeros about the image, and most of the weights.
+    Networks for images of any size use all widths. For small images, further levels would see mostly zeros around the
+    image, yet hold most of the weights.
 
     Arguments:
         widths: of the levels, finest first, each half as fine as the one before.
-        side: of the images in cells of the finest level.
+        side: of the images, in cells of the finest level.
     """
     return widths[: max(1, 1 + round(math.log2(side / 7)))]
 
@@ -245,5 +246,5 @@ def _dequantised(examples: Tensor, seed: int) -> Tensor:
 
 
 def _spread(examples: Tensor) -> float:
-    """Root mean square deviation of a value from 0.5, the centre of these priors."""
+    """Return the root mean square deviation of values from 0.5, the centre of these priors."""
     return float((examples - 0.5).square().mean().sqrt())

@@ -1,4 +1,4 @@
-"""What goes wrong in long runs, and what is done about it: signals, NaN, too little memory, a full disk."""
+"""Handling of what goes wrong in long runs: signals, NaN, too little memory, a full disk."""
 
 import contextlib
 import errno
@@ -17,13 +17,13 @@ from torch import Tensor
 from genprior.training.settings import Settings
 
 T = TypeVar("T")
-STOP_EVERY = 10  # steps, after which several processes agree whether to stop
+STOP_EVERY = 10  # steps between agreements of several processes on whether to stop
 
 
 class Stop:
-    """Within `with`, SIGINT (Ctrl-C) and SIGTERM set `wanted`; a second one ends the process as it always does.
+    """Within `with`, SIGINT (Ctrl-C) and SIGTERM set `wanted`; a second one acts as usual.
 
-    One that is ignored, as a shell has Ctrl-C ignored by what runs in its background, stays ignored.
+    A signal that is already ignored, as Ctrl-C is in a shell's background jobs, stays ignored.
     """
 
     def __init__(self):
@@ -31,7 +31,7 @@ class Stop:
         self._usual: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
-        # Python allows handlers in the main thread only.
+        # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
             heard = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
             self._usual = {number: signal.signal(number, self._note) for number in heard}
@@ -47,7 +47,7 @@ class Stop:
 
 
 def agreed(wanted: bool, accelerator, step: int) -> bool:
-    """Whether one of the processes wants something after this step; of several, at every tenth step only."""
+    """Return whether any process wants something after this step; several processes ask only at every tenth step."""
     if accelerator.num_processes == 1:
         return wanted
     if step % STOP_EVERY:
@@ -56,16 +56,16 @@ def agreed(wanted: bool, accelerator, step: int) -> bool:
 
 
 def ignore_signals(worker: int) -> None:
-    """In a process that loads data: Ctrl-C reaches it too, but the last step still needs it."""
+    """Ignore signals in a process that loads data: Ctrl-C reaches it too, but the last step still needs it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 class Finite:
-    """Whether losses and norms of gradients were finite, at every step.
+    """A record of whether losses and gradient norms were finite at every step.
 
-    They stay on the device and are looked at when `check` is called, so that no step waits for the device; the message
-    names the step all the same.
+    The values stay on the device until `check` reads them, so no step waits for the device; the error still names the
+    step.
     """
 
     def __init__(self):
@@ -75,10 +75,10 @@ class Finite:
         self._seen.append((step, loss + norm))  # finite if both are
 
     def check(self, settings: Settings, out: Path) -> None:
-        """Look at what was noted since the last look.
+        """Check what was noted since the last check.
 
         Raises:
-            FloatingPointError: some step was not finite.
+            FloatingPointError: the loss or gradient of some step was not finite.
         """
         steps, values = [step for step, _ in self._seen], [value for _, value in self._seen]
         self._seen = []
@@ -95,19 +95,20 @@ class Finite:
 
 @contextlib.contextmanager
 def looking(what: str, step: int | None = None) -> Iterator[None]:
-    """Within `with`, what only looks at a training: it warns of its faults, and the training goes on."""
+    """Within `with`, for code that only observes the training: errors become warnings, and training goes on."""
     try:
         yield
-    except Exception as error:  # whatever it is, it is worth less than the training
+    except Exception as error:  # whatever it is, the training matters more
         at = "" if step is None else f" at step {step}"
         warnings.warn(f"{what} failed{at} ({type(error).__name__}: {error}); training goes on.", stacklevel=3)
 
 
 @contextlib.contextmanager
 def rescued(save: Callable[[], None]) -> Iterator[None]:
-    """Within `with`, an error is raised after `save()` had its try; that it fails too is not worth a word beside it.
+    """Within `with`, call `save()` before an error propagates; an error of `save()` itself is suppressed.
 
-    Not where training diverged, of which there is nothing to save, nor on a second Ctrl-C, which does not wait.
+    `save()` is not called if training diverged, which leaves nothing to save, nor on a second Ctrl-C, which does not
+    wait.
     """
     try:
         yield
@@ -120,21 +121,21 @@ def rescued(save: Callable[[], None]) -> Iterator[None]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory, on whatever device."""
+    """Return whether torch or Python ran out of memory, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def fitted(attempt: Callable[[int], T], parts: int, images: int, *, auto: bool, again: bool = True) -> tuple[T, int]:
-    """`attempt(parts)`, with more parts if memory does not suffice; and the number of parts that did.
+    """Return `attempt(parts)`, with more parts if memory runs out, and the number of parts that fitted.
 
     Arguments:
-        attempt: does the same whatever the number of parts, and may be called again after it failed.
-        parts: micro-batches to begin with.
+        attempt: gives the same result for any number of parts, and may be called again after it failed.
+        parts: initial number of micro-batches.
         images: number of images that the parts share evenly.
-        auto: whether to go on with more parts; else only a number that fits is looked for, to be named in the error.
-        again: whether it can be tried again at all.
+        auto: whether to go on with more parts; else a number that fits is sought only to name it in the error.
+        again: whether a failed attempt may be repeated.
 
     Raises:
         MemoryError: memory does not suffice; the message says what was tried and what would fit.
@@ -158,7 +159,7 @@ def fitted(attempt: Callable[[int], T], parts: int, images: int, *, auto: bool, 
                     f"accumulate={parts} (micro-batches; the step stays the same), or auto_batch to have them made."
                 )
             return result, parts
-        # Only here are the frames of the failed attempt gone, and what they held.
+        # Only here are the frames of the failed attempt gone, with the memory they held.
         gc.collect()
         torch.cuda.empty_cache()
         failed.append(parts)
@@ -172,7 +173,7 @@ def fitted(attempt: Callable[[int], T], parts: int, images: int, *, auto: bool, 
 
 @contextlib.contextmanager
 def full_disk_explained(out: Path) -> Iterator[None]:
-    """Say of a full disk what is safe and what to do."""
+    """Within `with`, explain the error of a full disk: what is safe and what to do."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -187,5 +188,5 @@ def full_disk_explained(out: Path) -> Iterator[None]:
 
 
 def _has_number(error: OSError | SafetensorError, number: int) -> bool:
-    """Whether the system gave that number; safetensors tells it in words only."""
+    """Return whether the system's error has that number, which safetensors gives only in its message."""
     return error.errno == number if isinstance(error, OSError) else f"(os error {number})" in str(error)

@@ -1,4 +1,4 @@
-"""Every field of `Settings` as a flag of a command line, for `genprior train` and the recipes; without torch."""
+"""Every field of `Settings` as a command-line flag, for `genprior train` and the recipes; without torch."""
 
 import argparse
 from dataclasses import fields
@@ -14,11 +14,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
 
 
 def add_flags(parser: Any, defaults: Settings | None = None) -> None:
-    """Give a parser, or a group of one, a flag for every setting; those that are not given stay out of its options.
+    """Add a flag for every setting to a parser or argument group; flags not given stay out of its options.
 
     Arguments:
-        parser: of argparse.
-        defaults: what the help says of a setting that is not given.
+        parser: argparse's, or one of its groups.
+        defaults: settings whose values the help shows as defaults; None to show none.
     """
     for each in fields(Settings):
         name, kind = each.name, each.metadata["kind"].type
@@ -30,7 +30,7 @@ def add_flags(parser: Any, defaults: Settings | None = None) -> None:
 
 
 def stated(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings among the options of a parser with `add_flags` that were given."""
+    """Return the settings that were given among the options of a parser with `add_flags`."""
     found = {each.name: getattr(options, each.name) for each in fields(Settings) if hasattr(options, each.name)}
     if "betas" in found:
         found["betas"] = tuple(found["betas"])

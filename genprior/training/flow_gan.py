@@ -1,16 +1,16 @@
 """Flow-GAN: a flow trained as the generator of a GAN, by likelihood, or by the weighted sum of both losses.
 
 Notation: h the flow, so that x = h^-1(z), z ~ N(0, I), is a generator with a density; l(x) the discriminator's logit,
--ln d = softplus(-l); w the weight. In turn, as in `genprior.training.adversarial`,
+-ln d = softplus(-l); w the weight. The steps alternate, as in `genprior.training.adversarial`:
 
     discriminator:  -ln(1 - d(h^-1(z))) - ln d(x),
     flow:           -ln d(h^-1(z)) + w b(x),    b(x) = -ln p(x) / (D ln 2) + 8.
 
-x are dequantised images in both: a flow is a law of those, and exact grey levels would give real images away. Where a
-batch has labels, both networks are told them.
+In both, x is a dequantised image: a flow models those, and exact grey levels would give real images away. If a batch
+has labels, both networks receive them.
 
 References: A. Grover, M. Dhar, S. Ermon, Flow-GAN: combining maximum likelihood and adversarial learning in generative
-models, 2018; their weight is of nats per image.
+models, 2018; their weight multiplies nats per image.
 """
 
 import math
@@ -24,7 +24,7 @@ from genprior.priors.flow import Flow
 from genprior.training.adversarial import DiscriminatorLoss, GeneratorLoss
 from genprior.training.likelihood import MaximumLikelihood
 
-DEQUANTISATION = 2  # the `sample` number of its noise, beside those of the latents of both networks
+DEQUANTISATION = 2  # the `sample` number of its noise, distinct from those of both networks' latents
 
 
 def flow_gan(prior: Flow, discriminator: nn.Module, *, weight: float, seed: int = 0) -> list[nn.Module]:
@@ -33,11 +33,11 @@ def flow_gan(prior: Flow, discriminator: nn.Module, *, weight: float, seed: int 
     Arguments:
         prior: the flow to train.
         discriminator: images (B, C, H, W) -> logits (B,).
-        weight: of the mean bits per value, against the mean of -ln d.
-        seed: keys all randomness, with the items.
+        weight: of the mean bits per value, relative to the mean of -ln d.
+        seed: keys all randomness, together with the items.
 
     Raises:
-        ValueError: the weight is negative or no number.
+        ValueError: the weight is negative or not a number.
     """
     if not weight >= 0:
         raise ValueError(f"weight is {weight!r}: give a number from 0, adversarial alone, to inf, likelihood alone.")
@@ -50,7 +50,7 @@ def flow_gan(prior: Flow, discriminator: nn.Module, *, weight: float, seed: int 
 
 
 class FlowDiscriminatorLoss(nn.Module):
-    """`DiscriminatorLoss` of dequantised images, no gradient to the flow; for the arguments see `flow_gan`."""
+    """`DiscriminatorLoss` on dequantised images, no gradient to the flow; for the arguments see `flow_gan`."""
 
     def __init__(self, prior: Flow, discriminator: nn.Module, *, seed: int = 0):
         super().__init__()

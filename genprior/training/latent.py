@@ -1,4 +1,4 @@
-"""Training of latent diffusion: fewer latents, and the loss, that of a diffusion on latents drawn on the fly."""
+"""Training of latent diffusion: its loss, on latents drawn on the fly, and the pruning of unused latents."""
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,12 @@ from genprior.training.objectives import Denoising
 
 
 class LatentDenoising(nn.Module):
-    """`Denoising` of w ~ q(w | x'), with x' the dequantised image: the autoencoder sees what it was trained on.
+    """`Denoising` of w ~ q(w | x'), with x' the dequantised image, which is what the autoencoder was trained on.
 
-    The latents are nearly white, where photographs are not: the median of sigma is their spread itself.
+    Unlike photographs, the latents are nearly white, so the median of sigma is their spread itself.
 
     Arguments:
-        prior: whose diffusion is to be trained; its autoencoder stays as it is.
+        prior: the latent diffusion whose diffusion is trained; its autoencoder stays unchanged.
         seed: keys dequantisation, draws of w and noise.
     """
 
@@ -27,7 +27,7 @@ class LatentDenoising(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         items = batch["item"]
-        # The noise of sample 0 is that of the diffusion.
+        # Ones, because the diffusion's noise has sample number 0.
         noise = Noise(self.seed, items, torch.ones_like(items))
         with torch.no_grad():
             mean, sd = self.prior.moments(dequantize(batch["x"], noise))
@@ -36,15 +36,15 @@ class LatentDenoising(nn.Module):
 
 @torch.no_grad()
 def pruned(vae: VAE, x: Tensor, latent: int) -> VAE:
-    """The autoencoder of maps without all but `latent` of the latents of a cell, which are 0 from then on.
+    """Return the autoencoder with only `latent` of its latents per cell; the others are fixed at 0.
 
-    Those are kept whose KL(q(z | x) || N(0, I)), averaged over these images, is largest: the bound switches latents off
-    that would cost more than what they say saves, and those cost nothing and say nothing.
+    Those with the largest KL(q(z | x) || N(0, I)), averaged over the images x, are kept: the bound switches off latents
+    that would cost more than their information saves, and these then cost nothing and carry nothing.
 
     Arguments:
-        vae: of images of any size.
+        vae: an autoencoder of images of any size, whose latents are maps.
         x: images, (N, C, H, W).
-        latent: how many of the latents of a cell are kept.
+        latent: number of latents per cell to keep.
     """
     mean, sd = vae.infer(x)
     kl = ((mean**2 + sd**2 - 1) / 2 - sd.log()).mean(dim=(0, 2, 3))

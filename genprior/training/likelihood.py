@@ -14,7 +14,7 @@ from genprior.priors.patches import PatchFlow
 class MaximumLikelihood(nn.Module):
     """-ln p((255 x + u) / 256) / (D ln 2) + 8, u uniform on (0, 1): at least the bits per value that p spends on x.
 
-    Where the batch has labels, p is p(x | label). Of a flow of patches, x are those that tile each image.
+    If the batch has labels, p is p(x | label). For a flow of patches, x are the patches that tile each image.
 
     Arguments:
         prior: the flow to train.
@@ -27,6 +27,6 @@ class MaximumLikelihood(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         x = dequantize(batch["x"], Noise(self.seed, batch["item"]))
-        z, logdet = self.prior(x, batch.get("label"))  # whose networks follow the autocast around
+        z, logdet = self.prior(x, batch.get("label"))  # the networks follow the surrounding autocast
         loss = bits_per_dim(log_density(z, logdet), z.shape[1]).mean()
         return loss, {"loss": loss.detach()}

@@ -16,12 +16,12 @@ TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"
 
 
 class Log:
-    """`log.jsonl` of a run; lines beyond the step a run resumes from are dropped, since they will be made again.
+    """`log.jsonl` of a run; lines beyond the step a run resumes from are dropped, since they will be written again.
 
     Arguments:
         out: folder of the run.
-        start: step that it resumes from.
-        accelerator: its main process writes, here and to its trackers.
+        start: step it resumes from.
+        accelerator: Accelerate's; its main process writes to the file and to its trackers.
     """
 
     def __init__(self, out: Path, start: int, accelerator):
@@ -33,7 +33,7 @@ class Log:
             write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def write(self, step: int, **entry: float) -> None:
-        """Write an entry to disk and to the trackers; faults of trackers are reported and end nothing."""
+        """Write an entry to disk and to the trackers; a tracker's error is only a warning."""
         if self.accelerator.is_main_process:
             with open(self.path, "a") as file:
                 file.write(json.dumps({"step": step, **entry}) + "\n")
@@ -64,7 +64,7 @@ def check_trackers(names: list) -> None:
 
 @contextlib.contextmanager
 def trackers_begun(accelerator, name: str, settings: Settings) -> Iterator[None]:
-    """Tell the trackers of `accelerator` what is trained, and when that has ended, however it did."""
+    """Start the trackers of `accelerator` with the settings, and finish them however the training ends."""
     plain = (bool, int, float, str)
     config = {key: value if isinstance(value, plain) else str(value) for key, value in asdict(settings).items()}
     accelerator.init_trackers(name, config)

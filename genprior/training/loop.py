@@ -33,7 +33,7 @@ from genprior.training.pace import Pace
 from genprior.training.precision import autocast_dtype, precision_name
 from genprior.training.settings import Settings
 
-STATE = ("step", "settings", "validations", "paced", "data", "objectives")  # what a checkpoint says of its run
+STATE = ("step", "settings", "validations", "paced", "data", "objectives")  # what a checkpoint records of its run
 
 
 @settled
@@ -57,29 +57,29 @@ def train(
 
     The run is a function of (data, settings): after a kill at any time, another call with the same `out` continues it
     exactly as if it had not stopped, up to rounding on another number of devices or micro-batches. With several
-    machines, `out` is a folder that all of them see.
+    machines, `out` must be a folder that all of them see.
 
     Arguments:
-        prior: what is trained; the objectives hold it.
-        objectives: modules whose `forward(batch, step)` gives (loss, logs); one optimiser step each, in this order.
+        prior: the prior to train; the objectives hold it.
+        objectives: modules whose `forward(batch, step)` returns (loss, logs); one optimiser step each, in this order.
         data: item number -> dict of tensors with "x" and "item".
         settings: see `Settings`.
         out: folder of the run: `prior/` (the result), `step-*/` (checkpoints), `log.jsonl`, `samples-*.png`.
         validation: data on which the mean loss of the averaged weights is logged, and which decides early stopping.
-        preview: from the averaged prior to images (B, C, H, W), written as a sheet with every validation.
-        measure: from the averaged prior to numbers that are logged with every validation.
+        preview: maps the averaged prior to images (B, C, H, W), written as a sheet at every validation.
+        measure: maps the averaged prior to numbers that are logged at every validation.
         finish: called on the averaged prior at the end, before it is written.
         card: what is known about data and licence, for the prior's card.
         log_with: "tensorboard", "wandb", "trackio" or trackers of Accelerate, besides `log.jsonl`.
         data_changed: whether to continue from a checkpoint that was trained on other data.
-        progress: whether to print what is trained, and a progress bar.
+        progress: whether to print a summary of the run and show a progress bar.
 
     Returns:
         The averaged prior, in evaluation mode.
 
     Raises:
-        ValueError: settings that do not fit together, a checkpoint in `out` of other settings, data or network,
-            nothing but damaged checkpoints, or processes that do not see each other.
+        ValueError: the settings do not fit together, the checkpoint in `out` has other settings, data or network, all
+            checkpoints are damaged, or the processes do not see each other.
         FloatingPointError: a loss or gradient is not finite.
         MemoryError: memory does not suffice; the message says what fits.
         OSError: the disk is full, among others.
@@ -87,8 +87,8 @@ def train(
     """
     out, log_with = Path(out), list(log_with)
     check_trackers(log_with)
-    processes()  # begins them as Accelerate alone does not on CPUs
-    # Accelerate fixes one precision for the whole process; the one of this run is set around its own computations.
+    processes()  # sets them up, which Accelerate alone does not do on CPUs
+    # Accelerate fixes one precision for the whole process; this run sets its own around its own computations.
     accelerator = Accelerator(mixed_precision="no", log_with=log_with or None, project_dir=out)
     device, main = accelerator.device, accelerator.is_main_process
     dtype = autocast_dtype(settings.precision, device)
@@ -118,7 +118,7 @@ def train(
         checkpoint.load(resumed, parts, descent.optimizers)
 
     def origin(step: int) -> dict[str, Any]:
-        """The card of the average after so many steps."""
+        """Return the card of the averaged prior after `step` steps."""
         return {
             **(card or {}),
             "objectives": losses,
@@ -152,7 +152,7 @@ def train(
         accelerator.wait_for_everyone()
 
     def rescue() -> None:
-        """Save the last whole step, without the other processes: they have the same weights, and may have failed."""
+        """Save the last whole step without the other processes, which have the same weights and may have failed."""
         if start < done and descent.whole and not checkpoint.path_of(out, done).exists():
             descent.finite.check(settings, out)
             write(done)
@@ -160,7 +160,7 @@ def train(
                 print(f"genprior: step {done} is saved in {out}: call again to go on", file=sys.stderr)
 
     def judge(step: int, held_out: Data) -> None:
-        """Validate with the averaged weights, which may decide the weights that are kept."""
+        """Validate the averaged weights; the result may decide which weights are kept."""
         judging = faults.looking("validation", step) if settings.patience is None else contextlib.nullcontext()
         with judging, autocast(device, dtype):
             rows = descent.share // descent.accumulate
@@ -168,7 +168,7 @@ def train(
             log.write(step, validation=validations[-1][1])
 
     def look(step: int) -> None:
-        """Measure and draw with the averaged weights; nothing depends on it."""
+        """Measure and draw with the averaged weights; no later step depends on it."""
         if measure is not None and main:
             with faults.looking("measure", step), autocast(device, dtype):
                 log.write(step, **measure(average))
@@ -185,7 +185,7 @@ def train(
     pace = Pace(settings, start, paced, began, accelerator)
 
     done = counted = start
-    moment = time.perf_counter()  # since which items per second are counted, from step `counted` on
+    moment = time.perf_counter()  # items per second are counted since then, from step `counted` on
     told = trackers_begun(accelerator, out.name, settings)
     loading = _loading(data, settings, start, accelerator)
     with loading as batches, faults.Stop() as stop, faults.full_disk_explained(out), told, bar:
@@ -240,7 +240,7 @@ def train(
 
 
 class Trained(nn.Module):
-    """A prior and the objectives that train it, whose networks may have weights in common."""
+    """A prior and the objectives that train it; their networks may share weights."""
 
     def __init__(self, prior: Prior, objectives: Iterable[nn.Module]):
         super().__init__()
@@ -249,10 +249,10 @@ class Trained(nn.Module):
 
 @torch.no_grad()
 def validate(objectives: Iterable[nn.Module], data: Data, batch: int, accelerator: Accelerator) -> float:
-    """Mean over `data` of the summed losses of the objectives: the same items and noise every time.
+    """Return the mean over `data` of the objectives' summed losses, with the same items and noise every time.
 
     Raises:
-        Exception: a process failed, this one by what is raised or another; all processes raise, so that none waits.
+        Exception: this process failed with that error, or another failed; all processes raise, so that none waits.
     """
     total, count, error = 0.0, 0, None
     try:
@@ -271,21 +271,21 @@ def validate(objectives: Iterable[nn.Module], data: Data, batch: int, accelerato
 
 
 def fingerprint(data: Data) -> Any:
-    """What identifies these data, as JSON for checkpoints: `data.fingerprint`, or their number."""
+    """Return what identifies the data, as JSON for checkpoints: `data.fingerprint`, or the number of images."""
     return getattr(data, "fingerprint", f"{len(data)} images")
 
 
 def _newest(out: Path, accelerator: Accelerator) -> Path | None:
-    """The checkpoint to go on from, chosen by the main process, which sets damaged ones aside."""
+    """Return the checkpoint to resume from, chosen by the main process, which sets damaged ones aside."""
     found = [checkpoint.latest(out) if accelerator.is_main_process else None]
     return broadcast_object_list(found)[0]
 
 
 def _read_state(found: Path) -> dict[str, Any]:
-    """What a checkpoint says of its run.
+    """Return what a checkpoint records of its run.
 
     Raises:
-        ValueError: it does not say all that one of this version does.
+        ValueError: it lacks an entry that this version records.
     """
     state = checkpoint.read_state(found)
     if lacks := [name for name in STATE if name not in state]:
@@ -300,7 +300,7 @@ def _read_state(found: Path) -> dict[str, Any]:
 def _check_resumable(
     state: dict[str, Any], settings: Settings, content: Any, losses: list[str], data_changed: bool, folder: Path
 ) -> None:
-    """Refuse settings, objectives and data that may not go on from the state in a checkpoint."""
+    """Refuse settings, objectives or data that cannot continue from the state in a checkpoint."""
     settings.check_resumable(state["step"], state["settings"], folder)
     if losses != state["objectives"]:
         raise ValueError(
@@ -317,7 +317,7 @@ def _check_resumable(
 
 
 def _differences(now: Any, then: Any) -> str:
-    """In what data are not as they were; all of what tells them apart, where it has no names."""
+    """Describe how two fingerprints differ: by the entries that changed, or in full if they have no named entries."""
     if not (isinstance(now, dict) and isinstance(then, dict)):
         return f"{now}, not {then}"
     changed = [name for name in now | then if now.get(name) != then.get(name)]
@@ -328,10 +328,10 @@ def _differences(now: Any, then: Any) -> str:
 def _loading(
     data: Data, settings: Settings, start: int, accelerator: Accelerator
 ) -> Iterator[Iterator[dict[str, Tensor]]]:
-    """This process's share of the batch of each step from `start` on.
+    """Yield this process's share of the batch of each step from `start` on.
 
-    Workers end here, whatever happens: they ignore the signal by which Python would end them, and at its exit it waits
-    for those that an error's traceback keeps.
+    Workers always end here: they ignore the signal by which Python would end them, and Python would wait at exit for
+    those that an error's traceback keeps alive.
     """
     rank, ranks = accelerator.process_index, accelerator.num_processes
     batches = iter(
@@ -341,7 +341,7 @@ def _loading(
             num_workers=settings.workers,
             worker_init_fn=faults.ignore_signals,
             pin_memory=accelerator.device.type == "cuda",
-            # Its own, from which the loader draws a seed nobody uses: the global random state is not ours.
+            # The loader draws a seed that nobody uses; its own generator leaves the global random state alone.
             generator=torch.Generator(),
         )
     )
@@ -353,13 +353,13 @@ def _loading(
 
 
 def _since_best(validations: list[tuple[int, float]]) -> int:
-    """How many validations there were since the one of least error."""
+    """Return the number of validations since the one with the smallest error."""
     errors = [error for _, error in validations]
     return len(errors) - 1 - errors.index(min(errors)) if errors else 0
 
 
 def _best(validations: list[tuple[int, float]], settings: Settings) -> int | None:
-    """The step whose averaged weights are kept, if it is not the last."""
+    """Return the step whose averaged weights are kept; None, without `patience`, for the last."""
     if settings.patience is None or not validations:
         return None
     return min(validations, key=lambda entry: entry[1])[0]

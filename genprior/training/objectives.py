@@ -1,9 +1,9 @@
 """Objectives: each holds the networks it trains, and `forward(batch, step)` returns (loss, logs).
 
-A batch is a dict: "x" images in [0, 1], (B, C, H, W); "item" their numbers in the run, (B,); "label" (B,) perhaps.
-"features" (B, F, H, W), what a DDPM with features is shown besides.
+A batch is a dict: "x" images in [0, 1], (B, C, H, W); "item" their numbers in the run, (B,); optionally "label", (B,),
+and "features", (B, F, H, W), the additional input of a DDPM with features.
 Noise and dropped labels are keyed by (seed, item), steps and noise levels by the item alone (see `spread`), so that an
-item's loss does not depend on its company.
+item's loss does not depend on the rest of its batch.
 """
 
 import math
@@ -21,7 +21,7 @@ DROPPED = 0.1  # fraction of labels replaced by the null class, unless stated
 
 
 def spread(items: Tensor) -> Tensor:
-    """Numbers in (0, 1), one per item, spread evenly over any run of consecutive items (Kronecker sequence)."""
+    """Return numbers in (0, 1), one per item, spread evenly over consecutive items (Kronecker sequence)."""
     return ((items.double() + 0.5) * GOLDEN) % 1
 
 
@@ -52,9 +52,9 @@ class NoisePrediction(nn.Module):
 class Denoising(nn.Module):
     """The same regression weighted to unit variance at every noise level, with sigma drawn where restoration needs it.
 
-    ln sigma is logistic with the given median and scale, cut to [sigma_min, sigma_max] of the prior: dense where
-    structure is decided, with tails heavy enough that pure noise, where samplers start, is trained too. The weight
-    1 / c_out^2 makes the target of the bare network of unit variance (Karras et al., 2022).
+    ln sigma is logistic with the given median and scale, truncated to the prior's [sigma_min, sigma_max]: dense where
+    structure is decided, with tails heavy enough to train pure noise, where samplers start, too. The weight
+    1 / c_out^2 gives the target of the bare network unit variance (Karras et al., 2022).
 
     Arguments:
         prior: the DDPM to train.
@@ -86,8 +86,8 @@ class FlowMatching(nn.Module):
     """|v - v_hat(z, t)|^2 with v = u - n the velocity of the straight path z = t u + (1 - t) n, t uniform, per value.
 
     In the coordinates of the prior, u_t = z / t = u + s n with s = (1 - t) / t, and v - v_hat = (u - u_hat) / (1 - t).
-    t is uniform between those of sigma_max and sigma_min. The network may predict whatever it does; `prediction` of
-    the prior is "velocity" in the published method.
+    t is uniform between its values at sigma_max and sigma_min. The prior may have any `prediction`; the published
+    method has "velocity".
 
     Arguments:
         prior: the DDPM to train.
@@ -113,7 +113,7 @@ class FlowMatching(nn.Module):
 def _error(
     prior: DDPM, batch: dict[str, Tensor], sigma: Tensor, seed: int, dropped: float = DROPPED
 ) -> tuple[Tensor, Tensor]:
-    """(u - u_hat)^2 on the network's [-1, 1], shaped like x, and s."""
+    """Return (u - u_hat)^2 on the network's scale [-1, 1], shaped like x, and s."""
     x, items = batch["x"], batch["item"]
     noise = Noise(seed, items)
     label = batch.get("label")

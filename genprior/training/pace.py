@@ -1,7 +1,7 @@
-"""How many steps fit into the minutes that a run may take, so that its learning rate falls to zero within them.
+"""The number of steps that fit into a run's minutes, so that its learning rate falls to zero within them.
 
-A learning rate that follows the clock would make every run another one. So the first steps are timed, the number that
-fits is made the run's number of steps, and from there on the run is a function of its settings like any other.
+A learning rate that followed the clock would make every run different. Instead, the first steps are timed, the number
+that fits becomes the run's number of steps, and from then on the run is a function of its settings like any other.
 """
 
 import math
@@ -13,21 +13,21 @@ import torch
 from genprior.training.faults import agreed
 from genprior.training.settings import Settings
 
-WARM, TIMED = 4, 20  # steps that are not timed, since they warm up; and those after which the number is fixed
-SHARE = 0.9  # of the time that is left, for steps; the rest is for validations, sheets and checkpoints
+WARM, TIMED = 4, 20  # warm-up steps, which are not timed; steps after which the number is fixed
+SHARE = 0.9  # fraction of the remaining time for steps; the rest is for validations, sheets and checkpoints
 
 
 class Pace:
     """The clock of a run.
 
     Attributes:
-        fixed: whether the number of steps is what fits into the minutes, for good.
+        fixed: whether the number of steps has been fixed to what fits into the minutes.
 
     Arguments:
         settings: of the run; without `minutes`, nothing is timed.
-        start: step it begins from, here and now.
-        fixed: whether its number of steps was fixed before it was resumed, for minutes of its own.
-        began: when the run began by `time.perf_counter`, were it never stopped.
+        start: step at which the run now starts or resumes.
+        fixed: whether the number of steps was fixed, for the same minutes, before the run was resumed.
+        began: when the run began, by `time.perf_counter`, as if it had never stopped.
         accelerator: Accelerate's; the main process's clock counts.
     """
 
@@ -37,7 +37,7 @@ class Pace:
         self._since = 0.0
 
     def paced(self, settings: Settings, done: int) -> Settings:
-        """The settings after `done` steps: with other `steps` once these are known, or the time is up."""
+        """Return the settings after `done` steps, with other `steps` once their number is known or the time is up."""
         if self.end == math.inf or done == settings.steps:
             return settings
         since_start = done - self.start

@@ -1,8 +1,8 @@
 """How well a prior in training restores: one fixed, cheap restoration of a few held-out images, in dB.
 
-PSNR = -10 log10 MSE of values clamped to [0, 1], at most 100, the mean over images; the noise is the same every time.
-Images may be on any device. For flows, whose restorations would cost as much as many steps of training, it is their
-bits per value. `held_out_and_seen` measures on images trained on too.
+PSNR = -10 log10 MSE of values clamped to [0, 1], at most 100, averaged over images; the noise is the same every time.
+Images may be on any device. Flows are measured in bits per value, because their restorations would cost as much as many
+training steps. `held_out_and_seen` measures on training images too.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SIGMA = 0.1  # of the noise that is removed, in the units of x: 25.5 grey levels
 
 @torch.no_grad()
 def denoising_psnr(prior: DDPM, x: Tensor, sigma: float = SIGMA) -> dict[str, float]:
-    """PSNR of E[x | y] for y = x + sigma n, which for a diffusion is one call of its network."""
+    """Return the PSNR of E[x | y] for y = x + sigma n, which takes a diffusion one network call."""
     x = x.to(prior.decoder_variance)
     y = x + sigma * Noise(0, torch.arange(len(x), device=x.device))(x)
     return {"denoising PSNR": mean_psnr(prior.denoise(y, sigma), x)}
@@ -37,7 +37,7 @@ def reconstruction_psnr(prior: VAE, x: Tensor) -> dict[str, float]:
 
 
 def search_psnr(prior: GAN, x: Tensor, *, steps: int = 100) -> dict[str, float]:
-    """PSNR of the image nearest to x that Adam finds in so many steps from the latent 0; low if modes are lost."""
+    """Return the PSNR of the image nearest to x that `steps` of Adam find from latent 0; low if modes are lost."""
     x = x.to(state_of(prior))
     z = x.new_zeros(len(x), *prior.latent_shape).requires_grad_()
     adam = torch.optim.Adam([z], lr=0.1)
@@ -50,7 +50,7 @@ def search_psnr(prior: GAN, x: Tensor, *, steps: int = 100) -> dict[str, float]:
 
 @torch.no_grad()
 def held_out_bits(prior: Prior, x: Tensor) -> dict[str, float]:
-    """Bits per value of 8-bit images x; an upper bound if the prior has only a bound of its density."""
+    """Return the bits per value of 8-bit images x; an upper bound if the prior only bounds its density."""
     x = x.to(device_of(prior))
     x = dequantize(x, Noise(0, torch.arange(len(x), device=x.device)))
     density = prior.log_prob if supports(prior, "log_prob") else prior.elbo
@@ -60,7 +60,7 @@ def held_out_bits(prior: Prior, x: Tensor) -> dict[str, float]:
 def held_out_and_seen(
     measure: Callable[[Tensor], dict[str, float]], held_out: Tensor, seen: Tensor
 ) -> dict[str, float]:
-    """`measure` on held-out images and on training images: a prior memorises if the two differ."""
+    """Apply `measure` to held-out images and to training images: if the two differ, the prior memorises."""
     parts = {"held out": held_out, "trained on": seen}
     return {f"{name}, {part}": value for part, x in parts.items() for name, value in measure(x).items()}
 

@@ -1,4 +1,4 @@
-"""How to train: the numbers of a run, without torch, so that the command line can list them at once."""
+"""The settings of a training run, without torch, so that the command line can list them at once."""
 
 import json
 import math
@@ -22,7 +22,7 @@ def minutes(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class Kind:
-    """The values of a setting: how to read one from a string, which are allowed, and the advice for others."""
+    """The kind of a setting: how to read a value from a string, which are allowed, and what to advise for others."""
 
     type: Callable[[str], Any]
     allowed: Callable[[Any], bool]
@@ -47,9 +47,9 @@ def setting(default: Any, kind: Kind, text: str, *flags: str, free: bool = False
     """A field of `Settings`, with its description in the metadata.
 
     Arguments:
-        text: what it is, as the command line says it; what else there is to say stands above the field.
-        flags: other names of its flag.
-        free: whether it may differ when a run is resumed: the weights are the same, or the same to rounding.
+        text: description that the command line shows; further remarks stand above the field.
+        flags: alternative names of its flag.
+        free: whether it may change when a run resumes, because the weights stay the same, at least up to rounding.
     """
     return field(default=default, metadata={"kind": kind, "text": text, "flags": flags, "free": free})
 
@@ -61,17 +61,17 @@ _free = partial(setting, free=True)
 class Settings:
     """How to train; the metadata of each field describes it, see `setting`."""
 
-    # Free within a rule of its own, see `check_resumable`.
+    # Free, but only within the rule of `check_resumable`.
     steps: int = _free(MISSING, COUNT, "optimiser steps in all", "--max-train-steps")
-    # After the first steps, `steps` becomes the number that fits, at most as it was, and the learning rate falls with
-    # it. Where steps become slower, it ends at the minute all the same, with the averaged weights of that moment.
+    # After the first steps, `steps` becomes the number that fits, never more than before, and the learning rate follows
+    # it. If steps become slower, the run still ends on time, with the averaged weights of that moment.
     minutes: float | None = _free(None, MINUTES, "of the clock in which to end: as many of the steps as fit")
     batch: int = setting(16, COUNT, "images per step, over all devices and micro-batches", "--train-batch-size")
     optimizer: str = setting("adamw", OPTIMIZER, "adamw, or muon: for kernels of convolutions, adamw for the rest")
     lr: float = setting(5e-4, NUMBER, "learning rate at its height", "--learning-rate")
     warmup: int = setting(300, WHOLE, "steps over which it rises linearly", "--lr-warmup-steps")
-    # Before them it does not depend on `steps`, so a run can be resumed with other steps as long as neither number has
-    # made it decay yet.
+    # Before its decay, the learning rate does not depend on `steps`, so a run can resume with another number as long as
+    # it has begun to decay under neither.
     decay: float = setting(0.3, SHARE, "last fraction of the steps, over which it falls linearly to zero")
     weight_decay: float = setting(1e-4, NUMBER, "AdamW's", "--adam-weight-decay")
     betas: tuple[float, float] = setting((0.9, 0.99), DECAYS, "AdamW's")
@@ -79,12 +79,12 @@ class Settings:
     ema: float = setting(
         0.999, DECAY, "decay of the moving average of the weights, which is what is kept", "--ema-decay"
     )
-    # The same step to rounding, unless a network looks at several images at once, as a discriminator that compares.
+    # The same step up to rounding, unless a network compares several images, as a discriminator may.
     accumulate: int = _free(
         1, COUNT, "micro-batches per step on each device: less memory, the same step", "--gradient-accumulation-steps"
     )
     auto_batch: bool = _free(False, SWITCH, "make more micro-batches where memory does not suffice (on one process)")
-    # What the device is fast in is found out anew whenever the run is begun or resumed.
+    # The device's fast precision is determined anew whenever the run starts or resumes.
     precision: str = _free(
         "auto", NAME, "no (float32), bf16, or auto: bf16 where the device is fast in it", "--mixed-precision"
     )
@@ -96,7 +96,7 @@ class Settings:
     )
     save_every: int = _free(500, COUNT, "steps from one checkpoint to the next", "--checkpointing-steps")
     keep: int = _free(2, COUNT, "newest checkpoints kept, besides the best", "--checkpoints-total-limit")
-    # With None, it goes on to the end, and what is kept are the last averaged weights.
+    # With None, the run goes on to the end and keeps the last averaged weights.
     patience: int | None = _free(
         None, PATIENCE, "validations without improvement after which to stop, with the best weights; or none"
     )
@@ -123,17 +123,18 @@ class Settings:
             )
 
     def resumed(self, old: dict[str, Any], paced: bool) -> "Settings":
-        """These settings, with what the run had found out by itself before it was resumed, from its settings `old`.
+        """Return these settings with the values that the run itself had determined before, taken from `old`.
 
         Arguments:
-            paced: whether its steps had been made the number that fits into its minutes.
+            old: settings of the run before it was resumed.
+            paced: whether its number of steps had been fixed to what fits into its minutes.
         """
         steps = old["steps"] if paced else self.steps
         accumulate = old["accumulate"] if self.auto_batch else self.accumulate
         return replace(self, steps=steps, accumulate=accumulate)
 
     def check_resumable(self, step: int, old: dict[str, Any], folder: Path) -> None:
-        """Refuse to resume at `step` a run whose settings, read from JSON, would have made other weights than these."""
+        """Refuse to resume a run at `step` if its `old` settings, read from JSON, lead to other weights than these."""
         new = json.loads(json.dumps(asdict(self)))
         changed = [
             f"{each.name} is {new[each.name]!r}, not {old.get(each.name)!r}"
@@ -145,7 +146,7 @@ class Settings:
                 f"The run in {folder} was begun with other settings: {'; '.join(changed)}. "
                 "Resume with those it has, or train in another folder."
             )
-        # If the rates of the last step made agree, so do those of all steps before it: neither has begun to decay.
+        # If the rates of the last step agree, neither has begun to decay, so those of all earlier steps agree too.
         if step and self.learning_rate(step - 1) != replace(self, steps=old["steps"]).learning_rate(step - 1):
             raise ValueError(
                 f"The run in {folder} is at step {step}, where the learning rates of {old['steps']} steps and of "
@@ -153,7 +154,7 @@ class Settings:
             )
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of the step with that number, the first being 0."""
+        """Return the learning rate of step number `step`, counted from 0."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         fall = min(1.0, (self.steps - step) / (self.decay * self.steps)) if self.decay else 1.0
         return self.lr * rise * fall

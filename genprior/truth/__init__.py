@@ -1,1 +1,1 @@
-"""Samplers against known posteriors."""
+"""Tests of samplers against known posteriors."""

@@ -1,8 +1,8 @@
-"""Whether a sampler's spread is that of the posterior: samples x_1 … x_n of p(x | y) beside the truth x* of each y.
+"""Whether a sampler's spread is that of the posterior: samples x_1 … x_n of p(x | y) against the truth x* of each y.
 
-Where x* is a draw from the prior and the sampler is exact, x* and its samples are n + 1 draws from one p(x | y).
-Coverage (`scores`), simulation-based calibration and TARP (`ranks`) test this for different numbers made of images, and
-take no limit n -> infinity: what they expect of an exact sampler holds for every n.
+If x* is a draw from the prior and the sampler is exact, x* and its samples are n + 1 draws from one p(x | y). Coverage
+(`scores`), simulation-based calibration and TARP (`ranks`) test this through different functions of the images. They
+need no limit n -> infinity: what they expect of an exact sampler holds for every n.
 
 Notation: B images; n samples of each.
 """
@@ -31,26 +31,26 @@ from genprior.scores.uncertainty import coverage, crps, energy_score, spread_err
 from genprior.table import Estimate
 from genprior.truth.ranks import FEWEST, ExpectedCoverage, Quantity, distance_from, expected_coverage, ranks, sbc
 
-LEVELS = (0.5, 0.9, 0.99)  # of coverage, each where there are samples enough: 3, 19, 199
+LEVELS = (0.5, 0.9, 0.99)  # of coverage, each used from 3, 19 or 199 samples on
 PROJECTIONS = 3
 PIXELS = 3
 REFERENCE_NOISE = 0.1  # in multiples of the prior's spread; more would drown the posterior's own width
 REFERENCED = "distance from the reference"
-TESTING = MEASURED - 1  # the sample number of noise for tests; no draw has it, as none has MEASURED
+TESTING = MEASURED - 1  # the sample number of the tests' noise; like MEASURED, no draw has it
 
 
 @settled
 def standard_quantities(prior: Prior, measurement: Measurement, seed: int) -> dict[str, Quantity]:
-    """Quantities by which to rank images: each sees errors that another misses.
+    """Quantities by which to rank images: each detects errors that another misses.
 
-    Projections on white noise, single pixels, the mean over the image, |x - centre|, which sees a wrong variance of
-    all pixels at once, the roughness |differences of neighbours|, which sees wrong correlations, the misfit |A x - y|,
-    without which a sampler that ignores y would pass, and the energy -ln p(x) where the prior has one.
+    Projections on white noise; single pixels; the mean over the image; |x - centre|, which detects a wrong variance of
+    all pixels at once; the roughness |differences of neighbours|, which detects wrong correlations; the misfit
+    |A x - y|, without which a sampler that ignores y would pass; and the energy -ln p(x) if the prior has one.
 
     Arguments:
         prior: of images of the operator's size.
         measurement: y of B images.
-        seed: of the projections and pixels, which are those of every measurement.
+        seed: of the projections and pixels, which are the same for every measurement.
 
     References: M. Modrák et al., Simulation-based calibration checking for Bayesian computation: the choice of test
     quantities shapes sensitivity, 2023.
@@ -87,11 +87,11 @@ class Calibration:
     """The calibration of a sampler on B images, with n samples of each.
 
     Attributes:
-        figures: name -> value and standard error: means of `scores`, whose error is that of B independent images, and
-            two p-values, which have none. "SBC p" is the smallest of the p-values of `sbc`, of both tests and of all
-            test quantities, times their number (Bonferroni), at most 1. "TARP p" is that of `tarp`.
-        scores: name -> one number per image, (B,): compare two samplers on the same images by the differences of
-            theirs, image by image.
+        figures: name -> value and standard error: means of `scores`, with the error for B independent images, and two
+            p-values, which have none. "SBC p" is the smallest of the p-values of `sbc`, of both tests and of all test
+            quantities, times their number (Bonferroni), at most 1. "TARP p" is that of `tarp`.
+        scores: name -> one number per image, (B,): compare two samplers on the same images by their differences image
+            by image.
         ranks: test quantity -> (B,), see `ranks`.
         tarp: the curve.
     """
@@ -102,7 +102,7 @@ class Calibration:
     tarp: ExpectedCoverage
 
 
-@torch.no_grad()  # samplers that want gradients ask for them
+@torch.no_grad()  # samplers that need gradients enable them
 @settled
 def calibrate(
     prior: Prior,
@@ -118,26 +118,26 @@ def calibrate(
 ) -> Calibration:
     """Measure n_images truths, y ~ p(y | A x*), draw n_samples from p(x | y) for each, and compare.
 
-    With x* drawn from the prior, an exact sampler passes every test but by the chance that its p-value states. With
-    images given, prior and sampler are judged together. Draws that depend on each other, as those of one cloud of
-    particles may, are an error too, which more draws do not dilute. The references of TARP depend on y: they are its
-    regularised inverse, and noise of a tenth of the prior's spread about it.
+    With x* drawn from the prior, an exact sampler fails a test only with the probability that its p-value states. With
+    given images, prior and sampler are judged together. Dependence between draws, as possible within one cloud of
+    particles, is an error too, which more draws do not dilute. The references of TARP depend on y: they are its
+    regularised inverse plus noise of a tenth of the prior's spread.
 
     Arguments:
         prior: has `sample`, unless images are given, and what the sampler needs.
         operator: A, with `batch` 1 or n_images.
         noise: standard deviation > 0, in the units of x, or a likelihood. Without noise the posterior is singular, and
-            where it has no width, rounding would decide the ranks. A truth that the likelihood takes for impossible, as
-            values below 0 under photon noise, is outside of every posterior, and fails the tests.
+            where it has no width, rounding would decide the ranks. A truth that the likelihood deems impossible, such
+            as values below 0 under photon noise, lies outside every posterior and fails the tests.
         n_images: B, at least 10.
-        n_samples: n, at least 2; the coverage at 50, 90 and 99 % takes 3, 19 and 199, and is left out for fewer.
-        seed: of everything; image i is the same in every `batch`, and for every n_images.
+        n_samples: n, at least 2; coverage at 50, 90 and 99 % takes 3, 19 and 199, and is left out for fewer.
+        seed: of everything; image i is the same for every `batch` and every n_images.
         truth: images, at least n_images, (·, C, H, W), in the dtype and on the device of the prior; None for draws.
         batch: images at once, each with all its samples.
 
     Raises:
         UnsupportedError: the prior lacks `sample` or what the sampler needs.
-        ValueError: an argument is not as above, or the sampler diverged.
+        ValueError: an argument is not as described, or the sampler diverged.
     """
     as_integer("n_images", n_images, FEWEST, math.inf)
     as_integer("n_samples", n_samples, 2, TESTING)
@@ -176,7 +176,7 @@ def _compare(
     n: int,
     seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Scores and ranks of some images, by their numbers, which begin with 1: 0 is left to `prior.sample`."""
+    """Scores and ranks of some images, numbered from 1, since `prior.sample` uses 0."""
     z = A(truth)
     y = law.to(z).sample(z, Noise(seed, image, torch.full_like(image, MEASURED)))
     measurement = Measurement(y, A, law.to(z))

@@ -1,20 +1,20 @@
 """Samplers against exact posteriors of Gaussian priors.
 
-With m, S the exact posterior, draws x are compared with it along directions v, as e = (v^T x - v^T m) / sqrt(v^T S v):
-along an orthonormal basis of what A sees (its rows) and of what it does not (its null space), d directions each,
+With m, S the exact posterior, draws x are compared with it along directions v by e = (v^T x - v^T m) / sqrt(v^T S v).
+The directions are orthonormal bases of what A sees (its rows) and of what it does not (its null space), d each:
 
     error = |E e| / sqrt(d)        the bias, in exact standard deviations, root mean square over directions
     ratio = tr Cov e / d           variance over exact variance, mean over directions
 
-and, with e = L^-1 (x - m), S = L L^T, in all D dimensions at once, the distance of covariances that no linear map
-changes,
+With e = L^-1 (x - m), S = L L^T, in all D dimensions at once, the distance between covariances, invariant under linear
+maps, is
 
     covariance error = |Cov e - I| / sqrt(D),   |.| the Frobenius norm.
 
 All three are estimated from draws without bias: |E e|^2 by the mean of <e, e'> over pairs of independent draws, the
-ratio by that of |e - e'|^2 / (2 d), |Cov e - I|^2 by that of <C - I, C' - I> over pairs of sample covariances, each of
-another group of draws. What chance adds to distances is thus taken off again, and squares may come out negative.
-`pairs` gives the standard errors, which assume nothing of the law of the draws but that they are independent.
+ratio by that of |e - e'|^2 / (2 d), and |Cov e - I|^2 by that of <C - I, C' - I> over pairs of sample covariances of
+different groups of draws. This removes the contribution of chance to distances, so squares may come out negative.
+`pairs` gives the standard errors, which assume only that the draws are independent.
 """
 
 import math
@@ -55,19 +55,19 @@ from genprior.table import Cell, Estimate, Table
 
 SHAPE = (1, 8, 8)
 NOISES = (0.01, 0.1, 0.5)
-KINDS = ("inpaint", "super-resolution", "circular blur")  # of operators, for quick looks
-GROUPS = 20  # of independent draws, of each of which the covariance is taken
-CLOUDS = 10  # of particles, for samplers whose draws of one image are not independent
+KINDS = ("inpaint", "super-resolution", "circular blur")  # operators of the quick suite
+GROUPS = 20  # groups of independent draws; each gives one sample covariance
+CLOUDS = 10  # clouds of particles, for samplers whose draws of one image are not independent
 
 
 def independent(shape: Shape = SHAPE) -> Gaussian:
-    """Pixels of mean 0.5 and variances 0.02 to 0.1."""
+    """Independent pixels of mean 0.5 and variances 0.02 to 0.1."""
     variances = 0.02 + 0.08 * torch.linspace(0, 1, math.prod(shape), dtype=torch.float64)
     return Gaussian(torch.full(shape, 0.5, dtype=torch.float64), variances.reshape(shape))
 
 
 def correlated(shape: Shape = SHAPE) -> Gaussian:
-    """exp(-distance / 3) between pixels, 0.8 between channels, sd 0.25: smooth, like a photograph."""
+    """Correlations exp(-distance / 3) between pixels and 0.8 between channels, sd 0.25: smooth, like a photograph."""
     channels, height, width = shape
     i, j = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     points = torch.stack([i.flatten(), j.flatten()], 1).double()
@@ -81,7 +81,7 @@ PRIORS = {"independent": independent, "correlated": correlated}
 
 
 def operators(shape: Shape = SHAPE) -> dict[str, LinearOperator]:
-    """One operator of each kind; on images of that shape, but for "colorize", which wants colour."""
+    """One operator of each kind, on images of that shape, except "colorize", which needs three channels."""
     D = math.prod(shape)
     matrix = torch.randn(20, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / math.sqrt(D)
     return {
@@ -96,23 +96,23 @@ def operators(shape: Shape = SHAPE) -> dict[str, LinearOperator]:
 
 
 def blind(shape: Shape = SHAPE) -> LinearOperator:
-    """The operator that sees nothing; its posterior is the prior."""
+    """The operator that sees nothing, whose posterior is the prior."""
     return Inpaint(torch.ones(shape[1:], dtype=torch.bool), shape)
 
 
 @dataclass(frozen=True)
 class ConvergedMMPS(Guidance):
-    """`MMPS` without its numerical errors: Heun's steps for ancestral ones, from 4 sigma_max to a fifth of sigma_min.
+    """`MMPS` without its numerical errors: Heun steps instead of ancestral ones, from 4 sigma_max to sigma_min / 5.
 
-    What is left is its claim, that the guidance is exact for Gaussian priors. The ancestral steps of `MMPS` have an
-    error of first order in the step, 2 % of the variance at 400 steps; where y is less noisy than 10 sigma_min, it
-    loses as much again by ending at sigma_min. For the priors and noises here, the variances of these steps are at most
-    0.2 % too large (a test pins that).
+    This isolates its claim that the guidance is exact for Gaussian priors. The ancestral steps of `MMPS` have an error
+    of first order in the step, 2 % of the variance at 400 steps; if y is less noisy than 10 sigma_min, ending at
+    sigma_min costs as much again. For the priors and noises here, Heun's variances are at most 0.2 % too large (a test
+    pins that).
 
     Attributes:
         steps: noise levels, each with two evaluations of the guided denoiser.
-        iterations: of conjugate gradients; 64 solve all the systems here to 1e-6 of a standard deviation, 32 those of
-            noises from 0.1 up.
+        iterations: of conjugate gradients; 64 solve all the systems here to 1e-6 of a standard deviation, 32 those with
+            noise of 0.1 or more.
     """
 
     steps: int = 150
@@ -126,22 +126,22 @@ class ConvergedMMPS(Guidance):
         return moment_matching(prior.denoise, measurement, self.iterations)
 
 
-# Methods that are exact in the limit, with as much work as makes what is left of their error less than chance.
+# Methods that are exact in the limit, with enough work for their remaining error to be smaller than chance.
 CONVERGED: dict[str, Sampler] = {
     "mmps-converged": ConvergedMMPS(),
     "hmc-long": HMC(steps=40, burn_in=40, leapfrog=20),
-    # For Gaussian priors its weights hardly vary: few particles, and as many steps as the error of ancestral ones asks.
+    # For Gaussian priors its weights hardly vary, so few particles suffice; the ancestral steps' error demands many.
     "tds-long": TDSMoments(steps=600, particles=60),
 }
 
 
 @dataclass(frozen=True)
 class Part:
-    """The directions that A sees, or those that it does not see.
+    """Figures over the directions that A sees, or over those that it does not.
 
     Attributes:
-        square: of the error; negative by chance.
-        ratio: of the variance.
+        square: of the error; may be negative by chance.
+        ratio: variance over exact variance.
     """
 
     square: Estimate
@@ -157,8 +157,8 @@ class Judgement:
     """How far draws are from an exact posterior; see the module.
 
     Attributes:
-        seen, unseen: the part that A sees and the part that it does not; None for one that is empty.
-        square: of the covariance error; negative by chance.
+        seen, unseen: the part that A sees and the part that it does not; None for an empty part.
+        square: of the covariance error; may be negative by chance.
     """
 
     seen: Part | None
@@ -171,7 +171,7 @@ class Judgement:
 
     @property
     def deviation(self) -> float:
-        """The largest distance of a figure from that of the exact posterior, in its standard errors."""
+        """The largest deviation of a figure from its exact value, in its standard errors."""
         far = [self.square]
         for part in filter(None, (self.seen, self.unseen)):
             far += [part.square, (part.ratio.value - 1, part.ratio.error)]
@@ -181,11 +181,11 @@ class Judgement:
 def judge(
     sampler: Sampler, prior: Gaussian, operator: LinearOperator, n: int = 1000, noise: float = 0.1, seed: int = 0
 ) -> Judgement:
-    """n draws from the posterior of one measurement, compared with the exact posterior.
+    """Compare n draws from the posterior of one measurement with the exact posterior.
 
     Arguments:
-        sampler, prior, operator: that go together, see `Sampler.lacks`.
-        n: of the draws.
+        sampler, prior, operator: a compatible set, see `Sampler.lacks`.
+        n: number of draws.
         noise: of the measurement.
         seed: of the draws; the measurement is always the same.
     """
@@ -194,7 +194,7 @@ def judge(
 
 
 def compare(x: Tensor, posterior: Gaussian, operator: LinearOperator) -> Judgement:
-    """Draws (U, b, D), in U independent groups, against the posterior of a measurement by that operator."""
+    """Compare draws (U, b, D), in U independent groups, with the posterior of a measurement by that operator."""
     mean, S = moments(posterior)
 
     def figures(V: Tensor) -> Part | None:
@@ -209,19 +209,19 @@ def compare(x: Tensor, posterior: Gaussian, operator: LinearOperator) -> Judgeme
 
 
 def measure(prior: Gaussian, operator: LinearOperator, noise: float) -> Measurement:
-    """The measurement of a draw of the prior, (1, ...)."""
+    """The measurement of one draw from the prior, (1, ...)."""
     y = operator(prior.sample(1, seed=7))
     return Measurement(y + noise * Noise(8, [0])(y), operator, noise)
 
 
 def draw(sampler: Sampler, prior: Prior, one: Measurement, n: int, seed: int = 0) -> Tensor:
-    """n draws for one measurement, (U, n / U, D), in U groups that are independent: single draws, or clouds of them."""
+    """n draws for one measurement, (U, n / U, D), in U independent groups: single draws, or clouds."""
     size = n // CLOUDS if sampler.clouds else 1
     n = n // size * size
     rows = torch.zeros(n, dtype=torch.long)
     k = torch.arange(n)
     noise = Noise(seed, k // size, k % size) if sampler.clouds else Noise(seed, rows, k)
-    with torch.no_grad():  # samplers that want gradients ask for them
+    with torch.no_grad():  # samplers that need gradients enable them
         x = sampler(prior, one.select(rows), noise)
     return rearrange(x, "(u b) c h w -> u b (c h w)", b=size)
 
@@ -234,7 +234,7 @@ def moments(gaussian: Gaussian) -> tuple[Tensor, Tensor]:
 
 
 def directions(operator: LinearOperator) -> tuple[Tensor, Tensor]:
-    """Orthonormal bases of what A sees and of what it does not, (r, D) and (D - r, D)."""
+    """Orthonormal bases of what A sees and what it does not, (r, D) and (D - r, D)."""
     size = math.prod(operator.image_shape)
     eye = torch.eye(size, dtype=torch.float64).reshape(size, *operator.image_shape)
     _, s, Vt = torch.linalg.svd(operator(eye).flatten(1).T, full_matrices=True)
@@ -245,11 +245,11 @@ def directions(operator: LinearOperator) -> tuple[Tensor, Tensor]:
 def pairs(h: Tensor) -> Estimate:
     """The mean of h(i, j) over pairs i < j of N independent draws, and its standard error, for a symmetric kernel h.
 
-    With z_1 = Var E[h | i] and z_2 = Var h, each estimated without bias by the products of h over four, three and two
+    With z_1 = Var E[h | i] and z_2 = Var h, each estimated without bias by products of h over four, three and two
     draws, the variance of the mean is 2 (2 (N - 2) z_1 + z_2) / (N (N - 1)).
 
     Arguments:
-        h: (N, N) symmetric, N at least 4; the diagonal does not count.
+        h: (N, N) symmetric, N at least 4; the diagonal is ignored.
 
     References: W. Hoeffding, A class of statistics with asymptotically normal distribution, 1948.
     """
@@ -275,7 +275,7 @@ def variance_ratio(e: Tensor) -> Estimate:
 
 
 def covariance_square(e: Tensor) -> Estimate:
-    """|Cov e - I|^2 / d of draws (U, b, d) in U independent groups, of which there are 8 at least."""
+    """|Cov e - I|^2 / d of draws (U, b, d) in U independent groups, U at least 8."""
     eye = torch.eye(e.shape[2], dtype=e.dtype)
     parts = e.tensor_split(min(GROUPS, len(e) // 2))
     far = torch.stack([_covariance(part) - eye for part in parts]).flatten(1)
@@ -283,14 +283,14 @@ def covariance_square(e: Tensor) -> Estimate:
 
 
 def _covariance(e: Tensor) -> Tensor:
-    """Of one draw, (d, d), without bias: E e e^T less the mean of e e'^T over pairs of groups."""
+    """The covariance of one draw, (d, d), without bias: E e e^T less the mean of e e'^T over pairs of groups."""
     U, b, _ = e.shape
     m, total = e.mean(1), e.mean(1).sum(0)
     return torch.einsum("ubi,ubj->ij", e, e) / (U * b) - (torch.outer(total, total) - m.T @ m) / (U * (U - 1))
 
 
 def root(square: Estimate) -> Estimate:
-    """The square root of a figure, 0 where it is negative; near 0, its standard error is half of the error's root."""
+    """The square root of a figure, 0 if it is negative; near 0, its standard error is half the root of the error."""
     value, error = square
     own = error / (2 * math.sqrt(max(value, error))) if error and error > 0 else 0.0
     return Estimate(math.sqrt(max(value, 0)), own)
@@ -298,15 +298,15 @@ def root(square: Estimate) -> Estimate:
 
 @settled
 def gaussian_suite(samplers: Mapping[str, Sampler], *, quick: bool = False, seed: int = 0) -> Table:
-    """Every sampler on both priors, all operators that it takes and all noise levels, a row each; see the module.
+    """Every sampler on both priors, all operators it supports and all noise levels, a row each; see the module.
 
-    "deviation" is the largest distance of a figure from its ideal value, in standard errors. The columns "blind" are
-    those of the same sampler with an operator that sees nothing, whose posterior is the prior: the error that its
-    integrator makes without any guidance.
+    "deviation" is the largest deviation of a figure from its ideal value, in standard errors. The "blind" columns are
+    those of the same sampler with an operator that sees nothing, whose posterior is the prior: they show the error of
+    its integrator without any guidance.
 
     Arguments:
         samplers: name -> sampler.
-        quick: 100 draws of the correlated prior, with three operators and one noise level, in place of 500 of all.
+        quick: 100 draws for the correlated prior, three operators and one noise level, instead of 500 for all.
         seed: of the draws.
     """
     n, noises, kinds, priors = 500, NOISES, list(operators()), PRIORS

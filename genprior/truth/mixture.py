@@ -1,9 +1,9 @@
-"""The mixture of 25 Gaussians: a prior with well separated modes and a known posterior.
+"""The mixture of 25 Gaussians: a prior with well-separated modes and a known posterior.
 
     p(x) = sum_ij w_ij N(x; m_ij, I),  m_ij = (8 i, 8 j, 8 i, 8 j, …),  i, j in {-2, …, 2},  w proportional to chi^2_1
     y = A x + noise n,  A = U diag(s) V^T,  s uniform in (0, 1),  noise uniform in (0, max s),  x drawn from p
 
-Draws are compared with exact ones by the sliced Wasserstein distance. Two sets of exact draws differ too: by the floor.
+The sliced Wasserstein distance compares draws with exact ones. Two sets of exact draws differ too, by the floor.
 
 References: G. Cardoso, Y. Janati el Idrissi, S. Le Corff, E. Moulines, Monte Carlo guided diffusion for Bayesian linear
 inverse problems, 2024.
@@ -33,7 +33,7 @@ from genprior.table import Estimate, Table
 CELLS: tuple[tuple[int, int], ...] = tuple(product((8, 80, 800), (1, 2, 4)))  # d, values of y
 SEEDS = 20
 DRAWS = 2000
-# Table 1 of Cardoso et al. (2024), 20 steps: means over 20 seeds, and half of their 95 % intervals, of the cells.
+# Table 1 of Cardoso et al. (2024), 20 steps: per cell, means over 20 seeds and half-widths of their 95 % intervals.
 PUBLISHED = {
     "MCG-diff": (
         (1.43, 0.49, 0.38, 1.39, 0.67, 0.28, 2.40, 1.31, 0.47),
@@ -64,16 +64,16 @@ def mixture_suite(
 ) -> Table:
     """Sliced Wasserstein distances to the exact posterior: a row per method, a column per cell (d, values of y).
 
-    The first rows are not samplers: "exact" is another set of exact draws, the floor; "unconditional" is the chain of
-    `ancestral` without y against the prior, what its steps alone get wrong; "published" is the paper's own table, and
-    the rows "as published" our samplers on its schedule. Samplers with a `unit` have it set to 1, as in the paper.
+    The first rows are not samplers: "published" is the paper's own table; "exact" is another set of exact draws, the
+    floor; "unconditional" compares the chain of `ancestral` without y with the prior, the error of its steps alone; and
+    the rows "as published" are our samplers on the paper's schedule. A sampler's `unit`, if any, is 1, as in the paper.
 
     Arguments:
         samplers: name -> sampler.
-        steps: for each sampler that has them.
+        steps: numbers of steps to run each sampler with, if it has steps.
         cells: pairs of d and the number of values of y.
-        seeds: problems of each cell, over which mean and standard error are taken.
-        draws: of each method.
+        seeds: number of problems per cell, over which mean and standard error are taken.
+        draws: number of draws of each method.
     """
     methods: dict[tuple[str, int | None], Method] = {("exact", None): _exact}
     methods |= {("unconditional", n): _unconditional(n) for n in steps}
@@ -127,7 +127,7 @@ def problem(d: int, observed: int, seed: int) -> tuple[GaussianMixture, Measurem
 def published_schedule(steps: int, more: Sequence[float] = ()) -> list[float]:
     """Noise levels of the paper: alpha_bar of betas from 0.02 to 1e-4, in `steps` equal steps of its root, then 0.
 
-    Of these 1000 levels, the ones nearest to `more` are taken too.
+    The levels nearest to `more`, among the same 1000, are included too.
     """
     alpha_bar = torch.cat([torch.ones(1), 1 - torch.linspace(0.02, 1e-4, 999)]).double().cumprod(0)
     sigmas = ((1 - alpha_bar) / alpha_bar).sqrt()
@@ -170,7 +170,7 @@ def _published_ddrm(prior: GaussianMixture, measurement: Measurement, noise: Noi
 
 
 def _published_mcgdiff(prior: GaussianMixture, measurement: Measurement, noise: Noise) -> Tensor:
-    """kappa 0.01, eta 0.6, 20 steps and one at each coordinate's own level, from N(0, I), two clouds."""
+    """kappa 0.01, eta 0.6, 20 steps plus one at each coordinate's own level, from N(0, I), two clouds."""
     s = measurement.linear.svd().singular_values
     sigmas = published_schedule(20, (measurement.sd / s[s > 0]).tolist())
     sampler = MCGDiff(kappa=1e-2, eta=0.6, unit=1.0)
@@ -182,7 +182,7 @@ def _published_mcgdiff(prior: GaussianMixture, measurement: Measurement, noise: 
 
 
 def _with(sampler: Sampler, steps: int | None) -> Sampler:
-    """The sampler with that number of steps and, where it has one, the unit 1."""
+    """The sampler with that number of steps and with unit 1, where it has these fields."""
     changes = {"steps": steps, "unit": 1.0}
     own = {field.name for field in fields(sampler)}
     return replace(sampler, **{k: v for k, v in changes.items() if k in own and v is not None})

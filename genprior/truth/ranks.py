@@ -1,8 +1,8 @@
 """Ranks of the truth x* among samples x_1 … x_n of p(x | y), and tests of whether they are uniform.
 
-Where x* is a draw from the prior and the sampler is exact, x* and its samples are n + 1 draws from one p(x | y),
-independent given y. For any f that depends on y and on nothing else, the rank |{i: f(x_i) < f(x*)}| is then uniform on
-the n + 1 places 0, …, n: what the tests expect of an exact sampler holds for every n.
+If x* is a draw from the prior and the sampler is exact, x* and its samples are n + 1 draws from one p(x | y),
+independent given y. For any f that depends on nothing but y, the rank |{i: f(x_i) < f(x*)}| is then uniform on the
+n + 1 places 0, …, n: what the tests expect of an exact sampler holds for every n.
 
 Notation: B images; n samples of each; f a test quantity.
 """
@@ -18,18 +18,18 @@ from genprior.ambient import own, settled
 from genprior.noise import Noise
 from genprior.scores.uncertainty import check_samples
 
-# (B, m, C, H, W) -> (B, m): a number for each of m images that might be the truth of y, for each of B measurements.
+# (B, m, C, H, W) -> (B, m): a number for each of m candidate truths of each of B measurements.
 Quantity = Callable[[Tensor], Tensor]
 
-GROUPS = 20  # of places, at most, for chi^2: more would blunt it against a histogram that bends or leans
-FEWEST = 10  # images with which two groups have five expected ranks each
+GROUPS = 20  # groups of places for chi^2, at most: more would blunt it against a curved or tilted histogram
+FEWEST = 10  # images that give each of two groups five expected ranks
 
 
 @settled
 def ranks(samples: Tensor, truth: Tensor, quantities: Mapping[str, Quantity], noise: Noise) -> dict[str, Tensor]:
     """The rank of f(x*) among f(x_1) … f(x_n), for each f and each image: name -> (B,) whole numbers from 0 to n.
 
-    Of the places that ties leave open, each is taken with the same probability.
+    Ties are broken at random, with equal probability for each possible rank.
 
     Arguments:
         samples: (B, n, C, H, W).
@@ -38,7 +38,7 @@ def ranks(samples: Tensor, truth: Tensor, quantities: Mapping[str, Quantity], no
         noise: B rows, which break the ties.
 
     Raises:
-        ValueError: samples and truth do not fit or are not finite.
+        ValueError: samples and truth do not match or are not finite.
 
     References: S. Talts, M. Betancourt, D. Simpson, A. Vehtari, A. Gelman, Validating Bayesian inference algorithms
     with simulation-based calibration, 2018.
@@ -55,7 +55,7 @@ def ranks(samples: Tensor, truth: Tensor, quantities: Mapping[str, Quantity], no
 
 
 class Uniformity(NamedTuple):
-    """Two tests of whether ranks are uniform: chi^2 sees a histogram that bends, Kolmogorov-Smirnov one that leans."""
+    """Two tests of whether ranks are uniform: chi^2 detects a curved histogram, Kolmogorov-Smirnov a tilted one."""
 
     chi2: float
     chi2_p: float
@@ -67,16 +67,16 @@ class Uniformity(NamedTuple):
 def sbc(ranks: Tensor, n: int) -> Uniformity:
     """Tests of simulation-based calibration: are the ranks of independent images uniform on 0, …, n?
 
-    chi^2 over min(n + 1, B / 5, 20) groups of neighbouring places, as equal as can be, each with its exact expectation.
-    Kolmogorov-Smirnov: max_k |share of ranks below k - k / (n + 1)|; its p-value is that of continuous uniform
-    numbers, of which R is a rounding: never too low, and the closer the more places there are.
+    chi^2: over min(n + 1, B / 5, 20) groups of neighbouring places, as equal as possible, each with its exact
+    expectation. Kolmogorov-Smirnov: max_k |share of ranks below k - k / (n + 1)|; its p-value is that of continuous
+    uniform numbers, which the ranks round: it is never too low, and more accurate with more places.
 
     Arguments:
         ranks: (B,) whole numbers from 0 to n, B >= 10.
-        n: number of samples that were ranked against.
+        n: number of samples each truth was ranked against.
 
     Raises:
-        ValueError: there are fewer ranks, or some out of range.
+        ValueError: there are fewer ranks, or some are out of range.
     """
     from scipy import stats
 
@@ -91,7 +91,7 @@ def sbc(ranks: Tensor, n: int) -> Uniformity:
 
 
 class ExpectedCoverage(NamedTuple):
-    """The share of truths in the credible regions of each level, (n + 2,) both, and Kolmogorov-Smirnov's test of it."""
+    """The share of truths in the credible regions of each level, both (n + 2,), and its Kolmogorov-Smirnov test."""
 
     level: Tensor
     coverage: Tensor
@@ -103,7 +103,7 @@ class ExpectedCoverage(NamedTuple):
 def expected_coverage(ranks: Tensor, n: int) -> ExpectedCoverage:
     """How often the region {x: f(x) < its quantile of level k / (n + 1) among the samples} holds the truth.
 
-    coverage(k / (n + 1)) = share of ranks below k, for k = 0, …, n + 1: of an exact sampler, k / (n + 1) on average.
+    coverage(k / (n + 1)) = share of ranks below k, for k = 0, …, n + 1; for an exact sampler, k / (n + 1) on average.
 
     Arguments, Raises: as `sbc`.
     """
@@ -121,7 +121,7 @@ def distance_from(references: Tensor) -> Quantity:
 def tarp(samples: Tensor, truth: Tensor, references: Tensor, noise: Noise) -> ExpectedCoverage:
     """Tests of accuracy with random points: coverage of the balls around r that hold a share `level` of the samples.
 
-    Only an exact sampler passes with every r that is a function of y. References that do not depend on y do not see a
+    Only an exact sampler passes with every r that is a function of y. References independent of y do not detect a
     sampler that ignores y.
 
     Arguments:
@@ -131,7 +131,7 @@ def tarp(samples: Tensor, truth: Tensor, references: Tensor, noise: Noise) -> Ex
         noise: B rows, which break the ties.
 
     Raises:
-        ValueError: samples and truth do not fit or are not finite, or are of fewer than 10 images.
+        ValueError: samples and truth do not match or are not finite, or are of fewer than 10 images.
 
     References: P. Lemos, A. Coogan, Y. Hezaveh, L. Perreault-Levasseur, Sampling-based accuracy testing of posterior
     estimators for general inference, 2023.

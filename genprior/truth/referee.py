@@ -1,9 +1,9 @@
 """Samplers against the posterior of a learned prior, which two reference methods compute.
 
-For an uninformative y, `importance` weighs draws of the prior by N(y; A x, noise^2 I): right as their number grows, for
-any prior, without chains that have to mix; the effective sample size shows whether there are enough. For a more
-informative y, `chains` are long Hamiltonian chains in the latents of a decoder. They begin at the latent of the truth,
-which is an exact draw from p(x | y) if the truth is a draw of the prior. So they need no burn-in, but chains that do
+For an uninformative y, `importance` weights draws from the prior by N(y; A x, noise^2 I): correct as their number
+grows, for any prior, without chains that must mix; the effective sample size shows whether there are enough. For a more
+informative y, `chains` are long Hamiltonian chains in the latents of a decoder. They start at the latent of the truth,
+which is an exact draw from p(x | y) if the truth is a draw from the prior. So they need no burn-in, but chains that do
 not mix stay near the truth, which R-hat shows.
 
 With m, V the mean and covariance of the referee and x the draws of a sampler,
@@ -11,9 +11,9 @@ With m, V the mean and covariance of the referee and x the draws of a sampler,
     error = |E x - m| / sqrt(tr V)        the bias, in posterior standard deviations
     ratio = tr Cov x / tr V               variance over true variance
 
-in which each pixel counts by its variance: in digits most have almost none. The jackknife over independent groups of
-the draws and of the referee subtracts the contribution of chance, and gives the standard errors; that of an error of 0
-is a little too large. The sliced Wasserstein distance to draws of the referee is compared with its floor, the distance
+where each pixel counts by its variance: in digits most have almost none. The jackknife over independent groups of the
+draws and of the referee subtracts the contribution of chance, and gives the standard errors; that of an error of 0 is a
+little too large. The sliced Wasserstein distance to the referee's draws is compared with its floor, the distance
 between two halves of the referee with as many draws.
 
 References: B. Efron, C. Stein, The jackknife estimate of variance, 1981. A. Owen, Monte Carlo theory, methods and
@@ -42,10 +42,10 @@ from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, 
 from genprior.table import Cell, Estimate, Table
 from genprior.truth.gaussian import draw, root
 
-ENOUGH = 100  # effective draws that make importance the referee
-GROUPS = 10  # of draws of the prior
-CHUNK = 500  # draws of the prior at once
-APART = 2**32  # of the seeds of truths and measurements from those of samplers: none begins at the latent of a truth
+ENOUGH = 100  # effective draws from which on importance is the referee
+GROUPS = 10  # groups of draws from the prior
+CHUNK = 500  # draws from the prior at once
+APART = 2**32  # separates the seeds of truths and measurements from the samplers', so none starts at a truth's latent
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Effort:
     """The amount of work in a suite.
 
     Attributes:
-        problems: names of those of `problems` to pose.
-        truths: images, each measured in every problem.
-        weighted: draws of the prior, for `importance`.
+        problems: names of the `problems` to pose.
+        truths: number of images, each measured in every problem.
+        weighted: number of draws from the prior, for `importance`.
         chains, burn_in, steps, leapfrog: of `chains`, see `FisherHMC`.
-        draws: of each sampler.
+        draws: number of draws of each sampler.
     """
 
     problems: tuple[str, ...] = ("4 averages", "16 averages", "half of the pixels")
@@ -91,7 +91,7 @@ class Referee:
     Attributes:
         name: of the method.
         draws: (G, T, D).
-        weights: (G, T), of sum 1.
+        weights: (G, T), summing to 1.
         told: diagnostics by name.
     """
 
@@ -108,7 +108,7 @@ class Referee:
 
 
 def importance(x: Tensor, one: Measurement) -> Referee:
-    """Draws x of the prior, (N, C, H, W), weighed by one measurement with noise."""
+    """Weight draws x from the prior, (N, C, H, W), by one measurement with noise."""
     x = x[: len(x) // GROUPS * GROUPS]
     r = one.operator(x) - one.y
     log_w = (-inner(r, r) / (2 * torch.as_tensor(one.sd) ** 2)).double().flatten()
@@ -119,7 +119,7 @@ def importance(x: Tensor, one: Measurement) -> Referee:
 
 
 def chains(prior: Prior, one: Measurement, z: Tensor, effort: Effort, seed: int = 0) -> Referee:
-    """The states of Hamiltonian chains from one latent, (1, *latent_shape), each chain a group."""
+    """Run Hamiltonian chains from one latent, (1, *latent_shape); each chain is a group."""
     K, T = effort.chains, effort.steps
     rows = torch.zeros(K, dtype=torch.long)
     noise = Noise(seed, rows, torch.arange(K))
@@ -178,7 +178,7 @@ def _variance(draws: Tensor, weights: Tensor) -> Tensor:
 
 
 def _jackknife(f: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, r: Tensor, w: Tensor) -> Estimate:
-    """f less its bias, as leaving out one group after the other of x and of (r, w) tells it, and the standard error."""
+    """f less its bias, estimated by leaving out each group of x and of (r, w) in turn, and its standard error."""
     value = f(x, r, w)
     without_x = torch.stack([f(_without(x, k), r, w) for k in range(len(x))])
     without_r = torch.stack([f(x, _without(r, k), _without(w, k)) for k in range(len(r))])
@@ -200,12 +200,12 @@ def flow_suite(
     effort: Effort = FULL,
     seed: int = 0,
 ) -> Table:
-    """Each sampler that takes the prior, on every one of `problems`, a row each: means over the truths.
+    """Each sampler that supports the prior, on each of the problems of `effort`, a row each: means over the truths.
 
     Arguments:
         samplers: name -> sampler.
         prior: with `sample`, `decode` and `encode`, of grey images.
-        truths: images (N, 1, H, W) of which the first are measured; None for draws of the prior.
+        truths: images (N, 1, H, W), the first of which are measured; None for draws from the prior.
         effort: how much work to do.
         seed: of everything.
     """
@@ -237,7 +237,7 @@ def _referee(prior: Prior, x: Tensor, one: Measurement, truth: Tensor, effort: E
 
 
 def _described(referees: list[Referee]) -> str:
-    """Method and diagnostics, of each truth."""
+    """Method and diagnostics for each truth."""
     told = ([each.name, *(f"{name} {value:.3g}" for name, value in each.told.items())] for each in referees)
     return "; ".join(map(", ".join, told))
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED: dict[str, Callable[[], Sampler]] = {**SAMPLERS, **{name: lambda s=s: s for name, s in truth.CONVERGED.items()}}
-# What a quick form takes in place of defaults that take minutes: as little work as shows whether a sampler is broken.
+# Settings of the quick form, where defaults take minutes: just enough work to show whether a sampler is broken.
 QUICK: dict[str, dict[str, Any]] = {
     "tds-moments": {"steps": 10, "particles": 50},
     "csgm": {"steps": 100, "restarts": 2},
@@ -41,7 +41,7 @@ class Options:
     Attributes:
         quick: fewer problems and draws, and `QUICK` for the samplers in it: minutes for all suites.
         seed: of the draws; the mixture suite has its own.
-        data: .npz file with `train_images`, of which the last are the truths of the flow suite; None for its own draws.
+        data: .npz file with `train_images`, the last of which are the flow suite's truths; None for its own draws.
     """
 
     quick: bool = False
@@ -54,8 +54,8 @@ class Panel:
     """A part of a suite's figure.
 
     Attributes:
-        columns: of the table; none for all that hold figures.
-        ideal: where an exact sampler is.
+        columns: of the table; empty for all that hold figures.
+        ideal: the value of an exact sampler.
         scale: "linear", "log" or "symlog".
     """
 
@@ -66,15 +66,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Suite:
-    """A table that is made on demand.
+    """A table computed on demand.
 
     Attributes:
-        heading: what the table tells.
-        run: makes it.
-        samplers: names of those it is about; none if it needs none.
-        quick: names for the quick form.
+        heading: of the table.
+        run: computes the table.
+        samplers: names of the samplers it judges; empty if it needs none.
+        quick: their names in the quick form.
         label: column whose values the figure names.
-        panels: of the figure; none for no figure.
+        panels: of the figure; empty for no figure.
     """
 
     heading: str
@@ -91,7 +91,7 @@ class Report:
 
     Attributes:
         name: of the suite.
-        table: what it found.
+        table: its results.
         samplers: with their parameters.
         options: of the run.
     """
@@ -102,7 +102,7 @@ class Report:
     options: Options
 
     def markdown(self) -> str:
-        """Heading, the command that makes it again, the table, and the samplers with their parameters."""
+        """Heading, the command that reproduces it, the table, and the samplers with their parameters."""
         suite, options = SUITES[self.name], self.options
         command = ["genprior evaluate truth --suite", self.name]
         command += ["--samplers", ",".join(self.samplers)] if self.samplers else []
@@ -114,7 +114,7 @@ class Report:
         return "\n".join([*lines, *(defaults if "settings" in self.table.columns else []), settings])
 
     def save(self, folder: Path) -> list[Path]:
-        """Write NAME.md, NAME.csv and, where there is something to draw, NAME.png."""
+        """Write NAME.md, NAME.csv and, if the suite has panels, NAME.png."""
         paths = [folder / f"{self.name}.{suffix}" for suffix in ("md", "csv", "png")]
         write_text(paths[0], self.markdown())
         write_text(paths[1], self.table.csv())
@@ -131,8 +131,8 @@ def run(name: str, samplers: Sequence[str] = (), options: Options = Options()) -
 
     Arguments:
         name: of the suite.
-        samplers: names of those to judge; none for the suite's own.
-        options: how.
+        samplers: names of those to judge; empty for the suite's own.
+        options: of the run.
 
     Raises:
         ValueError: there is no such suite or sampler.
@@ -145,7 +145,7 @@ def run(name: str, samplers: Sequence[str] = (), options: Options = Options()) -
 
 
 def plot(table: Table, label: str, panels: Sequence[Panel]) -> Figure:
-    """Dots with error bars, a line of the figure for each value of `label`, a line across at what is ideal."""
+    """Plot dots with error bars, a row for each value of `label`, and a vertical line at the ideal."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row[label] for row in table.rows))
@@ -155,7 +155,7 @@ def plot(table: Table, label: str, panels: Sequence[Panel]) -> Figure:
     for axis, panel in zip(axes, panels):
         columns = panel.columns or [c for c in table.columns if any(isinstance(r.get(c), Estimate) for r in table.rows)]
         for k, column in enumerate(columns):
-            # The rows of one label side by side, and in each of them the columns.
+            # The table's rows of one label side by side, and the columns within each.
             dots = [
                 (place + 0.7 * ((i + (k + 0.5) / len(columns)) / len(rows) - 0.5), cell)
                 for place, rows in enumerate(groups.values())
@@ -185,7 +185,7 @@ def plot(table: Table, label: str, panels: Sequence[Panel]) -> Figure:
 
 
 def _told(table: Table, label: str) -> Table:
-    """The table, with a column "settings" that says where a sampler has less than its defaults, if one has."""
+    """The table, with a column "settings" for samplers run below their defaults, if there are any."""
 
     def settings(row: dict[str, Any]) -> str | None:
         changed = {key: value for key, value in QUICK.get(row[label], {}).items() if key not in row}
@@ -229,7 +229,7 @@ def _calibration(samplers: Mapping[str, Sampler], options: Options) -> Table:
     return Table(rows)
 
 
-# Without those that take as long as all others together.
+# Without those that take as long as all the others together.
 _ON_GAUSSIANS = tuple(
     name
     for name, sampler in SAMPLERS.items()

@@ -1,4 +1,4 @@
-"""Which priors, samplers and operators go together, derived from their code."""
+"""Which priors, samplers and operators are compatible, derived from their code."""
 
 from collections.abc import Mapping
 
@@ -12,16 +12,16 @@ from genprior.samplers.base import Sampler
 from genprior.table import Table
 from genprior.truth.gaussian import operators
 
-SIDE = 8  # of images of any size
+SIDE = 8  # used for priors of images of any size
 
 
 def kinds(shape: Shape) -> dict[str, Operator]:
-    """One operator of each kind on images of that shape, see `truth.gaussian.operators`, and one that is not linear."""
+    """One operator of each kind on images of that shape, see `truth.gaussian.operators`, and a nonlinear one."""
     return {**operators(shape), "phase retrieval": PhaseRetrieval(shape)}
 
 
 def table(priors: Mapping[str, Prior]) -> Table:
-    """For each sampler, what it needs, the noise it takes, and the operators it takes for each prior."""
+    """For each sampler, what it needs, the noise it supports, and the operators it supports for each prior."""
     tried = {name: kinds(tuple(a or SIDE for a in prior.image_shape)) for name, prior in priors.items()}
     rows = []
     for name, kind in SAMPLERS.items():
@@ -36,12 +36,12 @@ def table(priors: Mapping[str, Prior]) -> Table:
 
 
 def laws(sampler: type[Sampler]) -> str:
-    """The laws of y given A x that a sampler takes, by their names."""
+    """The names of the laws of y given A x that a sampler supports."""
     return _listed({name: issubclass(law, sampler.likelihoods) for name, law in LIKELIHOODS.items()})
 
 
 def _listed(works: Mapping[str, bool]) -> str:
-    """Those that work, in as few words as they take."""
+    """List the names that work, as briefly as possible."""
     taken = [name for name, there in works.items() if there]
     rest = [name for name in works if name not in taken]
     if not rest:

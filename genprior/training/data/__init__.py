@@ -1,8 +1,8 @@
-"""Training data: every item is a function of (seed, item number), so a run resumes by its step alone.
+"""Training data: every item is a function of (seed, item number), so a run resumes from its step number alone.
 
-Items are numbered through the whole run: item i belongs to epoch i // N of a data set of N images, in an order
-shuffled by (seed, epoch), and its augmentation is drawn from (seed, i). `open_data` makes a data set of whatever is
-given; `Photos` crops images that are read one at a time, `Arrays` holds images of one size in memory.
+Item numbers count through the whole run: item i belongs to epoch i // N of a data set of N images, in an order
+shuffled by (seed, epoch), and its augmentation is drawn from (seed, i). `open_data` turns any source into a data set;
+`Photos` crops images that are read one at a time, and `Arrays` holds images of one size in memory.
 """
 
 from genprior.training.data.arrays import Arrays, read_names

@@ -17,19 +17,19 @@ from genprior.training.data.orientation import check_orientations, turned
 
 
 class Arrays(Data):
-    """Images of an `.npz` file, such as MNIST, whole; all of them are held in memory.
+    """Whole images of an `.npz` file, such as MNIST, all held in memory.
 
     Arguments:
-        source: the file, or arrays by name, as they would be in one.
+        source: the file, or a mapping from names to arrays.
         images: name of a uint8 array (N, H, W) or (N, H, W, C) in it.
         labels: name of an integer array (N,) in it, or None.
-        keep: which images to use: a slice, or a function from an image's bytes to whether it is used.
+        keep: the images to use: a slice, or a predicate on an image's bytes.
         seed: keys the order, and how an item is flipped and turned; None keeps the order of the file.
-        orientations: 8 for flips and quarter turns (of square images), 2 for flips of left and right, 1 for images as
-            they are; above 1, with a seed only.
+        orientations: 8 for flips and quarter turns (of square images), 2 for left-right flips, 1 for images as they
+            are; values above 1 need a seed.
 
     Raises:
-        ValueError: the file or an array is not of the above, no image is kept, or there are no such orientations.
+        ValueError: the file, an array or `orientations` is not as described, or no image is kept.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Arrays(Data):
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What a checkpoint stores to notice other data: a hash of images and labels, seed and orientations."""
+        """What a checkpoint stores to detect changed data: a hash of images and labels, seed and orientations."""
         hashed = [np.ascontiguousarray(part) for part in (self.images, self.labels) if part is not None]
         return {
             "images": len(self),
@@ -104,10 +104,10 @@ class Arrays(Data):
 
 
 def read_npz(path: str | Path, images: str, labels: str | None = None) -> dict[str, np.ndarray]:
-    """Those arrays of the file.
+    """Read the named arrays of an `.npz` file.
 
     Raises:
-        ValueError: it is not an `.npz` file, is damaged, or has no such arrays.
+        ValueError: it is not an `.npz` file, is damaged, or lacks an array.
     """
     names = [images] if labels is None else [images, labels]
     try:
@@ -124,10 +124,10 @@ def read_npz(path: str | Path, images: str, labels: str | None = None) -> dict[s
 
 
 def read_names(path: str | Path, array: str) -> tuple[str, ...]:
-    """The names of classes, in the order of their labels, of an array of texts (K,) of an `.npz` file.
+    """Read the names of classes, in the order of their labels, from an array of strings (K,) in an `.npz` file.
 
     Raises:
-        ValueError: it is not an `.npz` file, is damaged, or has no such array of texts.
+        ValueError: it is not an `.npz` file, is damaged, or has no such array of strings.
     """
     names = read_npz(path, array)[array]
     if names.dtype.kind != "U" or names.ndim != 1:

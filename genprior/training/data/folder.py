@@ -13,11 +13,11 @@ from genprior.training.data.pixels import Images, decoded, fault
 class Folder(Images):
     """The image files (by suffix) of a folder and its subfolders, sorted; links to folders are not followed.
 
-    An image's name is its path in the folder, with "/" on every system.
+    An image's name is its path relative to the folder, with "/" on every system.
 
     Raises:
         NotADirectoryError: there is no such folder.
-        ValueError: there are no images in it.
+        ValueError: it holds no images.
     """
 
     def __init__(self, folder: str | Path):
@@ -39,14 +39,14 @@ class Folder(Images):
         return f"{self.name(number)}, {self.paths[number].stat().st_size} bytes"
 
     def read(self, number: int, mode: str) -> Image.Image:
-        # Read apart from decoding: what the disk fails to give may come when training is resumed, and must not be
-        # taken for a broken image, which is never tried again.
+        # Reading is separate from decoding: a file that the disk fails to deliver may be readable when training
+        # resumes, and must not be taken for a broken image, which is never tried again.
         return decoded(self.paths[number].read_bytes(), mode)
 
     def faults(self, numbers: list[int], size: int) -> dict[int, str]:
         found = {}
         with warnings.catch_warnings():
-            # Of images that claim too many pixels, PIL refuses some and warns of others; neither is decoded here.
+            # PIL refuses some images that claim too many pixels and only warns of others; both are faults here.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             for number in numbers:
                 try:

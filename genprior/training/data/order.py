@@ -1,4 +1,4 @@
-"""Which image is item i, and which items a process gets."""
+"""The image of each item, and the items of each process."""
 
 import functools
 from abc import abstractmethod
@@ -11,11 +11,11 @@ from torch.utils.data import Dataset
 
 
 class Data(Dataset[dict[str, Any]]):
-    """What is trained on: from an item's number, of any size, to a dict with its image "x" and that number, "item"."""
+    """Training data: maps an item number, however large, to a dict of its image, "x", and that number, "item"."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many images there are."""
+        """Return the number of images."""
 
 
 def first(data: Data, n: int) -> torch.Tensor:
@@ -30,7 +30,7 @@ def shuffled(seed: int, epoch: int, length: int) -> list[int]:
 
 
 def item_numbers(start: int, stop: int, batch: int, rank: int, ranks: int) -> Iterator[list[int]]:
-    """The items of each batch that this rank trains on, from step `start` to step `stop`.
+    """Yield the items of each batch that this rank trains on, from step `start` up to step `stop`.
 
     Step k trains on items k batch … (k + 1) batch - 1, however many ranks share them.
     """

@@ -19,7 +19,7 @@ from genprior.training.data.order import Data, shuffled
 from genprior.training.data.orientation import check_orientations, turned
 from genprior.training.data.pixels import Images, UnusableError
 
-DECODED_BYTES = 2**30  # of decoded photographs that a data set keeps, shared among the workers of a process
+DECODED_BYTES = 2**30  # decoded photographs that a data set keeps, shared among the workers of a process
 NAMED = 3  # unusable images that a message names; the others are counted
 TRIES = 100  # images in a row that may turn out unusable before training stops
 
@@ -28,23 +28,23 @@ class Photos(Data):
     """Square crops of photographs: scaled down by up to 2, flipped and turned, sometimes made grey.
 
     Images that are broken or smaller than `size` are left out, with one warning that counts them. A truncated file is
-    noticed only when it is decoded: a warning names it then, and the next image of the epoch replaces it, so an item is
-    still a function of (seed, item number) and of the files, in every process.
+    detected only when it is decoded; a warning then names it, and the next image of the epoch replaces it. An item is
+    thus still a function of (seed, item number) and of the files, in every process.
 
-    Decoded images are kept as long as there is room (`DECODED_BYTES`), the others are read whenever they are needed;
-    so the data may be larger than memory.
+    Decoded images are kept while there is room (`DECODED_BYTES`); the others are read each time they are needed, so the
+    data may be larger than memory.
 
     Arguments:
         images: a folder, searched recursively, or other `Images`.
         size: side of a crop in pixels.
         channels: 3 for RGB, 1 for grey.
         seed: keys order and augmentation.
-        shrink: fraction of crops that are scaled down by a factor drawn uniformly from [1, 2]; scaling removes the
-            traces of compression and adds detail.
-        grey: fraction of RGB crops that are made grey, so that the prior knows grey photographs too.
-        orientations: 8 for flips and quarter turns, 2 for flips of left and right, 1 for images as they are.
-        augment: False for centred crops, as they are, in order: for validation.
-        keep: from an image's name to whether it is used; None for all.
+        shrink: fraction of crops that are scaled down by a factor drawn uniformly from [1, 2]; scaling removes
+            compression artefacts and adds detail.
+        grey: fraction of RGB crops that are made grey, so that the prior learns grey photographs too.
+        orientations: 8 for flips and quarter turns, 2 for left-right flips, 1 for images as they are.
+        augment: False for centre crops, unchanged and in order, for validation.
+        keep: predicate on an image's name that selects the images to use; None for all.
 
     Raises:
         ValueError: no usable images, or arguments that are not as described.
@@ -99,7 +99,7 @@ class Photos(Data):
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """What a checkpoint stores to notice other data: names and sizes of the files, not their content; and crops."""
+        """What a checkpoint stores to detect changed data: file names and sizes, not content, and crop options."""
         marks = sorted(unicodedata.normalize("NFC", self.images.mark(number)) for number in self.numbers)
         names = ("size", "mode", "seed", "shrink", "grey", "orientations", "augment")
         return {
@@ -109,7 +109,7 @@ class Photos(Data):
         }
 
     def _next_usable(self, order, index: int) -> tuple[int, Image.Image]:
-        """The image at that place of the order, or the first usable one after it."""
+        """Return the image at `index` in the order, or the first usable one after it."""
         tries = min(TRIES, len(self))
         for k in range(tries):
             number = self.numbers[order[(index + k) % len(self)]]
@@ -126,7 +126,7 @@ class Photos(Data):
         raise ValueError(f"{tries} images in a row cannot be used: {self._counted(tries)}.")
 
     def _photo(self, number: int) -> Image.Image:
-        """Decoded once if there is room: every epoch visits each photograph once, so the first to come may stay."""
+        """Return a photograph, kept decoded while there is room; each is used once per epoch, so the first may stay."""
         if number in self._decoded:
             return self._decoded[number]
         photo = self.images.read(number, self.mode)
@@ -156,7 +156,7 @@ class Photos(Data):
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
     def _counted(self, of: int) -> str:
-        """The unusable images, the first few by name and reason."""
+        """Count the unusable images, and give name and reason for the first few."""
         found = [f"{self.images.name(number)} {reason}" for number, reason in self._unusable.items()]
         more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
         return f"{len(found)} of {of} images of {self.images}: {'; '.join(found[:NAMED])}{more}"

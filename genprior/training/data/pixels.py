@@ -1,4 +1,4 @@
-"""Images that are read one at a time: what a source of them offers, and how a file becomes 8-bit pixels."""
+"""Images read one at a time: the interface of their sources, and the decoding of files to 8-bit pixels."""
 
 import abc
 import io
@@ -16,14 +16,14 @@ FLOATS = "has floating-point values, whose range is not known"
 
 
 class UnusableError(Exception):
-    """Why an image cannot be trained on, now or ever: it is broken, too small, or not of 8 or 16 bits.
+    """An image can never be trained on: it is broken, too small, or not of 8 or 16 bits.
 
-    Failures to get at the content, such as a disk that is away, are not of this kind: they may pass.
+    A failure to reach the content, such as a disconnected disk, is not of this kind: it may pass.
     """
 
 
 class Images(abc.ABC):
-    """Images by number, of which none is held in memory.
+    """Images by number, none of them held in memory.
 
     Attributes:
         labels: an integer per image, (N,), or None.
@@ -36,40 +36,40 @@ class Images(abc.ABC):
 
     @abc.abstractmethod
     def name(self, number: int) -> str:
-        """What the image is called, on every machine."""
+        """Return the image's name, the same on every machine."""
 
     @abc.abstractmethod
     def mark(self, number: int) -> str:
-        """The name, and a cheap mark that changes if another image takes that name."""
+        """Return the name, with a cheap mark that changes if another image takes that name."""
 
     @abc.abstractmethod
     def read(self, number: int, mode: str) -> Image.Image:
         """The image, decoded, in mode "L" or "RGB".
 
         Raises:
-            UnusableError: the content is no image that can be decoded.
-            OSError: the content cannot be got at.
+            UnusableError: the content cannot be decoded as an image.
+            OSError: the content cannot be reached.
         """
 
     def faults(self, numbers: list[int], size: int) -> dict[int, str]:
-        """What is wrong with those images that can be seen without decoding them to have no crops of `size`."""
+        """Return what, as far as visible without decoding, rules out crops of `size`: number -> reason."""
         return {}
 
 
 def decoded(content: bytes | Image.Image, mode: str) -> Image.Image:
-    """A file's content, upright, in mode "L" or "RGB".
+    """Decode a file's content, upright, in mode "L" or "RGB".
 
-    Alpha is dropped, and what it hides takes the colour of the nearest pixel that it does not; 16 bits are rounded to
-    8, v / 257; of several frames the first is taken.
+    Alpha is dropped, and fully transparent pixels take the colour of the nearest other pixel; 16 bits are rounded to
+    8, v / 257; of several frames the first is used.
 
     Raises:
-        UnusableError: it cannot be decoded, or has values other than of 8 or 16 bits.
+        UnusableError: it cannot be decoded, or its values are not of 8 or 16 bits.
     """
     try:
         image = content if isinstance(content, Image.Image) else open_image(io.BytesIO(content))
         image = _eight_bits(image)
         image.load()
-        return image if image.mode == mode else image.convert(mode)  # which would copy it
+        return image if image.mode == mode else image.convert(mode)  # `convert` always copies
     except (UnusableError, MemoryError):
         raise
     except OtherKindError as error:
@@ -81,7 +81,7 @@ def decoded(content: bytes | Image.Image, mode: str) -> Image.Image:
 
 
 def fault(size: tuple[int, int], floats: bool, least: int) -> str | None:
-    """What the header of an image (width, height) reveals to be wrong for crops of that side; None if nothing is."""
+    """Why an image of that header, `size` (width, height) and `floats`, has no crops of side `least`; else None."""
     if min(size) < least:
         return f"is {size[0]} x {size[1]}, smaller than crops of {least} x {least}"
     return FLOATS if floats else None

@@ -11,7 +11,7 @@ from genprior.training.data.pixels import Images, UnusableError, decoded
 
 
 class Numbered(Protocol):
-    """What has rows by number."""
+    """Rows by number."""
 
     def __len__(self) -> int: ...
 
@@ -19,13 +19,13 @@ class Numbered(Protocol):
 
 
 class Rows(Images):
-    """Images of rows, named by their numbers.
+    """The images of rows, named by row number.
 
     Arguments:
         rows: read one at a time.
-        content: from a row to its image: a file's bytes, or PIL's.
+        content: maps a row to its image, as a file's bytes or a PIL image.
         title: of the data set, for messages.
-        origin: what tells these rows from others of that title, such as sizes of files.
+        origin: distinguishes these rows from others of the same title, for example by file sizes.
         labels: an integer per row, (N,), or None.
     """
 
@@ -56,7 +56,7 @@ class Rows(Images):
         try:
             content = self.content(self.rows[number])
         except OSError as error:
-            if error.errno is not None:  # the disk's complaint, not the decoder's
+            if error.errno is not None:  # raised by the disk, not the decoder
                 raise
             raise UnusableError(f"cannot be decoded ({error})") from error
         return decoded(content, mode)

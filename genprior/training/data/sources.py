@@ -1,4 +1,4 @@
-"""Data sets from any source: a folder, an `.npz` file, a data set of torchvision or of Hugging Face."""
+"""Data sets from any source: a folder, an `.npz` file, a table, torchvision or Hugging Face."""
 
 import difflib
 import re
@@ -21,12 +21,12 @@ GIVEN = (
     "hf:OWNER/NAME[:SPLIT]"
 )
 
-# Makes a data set of what was found, given which images to keep (by name or content, None for all) and `augment`.
+# Makes a data set from the source, given which images to keep (by name or content, None for all) and `augment`.
 Make = Callable[[Callable[[str | bytes], bool] | None, bool], Photos | Arrays]
 
 
 def open_data(source: str | Path, size: int = 64, *, augment: bool = True, **options) -> Photos | Arrays:
-    """The images of a source, as `Photos` (read one at a time, cropped) or `Arrays` (of one size, held in memory).
+    """Open the images of a source as `Photos` (read one at a time, cropped) or `Arrays` (of one size, in memory).
 
     | source | gives |
     |---|---|
@@ -35,42 +35,42 @@ def open_data(source: str | Path, size: int = 64, *, augment: bool = True, **opt
     | a `.parquet` file, a folder of them, `hf:OWNER/NAME[:SPLIT]` | `Photos`; needs the package `datasets` |
     | `torchvision:NAME[:SPLIT]` | `Arrays` where torchvision holds arrays (MNIST, CIFAR10), else `Photos` |
 
-    SPLIT is "train" unless given. `hf:` is fetched from the Hugging Face Hub into its cache on disk.
+    SPLIT is "train" by default. `hf:` data are downloaded from the Hugging Face Hub into its cache on disk.
 
     Arguments:
         source: as above.
         size: side of the crops of `Photos`.
-        augment: False for images as they are, in order: for validation.
-        seed: keys order and augmentation; 0 unless given.
+        augment: False for images as they are, in order, for validation.
+        seed: keys order and augmentation; 0 by default.
         channels: of `Photos`.
-        orientations: in how many an image is shown, see `Photos`; None for 8 of `Photos`, and of `Arrays` 1.
+        orientations: number of orientations of an image, see `Photos`; None for 8 in `Photos` and 1 in `Arrays`.
         images: the array of the `.npz` file ("train_images" if None), or the column of the table (if None, the one that
             holds images).
-        labels: the array or column of integers that are the images' labels; for torchvision, "targets"; None for none.
-        root: folder in which torchvision's data sets are, "data" unless given.
-        download: whether torchvision may fetch what is not there.
+        labels: the array or column of integer labels; for torchvision, "targets"; None for no labels.
+        root: folder of torchvision's data sets, "data" by default.
+        download: whether torchvision may download missing data.
 
     Raises:
-        ValueError: there is no such source, it has no such split, array or column, no usable images, or the package
-            that reads it is missing.
+        ValueError: there is no such source, it lacks the split, array or column or has no usable images, or the
+            package that reads it is missing.
         FileNotFoundError: torchvision's data set is not in `root`.
     """
     return _found(source, size, **options)(None, augment)
 
 
 def open_parts(source: str | Path, share: float, size: int = 64, **options) -> tuple[Photos | Arrays, Photos | Arrays]:
-    """The images of a source to train on, and about the fraction `share` of them, held out for validation.
+    """Split the images of a source into those to train on and about the fraction `share`, held out for validation.
 
-    An image is held out by a hash (see `held_out`): of its name in its folder; in `Arrays`, of its content; of its
-    number in other data sets of torchvision and in tables, whose rows have no name, so let them grow at the end only.
-    The images to train on are augmented, those held out are not.
+    A hash decides (see `held_out`): in a folder, of the image's name; in `Arrays`, of its content; in tables and other
+    data sets of torchvision, whose rows have no names, of its row number, so add rows only at the end. The images to
+    train on are augmented; those held out are not.
 
     Arguments:
         source, size, options: as for `open_data`.
         share: in (0, 1).
 
     Raises:
-        ValueError: also if one of the parts has no images.
+        ValueError: as for `open_data`, or `share` is out of range, or a part has no images.
     """
     if not 0 < share < 1:
         raise ValueError(f"The share to be held out is {share}: give a fraction between 0 and 1, such as 0.05.")
@@ -129,7 +129,7 @@ def _found(
 
 
 def _parsed(source: str) -> tuple[str, str, str]:
-    """The kind, name and split of a source that is no file."""
+    """Return the kind, name and split of a source that is not a file."""
     match = re.fullmatch(r"([A-Za-z]\w+):([^:]+)(?::([^:]+))?", source)
     if match and match[1] in KINDS:
         return match[1], match[2], match[3] or "train"

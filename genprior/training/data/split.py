@@ -1,4 +1,4 @@
-"""Which images are held out for validation: a hash of their content or name decides, not their place or chance."""
+"""The choice of images held out for validation: by a hash of content or name, not by position or chance."""
 
 import unicodedata
 
@@ -6,13 +6,13 @@ from genprior.files import sha256
 
 
 def held_out(identity: str | bytes, share: float) -> bool:
-    """Whether the image with that name or content belongs to the held-out fraction `share`.
+    """Return whether the image with that name or content belongs to the held-out fraction `share`.
 
-    A function of its arguments alone: the same in every run, with every seed, on every machine; images that are added
-    or removed move no other image from one side to the other; and what a share holds out, a larger one holds out too.
+    The result depends on the arguments alone: it is the same in every run, with every seed, on every machine. Adding or
+    removing images moves no other image between the parts, and a larger share holds out all that a smaller one does.
 
     Arguments:
-        identity: a name, taken in its composed Unicode form, since file systems differ in that; or the image's bytes.
+        identity: a name, which is normalised to composed Unicode because file systems differ; or the image's bytes.
         share: in [0, 1].
     """
     if isinstance(identity, str):

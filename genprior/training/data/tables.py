@@ -1,4 +1,4 @@
-"""Images in tables: parquet files, and data sets of the Hugging Face Hub, through the package `datasets`."""
+"""Images in tables: parquet files and data sets of the Hugging Face Hub, read by the package `datasets`."""
 
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from genprior.training.data.rows import Rows
 
 
 def open_table(source: str, split: str, column: str | None, labels: str | None) -> Rows:
-    """The images of a parquet file, a folder of them, or a data set of the Hub; rows are memory-mapped, not held.
+    """Open the images of a parquet file, a folder of them, or a data set of the Hub; rows are memory-mapped.
 
     Raises:
         ValueError: no such data set, split or column, several columns of images, or the package `datasets` is missing.
@@ -27,7 +27,7 @@ def open_table(source: str, split: str, column: str | None, labels: str | None) 
             rows = datasets.load_dataset("parquet", data_files=source, split=split)
         else:
             rows = datasets.load_dataset(source, split=split)
-    except Exception as error:  # of the network, the Hub, the format
+    except Exception as error:  # from the network, the Hub or the format
         raise ValueError(f"{source}, split {split!r}, cannot be read: {error}") from error
     column = column or _image_column(source, rows.features, datasets.Image)
     for name in filter(None, (column, labels)):
@@ -35,7 +35,7 @@ def open_table(source: str, split: str, column: str | None, labels: str | None) 
             raise ValueError(f"{source} has no column {name!r}, only {', '.join(rows.features)}.")
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path] if path.is_file() else []
     return Rows(
-        # Not decoded by `datasets`: what cannot be decoded is told apart from what cannot be read.
+        # Decoded here, not by `datasets`, to tell images that cannot be decoded from files that cannot be read.
         rows.select_columns([column]).cast_column(column, datasets.Image(decode=False)),
         partial(_content, column),
         f"{path.name if files else source}:{split}",
@@ -45,7 +45,7 @@ def open_table(source: str, split: str, column: str | None, labels: str | None) 
 
 
 def _content(column: str, row: dict) -> bytes:
-    """Of a cell, which holds the bytes of a file or its path."""
+    """Return the bytes of the file that a row's cell holds, or whose path it holds."""
     cell = row[column]
     if not cell or (cell["bytes"] is None and cell["path"] is None):
         raise UnusableError("is empty")
@@ -53,7 +53,7 @@ def _content(column: str, row: dict) -> bytes:
 
 
 def _image_column(source: str, features, image: type) -> str:
-    """The column that holds images: by its type, or by its name where the file does not say types."""
+    """Return the column that holds images, found by type, or by name where the file declares no types."""
     found = [name for name, feature in features.items() if isinstance(feature, image)]
     found = found or [name for name in ("image", "img", "images") if name in features]
     if len(found) != 1:

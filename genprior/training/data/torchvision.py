@@ -12,12 +12,12 @@ from genprior.training.data.rows import Rows
 
 
 def open_torchvision(name: str, split: str, root: Path, download: bool, labelled: bool) -> Rows | dict[str, np.ndarray]:
-    """Arrays "images" and, if asked for, "targets", of a data set that torchvision holds in memory; else its rows.
+    """Open a data set: the arrays "images" and, if labelled, "targets" if torchvision holds them in memory, else rows.
 
     Raises:
-        ValueError: no such name (in any case) or split, no labels though they are asked for, it cannot be downloaded,
-            or torchvision is missing.
-        FileNotFoundError: it is not in `root`.
+        ValueError: no data set of that name (in any case) or split, no labels although `labelled`, torchvision cannot
+            download it, or torchvision is missing.
+        FileNotFoundError: the data set cannot be read from `root`.
     """
     try:
         from torchvision import datasets
@@ -46,13 +46,13 @@ def open_torchvision(name: str, split: str, root: Path, download: bool, labelled
 
 
 def _needs(kind: type) -> set[str]:
-    """The arguments without which it cannot be made."""
+    """Return the arguments that the data set's constructor requires."""
     parameters = inspect.signature(kind).parameters.values()
     return {p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
 def _held(rows) -> np.ndarray | None:
-    """The images, uint8 (N, H, W) or (N, H, W, C), if the data set holds them all."""
+    """Return the images, uint8 (N, H, W) or (N, H, W, C), if the data set holds them all in memory, else None."""
     held = getattr(rows, "data", ())
     if not hasattr(held, "dtype") or len(held) != len(rows):
         return None
