@@ -1,5 +1,5 @@
 # What `import genprior` offers: read by editors and type checkers, and at run time by lazy_loader, which imports each
-# name from its home when it is first asked for.
+# name from its home on first access.
 
 from .benchmark.evaluate import evaluate as evaluate
 from .blind.identification import Identification as Identification

@@ -1,4 +1,4 @@
-"""Isolation from torch's state: what a caller has set for other work changes no result here, and raises no error.
+"""Isolation from torch's state: what a caller has set for other work changes no result and raises no error here.
 
 The state is autocast, inference mode, the default dtype and device, and deterministic algorithms. Grad mode stays the
 caller's, because it decides whether a result can be differentiated; code that needs gradients turns them on.
@@ -27,9 +27,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def settled(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, run in torch's plain state whatever the state around it; copies replace tensors of inference mode.
+    """Run the function in torch's plain state, whatever the caller's; copies replace tensors of inference mode.
 
-    What runs inside a function that is `deliberate` is left as it is.
+    Calls inside a `deliberate` function are left as they are.
     """
 
     @functools.wraps(function)
@@ -48,7 +48,7 @@ def settled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def settle_methods(cls: type, names: tuple[str, ...]) -> None:
-    """Apply `settled` to the methods and class methods of those names that a class defines itself."""
+    """Apply `settled` to those of the named methods and class methods that a class defines itself."""
     for name in names:
         method = vars(cls).get(name)
         if isinstance(method, classmethod):
@@ -58,7 +58,7 @@ def settle_methods(cls: type, names: tuple[str, ...]) -> None:
 
 
 def deliberate(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, for callers whose state is meant for it, such as the autocast around a loss."""
+    """Run the function in the caller's state, which is meant for it, such as the autocast around a loss."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
@@ -74,13 +74,13 @@ def deliberate(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def own(a: Tensor) -> Tensor:
-    """A private copy: part of no graph, contiguous, free to become part of one."""
+    """A private, contiguous copy: part of no graph, free to become part of one."""
     with torch.inference_mode(False):
         return a.detach().clone(memory_format=torch.contiguous_format)
 
 
 def differentiable(module: M) -> M:
-    """The module, or a copy of it if its weights were made in inference mode, which gradients cannot pass."""
+    """The module, or a copy of it if its weights were made in inference mode, which blocks gradients."""
     weights = (*module.parameters(), *module.buffers())
     return copy.deepcopy(module) if any(weight.is_inference() for weight in weights) else module
 
@@ -90,7 +90,7 @@ def _plain(a: Any) -> Any:
 
 
 def _settle(stack: contextlib.ExitStack) -> None:
-    """Enter what makes torch's state plain; nothing where it is."""
+    """Make torch's state plain, where it is not already."""
     if torch.is_inference_mode_enabled():
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
@@ -103,6 +103,6 @@ def _settle(stack: contextlib.ExitStack) -> None:
     if torch.get_default_device().type != "cpu":
         stack.enter_context(torch.device("cpu"))
     if torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled():
-        # Determinism stays, and what has no deterministic algorithm warns: draws are keyed by the seed either way.
+        # Determinism stays, but operations without a deterministic algorithm warn: the seed keys draws either way.
         stack.callback(torch.use_deterministic_algorithms, True)
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,4 +1,4 @@
-"""8-bit images as densities, which makes the likelihoods of different priors comparable.
+"""Dequantise 8-bit images, which makes the likelihoods of different priors comparable.
 
 An image of D values k in 0 … 255, x = k / 255, is dequantised to (k + u) / 256 with u uniform on (0, 1). A density p on
 [0, 1]^D then bounds the probability of the 8-bit image, P(k) = E_u p((k + u) / 256) / 256^D, by Jensen's inequality:

@@ -7,18 +7,18 @@ from genprior.likelihoods import Quantised
 from genprior.linalg import cgls
 from genprior.operators.measurement import Measurement
 
-INSIDE = 0.98  # of a cell, what values are moved to: a border is never reached in finitely many rounds
-RELAXED = 1.8  # of what a round asks for, from the second on: fewer rounds
+INSIDE = 0.98  # share of a cell that values are moved into: finitely many rounds never reach a border
+RELAXED = 1.8  # over-relaxation from the second round on, for fewer rounds
 ITERATIONS = 10
 
 
 def in_cells(x: Tensor, measurement: Measurement, rounds: int = 100) -> Tensor:
-    """x (B, *image_shape), moved until A x lies in the cells of y, by alternating projections.
+    """Move x (B, *image_shape) until A x lies in the cells of y, by alternating projections.
 
         x <- x - A^+ (A x - the nearest value inside the cell)
 
-    One round is enough where A^+ is a right inverse, as of a JPEG file's whole blocks. Where there is no such x, it is
-    as near as the rounds come.
+    One round is enough where A^+ is a right inverse, as for the whole blocks of a JPEG file. If there is no such x, the
+    result is as near as the rounds come.
     """
     y, A, law = measurement.y, measurement.linear, measurement.likelihood
     assert isinstance(law, Quantised)

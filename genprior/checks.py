@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genprior.ambient import own
 
-# (C, H, W), and where an axis may be of any size, None for it
+# (C, H, W), with None for an axis that may have any size
 Shape = tuple[int, ...]
 OpenShape = tuple[Any, ...]
 
@@ -26,7 +26,7 @@ def optional(package: str, advice: str) -> Any:
     """Import a package of an extra, or explain how to install it.
 
     Raises:
-        UnsupportedError: it is not; the message is the advice.
+        UnsupportedError: it is not installed; the message is the advice.
     """
     try:
         return importlib.import_module(package)
@@ -35,7 +35,7 @@ def optional(package: str, advice: str) -> Any:
 
 
 def as_shape(shape: tuple[int, ...]) -> Shape:
-    """`shape` as (C, H, W), checked.
+    """Check `shape` and return it as (C, H, W).
 
     Raises:
         ValueError: it is not three positive integers.
@@ -50,7 +50,7 @@ def as_tensor(what: str, value: Tensor | np.ndarray) -> Tensor:
     """A copy of a tensor or numpy array, as a tensor; `what` names it in the message.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or has masked values.
     """
     if np.ma.is_masked(value):
         raise ValueError(f"{what} is a masked array, and its masked values mean nothing; give all of its values.")
@@ -63,7 +63,7 @@ def as_tensor(what: str, value: Tensor | np.ndarray) -> Tensor:
 
 
 def as_number(what: str, value: float, low: float, high: float) -> float:
-    """`value` as a float from low to high, checked; `what` names it in the message.
+    """Check that `value` is a number from low to high, and return it as a float; `what` names it in the message.
 
     Raises:
         ValueError: it is not a number, or out of range.
@@ -79,11 +79,11 @@ def whole(least: int, *numbers: object) -> bool:
 
 
 def positive(number: object) -> bool:
-    """Whether it is a finite number above 0."""
+    """Whether `number` is finite and above 0."""
     return isinstance(number, int | float) and 0 < number < math.inf
 
 
-# What an argument may be, and the same in words.
+# A test of an argument, and what it allows in words.
 Rule = tuple[Callable[[Any], bool], str]
 COUNT: Rule = (lambda n: whole(1, n), "a whole number, at least 1")
 COUNTS: Rule = (lambda numbers: len(numbers) > 0 and whole(1, *numbers), "a list of whole numbers, at least 1")
@@ -98,10 +98,10 @@ OPEN_SHAPE: Rule = (
 
 
 def check_arguments(arguments: Mapping[str, Any], **rules: Rule) -> None:
-    """Refuse the first of several arguments that breaks its rule.
+    """Raise an error for the first of several arguments that breaks its rule.
 
     Raises:
-        ValueError: there is one.
+        ValueError: an argument breaks its rule.
     """
     for name, (right, wanted) in rules.items():
         if not right(arguments[name]):
@@ -109,7 +109,7 @@ def check_arguments(arguments: Mapping[str, Any], **rules: Rule) -> None:
 
 
 def as_integer(what: str, value: float, low: int, high: float) -> int:
-    """`value` as an int from low to high, checked; 3.0 counts as an integer; `what` names it in the message.
+    """Check that `value` is an integer from low to high, as 3.0 is, and return an int; `what` names it in the message.
 
     Raises:
         ValueError: it is not a whole number, or out of range.
@@ -137,7 +137,7 @@ def check_fields(parameters: Any) -> None:
     """Check the fields of a dataclass whose types have a range; None is allowed if the type includes it.
 
     Raises:
-        ValueError: one is no such number.
+        ValueError: a field is not such a number.
     """
     for field in fields(parameters):
         value = getattr(parameters, field.name)

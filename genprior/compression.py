@@ -1,4 +1,4 @@
-"""JPEG compression as a measurement: of a file, and simulated."""
+"""JPEG compression as a measurement, from a file or simulated."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from genprior.operators.jpeg import JPEG, SUBSAMPLINGS, TURNS
 from genprior.operators.measurement import Measurement
 from genprior.registry import lookup
 
-LEVELS = 255  # grey levels in a unit of x
-ENCODER = {name: SUBSAMPLINGS[name] for name in ("4:4:4", "4:2:2", "4:2:0")}  # of Pillow
+LEVELS = 255  # grey levels per unit of x
+ENCODER = {name: SUBSAMPLINGS[name] for name in ("4:4:4", "4:2:2", "4:2:0")}  # those that Pillow writes
 
 
 def read_jpeg(image: JPEGLike | Sequence[JPEGLike]) -> Measurement:
-    """The measurement in a JPEG file: y = A x, in cells as wide as the steps of its quantisation tables.
+    """Read the measurement in a JPEG file: y = A x, in cells as wide as the steps of its quantisation tables.
 
-    The file was made of 8-bit pixels, whose luma and chroma the encoder rounded too, which the cells know nothing of:
+    The file was made from 8-bit pixels, and the encoder rounded their luma and chroma too, which the cells ignore:
     where steps are one or two levels, at a quality above 90, the picture itself may lie a step beyond its cell.
 
     Arguments:
-        image: path, bytes of the file, the PIL image opened from it, or a list of them, of one size and one sampling.
+        image: path, bytes of the file, the PIL image opened from it, or a list of these, of one size and one sampling.
 
     Returns:
         A measurement for `restore`, whose operator is a `JPEG` on the upright picture and whose noise is `Quantised`.
 
     Raises:
-        TypeError, ValueError, OSError, UnsupportedError: as of `read_coefficients`.
+        TypeError, ValueError, OSError, UnsupportedError: as for `read_coefficients`.
     """
     return _measured(_files(image))
 
 
 def measured(image: Any) -> tuple[Measurement, Callable[[Tensor], Any]]:
-    """`read_jpeg`, and the way from restored images back to the kind that Pillow decodes, or a list of those."""
+    """`read_jpeg`, and the way from restored images back to the kind that Pillow decodes, or a list of them."""
     files = _files(image)
     pictures = [file.picture for file in files]
     decoded = images.read(pictures if isinstance(image, list | tuple) else pictures[0])
@@ -53,7 +53,7 @@ def measured(image: Any) -> tuple[Measurement, Callable[[Tensor], Any]]:
 
 
 def cut(measurement: Measurement, most: int) -> Measurement:
-    """The measurement of the middle of a JPEG file's image, by whole blocks.
+    """Cut the middle out of the measurement of a JPEG file, by whole blocks.
 
     Arguments:
         measurement: of `read_jpeg`.
@@ -66,7 +66,7 @@ def cut(measurement: Measurement, most: int) -> Measurement:
     within = JPEG((C, *(min(side, most) for side in sides)), A.subsampling, A.orientation)
     across, down = SUBSAMPLINGS[A.subsampling]
     stored = sides[::-1] if TURNS[A.orientation][0] else sides
-    # in blocks of chroma, before which there are as many of luma as its samples have pixels
+    # in whole blocks of chroma; luma corners are `down` and `across` times as far
     top, left = (max(0, side - most) // 2 // (8 * cell) * 8 for side, cell in zip(stored, (down, across)))
     corners = [(top * down, left * across), (top, left), (top, left)]
 
@@ -78,15 +78,15 @@ def cut(measurement: Measurement, most: int) -> Measurement:
 
 
 def compress(x: Tensor, *, quality: int = 75, subsampling: str = "4:2:0") -> Measurement:
-    """The measurement that a JPEG file of x would hold, with the tables of Pillow's encoder and only their rounding.
+    """Simulate the measurement in a JPEG file of x, with the tables of Pillow's encoder and only their rounding.
 
     Arguments:
         x: (B, C, H, W) in [0, 1].
-        quality: 1 to 100, as libjpeg counts it.
+        quality: 1 to 100, on libjpeg's scale.
         subsampling: of chroma: "4:4:4", "4:2:2" or "4:2:0".
 
     Raises:
-        ValueError: quality or subsampling are none of these.
+        ValueError: quality or subsampling is none of these.
     """
     lookup("subsampling", subsampling, ENCODER)
     operator = JPEG(tuple(x.shape[1:]), subsampling)
@@ -96,7 +96,7 @@ def compress(x: Tensor, *, quality: int = 75, subsampling: str = "4:2:0") -> Mea
 
 
 def compressed(x: Tensor, noise: float | Tensor | Likelihood, parameters: dict[str, Any]) -> Measurement:
-    """`compress`, its parameters and the noise checked as those of `degrade` are."""
+    """`compress`, after checking its parameters and the noise that `degrade` was given."""
     if isinstance(noise, Likelihood | Tensor) or noise != 0:
         raise ValueError(f"jpeg rounds its coefficients and adds no other noise: leave noise={noise} out.")
     if others := sorted(parameters.keys() - {"quality", "subsampling"}):
@@ -105,7 +105,7 @@ def compressed(x: Tensor, noise: float | Tensor | Likelihood, parameters: dict[s
 
 
 def save(image: Image.Image, path: Path, *, quality: int = 75, subsampling: str = "4:2:0") -> None:
-    """Write an image as a JPEG file by Pillow's encoder, all or nothing; arguments as of `compress`."""
+    """Write an image as a JPEG file with Pillow's encoder, all or nothing; arguments as for `compress`."""
     lookup("subsampling", subsampling, ENCODER)
     quality = as_integer("quality", quality, 1, 100)
     with replacing(path) as file:
@@ -113,14 +113,14 @@ def save(image: Image.Image, path: Path, *, quality: int = 75, subsampling: str 
 
 
 def steps(operator: JPEG, quality: int) -> Tensor:
-    """The steps of Pillow's encoder, (1, 1, 1, N) float32 in the units of x; arguments as of `compress`."""
+    """The steps of Pillow's encoder, (1, 1, 1, N) float32 in the units of x; arguments as for `compress`."""
     luma, chroma = _tables(as_integer("quality", quality, 1, 100))
     return _on_planes(operator, [luma, chroma, chroma])
 
 
 @cache
 def _tables(quality: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of luma and chroma, (8, 8) each."""
+    """The quantisation tables of luma and chroma, (8, 8) each."""
     file = BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
     tables = Image.open(file).quantization  # pyright: ignore[reportAttributeAccessIssue]
@@ -129,7 +129,7 @@ def _tables(quality: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _on_planes(operator: JPEG, tables: list[np.ndarray]) -> Tensor:
-    """The steps of each coefficient of y."""
+    """The step of each coefficient of y."""
     whole = [torch.from_numpy(np.tile(t, (h // 8, w // 8))) for t, (h, w) in zip(tables, operator.planes)]
     return operator.joined([plane[None].float() for plane in whole]) / LEVELS
 

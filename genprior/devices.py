@@ -1,7 +1,7 @@
-"""Devices, how much fits into their memory at once, and the processes that share the work.
+"""Devices, what fits into their memory at once, and the processes that share the work.
 
-A process that takes itself for the only one repeats all the work, and overwrites the files of the others. So the
-number of processes that a launcher reports is compared with the number among which Accelerate shares the work.
+A process that takes itself for the only one repeats all the work and overwrites the files of the others. So the number
+of processes that a launcher reports is compared with the number among which Accelerate shares the work.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch import Tensor, nn
 
 from genprior.checks import Shape
 
-# What a denoiser keeps for a backward pass, and much more than an operator or a decoder needs.
+# What a denoiser keeps for a backward pass; an operator or a decoder needs much less.
 BYTES_PER_PIXEL = 10_000
 PIXELS_AT_ONCE = {"cpu": 2**18, "mps": 2**19}
-# Smaller tiles are mostly overlap; without a graph, 0.2 GB of activations are enough for the larger.
+# Smaller tiles are mostly overlap; without a graph, 0.2 GB of activations are enough for tiles of this size.
 LEAST_TILE = {"cpu": 1024}
-# Where launchers say how many processes they began: torchrun; MPICH and Intel, Open MPI, MVAPICH; srun.
+# Where launchers report how many processes they started: torchrun; MPICH and Intel, Open MPI, MVAPICH; srun.
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-SHARED_BY = ("cuda", "xpu", "npu", "mlu", "musa", "hpu")  # devices between which Accelerate shares work
+SHARED_BY = ("cuda", "xpu", "npu", "mlu", "musa", "hpu")  # devices that Accelerate shares work between
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """The device of that name, "auto" for the fastest there is.
+    """The device of that name; "auto" takes the fastest available.
 
     Raises:
         ValueError: there is no such device here.
@@ -39,7 +39,7 @@ def pick_device(device: str | torch.device) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         return torch.zeros(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: a torch that was built without CUDA
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch was built without CUDA
         raise ValueError(f'device={device!r} cannot be used here ({error}); "auto" takes the best there is.') from None
 
 
@@ -56,24 +56,24 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def state_of(module: nn.Module) -> Tensor:
-    """A tensor on the device of a prior or network, in its precision or at least float32, as operators need."""
+    """An empty tensor on the device of a prior or network, in its precision, at least float32, as operators need."""
     state = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.empty(0))
     return torch.empty(0, dtype=torch.promote_types(state.dtype, torch.float32), device=state.device)
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 instructions, so that it is fast in it."""
+    """Whether the device has bfloat16 instructions, and so is fast in it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def pixels_at_once(device: torch.device) -> int:
-    """A number of pixels that fits: on a GPU, into half of the free memory."""
+    """A number of pixels that fits: on a GPU, into half the free memory."""
     if device.type != "cuda":
         return PIXELS_AT_ONCE.get(device.type, 2**18)
     free, _ = torch.cuda.mem_get_info(device)
-    # What torch keeps for reuse is free too.
+    # Memory that torch keeps for reuse is free too.
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return (free + cached) // 2 // BYTES_PER_PIXEL
 
@@ -95,9 +95,9 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """In MiB: on cuda what torch held at most since `forget_peak`, else the process's largest resident set so far.
+    """In MiB: on cuda, the most that torch held since `forget_peak`, else the process's largest resident set so far.
 
-    None where nobody counts, on Windows.
+    None on Windows, which does not report it.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) // 2**20
@@ -109,30 +109,30 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 class Alone:
-    """One process, in the words of accelerate's PartialState."""
+    """One process, with the interface of accelerate's PartialState."""
 
     process_index = 0
     num_processes = 1
     is_main_process = True
 
     def wait_for_everyone(self) -> None:
-        """Nobody to wait for."""
+        """Return at once: there is nobody to wait for."""
 
     def main_process_first(self) -> contextlib.AbstractContextManager:
-        """Nobody comes later."""
+        """Do nothing: no other process comes later."""
         return contextlib.nullcontext()
 
 
 def processes(device: str | torch.device = "auto") -> Any:
-    """The processes among which work is shared, as a PartialState of accelerate; `Alone` if nothing launched several.
+    """The processes that share the work, as accelerate's PartialState; `Alone` if no launcher started several.
 
-    Accelerate keeps one state for the whole process, so it is left alone where there is nothing to share.
+    Accelerate keeps one state for the whole process, so it is left alone if there is nothing to share.
 
     Arguments:
-        device: what each is to compute on, of which each takes its own; "auto" for the accelerator there is, or CPUs.
+        device: the kind to compute on, one device per process; "auto" for the available accelerator, or else CPUs.
 
     Raises:
-        ValueError: a launcher began several, and they do not see each other, or cannot have such a device each.
+        ValueError: a launcher started several, and they do not see each other, or cannot have such a device each.
     """
     variable, began = launched()
     if began == 1:
@@ -148,7 +148,7 @@ def processes(device: str | torch.device = "auto") -> Any:
             f"{here} processes were launched on a machine of {count} GPU(s), and each needs its own: launch as many as "
             "there are, or compute on CPUs, with CUDA_VISIBLE_DEVICES set to nothing."
         )
-    # They wait for the slowest of them, which may take days.
+    # Processes wait for the slowest of them, which may take days.
     state = PartialState(cpu=kind == "cpu", timeout=timedelta(days=30))
     if state.num_processes != began:
         raise ValueError(
@@ -160,10 +160,10 @@ def processes(device: str | torch.device = "auto") -> Any:
 
 
 def alone(what: str) -> None:
-    """Refuse to be one of several processes in `what`, which does not share its work.
+    """Raise an error if this is one of several processes in `what`, which does not share its work.
 
     Raises:
-        ValueError: a launcher began several.
+        ValueError: a launcher started several.
     """
     variable, began = launched()
     if began > 1:
@@ -174,15 +174,15 @@ def alone(what: str) -> None:
 
 
 def launched() -> tuple[str, int]:
-    """How many processes a launcher reports, and where it reports it.
+    """The variable in which a launcher reports its number of processes, and that number; "" and 1 if none does.
 
     Raises:
-        ValueError: `accelerate launch` was asked for several and began one.
+        ValueError: `accelerate launch` was asked for several and started one.
     """
     for name in SIZES:
         if os.environ.get(name, "").isdigit():
             return name, int(os.environ[name])
-    # Without a GPU it begins one process, whatever --num_processes says; of several it gives away but an address.
+    # Without a GPU it starts one process, whatever --num_processes says; only an address tells of several.
     if "ACCELERATE_DYNAMO_BACKEND" in os.environ and "MASTER_ADDR" in os.environ:
         raise ValueError(
             "accelerate launch was asked for several processes (MASTER_ADDR is set) and began only this one, as it "
@@ -192,9 +192,9 @@ def launched() -> tuple[str, int]:
 
 
 def _kind() -> str:
-    """The type of the devices to share work between: the accelerator's, if Accelerate can, else CPUs."""
+    """The type of the devices to share work between: the accelerator's if Accelerate can, else CPUs."""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "t", "y"):
         return "cpu"
-    # A torch that was built for an accelerator names it where there is none, too.
+    # A torch built for an accelerator names it even where there is none.
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found.type if found is not None and found.type in SHARED_BY else "cpu"

@@ -1,4 +1,4 @@
-"""Any number of draws of any size: in chunks and tiles that fit into the memory, with a progress bar."""
+"""Draw any number of samples of any size, in chunks and tiles that fit into memory, with a progress bar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from genprior.samplers.base import Sampler
 
 
 def in_tiles(prior: Prior, tile: int | None, sampler: Sampler, image_shape: Shape) -> Prior:
-    """The prior that denoises in tiles of that side; for None, the largest tiles that fit, if the image is larger."""
+    """The prior, denoising in tiles of that side; None takes the largest tiles that fit, if the image is larger."""
     if tile is not None:
         tile = as_integer("tile, the side of the tiles in pixels,", tile, 1, math.inf)
         if sampler.needs != "denoise":
@@ -48,9 +48,9 @@ def _is_local(prior: Prior, sampler: Sampler) -> bool:
 def draw(
     prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
 ) -> tuple[Tensor, dict[str, Tensor], Prior]:
-    """n samples of every image, (B, n, C, H, W) on the CPU, their diagnostics, (B, n), and the prior that drew them.
+    """Draw n samples of every image, (B, n, C, H, W) on the CPU; also return diagnostics, (B, n), and the prior used.
 
-    Where the memory of a GPU does not suffice, that is one with half the tile.
+    If the memory of a GPU does not suffice, that is one with half the tile.
     """
     try:
         return *_draw_once(prior, measurement, sampler, n, seed, progress), prior
@@ -64,12 +64,12 @@ def draw(
             f"{prior.tile} to have them at once.",
             stacklevel=5,
         )
-    torch.cuda.empty_cache()  # out here, where nothing holds on to what the first attempt had made
+    torch.cuda.empty_cache()  # outside the handler, whose error still holds the tensors of the first attempt
     return *_draw_once(prior, measurement, sampler, n, seed, progress), prior
 
 
 def _halved(prior: Prior, sampler: Sampler, image_shape: Shape) -> Tiled | None:
-    """The prior with half the tile, of an image that is denoised whole half the image; None if that cannot be."""
+    """The prior with half the tile, or tiles of half an image that was denoised whole; None if that is impossible."""
     try:
         if isinstance(prior, Tiled):
             return Tiled(prior.prior, prior.side(*image_shape[1:]) // 2, prior.overlap)
@@ -81,7 +81,7 @@ def _halved(prior: Prior, sampler: Sampler, image_shape: Shape) -> Tiled | None:
 def _draw_once(
     prior: Prior, measurement: Measurement, sampler: Sampler, n: int, seed: int, progress: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """`draw` with that very prior, in chunks that fit the memory."""
+    """`draw` with this prior only, in chunks that fit into memory."""
     A, state = measurement.operator, state_of(prior)
     device = state.device
     image = torch.arange(len(measurement.y)).repeat_interleave(n)
@@ -95,7 +95,7 @@ def _draw_once(
     with torch.no_grad(), _watched(prior, sampler.needs, total, progress) as prior:
         for rows in chunks:
             part = measurement.select(image[rows]).to(state)
-            # Image 0 is left to `prior.sample`, whose draws of the same seed are then no relatives of these.
+            # Image 0 is left to `prior.sample`, so that its draws with the same seed are independent of these.
             x, diagnostics = sampler.draw(prior, part, Noise(seed, image[rows] + 1, sample[rows]))
             if not torch.isfinite(x).all():
                 raise FloatingPointError(
@@ -113,7 +113,7 @@ def _draw_once(
 
 @contextlib.contextmanager
 def _watched(prior: Prior, method: str, total: int, shown: bool) -> Iterator[Prior]:
-    """The prior, with a bar that moves with every call of `method`, and with every tile."""
+    """The prior, with a bar that moves with every call of `method`, or every tile of a tiled prior."""
     if not (shown and total):
         yield prior
         return

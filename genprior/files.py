@@ -1,7 +1,7 @@
-"""Files and folders that are complete or absent, even if the writing is interrupted; and hashes of their contents.
+"""Files and folders that are complete or absent, even if writing is interrupted; and hashes of their contents.
 
-Both are written under a hidden name beside the place where they go, flushed to disk, and renamed: a reader never sees
-half of one, and if writing fails, what was there stays.
+Both are written under a hidden name beside their target, flushed to disk and renamed: a reader never sees half of one,
+and if writing fails, what was there stays.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from torch import Tensor
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which replaces `path` once it is complete; its folder is made if needed."""
+    """Open a file to write, which replaces `path` once it is complete; make its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, so that the replacement is one rename within one file system.
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -34,13 +34,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8; bytes of a file's name that are not UTF-8 are escaped, in JSON just as JSON does."""
+    """Write text in UTF-8; bytes of file names that are not UTF-8 are escaped, in JSON just as JSON does it."""
     with replacing(path) as file:
         file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill `folder` by `write(temporary)` and put it in place at once, replacing the old one."""
+    """Fill `folder` with `write(temporary)` and put it in place at once, replacing the old one."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -64,10 +64,10 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 def refuse_existing(
     paths: Sequence[Path], overwrite: bool, advice: str = "choose another path or pass overwrite=True"
 ) -> None:
-    """Refuse to overwrite an existing file or folder, unless `overwrite` is set.
+    """Raise an error if a file or folder exists, unless `overwrite` is set.
 
     Raises:
-        FileExistsError: with what is there, and the advice.
+        FileExistsError: a path exists; the message names it and ends with the advice.
     """
     there = [str(path) for path in paths if path.exists()]
     if there and not overwrite:
@@ -77,11 +77,11 @@ def refuse_existing(
 def sha256(*parts: Any) -> str:
     """The hash of all parts, one after the other: text, bytes, values of tensors in C order, contents of files.
 
-    Tensors count by their values alone, on whatever device and in whatever memory format. Names of files may hold bytes
-    that are no UTF-8, which count as they are.
+    Tensors count by their values alone, whatever their device and memory format. File names may hold bytes that are
+    not UTF-8, which count as they are.
 
     Arguments:
-        parts: each a str, a Tensor, the Path of a file, or bytes, a numpy array among them.
+        parts: each a str, a Tensor, the Path of a file, or bytes-like, such as a numpy array.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -97,7 +97,7 @@ def sha256(*parts: Any) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Have a file or a folder on disk; where folders cannot be opened (Windows), their names flush by themselves."""
+    """Flush a file or folder to disk; where folders cannot be opened (Windows), their names flush by themselves."""
     with contextlib.suppress(PermissionError):
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -18,14 +18,14 @@ from genprior.operators.measurement import Measurement
 
 
 def known_pixels(measurement: Measurement, stated: float | Tensor | Likelihood | str | None) -> Tensor | None:
-    """The pixels of each image that are known exactly, bool like y on the CPU; None if the operator is no mask.
+    """The pixels of each image that are known exactly, bool, shaped like y, on the CPU; None if there are none.
 
-    All that is no hole, unless a noise above 0 or another likelihood was stated. Where none was, an image without a
-    hole is one to denoise.
+    If the operator is a mask, these are all pixels outside the holes, unless a noise above 0 or another likelihood was
+    stated. If no noise was stated, an image without holes is one to denoise, and none of its pixels is known.
 
     Arguments:
         measurement: y (B, C, H, W) and its operator.
-        stated: noise that was stated for them, if only its name; None where it was estimated.
+        stated: the noise stated for them, or only its name; None if it was estimated.
     """
     kept = kept_by(measurement.operator, measurement.y)
     if kept is None or isinstance(stated, Likelihood | str):
@@ -45,9 +45,9 @@ def keep(samples: Tensor, y: Tensor, known: Tensor) -> Tensor:
 
 
 def giving_back(give: Callable[[Tensor], Any], given: Any, y: Tensor, known: Tensor) -> Callable[[Tensor], Any]:
-    """`give`, the way back to the user's kind, but with the user's own values at known pixels.
+    """Wrap `give`, the way back to the user's kind, to put the user's own values at known pixels.
 
-    float32 and [0, 1], through which the rest goes, cannot hold all that a user's array or tensor can.
+    Other pixels pass through float32 and [0, 1], which cannot hold all that a user's array or tensor can.
     """
     return functools.partial(_given_back, give=give, given=_copy(given), y=y.cpu(), known=known)
 
@@ -65,7 +65,7 @@ def _with_known(out: Any, given: Any, y: Tensor, known: Tensor) -> Any:
     if isinstance(out, np.ndarray) and given is not None:
         np.copyto(out, given, where=_in_layout(known, out.shape), casting="unsafe")
         return out
-    # Of files whole numbers came through as they were, and floats are in y.
+    # From files, integers came through as they were, and floats are in y.
     if isinstance(out, np.ndarray) and out.dtype.kind == "f":
         np.copyto(out[..., : y.shape[1]], rearrange(y, "1 c h w -> h w c").numpy(), where=_in_layout(known, out.shape))
     if isinstance(out, Image.Image) and out.mode == "F":
@@ -74,16 +74,16 @@ def _with_known(out: Any, given: Any, y: Tensor, known: Tensor) -> Any:
 
 
 def _in_layout(known: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """`known` (B, C, H, W) for an array of that shape: channels first as in y, or one of pictures, channels last."""
+    """`known` (B, C, H, W) in the layout of an array: channels first, as in y, or last, as in pictures."""
     if len(shape) > 2 and tuple(shape[-3:]) == tuple(known.shape[1:]):
         return known.reshape(shape).numpy()
-    of_pixels = known[:, 0].numpy()  # of a picture all channels of a pixel are known, or none
+    of_pixels = known[:, 0].numpy()  # in a picture, all channels of a pixel are known, or none
     of_pixels = of_pixels if len(shape) == 4 else of_pixels[0]
     return of_pixels if len(shape) == 2 else of_pixels[..., None]
 
 
 def _copy(given: Any) -> Any:
-    """What was given, safe from what the user does to it later; of files and pictures y has all there is."""
+    """A copy of what was given, safe from later changes; None for files and pictures, since y has all they hold."""
     if isinstance(given, list | tuple):
         return [_copy(each) for each in given]
     if isinstance(given, Tensor):

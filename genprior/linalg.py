@@ -42,7 +42,7 @@ def rounding(dtype: torch.dtype) -> float:
 
 
 def reciprocal(a: Tensor, floor: Tensor) -> Tensor:
-    """1 / a, and 0 unless a is above the floor."""
+    """1 / a where a is above the floor, 0 elsewhere."""
     present = a > floor
     return torch.where(present, 1 / torch.where(present, a, 1), 0)
 
@@ -60,17 +60,17 @@ def cg(
 
     alpha = <r, z> / <p, M p>,  x += alpha p,  r -= alpha M p,  z = P r,  p = z + (<r, z> / <r, z>_old) p
 
-    Each image has its own alpha; the number of iterations is given, and nothing waits for the device. An image
-    whose residual is down to rounding stays where it is.
+    Each image has its own alpha; the number of iterations is fixed, so nothing waits for the device. An image whose
+    residual is down to rounding stays where it is.
 
     Arguments:
         matvec: M, (B, C, H, W) -> (B, C, H, W).
         b: right-hand side (B, C, H, W).
         x0: starting point, like b; None means 0.
-        iterations: how many; or of each image its own.
+        iterations: how many, for all images or for each its own number.
         preconditioner: P, an approximate inverse of M, symmetric positive definite; None means the identity.
-        least: a number, float or (B, 1, 1, 1), that no eigenvalue of M is below. Where M turns out not to be what it
-            should, <p, M p> < least <p, p>, the image stays where it is from there on.
+        least: a lower bound on the eigenvalues of M, float or (B, 1, 1, 1). Once M turns out to violate it,
+            <p, M p> < least <p, p>, the image stays where it is.
 
     References:
         Methods of conjugate gradients for solving linear systems (Hestenes and Stiefel, 1952).
@@ -95,7 +95,7 @@ def cg(
         alpha = divide(rho, curvature) * (definite & (rho > floor) & (k < enough))
         x = torch.addcmul(x, alpha, p)
         r = torch.addcmul(r, alpha, q, value=-1)
-        del q  # of large images, each is as much as there may be room for
+        del q  # for large images, memory may hold no other tensor of that size
         z = precondition(r)
         rho_next = inner(r, z)
         p = torch.addcmul(z, divide(rho_next, rho), p)
@@ -105,11 +105,11 @@ def cg(
 
 
 def cgls(A: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], y: Tensor, *, iterations: int) -> Tensor:
-    """The shortest x that minimises |A x - y|, for each image, by conjugate gradients on A^T A x = A^T y.
+    """The minimum-norm minimiser x of |A x - y|, for each image, by conjugate gradients on A^T A x = A^T y.
 
     alpha = |s|^2 / |A p|^2,  x += alpha p,  r -= alpha A p,  s = A^T r,  p = s + (|s|^2 / |s|^2_old) p
 
-    A may have any rank. As s is made anew from r, no rounding gathers where A does not see it, as it would in `cg`.
+    A may have any rank. Since s is recomputed from r, no rounding gathers where A does not see it, as it would in `cg`.
 
     Arguments:
         A, adjoint: (B, *shape of x) -> (B, *shape of y), and back.
@@ -124,7 +124,7 @@ def cgls(A: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], y: 
     p = s
     x = torch.zeros_like(s)
     rho = inner(s, s)
-    # below, s is the rounding of A^T r, which A may not see: a step along it would be endless
+    # below this, s is the rounding of A^T r, which A may not see: a step along it would have no bound
     floor = (10 * torch.finfo(y.dtype).eps) ** 2 * rho
     for _ in range(iterations):
         q = A(p)

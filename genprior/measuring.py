@@ -1,4 +1,4 @@
-"""From the user's input to a measurement, and the way back to the user's kind."""
+"""Turn the user's input into a measurement, and restored images back into the user's kind."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from genprior.scale import warn_of_sum
 
 Noisiness = float | Tensor | Likelihood | str | None
 PHOTONS = "poisson"  # photon noise, to be estimated
-LEAST_SD = 0.1  # of the gain, of what is estimated: less makes no difference to counts
+LEAST_SD = 0.1  # least estimated sd, in units of the gain: less makes no difference to counts
 
-NEARLY = 4.5 / 255  # how far the channels of a grey image may differ that was scanned or compressed as colour
+NEARLY = 4.5 / 255  # how far the channels of a grey image that was scanned or compressed as colour may differ
 
 
 def as_noise(noise: Any) -> float | Tensor | Likelihood:
-    """The noise as a float, as a tensor with one number for each image, or as a likelihood; `Measurement` checks it."""
+    """The noise as a float, a tensor with one number for each image, or a likelihood; `Measurement` checks it."""
     if isinstance(noise, Likelihood):
         return noise
     if isinstance(noise, list | tuple):
@@ -60,7 +60,7 @@ def as_noise(noise: Any) -> float | Tensor | Likelihood:
 
 
 def simulation(op: str, x: Tensor, parameters: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The parameters of `op`, masks read or simulated: one for each image, keyed by (seed, image number)."""
+    """The parameters of `op` with masks read, or simulated: one for each image, keyed by (seed, image number)."""
     parameters = _with_kernels(parameters, len(x))
     mask = parameters.get("mask")
     if op != "inpaint" or mask is None:
@@ -74,7 +74,7 @@ def simulation(op: str, x: Tensor, parameters: dict[str, Any], seed: int) -> dic
 
 
 def _with_kernels(parameters: dict[str, Any], number: int) -> dict[str, Any]:
-    """The parameters, kernels made one tensor of floats: those of different sizes are set amid zeros."""
+    """The parameters with kernels as one tensor of floats; kernels of different sizes are zero-padded."""
     kernel = parameters.get("kernel")
     if isinstance(kernel, list | tuple):
         kernel = stacked([weights(each) for each in kernel])
@@ -85,7 +85,7 @@ def _with_kernels(parameters: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def stacked(kernels: list[Tensor]) -> Tensor:
-    """Kernels (kh, kw) as one (B, kh, kw), with their origins (kh // 2, kw // 2) aligned."""
+    """Stack kernels (kh, kw) into one (B, kh, kw), with their origins (kh // 2, kw // 2) aligned."""
     if not kernels or any(kernel.ndim != 2 for kernel in kernels):
         shapes = ", ".join(str(tuple(kernel.shape)) for kernel in kernels)
         raise ValueError(f"A list of kernels has one (kh, kw) for each image; got {shapes or 'none'}.")
@@ -105,7 +105,7 @@ def _one_or_each(what: str, values: Any, number: int) -> Any:
 
 
 def _is_simulated(mask: Any) -> bool:
-    """Whether a mask is a name, such as "random"; a misspelt one too, but not a file."""
+    """Whether a mask is a name, such as "random", even a misspelt one, and not a file."""
     return isinstance(mask, str) and (mask in SIMULATED_MASKS or not (Path(mask).suffix or Path(mask).exists()))
 
 
@@ -153,7 +153,7 @@ def measure(
 
 
 def _physics_operator(physics: Any, img: Any, image_shape: tuple[int, ...] | None = None, **others) -> Operator:
-    """The operator of a physics; where nothing says the size of its images, its adjoint of y does."""
+    """The operator of a physics; if nothing states the size of its images, its adjoint of y does."""
     if others:
         raise ValueError(f"{sorted(others)} belong to named operators; a deepinv physics takes image_shape only.")
     return from_physics(physics, image_shape, y=img if isinstance(img, Tensor | np.ndarray) else None)
@@ -179,7 +179,7 @@ def _uninterpreted(img: Any, operator: Operator) -> tuple[Tensor, Callable[[Tens
     return y_in_floats if batched else y_in_floats[None], give
 
 
-# Ways back to the kind that was given, functions of a module so that results can be pickled.
+# Ways back to the kind that was given, as module-level functions so that results can be pickled.
 def _all(x: Tensor) -> Tensor:
     return x
 
@@ -230,12 +230,12 @@ def _measure_jpeg(
 
 
 def _give_with_hidden(picture: images.Picture, hidden: Tensor, x: Tensor) -> Any:
-    """What was restored, in the kind that was given; colours that alpha 0 hides, and nobody asked for, as they were."""
+    """The restored image in the kind given; colours that alpha 0 hides outside the holes stay as they were."""
     return picture.like(torch.where(hidden.to(x.device), picture.x.to(x), x))
 
 
 def _as_grey(y: Tensor) -> Tensor:
-    """The luma (B, 1, H, W) of colour images that are grey but for `NEARLY`, as scans and JPEG files of grey ones are.
+    """The luma (B, 1, H, W) of colour images that are grey to within `NEARLY`, as scans and JPEG files of grey ones.
 
     Raises:
         ValueError: they have colours.
@@ -246,15 +246,15 @@ def _as_grey(y: Tensor) -> Tensor:
             f"colorize takes grey images, and this one has colours: its channels differ by up to {colour:.3g}. If it "
             "is a toned one, or its colours are to be replaced, convert it to grey: Image.open(file).convert('L')."
         )
-    first = y[:, :1]  # of equal channels, the luma to the last bit
+    first = y[:, :1]  # for equal channels, the luma to the last bit
     return first + Colorize(tuple(y.shape[1:]))(y - first)
 
 
 def _measurement(y: Tensor, operator: Operator, noise: Noisiness, holes: Tensor | None = None) -> Measurement:
-    """Its noise estimated from y where it is not stated, but for holes: by default, what a mask does not keep."""
+    """The measurement; unstated noise is estimated from y outside the holes, by default what a mask does not keep."""
     if not (noise is None or isinstance(noise, str)):
         return Measurement(y, operator, noise)
-    # of pictures it is known how smooth they are, and so of what operators that are linear make of them
+    # it is known how smooth pictures are, and so what linear operators make of them
     if not isinstance(operator, LinearOperator):
         raise ValueError(
             f"The noise of {name_of(operator)} cannot be estimated, since y is no picture: state it, as noise=0.02."
@@ -276,7 +276,7 @@ def _is_photons(noise: Any) -> bool:
 
 
 def _estimated(y: Tensor, holes: Tensor | None) -> float | Tensor:
-    """The noise level, of several images (B, 1, 1, 1); 0 where all is holes and there is none to estimate."""
+    """The noise level, (B, 1, 1, 1) for several images; 0 if all is holes and there is none to estimate."""
     if holes is None:
         noise = noise_level(y)
     else:
@@ -309,6 +309,6 @@ def _holes(picture: images.Picture, parameters: dict[str, Any]) -> Tensor:
 
 
 def _is_physics(op: Any) -> bool:
-    # Whoever has a physics has imported deepinv, which takes seconds and is not imported here to ask.
+    # A user with a physics has imported deepinv; importing it here just to ask would take seconds.
     deepinv = sys.modules.get("deepinv")
     return deepinv is not None and isinstance(op, deepinv.physics.Physics)

@@ -15,7 +15,7 @@ MASK = 0xFFFFFFFF
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
-# Small tensors cost what their many small operations cost to start: up to so many steps, of so many values, are made
+# For small tensors, the cost is in starting many small operations: up to so many steps, of so many values, are made
 # at once.
 STEPS_AHEAD = 8
 VALUES_AHEAD = 2**17
@@ -37,7 +37,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     References:
         Parallel random numbers: as easy as 1, 2, 3. J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, 2011.
     """
-    # In place, since fresh memory costs several times what the arithmetic does.
+    # In place, since fresh memory costs several times as much as the arithmetic.
     c0, c1, c2, c3 = (c.clone(memory_format=torch.contiguous_format) for c in torch.broadcast_tensors(*counter))
     high = torch.empty_like(c0)
     k0, k1 = key
@@ -48,7 +48,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
         c0 = c1.bitwise_xor_(high).bitwise_xor_(k0).bitwise_and_(MASK)
         torch.bitwise_right_shift(p0, 32, out=high)
         c2 = c3.bitwise_xor_(high).bitwise_xor_(k1).bitwise_and_(MASK)
-        # Their low halves: what stands above them, the mask of the next round or the last one takes away.
+        # Their low halves: the mask of the next round, or the last one, clears the bits above them.
         c1, c3 = p1, p0
         k0 = (k0 + WEYL[0]) & MASK
         k1 = (k1 + WEYL[1]) & MASK
@@ -122,7 +122,7 @@ class Noise:
         return self._next(like, _uniform)
 
     def cloud(self, row: Tensor, first: Tensor, particles: int) -> Noise:
-        """The noise of so many samples, from number `first`, (1,), for one image, (1,), from this step on."""
+        """The noise of `particles` samples from number `first`, (1,), for one image, (1,), from this step on."""
         part = self.select(row.expand(particles))
         part.sample = first.to(self.image.device) + torch.arange(particles, device=self.image.device)
         return part
@@ -135,7 +135,7 @@ class Noise:
         return part
 
     def _next(self, like: Tensor, law: Callable[[Sequence[Tensor], Tensor], list[Tensor]]) -> Tensor:
-        """The numbers of this step; and of later ones, kept, as many as were asked for in a row so far."""
+        """The numbers of this step; later steps are made ahead, as many as were asked for in a row so far."""
         if not like.is_floating_point() or like.ndim == 0 or len(like) != len(self.image):
             raise ValueError(
                 f"noise for {len(self.image)} rows was asked for a {like.dtype} tensor of shape {tuple(like.shape)}: "
@@ -185,7 +185,7 @@ def _as_words(name: str, numbers: Tensor | Sequence[int]) -> Tensor:
     if words.ndim != 1 or words.is_floating_point() or words.is_complex():
         raise ValueError(f"{name} is {numbers!r}: give a list of integers, one per row")
     words = own(words.to(torch.int64))
-    # Other devices are not asked: their answer would have to be waited for.
+    # Other devices are not checked: that would wait for them.
     if words.device.type == "cpu" and ((words < 0) | (words > MASK)).any():
         raise ValueError(f"{name} numbers {words.tolist()} are out of range: give integers in [0, 2**32)")
     return words

@@ -8,23 +8,23 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-FEWEST = 100  # windows, channels counted apart, below which an estimate is not worth its name
-SIDES = (7, 5, 4, 3, 2)  # of windows: the largest of which there are enough, 2 between scattered holes
+FEWEST = 100  # windows, channels counted apart, that an estimate needs
+SIDES = (7, 5, 4, 3, 2)  # of windows: the largest with enough windows, 2 between scattered holes
 MOST_VALUES = 75  # of a window: 5 x 5 in colour, 7 x 7 in grey
-WINDOWS_A_VALUE = 12  # how many there have to be for windows of that size to be taken
-WEAK_A_VALUE = 4  # how many count as weakly textured whatever they hold
-AT_MOST = 20_000  # windows: more do not make the estimate better
+WINDOWS_A_VALUE = 12  # how many windows per value of a window a size needs
+WEAK_A_VALUE = 4  # how many per value count as weakly textured whatever they hold
+AT_MOST = 20_000  # windows: more do not improve the estimate
 CONFIDENCE = 1 - 1e-6  # that a window of noise alone counts as weakly textured, as published
 ROUNDS = 5
-RUN = 7  # equal neighbours along an axis that are no chance
-CLIPPED = 4  # pixels that share the least or the largest value of their channel
+RUN = 7  # equal neighbours along an axis that are not chance
+CLIPPED = 4  # pixels sharing the smallest or largest value of their channel that are not chance
 
 
 def noise_level(y: Tensor, holes: Tensor | None = None) -> Tensor:
-    """Standard deviation of white noise in y, by the smallest principal components of its weakly textured windows.
+    """Standard deviation of white noise in y, from the smallest principal components of its weakly textured windows.
 
-        noise^2 = mean of the eigenvalues of Cov(w) that are left when the largest are dropped, one by one, until no
-        more of them lie above their mean than below,   w the windows whose gradients noise of that level explains
+        noise^2 = mean of the eigenvalues of Cov(w) that are left when the largest are dropped, one by one, until as
+        many of them lie above their mean as below,   w the windows whose gradients noise of that level explains
 
     Windows with a hole are left out, as are those that touch clipped values or a constant area, which has no noise
     whatever the rest of the image has. Windows are 5 x 5 pixels in colour and 7 x 7 in grey, and smaller if too few are
@@ -43,7 +43,7 @@ def noise_level(y: Tensor, holes: Tensor | None = None) -> Tensor:
 
     References: X. Liu, M. Tanaka, M. Okutomi, Single-image noise level estimation for blind denoising, 2013 (the
     windows). G. Chen, F. Zhu, P. A. Heng, An efficient statistical method for image noise level estimation, 2015 (the
-    eigenvalues). Colours are windows of three channels here, as texture is common to them and noise is not.
+    eigenvalues). Windows in colour have three channels here, since these share texture but not noise.
     """
     holes = torch.zeros_like(y[:1, :1], dtype=torch.bool) if holes is None else holes
     each = zip(y.detach().double().cpu(), holes.cpu().expand(len(y), y.shape[1], -1, -1))
@@ -51,7 +51,7 @@ def noise_level(y: Tensor, holes: Tensor | None = None) -> Tensor:
 
 
 def _one_image(y: Tensor, hole: Tensor) -> float:
-    """Of the channels together; one by one where they have holes of their own that leave too little in common."""
+    """The level of all channels together; of one by one if holes of their own leave too little in common."""
     y = torch.where(hole, 0, y)
     found = [_together(y, hole.any(0))]
     if found[0] is None and len(y) > 1:
@@ -66,9 +66,9 @@ def _one_image(y: Tensor, hole: Tensor) -> float:
 
 
 def _together(y: Tensor, hole: Tensor) -> float | None:
-    """Of an image (C, H, W) with holes (H, W); None if too little is left."""
+    """The level of an image (C, H, W) with holes (H, W); None if too little is left."""
     voting = ~hole & ~constant_areas(y) & ~_clipped(y, ~hole)
-    for pixels in (voting, ~hole):  # all of them, where everything is constant or clipped
+    for pixels in (voting, ~hole):  # all known pixels, if everything is constant or clipped
         windows = _windows(y, pixels)
         if windows is not None:
             return level_of(windows)
@@ -76,7 +76,7 @@ def _together(y: Tensor, hole: Tensor) -> float | None:
 
 
 def _windows(y: Tensor, pixels: Tensor) -> Tensor | None:
-    """Windows (N, C, d, d) of those pixels, (H, W) bool, as large as there are enough of; None where there are not."""
+    """Windows (N, C, d, d) of those pixels, (H, W) bool, of the largest size with enough; None if there is none."""
     for d in SIDES:
         values = len(y) * d**2
         if values > MOST_VALUES or min(pixels.shape) < d:
@@ -104,7 +104,7 @@ def level_of(windows: Tensor) -> float:
 
 
 def _differences(windows: Tensor) -> Tensor:
-    """Of neighbours but one along both axes, (N, C, d, d) -> (N, ...); of neighbours in windows of 2 x 2."""
+    """Differences of pixels two apart along both axes, (N, C, d, d) -> (N, ...); one apart in windows of 2 x 2."""
     apart = min(2, windows.shape[-1] - 1)
     across = windows[..., apart:] - windows[..., :-apart]
     down = windows[..., apart:, :] - windows[..., :-apart, :]
@@ -112,14 +112,14 @@ def _differences(windows: Tensor) -> Tensor:
 
 
 def _eigenvalues(values: Tensor) -> Tensor:
-    """Of the covariance of (N, D), ascending, none below 0."""
+    """The eigenvalues of the covariance of (N, D), ascending, none below 0."""
     return torch.linalg.eigvalsh(torch.cov(values.T)).clamp_min(0)
 
 
 def _least_components(eigenvalues: Tensor) -> float:
-    """The mean of the least eigenvalues, so many that no more of them lie above it than below.
+    """The mean of the smallest eigenvalues, as many as leave no fewer of them above it than below.
 
-    Of four, those of 2 x 2 pixels in grey, the least: two would always be balanced.
+    With four or fewer left, as for 2 x 2 pixels in grey, the smallest one: two would always be balanced.
     """
     for number in range(len(eigenvalues), 4, -1):
         kept = eigenvalues[:number]
@@ -131,9 +131,9 @@ def _least_components(eigenvalues: Tensor) -> float:
 
 @lru_cache
 def _most_texture(channels: int, d: int) -> float:
-    """The sum of the squared differences in a window of noise of variance 1, exceeded by chance only.
+    """The sum of the squared differences that a window of noise of variance 1 exceeds only by chance.
 
-    It is taken for gamma distributed, with the mean and number of degrees of freedom of the differences.
+    The sum is taken as gamma distributed, with the mean and number of degrees of freedom of the differences.
     """
     from scipy.stats import gamma
 
@@ -144,7 +144,7 @@ def _most_texture(channels: int, d: int) -> float:
 
 
 def constant_areas(y: Tensor) -> Tensor:
-    """(H, W) bool: pixels in a block of 3 x 3 or a run of equal ones, such as bars, padding and repeated edges."""
+    """(H, W) bool: pixels in a 3 x 3 block or a run of equal ones, as in bars, padding and repeated edges."""
     found = torch.zeros(y.shape[1:], dtype=torch.bool)
     for h, w in ((3, 3), (1, RUN), (RUN, 1)):
         if y.shape[1] >= h and y.shape[2] >= w:
@@ -154,7 +154,7 @@ def constant_areas(y: Tensor) -> Tensor:
 
 
 def _clipped(y: Tensor, known: Tensor) -> Tensor:
-    """(H, W) bool: known pixels of which a channel is at an end of its range, where that is no chance."""
+    """(H, W) bool: known pixels with a channel at an end of its range, where that is not chance."""
     found = torch.zeros_like(known)
     for channel in y if known.any() else ():
         for end in (channel[known].min(), channel[known].max()):

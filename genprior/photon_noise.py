@@ -8,25 +8,24 @@ from torch import Tensor
 from genprior.noise_level import CLIPPED, WINDOWS_A_VALUE, anywhere, constant_areas, level_of
 
 SIDE = 5  # of windows
-GROUPS = 16  # of windows of one brightness, of each channel
-AT_MOST = 4_000  # windows of a group: more do not make its level better
-DARK = 0.02  # of the values of a group, more of which at the lower end are too few counts, or cut off
-CUT_OFF = 0.1  # of the values of a group, more of which at the upper end make its variance a guess
-FEWEST = 4  # groups below which a line through them is not worth its name
-SCATTER = 0.05  # of the logarithm of a group's variance: what texture adds to it, at the least
-CERTAIN = 4.0  # standard errors that the gain is from 0
+GROUPS = 16  # of windows of equal brightness, in each channel
+AT_MOST = 4_000  # windows of a group: more do not improve its level
+DARK = 0.02  # share of a group's values at the lower end; more mean too few counts, or clipping
+CUT_OFF = 0.1  # share of a group's values at the upper end; more make its variance a guess
+FEWEST = 4  # groups that a line through them needs
+SCATTER = 0.05  # of the logarithm of a group's variance: what texture adds at the least
+CERTAIN = 4.0  # standard errors by which the gain must exceed 0
 
 
 def photon_noise(y: Tensor, holes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """gain and sd of photon noise in y, Var[y | z] = gain z + sd^2, by a line through the variances at equal
-    brightness.
+    """gain and sd of photon noise in y, Var[y | z] = gain z + sd^2, by a line through variances against brightness.
 
     Windows of one channel are sorted by their mean into groups of equal size, and the variance of a group is that of
-    its weakly textured windows, see `noise_level`. gain and sd^2, both at least 0, fit the logarithms of the variances
-    best, by a loss that is robust to a few textured groups. Windows with a hole or a constant area are left out, as are
-    groups at an end of the range, in which more than `DARK` or `CUT_OFF` of the values equal the smallest or the
-    largest of the channel: the line extrapolates below four counts. If fewer values are clipped above, the variance is
-    corrected as that of a clipped Gaussian.
+    its weakly textured windows, see `noise_level`. gain and sd^2, both at least 0, best fit the logarithms of the
+    variances, under a loss that is robust to a few textured groups. Windows with a hole or a constant area are left
+    out. So are groups at an end of the range, in which at least `DARK` or `CUT_OFF` of the values equal the smallest or
+    the largest of the channel: below four counts the line extrapolates. If fewer values are clipped above, the variance
+    is corrected as that of a clipped Gaussian.
 
     Arguments:
         y: (B, C, H, W), whose noise was not blurred, compressed or sharpened.
@@ -68,7 +67,7 @@ def _one_image(y: Tensor, hole: Tensor) -> tuple[float, float]:
 
 
 def _groups(y: Tensor, hole: Tensor) -> list[tuple[float, float]]:
-    """Mean and variance of the noise of windows of a channel, (H, W), group by group of brightness."""
+    """Mean and noise variance of the windows of a channel, (H, W), for each group of equal brightness."""
     if min(y.shape) < SIDE:
         return []
     whole = ~anywhere(hole | constant_areas(y[None]), SIDE, SIDE)
@@ -93,7 +92,7 @@ def _groups(y: Tensor, hole: Tensor) -> list[tuple[float, float]]:
 
 
 def _unclipped(mean: float, variance: float, share: float) -> tuple[float, float]:
-    """Mean and variance of a Gaussian of which that share was clipped at its upper end, from those of what is left."""
+    """Mean and variance of a Gaussian, from those after a `share` of it was clipped at its upper end."""
     from scipy.stats import norm
 
     if not share:

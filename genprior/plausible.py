@@ -16,8 +16,8 @@ from genprior.posteriors.exact import has_posterior
 from genprior.priors.base import Prior
 from genprior.priors.foreign.denoiser import DenoiserPrior
 
-REACH = 2.5  # spreads from the centre within which values are plausible: of photographs, -0.125 to 1.125
-# Beyond these a restoration is warned of; `recipes/evaluate_warnings.py` prints how far sound ones stay below.
+REACH = 2.5  # spreads from the centre within which values are plausible: for photographs, -0.125 to 1.125
+# Beyond these a restoration gets a warning; `recipes/evaluate_warnings.py` prints how far sound ones stay below.
 RESIDUAL, EXCESS, RHAT = 1.5, 0.05, 2.0
 NORMAL, SD = 0.0024, 0.046  # mean and standard deviation of max(0, |n| - REACH)^2, n ~ N(0, 1)
 OWN = 64  # draws of a prior in closed form, some of whose values may vary more than its spread
@@ -30,7 +30,7 @@ def figures(x: Tensor, measurement: Measurement, prior: Prior) -> dict[str, Tens
         excess   = sqrt(mean max(0, |x - centre| / spread - REACH)^2)
 
     For Gaussian noise, the first is sqrt(mean (y - A x)^2) / noise. The standard deviation of y is taken to be at least
-    1/50 of the prior's spread, 0.005 for photographs: diffusions end near there.
+    1/50 of the prior's spread, 0.005 for photographs, because diffusions end near there.
     """
     mean, variance = measurement.likelihood.to(x).predicted(measurement.operator(x))
     deviation = variance.sqrt().clamp_min(prior.spread / 50)
@@ -40,13 +40,13 @@ def figures(x: Tensor, measurement: Measurement, prior: Prior) -> dict[str, Tens
 def warn(diagnostics: dict[str, Tensor], measurement: Measurement, prior: Prior, stacklevel: int) -> None:
     """Warn once if the median of a figure over the samples of an image is implausible.
 
-    The residual of few values may be larger by chance: for m values of noise alone it is 1 with a standard deviation of
-    1 / sqrt(2 m), and the limit allows four of these.
+    With few values the residual may be larger by chance: for m values of noise alone it is 1 with a standard deviation
+    of 1 / sqrt(2 m), and the limit allows four of these.
 
     Arguments:
         diagnostics: name -> (B, n): those of `figures`, and "rhat" of Markov chains.
-        measurement, prior: that the samples are of.
-        stacklevel: of the function to blame, 1 for the one that calls.
+        measurement, prior: those of the samples.
+        stacklevel: of the function to blame, 1 for the caller.
     """
     values = math.prod(measurement.operator.image_shape)
     few = 4 / math.sqrt(2 * math.prod(measurement.operator.measurement_shape))
@@ -69,7 +69,7 @@ def warn(diagnostics: dict[str, Tensor], measurement: Measurement, prior: Prior,
 
 
 def _beyond(diagnostics: dict[str, Tensor], name: str, most: float, meaning: str) -> list[str]:
-    """What to say of a figure, nothing where it is plausible for every image or was not told."""
+    """What to say of a figure; nothing if it is plausible for every image, or missing."""
     if name not in diagnostics:
         return []
     each = diagnostics[name].median(dim=1).values
@@ -81,7 +81,7 @@ def _beyond(diagnostics: dict[str, Tensor], name: str, most: float, meaning: str
 
 
 def _own_excess(prior: Prior, values: int) -> float:
-    """The largest of draws of the prior itself, where they are for free: Gaussians have pixels of many variances."""
+    """The largest excess of draws from the prior, where these are free: Gaussians have pixels of many variances."""
     if isinstance(prior, DenoiserPrior):  # of unknown images, whose values may well be normal
         return math.sqrt(NORMAL + 6 * SD / math.sqrt(values))  # six deviations, since few values make the law skewed
     if not has_posterior(prior):

@@ -48,7 +48,7 @@ def machine(device: torch.device, processes: int) -> dict[str, Any]:
 def of_operator(operator: Operator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Class and parameters of an operator, and its arrays: a mask, a kernel, a matrix.
 
-    Those of the operators that it is made of, as a composition is, have names such as "inner.kernel".
+    For an operator made of others, such as a composition, theirs have names such as "inner.kernel".
     """
     parameters: dict[str, Any] = {"class": type(operator).__name__}
     arrays = {}
@@ -66,9 +66,7 @@ def of_operator(operator: Operator) -> tuple[dict[str, Any], dict[str, np.ndarra
 
 
 def of_noise(noise: float | torch.Tensor | Likelihood) -> tuple[Any, dict[str, np.ndarray]]:
-    """The noise for JSON: a number, a list of numbers, or the class and parameters of a likelihood; and its arrays by
-    name.
-    """
+    """The noise for JSON, one or more numbers or the class and parameters of a likelihood; and its arrays by name."""
     if not isinstance(noise, Likelihood):
         level = torch.as_tensor(noise, dtype=torch.float64).cpu()
         return (level.item() if level.numel() == 1 else level.flatten().tolist()), {"noise": level.numpy()}
@@ -78,7 +76,7 @@ def of_noise(noise: float | torch.Tensor | Likelihood) -> tuple[Any, dict[str, n
 
 
 def noise_in_words(noise: float | torch.Tensor | Likelihood) -> str:
-    """The distinct standard deviations, in order; or the likelihood with those of its parameters that are numbers."""
+    """The distinct standard deviations, in order; or the likelihood with its parameters, tensors by their shapes."""
     if not isinstance(noise, Likelihood):
         return ", ".join(f"{level:.4g}" for level in sorted(set(torch.as_tensor(noise).flatten().tolist())))
     told = (f"{k} {tuple(v.shape)}" if isinstance(v, torch.Tensor) else f"{k}={v:.4g}" for k, v in noise.named())
@@ -96,7 +94,7 @@ def of_sampler(sampler: Sampler) -> dict[str, Any]:
 
 
 def of_prior(prior: Prior) -> dict[str, Any]:
-    """Class of a prior, shape of its images, its device and precision, and the hash of its weights."""
+    """Class of a prior, shape of its images, its device, precision and revision, and the hash of its weights."""
     state = plain_state(prior)
     return {
         "class": type(prior).__name__,
@@ -109,6 +107,6 @@ def of_prior(prior: Prior) -> dict[str, Any]:
 
 
 def weights_hash(state: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of the names, dtypes, shapes and values of tensors, on whatever device and in whatever memory format."""
+    """SHA-256 of the names, dtypes, shapes and values of tensors, whatever their device and memory format."""
     named = ((f"{name} {t.dtype} {tuple(t.shape)}", t) for name, t in sorted(state.items()))
     return sha256(*itertools.chain.from_iterable(named))

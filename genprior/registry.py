@@ -8,8 +8,9 @@ T = TypeVar("T")
 
 
 def lookup(kind: str, name: Any, table: Mapping[str, T], *, hint: str = "") -> T:
-    """The value of `name` in `table`; `kind` ("operator", "sampler", ...) is for the message, as is `hint`: what
-    may be given besides a name.
+    """Look up the value of `name` in `table`.
+
+    The message of an error uses `kind` ("operator", "sampler", ...), and `hint`: what may be given besides a name.
 
     Raises:
         ValueError: `name` is not in the table; the message lists the names and the closest one.

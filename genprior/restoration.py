@@ -36,9 +36,9 @@ from genprior.samplers import SAMPLERS, find_estimator, find_sampler, refuse_par
 from genprior.samplers.base import Sampler
 from genprior.scale import warn_of_scale, warn_of_sum
 
-# The sample number of a measurement's own noise: no draw has it, so draws of the same seed owe nothing to that noise.
+# The sample number of a measurement's own noise: no draw has it, so draws with the same seed are independent of it.
 MEASURED = 2**32 - 1
-SEVERAL = 4  # samples, of which the picture is the best, where the operator is not linear
+SEVERAL = 4  # samples if the operator is not linear; the picture is the best of them
 
 
 @settled
@@ -50,23 +50,23 @@ def degrade(
     seed: int | None = None,
     **operator_parameters: Any,
 ) -> Measurement:
-    """Measure an image: y = A x + noise n, or y ~ p(y | A x) of another likelihood.
+    """Measure an image: y = A x + noise n, or y ~ p(y | A x) for another likelihood.
 
     Arguments:
         img: path, PIL image, numpy array, torch tensor, or a list of them, with values in [0, 1] (integers are scaled).
         op: name of an operator, an operator, or a deepinv physics; see `restore`. For "inpaint", `mask` may also be
             "random" (with `fraction`), "box" (with `size`) or "stroke" (with `fraction`). For "jpeg", `quality` is that
             of Pillow's encoder, 1 to 100, and `subsampling` "4:4:4", "4:2:2" or "4:2:0".
-        noise: standard deviation in the units of x, [0, 1], or a list of those of several images; or a likelihood,
+        noise: standard deviation in the units of x, [0, 1], or a list with one for each image; or a likelihood,
             such as `Poisson(1 / 30)`, see `genprior.likelihoods`.
-        seed: keys noise and simulated masks, of which each image has its own; None for a fresh one.
+        seed: keys noise and simulated masks, which differ from image to image; None for a fresh one.
         operator_parameters: of a named operator.
 
     Returns:
         The measurement, never clipped. A blur with `boundary="valid"`, the default, measures a smaller frame.
 
     Raises:
-        ValueError, TypeError: one of the arguments is not as above.
+        ValueError, TypeError: an argument is not as above.
     """
     seed = secrets.randbits(32) if seed is None else seed
     noise = as_noise(noise)
@@ -116,19 +116,19 @@ def restore(
             opened from it; the file holds the rest); or an operator or deepinv physics, which take `img` as it is, in
             their measurement shape, batch axis optional.
             For several images, `mask` and `kernel` may be lists with one for each; kernels may differ in size.
-            A physics that does not state the size of its images takes `image_shape=(C, H, W)`, by default that of y.
+            A physics that does not state its image size takes `image_shape=(C, H, W)`, by default that of A^T y.
         prior: name ("ddpm-photo"), folder of a trained prior or of a diffusers model, a checkpoint such as
-            "ffhq_10m.pt" (see `load_prior`), a prior, or a family ("ddpm",
-            "vae", "nf", "gan", "gaussian"): its bundled prior of images of just this shape if there is one, as for
-            digits of 28 x 28, else the one of photographs of any size. Or a denoiser, any function of (x_t, sigma) or
-            one of deepinv, of the image's channels and for noise up to 50 / 255; see `from_denoiser` for others.
+            "ffhq_10m.pt" (see `load_prior`), a prior, or a family ("ddpm", "vae", "nf", "gan", "gaussian"): its bundled
+            prior for images of exactly this shape if there is one, as for digits of 28 x 28, else the one for
+            photographs of any size. Or a denoiser, any function of (x_t, sigma) or one of deepinv, for the image's
+            channels and noise up to 50 / 255; see `from_denoiser` for others.
         sampler: "auto", a name, or an object with its parameters, such as `DPS(zeta=0.5)`. "auto" chooses two methods
             if it can: one for the samples, for the right spread, and one for the picture, for the least squared error;
             see `Restoration.mean` and docs/samplers.md.
         n: how many samples of each image. None for the picture alone; 1 if the picture is made of samples, and 4 if
             the operator is not linear: the picture is then the sample that fits y best.
-        noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list of those of several
-            images, or a likelihood, see `genprior.likelihoods`. None to estimate one level from y; "poisson" to
+        noise: standard deviation of the measurement's noise in the units of x, [0, 1], or a list with one for each
+            image, or a likelihood, see `genprior.likelihoods`. None to estimate one level from y; "poisson" to
             estimate the gain of photon noise and the sd of the rest, see `photon_noise`.
         label: class of the image, a number or a name such as "sunflowers" (see `class_names` of the prior), to restore
             with p(x | label), see `Prior.given`; None for any.
@@ -136,13 +136,13 @@ def restore(
         tile: side in pixels of the tiles in which the network sees a larger image, for less memory; see `priors.Tiled`.
             None takes tiles if the image exceeds the device's memory (on the CPU, 1024 x 1024) and tiles make no
             difference, as with our own networks.
-        seed: keys all randomness; None for a fresh one, which the result names. Sample k of image i depends on
-            (seed, i, k) only, to the rounding of the network (bfloat16 where the device is fast in it).
+        seed: keys all randomness; None for a fresh one, which the result states. Sample k of image i depends on
+            (seed, i, k) only, up to the rounding of the network (bfloat16 where the device is fast in it).
         device: "auto", "cpu", "cuda", …; auto takes the fastest device, or that of a given prior.
         progress: show a progress bar.
         operator_parameters: of a named operator. A width, length or angle of a blur that is left out, or given by a
-            range or law, is identified from the photograph, see `identify`: its posterior mean restores the picture,
-            and every sample has its own draw of it, and of the noise too if that is left out.
+            range or law, is identified from the photograph, see `identify`: the picture uses its posterior mean, and
+            every sample its own draw of it, and of the noise too if that is left out.
 
     Returns:
         The samples, their standard deviation, the estimate of the mean, and the image in the kind of the input; see
@@ -153,7 +153,7 @@ def restore(
             not mixed; see `Restoration.diagnostics`.
 
     Raises:
-        ValueError, TypeError: one of the arguments is not as above; the message says what to do.
+        ValueError, TypeError: an argument is not as above; the message says what to do.
         UnsupportedError: prior, operator and sampler do not go together.
     """
     refuse_parameters(operator_parameters, sampler, SAMPLERS)

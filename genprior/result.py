@@ -27,31 +27,30 @@ from genprior.samplers.base import Sampler
 
 @dataclass(frozen=True, eq=False)
 class Restoration:
-    """Draws from p(x | y) and an estimate of its mean, float32 on the CPU, never clipped; `image` is the one to look
-    at.
+    """Draws from p(x | y) and an estimate of its mean; `image` is the one to look at.
 
-    A result can be pickled, copied and sent between processes. Its networks stay behind: `prior` is then None, but
-    `save` still writes what they were.
+    Both are float32 on the CPU, never clipped. A result can be pickled, copied and sent between processes. Its networks
+    stay behind: `prior` is then None, but `save` still writes what they were.
 
     Attributes:
         measurement: y, its operator and noise, as used.
-        sampler: of the samples, with its parameters, as used; None where there are none.
-        estimator: of the picture, with its parameters, as used; None where it is the mean of the samples.
-        prior: as used, without the label; None in a copy of the result, or one that was pickled.
+        sampler: of the samples, with its parameters, as used; None if there are none.
+        estimator: of the picture, with its parameters, as used; None if the picture is made of the samples.
+        prior: as used, without the label; None in a copied or pickled result.
         prior_name: its name, that of the bundled prior for a family, or its folder; None for a prior given as an
             object.
         label: the class that was given, its number or name, or None.
-        tile: side in pixels of the tiles in which the network saw the image, None where it saw it whole; see `restore`.
-        identification: the posterior of what the operator lacked, where parameters were left out, else None; the
-            picture is then that of `measurement.operator`, of its mean, and sample k is of draw k.
+        tile: side in pixels of the tiles in which the network saw the image, None if it saw it whole; see `restore`.
+        identification: the posterior of the parameters that were left out, if any, else None; the picture is then that
+            of `measurement.operator`, at the posterior mean, and sample k is that of draw k.
         noise_was_estimated: whether `measurement.noise` was estimated from y.
-        seed: gives the same result again.
-        network_evaluations: forward and backward passes of the network for each image, for all its samples and picture.
-        diagnostics: how well it went: name -> one number per sample, (n,), or (1,) for the picture where there are
-            none; (B, n) for B > 1 images. "residual" is the root mean square of (y - A x) / noise, near 1 if operator
-            and noise are right, before known pixels are put back; "excess" is the distance of values beyond 2.5 spreads
-            of the prior, root mean square, in spreads; see `plausible`. Samplers add their own, such as the acceptance
-            rate.
+        seed: reproduces the result.
+        network_evaluations: forward and backward passes of the network per image, for all its samples and its picture.
+        diagnostics: how well it went: name -> one number per sample, (n,), or (1,) for the picture if there are no
+            samples; (B, n) for B > 1 images. "residual" is the root mean square of (y - A x) / noise, near 1 if
+            operator and noise are right, before known pixels are put back; "excess" is the root mean square distance
+            of values beyond 2.5 spreads of the prior, in spreads; see `plausible`. Samplers add their own, such as the
+            acceptance rate.
         seconds: spent on all samples and the picture.
     """
 
@@ -97,7 +96,7 @@ class Restoration:
     def mean(self) -> Tensor:
         """The estimate of E[x | y], with the least expected squared error: (C, H, W), B first for several images.
 
-        If `restore` chose the method, the mean is the same whatever n is: a separate method, `estimator`, makes it. For
+        If `restore` chose the method, the mean does not depend on n: a separate method, `estimator`, computes it. For
         "denoise", and for priors in closed form, it is E[x | y] itself. Otherwise it is the mean of the samples, which
         for n exact draws has 1 + 1/n times the squared error of E[x | y].
         """
@@ -118,7 +117,7 @@ class Restoration:
     def picture(self) -> Tensor:
         """What `image` shows, shaped like the mean: the mean, or `best` if the operator is not linear.
 
-        The mean of a posterior with several modes may lie in none of them. The best sample is no draw from the
+        The mean of a posterior with several modes may lie in none of them. The best sample is not a draw from the
         posterior, because it also fits the noise better than other samples do.
         """
         return self.mean if isinstance(self.measurement.operator, LinearOperator) else self.best
@@ -155,11 +154,11 @@ class Restoration:
         return torch.from_numpy(np.quantile(self.samples.numpy(), levels, axis=-4, method="weibull")).float()
 
     def interval(self, coverage: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Lower and upper end, pixel by pixel, of the interval that contains the truth with that probability, like the
-        mean.
+        """Lower and upper ends, pixel by pixel, of an interval containing the truth with that probability.
 
-        This needs (1 + coverage) / (1 - coverage) samples, 19 for 0.9. Fewer samples give the narrower interval from
-        the smallest to the largest, which contains the truth with probability (n - 1) / (n + 1).
+        Both are shaped like the mean. This needs (1 + coverage) / (1 - coverage) samples, 19 for 0.9. Fewer samples
+        give the narrower interval from the smallest to the largest, which contains the truth with probability
+        (n - 1) / (n + 1).
 
         Raises:
             ValueError: the coverage is not in (0, 1).
@@ -194,10 +193,10 @@ class Restoration:
         """Write `image` to a file; several images to a folder, as 0.png, 1.png, …
 
         A path that ends in .npz gets everything about all images, and what is needed to repeat the run, for `np.load`:
-        `samples` and `std`, if there are any, `mean`, `y` and `noise` as in the attributes, of a likelihood
-        `noise.PARAMETER`; the arrays of the operator, such as `operator.mask` or `operator.kernel`; `diagnostics.NAME`;
-        and `run`, a JSON text: the versions, prior (name, label, hash of its weights), operator, noise, both methods
-        and their parameters, n, tile and seed.
+        `samples` and `std`, if there are any, `mean`, `y` and `noise` as in the attributes, `noise.PARAMETER` for a
+        likelihood; the arrays of the operator, such as `operator.mask` or `operator.kernel`; `diagnostics.NAME`; and
+        `run`, a JSON text: the versions, prior (name, label, hash of its weights), operator, noise, both methods and
+        their parameters, n, tile and seed.
 
         Raises:
             FileExistsError: the path exists, and `overwrite` is False; nothing is written.
@@ -253,7 +252,7 @@ class Restoration:
         """A matplotlib figure, a row per image: measurement, mean, some samples and their standard deviation."""
         import matplotlib.pyplot as plt
 
-        # What is no picture is shown as its channels, one below the other.
+        # A measurement that is not a picture is shown as its channels, one below the other.
         y = [y if len(y) in (1, 3) else y.flatten(0, 1)[None] for y in self.measurement.picture]
         what = "mean" if isinstance(self.measurement.operator, LinearOperator) else "best"
         panels = {"measurement": y, what: self._batch(self.picture)}

@@ -1,4 +1,4 @@
-"""Mistakes of scale: a measurement, a noise level or a kernel that is not for images in [0, 1], but for 0..255."""
+"""Warn of mistakes of scale: a measurement, noise level or kernel for images in 0..255 instead of [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
 
-# How far the values of y that lie outside do so, in the ranges of A x, and how many of them there are, before it is a
-# mistake; and how much further than noise takes them, of which there are only estimates.
+# It is a mistake if more than SHARE of the values of y lie outside the range of A x, and their root mean square
+# distance exceeds MARGIN of the range plus FACTOR times the noise, which is only estimated.
 MARGIN = 0.05
 SHARE = 0.02
 FACTOR = 1.5
@@ -24,9 +24,9 @@ FACTOR = 1.5
 def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
     """Warn if y is out of the operator's range for images in [0, 1], or if the noise exceeds that range.
 
-    Of the values that noise takes outside, the root mean square is at most the noise, as where A x is 0. So -1..1 is
-    noticed too, unless hardly anything of the image is dark. Each image is judged on its own. Nothing is asked of a
-    prior of images elsewhere, as a Gaussian around 300, or of an operator that is not linear.
+    Values that noise takes outside do so by a root mean square of at most the noise, as where A x is 0. So -1..1 is
+    noticed too, unless hardly anything in the image is dark. Each image is judged on its own. Priors of images in
+    another range, such as a Gaussian around 300, and nonlinear operators are not checked.
     """
     if not (_is_of_unit_range(prior) and isinstance(measurement.operator, LinearOperator)):
         return
@@ -61,7 +61,7 @@ def warn_of_scale(measurement: Measurement, prior: Prior) -> None:
 
 
 def _level(measurement: Measurement, high: Tensor) -> Tensor:
-    """The noise of each image; of another likelihood than the Gaussian, its most, at the largest values of A x."""
+    """The noise of each image; for a likelihood, its largest standard deviation, at the largest values of A x."""
     y, noise = measurement.y, measurement.noise
     if isinstance(noise, Likelihood):
         return noise.predicted(high.expand_as(y))[1].sqrt().flatten(1).amax(1)
@@ -84,7 +84,7 @@ def warn_of_sum(kernel: Tensor | None) -> None:
 
 def _is_of_unit_range(prior: Prior) -> bool:
     """Whether values in [0, 1] can have the prior's centre c and spread: their variance is at most c (1 - c)."""
-    if getattr(prior, "centre", None) is None:  # priors without `denoise` need not say it
+    if getattr(prior, "centre", None) is None:  # priors without `denoise` need not have one
         return False
     centre = torch.as_tensor(prior.centre).cpu().double()
     most = float((centre * (1 - centre)).mean())
@@ -94,8 +94,8 @@ def _is_of_unit_range(prior: Prior) -> bool:
 def _range_of_values(measurement: Measurement) -> tuple[Tensor, Tensor, Tensor]:
     """The least and the largest of each value of A x for x in [0, 1], (1 or B, *measurement_shape), and a margin.
 
-    Of an operator without negative weights they are 0 and A 1. Of others, draws of x that are black or white pixel by
-    pixel say how far they go beyond; images are not white noise, and several times that is no surprise.
+    For an operator without negative weights they are 0 and A 1. For others, a draw of x with random black and white
+    pixels shows how far they go beyond; images are not white noise, and several times that is no surprise.
     """
     A, y = measurement.operator, measurement.y
     generator = torch.Generator().manual_seed(0)

@@ -25,13 +25,13 @@ class Estimate(NamedTuple):
 
     @classmethod
     def average(cls, figures: Sequence["Estimate"]) -> "Estimate":
-        """The mean of independent figures, with the standard error that theirs give it."""
+        """The mean of independent figures, with the standard error that follows from theirs."""
         n, errors = len(figures), [each.error for each in figures if each.error is not None]
         return cls(sum(each.value for each in figures) / n, math.hypot(*errors) / n if len(errors) == n else None)
 
     def __str__(self) -> str:
-        """With as many decimals as the standard error has up to its second digit; four digits where there is none."""
-        # An error of rounding only says no more than none.
+        """The value to the second digit of its standard error, or to four digits if there is none."""
+        # An error that is only rounding says no more than none.
         if self.error is None or not abs(self.error) > 1e-9 * abs(self.value) or not math.isfinite(self.error):
             return f"{self.value:.4g}"
         decimals = max(0, 1 - math.floor(math.log10(self.error)))
@@ -46,7 +46,7 @@ class Table:
     """Rows of cells by column name; a cell that a row lacks is empty.
 
     Attributes:
-        rows: column name -> cell; the columns are those of all rows, in the order in which they first come.
+        rows: column name -> cell; the columns are those of all rows, in the order in which they first appear.
     """
 
     rows: list[dict[str, Cell]]

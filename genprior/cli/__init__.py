@@ -13,7 +13,7 @@ import genprior
 from genprior.cli import completion, degrade, demo, evaluate, identify, info, priors, restore, sample, train, truth
 from genprior.cli.common import expected_errors
 
-# Each is a module: `add` gives the parser its arguments, `run` does what they say.
+# Each command is a module: `add` gives the parser its arguments, `run` does what they say.
 COMMANDS = {
     "restore": (restore, "restore images from their measurements"),
     "identify": (identify, "find the blur and the noise of photographs, with their uncertainty"),
@@ -32,16 +32,16 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code is 0, 1 if something failed, 2 if the command line was wrong.
 
-    A reader that closes the pipe, such as `head`, ends it quietly, with the code that a shell gives for that.
+    A reader that closes the pipe, such as `head`, ends it quietly, with the exit code that shells use for that.
     """
     try:
         try:
             return _run(arguments)
         finally:
-            if sys.stdout is not None:  # as where the shell closed it, by >&-
+            if sys.stdout is not None:  # None if the shell closed it, by >&-
                 sys.stdout.flush()
     except BrokenPipeError:
-        # Python would flush again at its end, and complain.
+        # Python would flush again on exit, and complain.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # pyright: ignore[reportOptionalMemberAccess]
         return 128 + 13  # SIGPIPE
@@ -67,7 +67,7 @@ def _run(arguments: list[str] | None) -> int:
 
 @contextlib.contextmanager
 def _any_terminal() -> Iterator[None]:
-    """What the encoding of stdout lacks is escaped there: the name of a file must not decide what becomes of it."""
+    """Escape what stdout cannot encode: the name of a file must not decide whether a command succeeds."""
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper):
         yield

@@ -1,4 +1,4 @@
-"""What commands on images share: arguments, files, continuing after a failure."""
+"""What commands on images share: arguments, files, going on after a failure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOISE = (
 
 
 def noise_of(text: str) -> Any:
-    """The value of --noise where it is known: a number, or a likelihood."""
+    """Parse a known --noise: a number, or a likelihood."""
     from genprior.likelihoods.named import named
 
     try:
@@ -48,7 +48,7 @@ def noise_of(text: str) -> Any:
 
 
 def noise_to_estimate(text: str) -> Any:
-    """The value of --noise: as of `noise_of`, or "poisson", which is to be estimated."""
+    """Parse --noise as `noise_of` does, or "poisson", for noise to be estimated."""
     return text if text == "poisson" else noise_of(text)
 
 
@@ -68,7 +68,7 @@ def add_output(parser: argparse.ArgumentParser, text: str, seed: str = "of all r
 
 
 def number_or_law(text: str) -> Any:
-    """The value of a number that may be unknown: it, its range LOW:HIGH, or its law, normal:MEAN,SD."""
+    """Parse a number that may be unknown: its value, its range LOW:HIGH, or its law, normal:MEAN,SD."""
     name, _, numbers = text.rpartition(":")
     try:
         if name == "normal":
@@ -84,11 +84,11 @@ def number_or_law(text: str) -> Any:
 def _normal(mean: float, sd: float) -> Any:
     from torch.distributions import Normal
 
-    return Normal(mean, sd, validate_args=True)  # whatever the default of the process
+    return Normal(mean, sd, validate_args=True)  # whatever the default of the process is
 
 
 def add_operator(parser: argparse.ArgumentParser, number: Callable[[str], Any] = float) -> None:
-    """The operator and its parameters, those that are identified of that type."""
+    """Add the operator and its parameters, with `number` parsing those that can be identified."""
     known = ", a number, LOW:HIGH or normal:MEAN,SD" if number is number_or_law else ""
     parser.add_argument("--op", default="inpaint", help=f"{', '.join(OPERATORS)} (default: %(default)s)")
     folder = "a folder of NAME_mask.png, in subfolders as the images are"
@@ -103,7 +103,7 @@ def add_operator(parser: argparse.ArgumentParser, number: Callable[[str], Any] =
 
 
 def add_simulation(parser: argparse.ArgumentParser) -> None:
-    """What `simulated` reads, besides the operator."""
+    """Add what `simulated` reads besides the operator."""
     parser.add_argument("--fraction", type=float, help="of the pixels, for --mask random or stroke")
     parser.add_argument("--size", type=int, nargs="+", help="of the hole, for --mask box: one number, or height width")
     parser.add_argument("--quality", type=int, help="jpeg: of the encoder, 1 to 100 (default: 75)")
@@ -111,18 +111,18 @@ def add_simulation(parser: argparse.ArgumentParser) -> None:
 
 
 def label_of(text: str) -> int | str:
-    """A class by its number, or by its name."""
+    """Parse a class, by its number or name."""
     return int(text) if text.strip().lstrip("-").isdecimal() else text
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image of those given.
+    """One of the images given.
 
     Attributes:
         path: where it is.
-        target: where what is made of it goes.
-        key: what tells it from the others: its path below the folder that was given, or else its name.
+        target: where its result goes.
+        key: what tells it from the others: its path below the folder given, or else its name.
     """
 
     path: Path
@@ -131,45 +131,44 @@ class Item:
 
 
 def each(options: argparse.Namespace, run: Callable[[Item], str], ranks: Any, suffix: str = ".png") -> int:
-    """Run on every input, or this process's share of them, and print what it returns; report the ones that fail, go on
-    with the rest. What goes into a folder has that suffix."""
+    """Run on this process's share of the inputs, print results, report failures and go on; `suffix` is for folders."""
     items, skipped = _items(options.inputs, options.out, suffix)
     if ranks.process_index == 0:
         for text in skipped:
             print(f"genprior: {text}", file=sys.stderr)
-    ranks.wait_for_everyone()  # all have looked at the folders before any writes to them
+    ranks.wait_for_everyone()  # all look at the folders before any writes to them
     items = items[ranks.process_index :: ranks.num_processes]
     failures = 0
     for item in items:
         try:
             with written(item.target) as place:
-                # of stdout the file that was on its way there is gone
+                # a message about stdout must not name the temporary file, which is gone
                 told = run(replace(item, target=place)).replace(str(place), str(item.target))
         except BrokenPipeError:
             raise
-        # RuntimeError: torch is out of memory, which the next file may not need
+        # RuntimeError: torch ran out of memory, which the next file may not
         except (*expected_errors(), RuntimeError, MemoryError) as error:
             why = str(error) or type(error).__name__
             print(f"genprior: {item.path}: {why}", file=sys.stderr)
             if getattr(options, "json", False):
                 print(json.dumps({"input": str(item.path), "error": why}), flush=True)
             failures += 1
-        else:  # out here, where what cannot be printed is no failure of the file
+        else:  # out here, where a failure to print is not one of the file
             print(told, file=sys.stderr if item.target == STDOUT else sys.stdout)
     if failures and len(items) > 1:
         print(f"genprior: {failures} of {len(items)} failed", file=sys.stderr)
-    ranks.wait_for_everyone()  # else the failure of one ends the others in the middle of their work
+    ranks.wait_for_everyone()  # else the failure of one ends the others mid-work
     return 1 if failures else 0
 
 
 @contextlib.contextmanager
 def written(target: Path) -> Iterator[Path]:
-    """Where a file is written that is to go to `target`: there, or if that is -, where it is taken to stdout from.
+    """Yield where to write a file for `target`: there, or if that is -, a temporary file that then goes to stdout.
 
-    What is printed meanwhile goes to stderr then.
+    For -, what is printed meanwhile goes to stderr.
 
     Raises:
-        ValueError: more files than one were written for stdout.
+        ValueError: more than one file was written for stdout.
     """
     if target != STDOUT:
         yield target
@@ -187,10 +186,10 @@ def written(target: Path) -> Iterator[Path]:
 
 
 def _items(inputs: list[Path], out: Path, suffix: str) -> tuple[list[Item], list[str]]:
-    """The images and where each goes: OUT itself for one file and an OUT with its suffix, else OUT/…/NAME and `suffix`;
-    and what to say of files that go nowhere."""
+    """The images with their targets, and messages about files that are skipped."""
     from genprior.images.files import IMAGE_SUFFIXES, named, part_files, readable_suffixes
 
+    # The target is OUT itself for one file and an OUT with a suffix, else OUT/…/NAME with `suffix`.
     if out == STDOUT and (len(inputs) > 1 or inputs[0].is_dir()):
         raise ValueError("-o - writes one image: give one file, or a folder as --out.")
     if out == STDOUT:
@@ -231,7 +230,7 @@ def _items(inputs: list[Path], out: Path, suffix: str) -> tuple[list[Item], list
 
 
 def _without_masks(paths: list[Path]) -> list[Path]:
-    """The images but for NAME_mask beside NAME, which `degrade` writes."""
+    """The images except NAME_mask beside NAME, which `degrade` writes."""
     names = {path.with_suffix("") for path in paths}
     masks = {path.with_name(f"{path.name}_mask") for path in names}
     return [path for path in paths if path.with_suffix("") not in masks]
@@ -253,7 +252,7 @@ def parameters_of(options: argparse.Namespace, item: Item | None = None) -> dict
 
 
 def simulated(options: argparse.Namespace, item: Item | None = None) -> dict[str, Any]:
-    """`parameters_of`, with those of simulated masks and of compression."""
+    """`parameters_of`, plus those of simulated masks and of compression."""
     chosen = parameters_of(options, item)
     chosen |= {k: v for k in ("quality", "subsampling") if (v := getattr(options, k)) is not None}
     if options.fraction is not None:
@@ -267,8 +266,8 @@ def _mask_of(item: Item, folder: Path) -> Path:
     from genprior.images.files import readable_suffixes
 
     path = item.path
-    # A folder that holds the image too, as `degrade` writes one, has its mask beside it; another one, where the image
-    # is below the folder that was given.
+    # If the folder holds the image too, as `degrade` writes it, the mask lies beside the image; otherwise, where the
+    # image lies below the folder given.
     place = path.parent if folder in path.parents else folder / item.key.parent
     suffixes = readable_suffixes() | {".npy"}
     beside = sorted(place.iterdir()) if place.is_dir() else []
@@ -317,7 +316,7 @@ def save_array(array: Any, path: Path) -> None:
 
     from genprior.files import replacing
 
-    with replacing(path) as file:  # by its path, numpy would add .npy to a suffix in another case
+    with replacing(path) as file:  # given a path, numpy would add .npy to a suffix in another case
         np.save(file, array)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from genprior.cli.names import OPERATORS, PRIORS, SAMPLERS
 
-# Of arguments that take names, which argparse does not know.
+# Values of arguments that take names, which argparse does not know.
 VALUES = {
     "op": OPERATORS,
     "prior": (*sorted({name.split("-")[0] for name in PRIORS}), *PRIORS),
@@ -36,7 +36,7 @@ BASH = """_genprior() {
 complete -o default -F _genprior genprior
 """
 
-# A shell that has its completions already is not made to start them again, which would drop those added since.
+# A shell whose completions have started must not start them again, which would drop those added since.
 ZSH = """(( $+functions[compdef] )) || { autoload -U +X compinit && compinit }
 autoload -U +X bashcompinit && bashcompinit
 """
@@ -81,7 +81,7 @@ def bash(commands: dict[str, argparse.ArgumentParser]) -> str:
                 after.append(f'    {patterns}) words="{" ".join(choices)}" ;;')
             elif action.nargs != 0:
                 others += [f'"{name} {option}"' for option in options]
-        after += [f'    {"|".join(others)}) words="" ;;'] * bool(others)  # files, and what nobody can know
+        after += [f'    {"|".join(others)}) words="" ;;'] * bool(others)  # files, and values that cannot be listed
         words.append(f'    "{name}") words="{" ".join(offered)}" ;;')
     cases = {
         "<first>": " ".join(name for name in commands if " " not in name),

@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _compress(options: argparse.Namespace, ranks: Any) -> int:
-    """JPEG files, as the usual encoder writes them."""
+    """Write JPEG files, with Pillow's encoder."""
     from genprior import compression, images
 
     if options.noise:
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         measurement = genprior.degrade(given, options.op, noise=options.noise, seed=seed, **simulated(options, item))
         y = measurement.y[0]
         if mask is not None:
-            # The noise under the holes means nothing; black says so.
+            # The noise in the holes means nothing; black says so.
             holes = measurement.operator.mask[0]  # pyright: ignore[reportAttributeAccessIssue]
             y = y.masked_fill(holes, 0)
             images.save(holes[:1].float(), mask)

@@ -10,7 +10,7 @@ from typing import Any
 
 from genprior.cli.common import add_operator, expected_errors, load, number_or_law, parameters_of, refuse_existing
 
-# Of which something is identified, the first by default.
+# The operator whose parameters are identified by default.
 DEFAULT = "motion-deblur"
 
 

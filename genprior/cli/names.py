@@ -1,4 +1,4 @@
-"""The names that the command line offers, read from the text of the registries, because importing them loads torch."""
+"""The names that the command line offers, read from the registries' source, because importing them loads torch."""
 
 import ast
 from pathlib import Path

@@ -45,7 +45,7 @@ def _card(folder: Path) -> str:
 
 
 def _told(folder: Path) -> str:
-    """What to choose a prior by; what a card does not say is left out."""
+    """What helps to choose a prior; what its card does not say is left out."""
     from genprior.priors.folder import read_card, read_config
 
     card: dict[str, Any] = read_card(folder)

@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _values(result: genprior.Restoration, given: Any) -> np.ndarray:
-    """What a .npy file holds: whole numbers where those were given, else the mean, unclipped; H x W (x C)."""
+    """The values for a .npy file: integers if integers were given, else the mean, unclipped; H x W (x C)."""
     import numpy as np
     from einops import rearrange
 
@@ -137,7 +137,7 @@ def _values(result: genprior.Restoration, given: Any) -> np.ndarray:
 
 
 def _side_by_side(result: genprior.Restoration) -> Tensor:
-    """The measurement, its pixels repeated to the size of the result, and the result: (C, H, W')."""
+    """The measurement, its pixels repeated to the size of the result, beside the result: (C, H, W')."""
     import torch
     from torch.nn.functional import interpolate
 

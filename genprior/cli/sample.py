@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     }
     chosen = {name: value for name, value in choices.items() if value is not None}
     if not genprior.supports(prior, "sample") and options.label is None:
-        prior.sample(options.n)  # says so, and what the prior has
+        prior.sample(options.n)  # raises, and names what the prior has
     takes = inspect.signature(prior.sample).parameters.keys()
     if unknown := chosen.keys() - takes:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""genprior train: a prior of your own images."""
+"""genprior train: train a prior on your own images."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     from genprior.training.loop import train
 
     if options.push_to_hub:
-        check_hub_name(options.push_to_hub)  # now, not when training has ended
+        check_hub_name(options.push_to_hub)  # now, rather than after training
     ranks = processes()
     with ranks.main_process_first() if options.download else contextlib.nullcontext():
         data, held_out, chosen, settings = _resolved(options)
@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
-    """The data, the held-out data (else the same, as they are), the plan of the family, and the settings."""
+    """The data, the held-out data (or the same, not augmented), the plan of the family, and the settings."""
     import torch
 
     from genprior.priors.folder import read_prior
@@ -156,12 +156,12 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     if classes:
         chosen.prior.fit_classes(torch.as_tensor(data.labels))
         chosen.prior.class_names = check_names(names, classes)
-    steps = 20000 if own.get("minutes") is None else 10**7  # else as many as fit
+    steps = 20000 if own.get("minutes") is None else 10**7  # with minutes, as many as fit
     return data, held_out, chosen, Settings(**{"steps": steps, **chosen.settings, **own})
 
 
 def _names(options: argparse.Namespace) -> tuple[str, ...]:
-    """Of the classes, where they have some."""
+    """The names of the classes, if they have any."""
     from genprior.training.data import read_names
 
     if options.class_names is None:

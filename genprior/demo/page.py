@@ -19,7 +19,7 @@ from genprior.priors.base import Prior
 from genprior.priors.store import load_prior
 
 ADDRESS = "127.0.0.1"
-# Pictures fill their frames below the labels; pixels stay square, as a measured image may have few.
+# Pictures fill their frames below the labels; pixels stay square, since a measured image may have few.
 CSS = """
 .picture img { object-fit: contain; width: 100%; height: 100%; padding-top: 30px; }
 #measured img, #mean img, #truth img, #samples img { image-rendering: pixelated; }
@@ -101,7 +101,7 @@ def page() -> Any:
         if stop.is_set():
             raise Stopped
 
-    # Handlers of a set of components are given their values by component.
+    # Gradio passes a handler of a set of components their values by component.
     def task(given):
         """The photograph, what was done to it, with its parameters, and whether it is clean."""
         clean = given[mode] == SIMULATE
@@ -112,15 +112,15 @@ def page() -> Any:
         return photo_of(given[image], given.get(drawn)), given[op], used, clean
 
     def noise_of(given):
-        """The noise of `degrade` and `restore`; None or "poisson" to have it estimated."""
+        """The noise for `degrade` and `restore`; None or "poisson" to have it estimated."""
         clean, photons = given[mode] == SIMULATE, given[law] == PHOTONS
         if given[op] == "jpeg":
-            return 0.0 if clean else None  # the steps are all there is
+            return 0.0 if clean else None  # rounding to its steps is all the noise there is
         if given[estimate] and not clean:
             return "poisson" if photons else None
         return Poisson(given[gain]) if photons else given[noise]
 
-    # Gradio shows the bar of `restore`, a tqdm, where a parameter says so.
+    # Gradio shows the tqdm bar of `restore` if a parameter defaults to a tracking Progress.
     def run(given, progress=tracked):
         stop.clear()
         try:
@@ -146,7 +146,7 @@ def page() -> Any:
         return [*pictures, outcome.samples, table({"prior": given[prior], **outcome.facts})]
 
     def offer(given):
-        """The priors and samplers that go with the photograph and what was done to it."""
+        """Offer the priors and samplers that go with the photograph and what was done to it."""
         try:
             photo, kind, parameters, clean = task(given)
             operator = work.operator_of(photo, kind, parameters, clean=clean)
@@ -156,12 +156,12 @@ def page() -> Any:
             samplers, best = work.samplers_for(*task_of), work.automatic_for(*task_of)
             choices = [(f"auto ({best})", "auto")] * (best is not None) + [(name, name) for name in samplers]
             _, first = choices[0]
-        except (*EXPECTED, IndexError):  # Restore says what is wrong
+        except (*EXPECTED, IndexError):  # the Restore button says what is wrong
             return gr.skip(), gr.skip()
         return gr.Dropdown(names, value=chosen), gr.Dropdown(choices, value=first)
 
     def show(mode, op, estimate, law, *ignorance):
-        """The controls that mean something for this operator, and those whose values are known."""
+        """Show the controls that matter for this operator, and enable those with values to state."""
         asked, noisy = mode == RESTORE, op != "jpeg"
         used = parameters_of(op, clean=not asked)
         hidden = {name for name, ignored in zip(unknown, ignorance) if ignored and asked}
@@ -176,7 +176,7 @@ def page() -> Any:
         ]
 
     def ready(given):
-        """Restore, where it can work; else what it lacks."""
+        """Enable the Restore button if it can work; else say what it lacks."""
         try:
             photo, kind, parameters, clean = task(given)
             lacking = work.obstacle(photo, kind, parameters, clean=clean)
@@ -289,7 +289,7 @@ def page() -> Any:
 
         results = [measured, mean, deviation, truth, gallery, facts]
         on = functools.partial(gr.on, api_visibility="private", show_progress="hidden")
-        # `input` comes twice for one choice, and a file would be written while the browser reads it.
+        # `input` fires twice for one choice, and a file would be written while the browser reads it.
         on([blocks.load, sample.select], work.sample_photo, sample, image)
         on(image.change, to_paint, image, drawn)
         shown = [law, estimate, noise, gain, *controls.values(), *unknown.values(), drawn]
@@ -314,14 +314,14 @@ def page() -> Any:
 
 
 def parameters_of(op: str, clean: bool) -> tuple[str, ...]:
-    """The names of what is to be said of the operator: a JPEG file says all of it."""
+    """The names of the parameters to ask of the operator: a JPEG file states them all."""
     return () if op == "jpeg" and not clean else PARAMETERS.get(op, ())
 
 
 def kind_of_noise(op: str, law: str) -> Likelihood | None:
-    """A likelihood of the kind that samplers must take, whatever its parameters; None for Gaussian noise.
+    """A likelihood of the kind that samplers must support, whatever its parameters; None for Gaussian noise.
 
-    That of photons has all that an estimate may find.
+    For photons it has every part that an estimate may find.
     """
     if op == "jpeg":
         return Quantised(1.0)
@@ -329,10 +329,10 @@ def kind_of_noise(op: str, law: str) -> Likelihood | None:
 
 
 def photo_of(path: str | None, drawn: dict[str, Any] | None = None) -> work.Photo:
-    """The photograph in a file, with the holes that the layer of gradio's editor holds.
+    """The photograph in a file, with the holes in the layer of gradio's editor.
 
     Raises:
-        ValueError: nothing was chosen, or the file is no image.
+        ValueError: nothing was chosen, or the file is not an image.
     """
     if path is None:
         raise ValueError("There is no photograph yet: pick one of the list, or drop your own.")
@@ -340,15 +340,15 @@ def photo_of(path: str | None, drawn: dict[str, Any] | None = None) -> work.Phot
 
 
 def to_paint(path: str | None) -> Image.Image | None:
-    """The photograph as it is painted on: no larger than it will be worked on."""
+    """The photograph to paint on, no larger than the one that will be restored."""
     if path is None:
         return None
-    # Gradio names a file by its bytes: were they those of `path`, it would be written while others read it.
+    # Gradio names a file by its bytes: if they were those of `path`, it would be written while others read it.
     return work.fit_clean(work.as_photo(path)).image.convert("RGBA")
 
 
 def whole(name: str, text: str) -> int | None:
-    """The number that somebody typed; None for nothing.
+    """The number that was typed; None if nothing was.
 
     Raises:
         ValueError: it is not a whole number.
@@ -366,6 +366,6 @@ def loaded(name: str) -> Prior:
 
 
 def table(facts: dict[str, str]) -> str:
-    """The facts in Markdown, the first as the head of the table."""
+    """The facts as a Markdown table, the first as its head."""
     head, *rows = (f"| {name} | {fact} |" for name, fact in facts.items())
     return "\n".join([head, "|---|---|", *rows])

@@ -28,9 +28,9 @@ from genprior.priors.store import bundled, find_prior
 from genprior.samplers import SAMPLERS, find_sampler
 from genprior.scores.metrics import psnr
 
-# Stand for what a user does not know, where it is asked what goes with an operator.
+# Stand in for parameters that the user does not know, when asking what goes with an operator.
 UNKNOWN = {"gaussian-deblur": {"width": 2.0}, "motion-deblur": {"length": 15.0, "angle": 0.0}}
-LARGEST = 512  # pixels a side that the page takes: a photograph of that size is minutes on a CPU
+LARGEST = 512  # pixels a side that the page takes: a photograph of that size takes minutes on a CPU
 SAMPLE_SIDE = 256  # pixels of the longer side of the photographs to pick
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket", "camera", "coins")
 
@@ -40,10 +40,10 @@ class Photo:
     """A picture as the page works on it.
 
     Attributes:
-        image: RGB, or grey where its three channels are the same.
-        holes: white where something is to be filled, as large as the image.
+        image: RGB, or grey if its three channels are the same.
+        holes: white where to fill, as large as the image.
         notices: what was done to the picture to make it fit.
-        file: which the picture was read from, if it was from one.
+        file: the one that the picture was read from, if any.
     """
 
     image: Image.Image
@@ -54,9 +54,9 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What is shown: pictures of 8 bits, and facts by their names.
+    """What is shown: 8-bit pictures, and facts by their names.
 
-    `deviation` is None for a single sample, `truth` where nobody knows it.
+    `deviation` is None for a single sample, `truth` if it is unknown.
     """
 
     measured: Image.Image
@@ -77,7 +77,7 @@ def sample_photo(name: str) -> Image.Image:
 
 
 def as_photo(image: images.ImageLike, painted: Image.Image | None = None) -> Photo:
-    """The image of any kind, in 8 bits; its holes are what is transparent in it, and what is not in `painted`.
+    """Convert an image of any kind to 8 bits; its holes are its transparent pixels and the opaque ones of `painted`.
 
     Raises:
         ValueError, TypeError, OSError: it cannot be read as one image, see `images.read`.
@@ -95,7 +95,7 @@ def as_photo(image: images.ImageLike, painted: Image.Image | None = None) -> Pho
 
 
 def fit_clean(photo: Photo, scale: int = 1) -> Photo:
-    """Made smaller to `LARGEST` pixels a side, as a clean photograph may be, and cut to a multiple of `scale`."""
+    """Shrink a clean photograph to `LARGEST` pixels a side, and cut it to a multiple of `scale`."""
     image, holes, notices = photo.image, photo.holes, list(photo.notices)
     if max(image.size) > LARGEST:
         image = image.copy()
@@ -110,7 +110,7 @@ def fit_clean(photo: Photo, scale: int = 1) -> Photo:
 
 
 def fit_damaged(photo: Photo) -> Photo:
-    """Cut to `LARGEST` pixels a side, about its holes: made smaller, blur and noise would no longer be as stated."""
+    """Cut to `LARGEST` pixels a side around the holes: if it shrank, blur and noise would no longer be as stated."""
     width, height = (min(side, LARGEST) for side in photo.image.size)
     if (width, height) == photo.image.size:
         return photo
@@ -123,10 +123,10 @@ def fit_damaged(photo: Photo) -> Photo:
 
 
 def read_file(photo: Photo) -> tuple[genprior.Measurement, Photo]:
-    """What the JPEG file of a photograph says, cut to the `LARGEST` pixels a side in its middle, and what it is of.
+    """The measurement in a photograph's JPEG file, cut to `LARGEST` pixels a side in its middle, and its photograph.
 
     Raises:
-        ValueError: it is of no JPEG file, or of one of a kind that is not read.
+        ValueError: it is not from a JPEG file, or from one of a kind that is not supported.
         UnsupportedError: the package that reads coefficients is not installed.
     """
     kind = None if photo.file is None else Image.open(photo.file).format
@@ -155,16 +155,16 @@ def simulate(
     """Damage a clean photograph, restore it, and compare with the truth.
 
     Arguments:
-        photo: whose holes are those of "inpaint".
+        photo: its holes are those of "inpaint".
         op, parameters: what is done to it, see `genprior.degrade`.
-        noise: standard deviation of the noise that is added, in the units of the image, [0, 1], or its likelihood; 0
-            for "jpeg", which rounds.
+        noise: standard deviation of the noise to add, in the units of the image, [0, 1], or its likelihood; 0 for
+            "jpeg", which rounds.
         seed: of the damage and of the draws; None for a fresh one.
         drawing: prior, sampler, n, steps: see `genprior.restore`.
 
     Raises:
         ValueError: no hole is painted for "inpaint", or as below.
-        ValueError, TypeError, UnsupportedError: as `degrade` and `restore`.
+        ValueError, TypeError, UnsupportedError: as for `degrade` and `restore`.
     """
     seed = secrets.randbits(32) if seed is None else seed
     photo = fit_clean(photo, parameters.get("scale", 1))
@@ -183,9 +183,9 @@ def restore_photo(
     seed: int | None = None,
     **drawing: Any,
 ) -> Outcome:
-    """Restore a photograph to which `op` was done; arguments as for `simulate`, noise as for `genprior.restore`.
+    """Restore a photograph that `op` damaged; arguments as for `simulate`, noise as for `genprior.restore`.
 
-    Of "jpeg" the file of the photograph says everything, and noise is None.
+    For "jpeg", the photograph's file says everything, and noise is None.
     """
     if op == "jpeg":
         measurement, photo = read_file(photo)
@@ -196,11 +196,11 @@ def restore_photo(
 
 
 def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: bool) -> Operator:
-    """The operator that `simulate` (clean) or `restore_photo` works with, to ask what goes with it; holes are left out.
+    """The operator that `simulate` (clean) or `restore_photo` uses, to ask what goes with it; holes are left out.
 
     Raises:
         ValueError: the parameters are not those of the operator, or do not fit the photograph.
-        ValueError, UnsupportedError: as of `read_file`, where it is a JPEG file that is restored.
+        ValueError, UnsupportedError: as for `read_file`, if a JPEG file is restored.
     """
     if op == "jpeg" and not clean:
         return read_file(photo)[0].operator
@@ -210,7 +210,7 @@ def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: boo
     if op == "inpaint":
         parameters = {"mask": torch.zeros(height, width, dtype=torch.bool)}
     if op == "jpeg":
-        parameters = {}  # its quality is one of the noise
+        parameters = {}  # its quality is a parameter of the noise
     return (for_image if clean else for_measurement)(
         op, (channels, height, width), **(UNKNOWN.get(op, {}) | parameters)
     )
@@ -227,7 +227,7 @@ def obstacle(photo: Photo, op: str, parameters: dict[str, Any], *, clean: bool) 
 
 
 def priors_for(operator: Operator) -> list[str]:
-    """The bundled priors of the operator's images, one of a family, the diffusion model first."""
+    """The bundled priors of the operator's images, one per family, the diffusion model first."""
     fitting = []
     for family in sorted({name.rsplit("-", 1)[0] for name in bundled()}, key=lambda family: (family != "ddpm", family)):
         try:
@@ -238,13 +238,13 @@ def priors_for(operator: Operator) -> list[str]:
 
 
 def samplers_for(prior: Prior, operator: Operator, law: Likelihood | None = None) -> list[str]:
-    """The samplers that draw from the posterior of that prior, operator and likelihood, None if it is Gaussian."""
+    """The samplers that draw from the posterior of that prior, operator and likelihood; law=None means Gaussian."""
     operator = _as_prior_sees(prior, operator)
     return [name for name, sampler in SAMPLERS.items() if sampler().lacks(prior, operator, law) is None]
 
 
 def automatic_for(prior: Prior, operator: Operator, law: Likelihood | None = None) -> str | None:
-    """The sampler that "auto" takes of `samplers_for`; None where it finds none."""
+    """The sampler of `samplers_for` that "auto" takes; None if it finds none."""
     operator = _as_prior_sees(prior, operator)
     measurement = genprior.Measurement(torch.zeros(1, *operator.measurement_shape), operator, law or 0.0)
     try:
@@ -255,14 +255,14 @@ def automatic_for(prior: Prior, operator: Operator, law: Likelihood | None = Non
 
 
 def _as_prior_sees(prior: Prior, operator: Operator) -> Operator:
-    """The operator of a grey image, for a prior of colours, channel by channel."""
+    """The operator; if it is on grey images and the prior of colours, applied channel by channel."""
     if (prior.image_shape[0], operator.image_shape[0]) == (3, 1) and isinstance(operator, LinearOperator):
         return Channelwise(operator, 3)
     return operator
 
 
 def listening(prior: Prior, listen: Callable[[], None]) -> Prior:
-    """The prior, of images of one size, with `listen` called before each evaluation: what it raises ends the work."""
+    """The prior, of one image size, calling `listen` before each evaluation: an error that it raises ends the work."""
     prior = copy.copy(prior)  # shares its networks
 
     def heard(method: Callable) -> Callable:
@@ -319,13 +319,13 @@ def _outcome(result: genprior.Restoration, photo: Photo, truth: Tensor | None) -
 
 
 def _measured(measurement: genprior.Measurement) -> Image.Image:
-    """y, with white holes: the noise under them means nothing."""
+    """y with white holes: the noise in them means nothing."""
     y, mask = measurement.picture[0], getattr(measurement.operator, "mask", None)
     return images.to_pil(y if mask is None else y.masked_fill(mask[0].to(y.device), 1))
 
 
 def _heat(deviation: Tensor) -> Image.Image:
-    """(H, W) in colours, with their scale."""
+    """(H, W) in colours, with a colour bar."""
     from matplotlib.figure import Figure
 
     height, width = deviation.shape

@@ -1,4 +1,4 @@
-"""The one place where a path, a PIL image, a numpy array or a torch tensor becomes an image x, and is made of x again.
+"""The one place that converts paths, PIL images, numpy arrays and torch tensors to an image x, and x back.
 
 Notation: x is a (B, C, H, W) float32 tensor, an image when its values lie in [0, 1]; alpha is a (B, 1, H, W) opacity in
 [0, 1], kept apart from x; a mask is True in the holes to fill.

@@ -29,7 +29,7 @@ def from_numpy(array: np.ndarray) -> Picture:
 
 
 def _with_holes(values: np.ndarray, masked: np.ndarray) -> np.ndarray:
-    """NaN, the mark of a hole, where a masked array has no value; a pixel whose alpha it lacks is an opaque hole."""
+    """Set masked values to NaN, the mark of a hole; a pixel whose alpha is masked becomes an opaque hole."""
     values = np.where(masked, np.float32(np.nan), values)
     if values.ndim > 2 and values.shape[-1] in (2, 4):
         gone = masked[..., -1]
@@ -61,20 +61,20 @@ def _layout(shape: tuple[int, ...]) -> Literal["HW", "HWC", "NHWC"]:
 
 
 def scaled(array: np.ndarray) -> np.ndarray:
-    """A float32 copy in which the white of integers is 1."""
+    """A float32 copy, with integers scaled so that white is 1."""
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind not in "bf" and not (kind == "u" and size in (1, 2)):
         raise TypeError(
             f"the array has dtype {array.dtype}, wanted uint8, uint16, bool or float; "
             "divide other integers by the value of white."
         )
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is then refused
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are then refused
         values = array.astype(np.float32, order="C")
     return values / np.float32(np.iinfo(array.dtype).max) if kind == "u" else values
 
 
 def from_float(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Values in [0, 1] in the given dtype; for integers rounded, with 1 as the largest integer."""
+    """Convert values in [0, 1] to the dtype; integers are rounded, with 1 as the largest integer."""
     if dtype.kind == "u":
         if np.isnan(values).any():
             raise ValueError(f"the image holds NaN, which {dtype} cannot; fill the holes first.")

@@ -1,4 +1,4 @@
-"""Checks for every kind of image, and the texts of their errors."""
+"""Checks for every kind of image, and their error messages."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _RANGE_TOLERANCE = 1e-3
 
 
 class OtherKindError(ValueError):
-    """A sound file, but with values of a kind that is not read; the message says which and what to do."""
+    """A valid file with values of an unsupported kind; the message says which and what to do."""
 
 
 def check_not_empty(shape: tuple[int, ...], name: str) -> None:
@@ -21,7 +21,7 @@ def check_not_empty(shape: tuple[int, ...], name: str) -> None:
 
 
 def check_not_masked(values: Any, name: str, why: str) -> None:
-    """Refuse a numpy masked array that masks any of its values: what lies under a mask means nothing."""
+    """Raise an error for a numpy array with masked values, since what lies under a mask means nothing."""
     if np.ma.is_masked(values):
         masked = int(np.ma.getmaskarray(values).sum())
         raise ValueError(

@@ -1,7 +1,7 @@
 """Files with more bits than PIL has modes for: 16-bit colour or alpha, floats of several channels.
 
-PIL cuts their values to 8 bits, or cannot open them. tifffile reads such TIFF files; of PNG files, PIL can be made to
-unpack the higher and the lower bytes, one after the other; in PPM files the values lie as they are.
+PIL cuts their values to 8 bits, or cannot open them. tifffile reads such TIFF files. For PNG files, PIL can be made to
+unpack the higher and the lower bytes, one after the other. PPM files store plain values.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from genprior.images.pixels import Deep
 from genprior.images.tiff import CodecError, is_tiff, read_tiff, tiff_header
 
-# The unpackers of PIL that take the other byte of each value than these, which take the higher; N is the machine's own.
+# For PIL's unpackers of the higher byte of each value, those of the lower byte; N is the machine's own byte order.
 _OTHER_BYTE = {f"{mode};16{own}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for own, other in ("BL", "LB")}
 _OTHER_BYTE |= {f"{mode};16N": f"{mode};16{'B' if sys.byteorder == 'little' else 'L'}" for mode in ("RGB", "RGBA")}
-# What np.flip and np.swapaxes make of rows and columns for each EXIF orientation: flip these axes, then swap them.
+# How to turn rows and columns for each EXIF orientation: np.flip these axes, then np.swapaxes if True.
 _TURNS = {1: ((), False), 2: ((1,), False), 3: ((0, 1), False), 4: ((0,), False)}
 _TURNS |= {5: ((), True), 6: ((0,), True), 7: ((0, 1), True), 8: ((1,), True)}
 
 
 def open_image(file: BinaryIO) -> Image.Image | Deep:
-    """The image of a file: opened by PIL, or its upright values if PIL would lose bits.
+    """Open an image file with PIL, or read its upright values if PIL would lose bits.
 
     Raises:
-        UnidentifiedImageError: no format that is read here.
-        Exception: almost any other, of decoders of broken files.
+        UnidentifiedImageError: the format is not supported.
+        Exception: almost any other, from decoders of broken files.
     """
     try:
         image = Image.open(file)
@@ -47,7 +47,7 @@ def header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
     """(width, height) of an image before it is turned, and whether its values are floating-point; nothing is decoded.
 
     Raises:
-        UnidentifiedImageError: no format that is read here.
+        UnidentifiedImageError: the format is not supported.
     """
     try:
         with Image.open(file) as image:
@@ -60,7 +60,7 @@ def header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
 
 
 def bits_lost(image: Image.Image) -> int:
-    """How many bits each value of the file has that PIL would cut to 8; 0 if PIL keeps them."""
+    """How many bits per value the file has, if PIL would cut them to 8; 0 if PIL keeps them."""
     if not isinstance(image, ImageFile.ImageFile) or image.mode.startswith(("I", "F")):
         return 0
     bits = max(getattr(image, "tag_v2", {}).get(258, (0,)))
@@ -78,7 +78,7 @@ def bits_lost(image: Image.Image) -> int:
 
 
 def _bits_of_jpeg2000(file: IO[bytes]) -> int:
-    """By the size segment of the codestream, which begins with the markers SOC and SIZ."""
+    """Bits per value, from the size segment of the codestream, which begins with the markers SOC and SIZ."""
     place = file.tell()
     file.seek(0)
     head = file.read(2**16)
@@ -112,9 +112,9 @@ def _read_tiff(file: BinaryIO, image: ImageFile.ImageFile) -> tuple[Deep, int]:
 
 
 def _both_bytes(file: BinaryIO, image: ImageFile.ImageFile) -> np.ndarray:
-    """16-bit values (H, W, C) by PIL, whose unpackers give one byte of each value: so the file is decoded twice."""
+    """Read 16-bit values (H, W, C) with PIL, whose unpackers give one byte per value: the file is decoded twice."""
     first, *_ = _words(image.tile[0])
-    if first == "LA;16B":  # as four bytes for each pixel, of grey and alpha
+    if first == "LA;16B":  # as four bytes per pixel, two of grey and two of alpha
         return _unpacked(file, "RGBA").view(">u2").astype(np.uint16)
     one, other = (_unpacked(file, mode).astype(np.uint16) for mode in (first, _OTHER_BYTE[first]))
     return one << 8 | other

@@ -1,4 +1,4 @@
-"""Image files: written all or nothing, and found in folders."""
+"""Write image files all or nothing, and find them in folders."""
 
 import functools
 import os
@@ -17,22 +17,22 @@ from genprior.images.pixels import Deep
 from genprior.images.png import write_png
 from genprior.images.tiff import write_tiff
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # that are written
-# How, so that a restored photograph is not degraded.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # that `save` writes
+# Encoder options that do not degrade a restored photograph.
 _OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
-# What PIL opens but cannot decode by itself: containers of other data, a video, drawings.
+# Formats that PIL opens but cannot decode by itself: containers of other data, video, drawings.
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF"}
 NAMED = 3  # files that a message names; the others are counted
 
 
 def save(x: Tensor | Image.Image | Deep, path: str | os.PathLike) -> None:
-    """Write one image in the format of the path's suffix, all or nothing; folders are made, an old file is replaced.
+    """Write one image in the format of the path's suffix, all or nothing; make folders, and replace an old file.
 
-    16 bits are kept by PNG and TIFF, floats by TIFF; PNG rounds floats to 16 bits, other formats round all to 8.
+    PNG and TIFF keep 16 bits, TIFF keeps floats; PNG rounds floats to 16 bits, other formats round everything to 8.
 
     Args:
-        x: (C, H, W) tensor with C = 1 or 3, clipped to [0, 1] and written with 8 bits; or a PIL image or what `read`
-            made of a file of 16-bit colour, written as it is.
+        x: (C, H, W) tensor with C = 1 or 3, clipped to [0, 1] and written with 8 bits; or a PIL image or a `Deep`, as
+            16-bit colour files give, written as it is.
         path: ends with one of `IMAGE_SUFFIXES`.
 
     Raises:
@@ -57,16 +57,16 @@ def save(x: Tensor | Image.Image | Deep, path: str | os.PathLike) -> None:
         try:
             x.save(file, format=file_format, **_OPTIONS.get(file_format, {}), **options)
         except OSError as error:
-            if error.errno is not None:  # the disk's complaint, not the format's
+            if error.errno is not None:  # from the disk, not from the format
                 raise
             raise ValueError(f"mode {x.mode} cannot be written as {file_format}: {error}; try .png or .tif.") from error
 
 
 def writable(image: Any, x: Tensor) -> Tensor | Image.Image | Deep:
-    """What to `save` for an image x of the kind that a user gave.
+    """Choose what to `save`: the image in the user's kind, or the tensor x.
 
-    That itself, for it may have alpha, a colour profile or more than 8 bits: if it is a PIL image, or has 16 bits or
-    what `read` made of a file of them; else x, a (C, H, W) tensor.
+    The image itself if it is a PIL image, a 16-bit array or a `Deep`, since it may have alpha, a colour profile or more
+    than 8 bits; otherwise x, a (C, H, W) tensor.
     """
     if isinstance(image, np.ndarray) and image.dtype == np.uint16 and not isinstance(image, Deep):
         return Deep(np.atleast_3d(image[0] if image.ndim == 4 else image))
@@ -74,8 +74,9 @@ def writable(image: Any, x: Tensor) -> Tensor | Image.Image | Deep:
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
-    """The image files in a folder and its subfolders, sorted: those whose suffix, in any case, is one of a format that
-    is read. Hidden files are left out; a warning names what else is.
+    """List the image files in a folder and its subfolders, sorted; a warning names the other files.
+
+    Image files have a suffix, in any case, of a format that can be read. Hidden files are left out silently.
 
     Raises:
         NotADirectoryError: there is no such folder.
@@ -87,7 +88,7 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
 
 
 def part_files(folder: str | os.PathLike, suffixes: frozenset[str]) -> tuple[list[Path], list[Path]]:
-    """The files in a folder and its subfolders that have one of the suffixes, in any case, and the others, sorted.
+    """The files in a folder and its subfolders with one of the suffixes, in any case, and the others, both sorted.
 
     Raises:
         NotADirectoryError: there is no such folder.
@@ -109,7 +110,7 @@ def named(skipped: list[Path], folder: str | os.PathLike) -> str:
 
 @functools.cache
 def readable_suffixes() -> frozenset[str]:
-    """Of the formats that PIL opens, plugins' own too, but those that hold no pixels, or need another program."""
+    """Suffixes of formats that PIL opens, with plugins, except those without pixels or that need another program."""
     Image.init()
     return frozenset(
         suffix

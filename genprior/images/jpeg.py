@@ -19,11 +19,11 @@ from genprior.images.pil import check_there
 JPEGLike: TypeAlias = "str | os.PathLike | bytes | Image.Image"
 
 ORIENTATION = 274  # tag of EXIF
-SAMPLES = 3, 1  # libjpeg's numbers of the colours Y, Cb, Cr and grey
+SAMPLES = 3, 1  # libjpeg's numbers for the colours Y, Cb, Cr and for grey
 COLOURS = {2: "RGB", 4: "CMYK", 5: "YCCK, as of CMYK"}
-# Frames that are none of baseline, extended or progressive Huffman coding, by their markers
+# Frames that are not baseline, extended or progressive Huffman coding, by their markers
 FRAMES = {0xC3: "lossless", 0xC9: "arithmetic-coded", 0xCA: "arithmetic-coded", 0xCB: "lossless"}
-# Marks of frames; those that are left out define tables
+# Markers of frames; those left out define tables
 FIRST_FRAME, LAST_FRAME, NO_FRAMES = 0xC0, 0xCF, (0xC4, 0xC8, 0xCC)
 
 
@@ -32,12 +32,12 @@ class Coefficients:
     """The contents of a JPEG file, with values and orientation as stored.
 
     Attributes:
-        planes: of Y, Cb and Cr, or of Y alone, whole numbers (h, w) in multiples of their steps: coefficient (i, j) of
+        planes: of Y, Cb and Cr, or of Y alone, integers (h, w) in multiples of their steps: coefficient (i, j) of
             block (k, l) is at (8 k + i, 8 l + j).
-        steps: of each plane, (8, 8), in grey levels of 8 bits.
-        cell: pixels across and down in a sample of chroma.
-        orientation: of the stored picture, as EXIF counts it, 1 to 8.
-        picture: decoded, as Pillow does it; as stored, with the EXIF orientation among its data.
+        steps: of each plane, (8, 8), in 8-bit grey levels.
+        cell: pixels across and down per chroma sample.
+        orientation: EXIF orientation of the stored picture, 1 to 8.
+        picture: as decoded by Pillow and not turned, with the EXIF orientation among its data.
     """
 
     planes: list[np.ndarray]
@@ -48,15 +48,15 @@ class Coefficients:
 
 
 def read_coefficients(image: JPEGLike) -> Coefficients:
-    """Read a JPEG file, baseline or progressive, of 8 bits, grey or YCbCr.
+    """Read an 8-bit JPEG file, baseline or progressive, grey or YCbCr.
 
     Arguments:
-        image: a path, the bytes of the file, or a PIL image that was opened from it and not changed since.
+        image: a path, the bytes of the file, or a PIL image opened from it and unchanged since.
 
     Raises:
         TypeError: it is something else, such as an array of pixels.
-        ValueError: it is no JPEG file, or one of another kind; the message says which and what to do.
-        OSError: there is no such file, or it may not be opened.
+        ValueError: it is not a JPEG file, or one of another kind; the message says which and what to do.
+        OSError: the file does not exist or cannot be opened.
         UnsupportedError: the package that reads coefficients is not installed.
     """
     data, name = _data_of(image)
@@ -76,14 +76,14 @@ def read_coefficients(image: JPEGLike) -> Coefficients:
     layers = [(h, v) for _, h, v, _ in picture.layer]  # pyright: ignore[reportAttributeAccessIssue]
     tables = picture.quantization  # pyright: ignore[reportAttributeAccessIssue]
     steps = [np.array(tables[table]).reshape(8, 8) for *_, table in picture.layer]  # pyright: ignore[reportAttributeAccessIssue]
-    # they are the file's own memory, which goes with it
+    # copies, since the arrays lie in the file object's memory, which is freed with it
     planes = [np.array(plane) for plane in file.coef_arrays]
     orientation = picture.getexif().get(ORIENTATION, 1)
     return Coefficients(planes, steps, _cell(layers, name), orientation if orientation in range(1, 9) else 1, picture)
 
 
 def _data_of(image: Any) -> tuple[bytes, str]:
-    """The file's bytes, and what messages call it."""
+    """The bytes of the file, and its name in messages."""
     if isinstance(image, str | os.PathLike):
         check_there(Path(image))
         return Path(image).read_bytes(), str(image)
@@ -113,7 +113,7 @@ def _data_of(image: Any) -> tuple[bytes, str]:
 
 
 def _check_frame(data: bytes, name: str) -> None:
-    """Refuse what is no JPEG file, or one of a kind that has no coefficients or is not decoded."""
+    """Raise an error for anything but a JPEG file of a kind that has coefficients and can be decoded."""
     if not data.startswith(b"\xff\xd8"):
         try:
             kind = Image.open(BytesIO(data)).format
@@ -133,7 +133,7 @@ def _check_frame(data: bytes, name: str) -> None:
 
 
 def _frame(data: bytes) -> tuple[int, int]:
-    """The marker of the frame, and its bits for each value; (0, 8) where none is found."""
+    """The marker of the frame, and its bits per value; (0, 8) if none is found."""
     place = 2
     while place + 4 < len(data) and data[place] == 0xFF:
         marker = data[place + 1]
@@ -145,7 +145,7 @@ def _frame(data: bytes) -> tuple[int, int]:
 
 
 def _decoded(data: bytes, name: str) -> Image.Image:
-    """The picture, all of it; what is broken is found here."""
+    """Decode the whole picture, which finds broken files."""
     try:
         picture = Image.open(BytesIO(data))
         picture.load()
@@ -157,7 +157,7 @@ def _decoded(data: bytes, name: str) -> Image.Image:
 def _parsed(data: bytes, name: str) -> Any:
     advice = 'The coefficients of JPEG files are read by the package pyjpegio: pip install "genprior[jpeg]".'
     jpegio = optional("jpegio", advice)
-    # it reads files only, by paths that it takes for UTF-8
+    # it reads only files, and takes their paths for UTF-8
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture.jpg"
         path.write_bytes(data)
@@ -168,7 +168,7 @@ def _parsed(data: bytes, name: str) -> Any:
 
 
 def _cell(layers: list[tuple[int, int]], name: str) -> tuple[int, int]:
-    """Pixels across and down in a sample of chroma, of sampling factors across and down."""
+    """Pixels across and down per chroma sample, from the sampling factors across and down."""
     (across, down), *chroma = layers
     if not chroma:
         return 1, 1

@@ -9,29 +9,29 @@ from genprior.images.checks import check_not_masked, shape_of
 from genprior.images.picture import Picture
 from genprior.images.reading import ImageLike, read, same_size
 
-# Grey levels by which the channels of a grey mask may differ: rounding of YCbCr in JPEG.
+# How far the channels of a grey mask may differ: JPEG rounds YCbCr.
 _GREY_TOLERANCE = 4 / 255
 
 
 @settled
 def read_mask(mask: ImageLike, size: tuple[int, ...] | None = None) -> Tensor:
-    """The holes that a mask marks, (B or 1, 1, H, W) bool: white, True or 1 is a hole (from 0.5 on).
+    """Read the holes that a mask marks, (B or 1, 1, H, W) bool: white, True or 1 is a hole (from 0.5 on).
 
     Args:
         mask: a path, PIL image, numpy array (H x W, H x W x 1, B x H x W x 1), torch tensor (H x W, 1 x H x W,
-            B x 1 x H x W) or a list of them; integer arrays hold 0 and 1, or 0 and white; colour channels are equal.
+            B x 1 x H x W) or a list of them; integer arrays hold 0 and 1, or 0 and white; colour channels must agree.
         size: (H, W) that the mask must have.
 
     Raises:
         TypeError: the kind or dtype is none of the above.
         ValueError: the mask is a masked array, coloured, transparent, too dark to mark a hole, not in [0, 1], or of
             another size.
-        OSError: there is no such file, or it may not be opened.
+        OSError: the file does not exist or cannot be opened.
     """
     check_not_masked(mask, "The mask, a masked array,", "whether they are holes nobody knows")
     if isinstance(mask, np.ndarray | Tensor):
         if mask.ndim == 4 and len(mask) > 1:
-            # one may hold 0 and 1, and another 0 and white
+            # one mask may hold 0 and 1, another 0 and white
             mask = list(mask)
         elif bool(((mask == 0) | (mask == 1)).all()):
             mask = mask != 0

@@ -1,4 +1,4 @@
-"""The user's image as a tensor, and the way back to the kind it was."""
+"""The user's image as a tensor, and the way back to its original kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Picture:
 
     Attributes:
         x: (B, C, H, W) float32; on the CPU, or for torch input on its own device.
-        alpha: (B, 1, H, W) in [0, 1], or None where the input has none.
+        alpha: (B, 1, H, W) in [0, 1], or None if the input has none.
     """
 
     x: Tensor
@@ -29,25 +29,25 @@ class Picture:
     def seen(self) -> Tensor:
         """x with hidden colours (alpha 0) replaced by those of the nearest visible pixel, (B, C, H, W).
 
-        Nobody sees what a hidden colour is, often black; so no operator may carry it to where it would be seen.
+        A hidden colour is often black, and nobody sees it; no operator may carry it to where it would be seen.
         """
         if self.alpha is None or not (self.alpha == 0).any():
             return self.x
         return torch.stack([_unhidden(x, alpha[0] == 0) for x, alpha in zip(self.x, self.alpha)])
 
     def like(self, x: Tensor, alpha: bool = True) -> Any:
-        """x clipped to [0, 1], as the kind, layout and dtype that the user gave (integers are rounded).
+        """Return x, clipped to [0, 1], in the user's kind, layout and dtype (integers are rounded).
 
         A path gives a PIL image; palette, CMYK and other colour modes give RGB; 1-bit images and boolean arrays, which
         cannot hold a restored image, give 8-bit grey and float32. A grey image that gained colour gets a colour axis.
 
         Args:
             x: (B, C, H, W), B as read; C, H and W may differ (colourisation, super-resolution).
-            alpha: whether the kept alpha comes back too, resized to x: by nearest neighbour if it is 0 or 1
+            alpha: whether to return the kept alpha too, resized to x: by nearest neighbour if it is 0 or 1
                 everywhere, bilinearly otherwise.
 
         Raises:
-            ValueError: x has another batch size, or holds channels or NaN that this kind cannot (integers have no NaN).
+            ValueError: x has another batch size, or channels or NaN that this kind cannot hold (integers have no NaN).
         """
         if x.ndim != 4 or len(x) != len(self.x):
             raise ValueError(f"got a tensor of shape {tuple(x.shape)}, wanted ({len(self.x)}, C, H, W) as was read.")
@@ -55,12 +55,12 @@ class Picture:
         return self._give(x.detach().clamp(0, 1), kept)
 
     def emptied(self) -> Picture:
-        """The same without the values of x: all that `like` needs, in less memory."""
+        """A copy without the values of x: all that `like` needs, in less memory."""
         return replace(self, x=self.x.new_empty(len(self.x), 0, *self.x.shape[2:]))
 
 
 def _unhidden(x: Tensor, hidden: Tensor) -> Tensor:
-    """x (C, H, W), where it is hidden (H, W) that of the nearest pixel that is not; as it is where none is seen."""
+    """x (C, H, W) with pixels `hidden` (H, W) copied from the nearest visible one; unchanged if none is visible."""
     if not hidden.any() or hidden.all():
         return x
     row, column = torch.from_numpy(nearest_seen(hidden.cpu().numpy()))

@@ -1,4 +1,4 @@
-"""PIL images and files: every mode read as colour and alpha, and returned as the mode that holds it best."""
+"""PIL images and files: every mode is read as colour and alpha, and returned in the mode that holds it best."""
 
 import difflib
 import warnings
@@ -23,7 +23,7 @@ def from_path(path: Path) -> Picture:
     with path.open("rb") as file:
         try:
             with warnings.catch_warnings():
-                # PIL only warns of the first of its two limits; filtering here leaves PIL's own settings alone.
+                # PIL only warns at the first of its two limits; filtering here leaves PIL's own settings alone.
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 image = open_image(file)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -40,7 +40,7 @@ def from_path(path: Path) -> Picture:
 
 
 def from_deep(image: Deep) -> Picture:
-    """Values that are whole and upright; they come back as such, or grey ones without alpha as a PIL image."""
+    """Read upright values with all their bits; they come back as `Deep`, or if grey without alpha, as a PIL image."""
     if image.shape[2] == 1:
         grey = Image.fromarray(np.asarray(image)[..., 0])
         grey.info["icc_profile"] = image.icc_profile
@@ -71,7 +71,7 @@ def from_pil(image: Image.Image, name: str) -> Picture:
         plain = upright(image)
     except Exception as error:  # files are decoded only here, and decoders of broken ones raise almost anything
         raise unreadable(name, error) from error
-    # A profile describes the colours of its own mode, so it would be wrong on the RGB made of CMYK or Lab.
+    # A profile describes the colours of its own mode, so it would be wrong for RGB made from CMYK or Lab.
     icc = None if image.mode in ("CMYK", "YCbCr", "LAB", "HSV") else image.info.get("icc_profile")
     give = partial(give_pil, mode=plain.mode, icc=icc)
     values = np.atleast_3d(np.asarray(plain))
@@ -82,11 +82,11 @@ def from_pil(image: Image.Image, name: str) -> Picture:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation, in one of the modes L, LA, RGB, RGBA, I;16 and F; black is 0.
+    """Turn an image by its EXIF orientation, and convert it to mode L, LA, RGB, RGBA, I;16 or F; black is 0.
 
     Raises:
-        OtherKindError: its values are not of 16 bits.
-        Exception: almost any other, of files that are broken.
+        OtherKindError: its values do not fit into 16 bits.
+        Exception: almost any other, for broken files.
     """
     turned = ImageOps.exif_transpose(image)
     if image.mode == "F":
@@ -98,7 +98,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def _of_16_bits(values: np.ndarray, image: Image.Image) -> np.ndarray:
-    """uint16 whose white is 65535: convert would clip to 255, and PIL leaves 12 bits and white at zero as they are."""
+    """uint16 with white at 65535: convert would clip to 255, and PIL leaves 12-bit and white-is-zero values as is."""
     if values.min() < 0 or values.max() > 65535:
         raise OtherKindError(
             f"its values go from {values.min()} to {values.max()}, wanted 16 bits, 0 to 65535; divide them by the "
@@ -118,7 +118,7 @@ def _tag(image: Image.Image, code: int) -> int | None:
 
 
 def to_pil(x: Tensor) -> Image.Image:
-    """A (C, H, W) tensor with C = 1 or 3, clipped to [0, 1], as an 8-bit PIL image.
+    """Convert a (C, H, W) tensor with C = 1 or 3, clipped to [0, 1], to an 8-bit PIL image.
 
     Raises:
         ValueError: x has another shape, or NaN.
@@ -131,10 +131,10 @@ def to_pil(x: Tensor) -> Image.Image:
 def give_pil(x: Tensor, alpha: Tensor | None, *, mode: str, icc: bytes | None) -> Image.Image | Deep:
     if x.shape[1] not in (1, 3):
         raise ValueError(f"a picture has 1 or 3 channels; got {x.shape[1]}.")
-    # PIL has 16 bits and floats for a single channel only: grey of 16 bits that has alpha is no PIL image.
+    # PIL has 16 bits and floats for a single channel only, so no PIL image holds 16-bit grey with alpha.
     if mode == "I;16" and alpha is not None and x.shape[1] == 1:
         return give_deep(x, alpha, dtype=np.dtype(np.uint16), icc=icc)
-    # What gained colour gets 8 bits.
+    # An image that gained colour gets 8 bits.
     deep = {"I;16": np.uint16, "F": np.float32} if x.shape[1] == 1 and alpha is None else {}
     image = Image.fromarray(give_numpy(x, alpha, dtype=np.dtype(deep.get(mode, np.uint8)), layout="HW"))
     if icc and image.mode.startswith("RGB") == mode.startswith("RGB"):
@@ -147,7 +147,7 @@ def give_deep(x: Tensor, alpha: Tensor | None, *, dtype: np.dtype, icc: bytes | 
 
 
 def fitted(image: Image.Image | Deep, file_format: str) -> Image.Image | Deep:
-    """The image with as many bits as a format holds: a PIL image, or `Deep` if PIL has no mode for it."""
+    """The image with the bits that the format can hold: a PIL image, or `Deep` if PIL has no mode for it."""
     if isinstance(image, Image.Image) and not image.mode.startswith(("I", "F")):
         return image
     icc = image.icc_profile if isinstance(image, Deep) else image.info.get("icc_profile")

@@ -1,4 +1,4 @@
-"""The values of an image for which PIL has no mode."""
+"""Image values for which PIL has no mode."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def write_png(file: BinaryIO, x: Deep) -> None:
     """
     height, width, channels = x.shape
     rows = np.ascontiguousarray(x, ">u2").view(np.uint8).reshape(height, -1)
-    # Each row less the one above, which compresses better; the filter's number stands before the row.
+    # Each row minus the one above, which compresses better; the filter's number precedes the row.
     up = np.pad(rows - np.pad(rows, ((1, 0), (0, 0)))[:-1], ((0, 0), (1, 0)), constant_values=2)
     file.write(b"\x89PNG\r\n\x1a\n")
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0))

@@ -1,4 +1,4 @@
-"""From a path, a PIL image, a numpy array, a torch tensor or a list of them to the tensor x."""
+"""Read a path, a PIL image, a numpy array, a torch tensor or a list of them as the tensor x."""
 
 import os
 from collections.abc import Callable
@@ -23,22 +23,22 @@ ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | Tensor | 
 
 @settled
 def read(image: ImageLike, *, role: Literal["image", "measurement"] = "image", nan: bool = False) -> Picture:
-    """The tensor of a path, PIL image, numpy array, torch tensor or list of them.
+    """Read a path, PIL image, numpy array, torch tensor or list of them as a `Picture`.
 
     Integers are divided by their largest value (8 bit: 255, 16 bit: 65535). Files and PIL images are turned by their
     EXIF orientation; of several frames the first is read. A numpy array is H x W, H x W x C or B x H x W x C with
-    C = 1, 2 (grey, alpha), 3, 4 (RGB, alpha); what a masked array masks is NaN; a floating-point tensor is C x H x W or
+    C = 1, 2 (grey, alpha), 3, 4 (RGB, alpha); masked values become NaN. A floating-point tensor is C x H x W or
     B x C x H x W, never with alpha.
 
     Args:
         image: what the user gave; the items of a list are single images of one size and become one batch.
         role: "image" holds values in [0, 1]; "measurement" any finite values, which are never clipped.
-        nan: whether NaN is allowed, as the mark of a hole.
+        nan: whether NaN is allowed, to mark holes.
 
     Raises:
         TypeError: the kind or dtype is none of the above.
         ValueError: unreadable, empty, ambiguous, non-finite, out of range, or a list of unequal sizes.
-        OSError: there is no such file, or it may not be opened.
+        OSError: the file does not exist or cannot be opened.
     """
     if role not in ("image", "measurement"):
         raise ValueError(f'role {role!r} is unknown; choose "image" or "measurement".')

@@ -7,8 +7,9 @@ from torch import Tensor
 
 
 def drawn(x: Tensor) -> Tensor:
-    """Images of any number of channels on one sheet, (1 or 3, H', W'); images that are neither grey nor RGB appear as
-    grey channels side by side.
+    """Images of any number of channels on one sheet, (1 or 3, H', W').
+
+    Images that are neither grey nor RGB appear as grey channels side by side.
 
     Args:
         x: (B, C, H, W).
@@ -27,7 +28,7 @@ def grid(x: Tensor, columns: int | None = None, pad: int = 2) -> Tensor:
 
     Args:
         x: (B, C, H, W).
-        columns: images in a row; by default ceil(sqrt(B)).
+        columns: images per row; by default ceil(sqrt(B)).
         pad: pixels between neighbours.
 
     Raises:

@@ -1,4 +1,4 @@
-"""TIFF files by tifffile: those that PIL cannot hold."""
+"""Read and write TIFF files that PIL cannot hold, with tifffile."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from PIL import Image
 from genprior.images.checks import OtherKindError
 from genprior.images.pixels import Deep
 
-# How many colours the photometric interpretations have that are read: white is zero, black is zero, RGB, CMYK.
+# Number of colours of the photometric interpretations read: white is zero, black is zero, RGB, CMYK.
 _COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}
 
 
 class CodecError(OtherKindError):
-    """A compression that tifffile does not know by itself."""
+    """A compression that tifffile cannot decode by itself."""
 
 
 def is_tiff(file: BinaryIO) -> bool:
@@ -26,11 +26,11 @@ def is_tiff(file: BinaryIO) -> bool:
 
 
 def read_tiff(file: BinaryIO) -> tuple[Deep, int]:
-    """The first page, (H, W, C) of uint8, uint16 or float32, with black 0, and its orientation as in EXIF.
+    """Read the first page, (H, W, C) uint8, uint16 or float32 with black at 0, and its EXIF orientation.
 
     Raises:
-        OtherKindError: colours, bits or compression that are not read.
-        Exception: almost any other, of broken files.
+        OtherKindError: the colours, bits or compression are not supported.
+        Exception: almost any other, for broken files.
     """
     import tifffile
 
@@ -67,7 +67,7 @@ def tiff_header(file: BinaryIO) -> tuple[tuple[int, int], bool]:
 
 
 def write_tiff(file: BinaryIO, x: Deep) -> None:
-    """Colours and, as the last of 2 or 4 channels, alpha; compressed without loss."""
+    """Write colours and, as the last of 2 or 4 channels, alpha, with lossless compression."""
     import tifffile
 
     tifffile.imwrite(
@@ -83,10 +83,10 @@ def write_tiff(file: BinaryIO, x: Deep) -> None:
 
 
 def _as_read(values: np.ndarray, bits: int) -> np.ndarray:
-    """uint8, uint16 whose white is 65535, or float32."""
+    """Convert to uint8, uint16 with white at 65535, or float32."""
     kind, size = values.dtype.kind, values.dtype.itemsize
     if kind == "f":
-        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is then refused
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are then refused
             return values.astype(np.float32)
     if kind != "u" or size > 2:
         raise OtherKindError(
@@ -98,7 +98,7 @@ def _as_read(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _black_is_zero(values: np.ndarray, photometric: int) -> np.ndarray:
-    """Grey or RGB, and what follows as it is, of white or ink that counts from zero."""
+    """Convert white-is-zero grey and CMYK ink to grey and RGB with black at 0; further channels stay as they are."""
     white = values.dtype.type(1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max)
     if photometric == 0:
         return np.concatenate([white - values[..., :1], values[..., 1:]], -1)
@@ -111,7 +111,7 @@ def _black_is_zero(values: np.ndarray, photometric: int) -> np.ndarray:
 
 
 def _alpha_last(values: np.ndarray, page) -> np.ndarray:
-    """Colours and, if one of the channels beyond them says so, alpha, by which the colours are not multiplied."""
+    """Keep colours and, if one of the extra channels is alpha, put it last, with colours not premultiplied by it."""
     colours = 3 if _COLOURS[page.photometric] > 1 else 1
     if colours == 1 and values.shape[2] > 2:
         raise OtherKindError(f"it has {values.shape[2]} bands, wanted grey or RGB; give an array or tensor")

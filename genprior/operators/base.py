@@ -1,4 +1,4 @@
-"""The interface of an operator, and compositions of which one part is not linear.
+"""The operator interface, and compositions with a nonlinear part.
 
 Notation: x an image (B, C, H, W); y = A(x) a measurement (B, C', H', W'); J(x) = dA / dx, J^T its transpose.
 """
@@ -16,10 +16,10 @@ from genprior.checks import Shape
 
 
 class Operator(ABC):
-    """A differentiable map A from images to measurements, immutable; see `LinearOperator` for those that are linear.
+    """An immutable, differentiable map A from images to measurements; see `LinearOperator` for linear maps.
 
-    It works in the dtype and on the device of its input, and copies the kernels, masks and matrices it is made of.
-    Operators can be pickled. A caller's autocast, inference mode, default dtype or device change nothing.
+    It works in the dtype and on the device of its input, and copies the kernels, masks and matrices it is built from.
+    Operators can be pickled. The caller's autocast, inference mode, default dtype and default device have no effect.
 
     Attributes:
         image_shape: (C, H, W) of x.
@@ -68,15 +68,15 @@ class Operator(ABC):
         return product
 
     def select(self, index: Tensor) -> Operator:
-        """The operator for the images with that `index` (1-D, long): it indexes only state per image."""
+        """The operator for the images at `index` (1-D, long); only per-image state is indexed."""
         return self if self.batch == 1 else self._select(index)
 
     def frame(self, x: Tensor) -> Tensor:
-        """The part of x, (..., H, W), that lies in the measured frame, which is what a user wants to see."""
+        """Crop x, (..., H, W), to the measured frame, the part that a user wants to see."""
         return x
 
     def decoded(self, y: Tensor) -> Tensor | None:
-        """The image that y encodes, (B, *image_shape), if the operator only changes the code of an image; else None."""
+        """The image that y encodes, (B, *image_shape), if the operator only re-encodes an image; otherwise None."""
         return None
 
     def __matmul__(self, inner: Operator) -> Operator:
@@ -133,13 +133,13 @@ class Composed(Operator):
 
     def frame(self, x: Tensor) -> Tensor:
         framed = self.inner.frame(x)
-        # The outer frame is one of inner measurements: it is that of x too where both have the same pixels.
+        # The outer frame refers to inner measurements; it applies to x only if the two share a pixel grid.
         same_pixels = framed.shape[-2:] == self.inner.measurement_shape[-2:]
         return self.outer.frame(framed) if same_pixels else framed
 
 
 class NonlinearComposition(Composed):
-    """A2 after A1, at least one of which is not linear; `A2 @ A1` makes one."""
+    """A2 after A1, at least one of them nonlinear; created by `A2 @ A1`."""
 
     def _select(self, index: Tensor) -> NonlinearComposition:
         return NonlinearComposition(self.outer.select(index), self.inner.select(index))

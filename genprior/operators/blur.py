@@ -1,8 +1,8 @@
-"""Blurs: y = k * x, a true convolution with a kernel of up to 61 x 61 pixels, and the kernels of usual blurs.
+"""Blurs: y = k * x, a true convolution with a kernel of up to 61 x 61 pixels, and the kernels of common blurs.
 
-Notation: k a kernel (kh, kw); k^ its transfer function on a grid; C crops the grid to the frame of y, C^T puts y back
-into a grid of zeros. With either boundary A = C k^ and A A^T = C |k^|^2 C^T, each product one real FFT and back. A
-kernel is separable if k = k_h k_w^T, as that of a Gaussian or of a motion along an axis is.
+Notation: k a kernel (kh, kw); k^ its transfer function on a grid; C crops the grid to the frame of y, C^T embeds y in a
+grid of zeros. With either boundary A = C k^ and A A^T = C |k^|^2 C^T; each product takes one real FFT and its inverse.
+A kernel is separable if k = k_h k_w^T, as for a Gaussian or for motion along an axis.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from genprior.operators.separable import Separable
 BOUNDARIES = ("valid", "circular")
 LARGEST = 61
 WIDEST = 10
-# Pixels from which on the channels of images are filtered one after the other.
+# From this many pixels on, the channels of images are filtered one at a time.
 LARGE = 2**20
-# Of kernels in float32.
+# Relative rounding of kernels in float32.
 ROUNDING = 1e-6
 
 
 class Blur(LinearOperator):
     """y[p] = sum_j k[j] x[p - j + kh // 2]; the scene continues past the frame ("valid") or is periodic ("circular").
 
-    It is a convolution, as `kornia.filters.filter2d(x, k, behaviour="conv")`: the image of a bright point is the
-    kernel. All channels share one kernel. It need not sum to one, but a kernel of integers, such as an image of one, is
-    divided by its sum.
+    It is a convolution, like `kornia.filters.filter2d(x, k, behaviour="conv")`: the image of a bright point is the
+    kernel. All channels share one kernel. It need not sum to one, but a kernel of integers, such as a picture of a
+    kernel, is divided by its sum.
 
     "valid": for y of (C, H, W), x is (C, H + kh - 1, W + kw - 1): nothing is assumed about the scene past the frame,
     and that part of x is unknown too. `frame` crops x to the H x W aligned with y. If all kernels are separable,
     `solve`, `prox` and `svd` have closed forms; if not, `solve` and `prox` run conjugate gradients preconditioned by
-    C (|k^|^2 + c)^-1 C^T. `pinv` is ill-posed, and is regularised by stopping after `iterations`.
-    "circular": x and y are (C, H, W); `solve`, `prox`, `pinv` and `svd` have closed forms. There |k^|^2 + c up to
-    (8 eps max |k^|)^2, eps of the dtype of x, counts as zero, and the frequency is left out.
+    C (|k^|^2 + c)^-1 C^T. `pinv` is ill-posed; stopping after `iterations` regularises it.
+    "circular": x and y are (C, H, W); `solve`, `prox`, `pinv` and `svd` have closed forms, which leave out frequencies
+    where |k^|^2 + c is at most (8 eps max |k^|)^2, with the eps of the dtype of x.
 
     Arguments:
         kernel: (kh, kw) or (1, kh, kw), shared, or (B, kh, kw), one per image; sides 1 to 61, odd or even.
         image_shape: (C, H, W) of x; for "valid", the larger one.
         boundary: "valid" or "circular".
-        iterations: of the conjugate gradients. Measured at 128 x 128 with Gaussian and motion kernels up to
-            61: 30 bring `solve` to a relative error below 1e-4 for c >= 1e-3, to 1e-2 for c = 1e-4 (50: 1e-3). Above
-            c = |A|^2 / 400 fewer will do, in proportion to c^(-1/3), and no more are made if c is a float.
+        iterations: of the conjugate gradients. Measured at 128 x 128 with Gaussian and motion kernels up to 61: 30
+            bring `solve` to a relative error below 1e-4 for c >= 1e-3, to 1e-2 for c = 1e-4 (50: 1e-3). Above c = |A|^2
+            / 400 fewer suffice, in proportion to c^(-1/3), and no more are run if c is a float.
 
     Raises:
-        ValueError: the kernel is empty, too large, not finite or zero, larger than the image, or of integers whose sum
-            is not above 0.
+        ValueError: the kernel is empty, too large, not finite or zero, larger than the image, or holds integers whose
+            sum is not above 0.
 
     References:
         Conjugate gradient methods for Toeplitz systems (Chan and Ng, 1996), for the preconditioner.
@@ -83,7 +83,7 @@ class Blur(LinearOperator):
             self._corner = (0, 0)
         else:
             self.measurement_shape = (C, H - kh + 1, W - kw + 1)
-            # zeros past x never reach the frame, so the grid may be of a size that FFTs like
+            # zeros past x never reach the frame, so the grid can have a size that suits FFTs
             self._grid = (_fast_length(H), _fast_length(W))
             self._corner = ((kh - 1) // 2, (kw - 1) // 2)
         self._gain = float(self.kernel.abs().sum((1, 2)).max()) ** 2  # no less than |A|^2
@@ -92,7 +92,7 @@ class Blur(LinearOperator):
 
     @cached_property
     def _separable(self) -> Separable | None:
-        """The same blur, of boundary "valid", along columns and rows; None where there is none."""
+        """The same "valid" blur along columns and rows; None if it is circular or not separable."""
         if self.boundary == "circular" or (lines := _lines(self.kernel)) is None:
             return None
 
@@ -102,7 +102,7 @@ class Blur(LinearOperator):
 
     @classmethod
     def for_measurement(cls, kernel: Tensor, measurement_shape: Shape, boundary: str = "valid", **options) -> Blur:
-        """The blur whose measurements have that (C, H, W); arguments as for the class."""
+        """The blur whose measurements have the given (C, H, W); arguments as for the class."""
         C, H, W = as_shape(measurement_shape)
         kernel = _as_kernel(kernel)
         _, kh, kw = kernel.shape
@@ -144,7 +144,7 @@ class Blur(LinearOperator):
         return cg(framed(shifted), v, iterations=self._enough(c), preconditioner=framed(inverse))
 
     def _enough(self, c: float | Tensor) -> int:
-        # the values of a tensor would have to be waited for
+        # reading the values of a tensor would wait for the device
         if isinstance(c, Tensor) or 400 * c <= self._gain:
             return self.iterations
         return math.ceil(self.iterations * (self._gain / (400 * c)) ** (1 / 3))
@@ -169,7 +169,7 @@ class Blur(LinearOperator):
         return Completion(Blur(self.kernel, self.image_shape, "circular"), missing, embed)
 
     def svd(self) -> SVD:
-        """Of "circular", V is the Hartley transform, s = |k^|, and U the Hartley transform, then the phase of k^."""
+        """For "circular", V is the Hartley transform, s = |k^|, U the Hartley transform, then the phase of k^."""
         if self._separable:
             return self._separable.svd()
         if self.boundary == "valid":
@@ -198,7 +198,7 @@ class Blur(LinearOperator):
     def _make_polar(self) -> tuple[Tensor, Tensor]:
         transfer = _hermitian_fft2(self.kernel, self._grid)
         modulus = transfer.abs()
-        # a frequency that is lost has no phase; any will do, and 1 keeps U real
+        # a lost frequency has no phase; any will do, and 1 keeps U real
         present = modulus > rounding(modulus.dtype) * modulus.amax(dim=(-2, -1), keepdim=True)
         phase = torch.where(present, transfer / torch.where(present, modulus, 1), 1)
         return torch.where(present, modulus, 0), phase[..., : self._grid[1] // 2 + 1]
@@ -226,7 +226,7 @@ def gaussian_kernel(width: float, size: int | None = None) -> Tensor:
         (size, size), float64.
 
     Raises:
-        ValueError: a negative width, or a kernel of more than 61 pixels.
+        ValueError: a negative width, or a side of more than 61 pixels.
     """
     width = as_number("width, the standard deviation in pixels,", width, 0, math.inf)
     if size is None and width > WIDEST:
@@ -246,19 +246,19 @@ def gaussian_kernel(width: float, size: int | None = None) -> Tensor:
 def motion_kernel(length: float, angle: float) -> Tensor:
     """A straight uniform line of `length` pixels at `angle`, sum 1: Kornia's motion kernels, rotated bilinearly.
 
-    Those have a centre pixel, and so odd lengths n. Between n and n + 2 the kernel is the mixture of theirs,
+    Those have a centre pixel, hence odd lengths n. Between n and n + 2 the kernel is a mixture of the two,
         (1 - t) k_n + t k_(n+2),   t = (n + 2) (length - n) / (2 length),
-    which along an axis is the line itself, each of its two end pixels by the share of it that the line covers.
+    which along an axis is the line itself, each end pixel weighted by the share of it that the line covers.
 
-    Bilinear, because copying the nearest pixel loses taps and turns the line: 7 pixels at 30 degrees keep 5 of them and
-    lie at 31.7 degrees, where bilinear weights lie at 30.2 degrees and keep the length.
+    The rotation is bilinear because copying the nearest pixel loses taps and turns the line: of 7 pixels at 30 degrees
+    it keeps 5, which lie at 31.7 degrees; bilinear weights lie at 30.2 degrees and keep the length.
 
     Arguments:
         length: in pixels, 1 to 61. 1 means no blur.
         angle: in degrees, counter-clockwise from the horizontal axis.
 
     Returns:
-        (n, n), float64, n the least odd number that is no less than the length.
+        (n, n), float64, n the smallest odd number >= length.
 
     Raises:
         ValueError: the length is not a number or out of range, or the angle is not finite.
@@ -273,7 +273,7 @@ def motion_kernel(length: float, angle: float) -> Tensor:
     return (1 - t) * shorter + t * _odd_motion(n + 2, angle)
 
 
-@lru_cache(2048)  # `identify` asks for hundreds of motions, at angles and odd lengths that come again
+@lru_cache(2048)  # `identify` asks for hundreds of motions, at recurring angles and odd lengths
 def _odd_motion(length: int, angle: float) -> Tensor:
     if length == 1:
         return _delta(1)
@@ -300,10 +300,10 @@ def _delta(size: int) -> Tensor:
 
 
 def weights(kernel: Tensor | np.ndarray) -> Tensor:
-    """A kernel, (..., kh, kw), as floats; a kernel of integers, whose unit is unknown, is divided by its sum.
+    """Convert a kernel, (..., kh, kw), to floats; integers, whose unit is unknown, are divided by their sum.
 
     Raises:
-        ValueError: it is neither a tensor nor an array, or of integers whose sum is not above 0.
+        ValueError: it is neither a tensor nor an array, or holds integers whose sum is not above 0.
     """
     kernel = as_tensor("A kernel", kernel)
     if kernel.is_floating_point() or kernel.is_complex() or kernel.ndim < 2:
@@ -321,7 +321,7 @@ def weights(kernel: Tensor | np.ndarray) -> Tensor:
 
 
 def _as_kernel(kernel: Tensor | np.ndarray) -> Tensor:
-    """A kernel as (B or 1, kh, kw), checked."""
+    """Check a kernel and return it as (B or 1, kh, kw)."""
     kernel = weights(kernel)
     kernel = kernel if kernel.ndim == 3 else kernel[None]
     if kernel.ndim != 3 or not kernel.numel() or max(kernel.shape[1:]) > LARGEST:
@@ -334,7 +334,7 @@ def _as_kernel(kernel: Tensor | np.ndarray) -> Tensor:
 
 
 def _lines(kernels: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Lines k_h (B, kh) and k_w (B, kw) with k = k_h k_w^T to the rounding of float32, or None; float64."""
+    """Lines k_h (B, kh) and k_w (B, kw), float64, with k = k_h k_w^T to float32 rounding; None if there are none."""
     U, s, Vt = torch.linalg.svd(kernels.double(), full_matrices=False)
     if (s[:, 1:] > ROUNDING * s[:, :1]).any():
         return None
@@ -346,13 +346,13 @@ def _maps(lines: tuple[Tensor, Tensor], size: tuple[int, ...]) -> tuple[Tensor, 
 
 
 def _toeplitz(lines: Tensor, n: int) -> Tensor:
-    """The matrices (1 or B, 1, m, n) that convolve n values with lines (B, k) to those m = n - k + 1 they all reach."""
+    """The matrices (1 or B, 1, m, n) of the valid convolution of n values with lines (B, k), m = n - k + 1."""
     unit = torch.eye(n, dtype=lines.dtype, device=lines.device)[:, None]
     return rearrange(torch.nn.functional.conv1d(unit, lines.flip(-1)[:, None]), "n b m -> b 1 m n")
 
 
 def _by_planes(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """f(x), of large images channel by channel: the work space of their FFTs is that much smaller."""
+    """f(x), computed channel by channel for large images, so that the FFTs need less work space."""
     if x[:, 0].numel() < LARGE:
         return f(x)
     plane = f(x[:, :1])
@@ -364,7 +364,7 @@ def _by_planes(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _placed(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
-    """k on the grid, (B, 1, *grid), its pixel (kh // 2, kw // 2) at the origin, periodic; float64."""
+    """k on the periodic grid, (B, 1, *grid), with its pixel (kh // 2, kw // 2) at the origin; float64."""
     _, kh, kw = kernel.shape
     placed = kernel.new_zeros((len(kernel), 1, *grid), dtype=torch.float64)
     placed[..., :kh, :kw] = kernel[:, None]
@@ -379,7 +379,7 @@ def _hermitian_fft2(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _fast_length(n: int) -> int:
-    """The least length >= n without prime factors above 5."""
+    """The smallest length >= n without prime factors above 5."""
     rest = n
     for factor in (2, 3, 5):
         while rest % factor == 0:

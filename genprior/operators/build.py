@@ -1,4 +1,4 @@
-"""From the name of an operator and its parameters to the operator."""
+"""Build operators from their names and parameters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIMULATED_MASKS = ("random", "box", "stroke")
 
 
 def canonical(op: str) -> str:
-    """The operator's own name, for a name or an alias.
+    """The operator's own name, given its name or an alias.
 
     Raises:
         ValueError: there is no such operator.
@@ -47,28 +47,28 @@ def canonical(op: str) -> str:
 
 @settled
 def for_measurement(op: str, measurement_shape: Shape, **parameters) -> Operator:
-    """The operator of that name whose measurements have that (C, H, W): for restoring a measured image.
+    """Build the named operator whose measurements have the given (C, H, W), to restore a measured image.
 
     Arguments:
         op: "inpaint" (mask), "super-resolution" (scale, antialias), "gaussian-deblur" (width, boundary),
             "motion-deblur" (length, angle, boundary), "deblur" (kernel, boundary), "colorize", "denoise" or
-            "phase-retrieval" (oversample). "jpeg" is what a JPEG file says it is: see `genprior.read_jpeg`.
+            "phase-retrieval" (oversample). "jpeg" is read from a JPEG file: see `genprior.read_jpeg`.
         measurement_shape: (C, H, W) of y.
         parameters: those of the operator, as in its class or kernel function.
 
     Raises:
-        ValueError: unknown name, or a value that does not fit.
-        TypeError: a parameter that is missing or that the operator does not have.
+        ValueError: the name is unknown, or a value does not fit.
+        TypeError: a parameter is missing, or the operator does not have it.
     """
     return _build(op, FOR_MEASUREMENT, measurement_shape, parameters)
 
 
 @settled
 def for_image(op: str, image_shape: Shape, **parameters) -> Operator:
-    """The operator of that name for images of that (C, H, W): for degrading an image.
+    """Build the named operator for images of the given (C, H, W), to degrade an image.
 
     Arguments and errors as for `for_measurement`; for "inpaint", mask may also be "random" (fraction, seed), "box"
-    (size, seed) or "stroke" (fraction, seed); and there is "jpeg" (subsampling).
+    (size, seed) or "stroke" (fraction, seed); "jpeg" takes subsampling.
     """
     return _build(op, FOR_IMAGE, image_shape, parameters)
 
@@ -79,7 +79,7 @@ def _build(op: str, table: dict[str, Callable[..., Operator]], shape: Shape, par
 
 
 def _call(name: str, make: Callable[..., Any], shape: Shape, parameters: dict) -> Any:
-    """make(shape, **parameters), with an error that names the parameters there are."""
+    """make(shape, **parameters), with an error that names the parameters it takes."""
     signature = inspect.signature(make)
     try:
         signature.bind(shape, **parameters)

@@ -1,4 +1,4 @@
-"""An operator on grey images applied to each channel of a colour image."""
+"""Apply an operator on grey images to each channel of a colour image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Channelwise(LinearOperator):
         channels: K.
 
     Raises:
-        ValueError: A is not on images of one channel.
+        ValueError: A takes images of more than one channel.
     """
 
     def __init__(self, operator: LinearOperator, channels: int):
@@ -33,7 +33,7 @@ class Channelwise(LinearOperator):
         measured, *size = operator.measurement_shape
         self.measurement_shape = (channels * measured, *size)
         self.batch, self.precision = operator.batch, operator.precision
-        # With masks or kernels of their own, image i becomes the rows i K … (i + 1) K - 1.
+        # With a mask or kernel per image, image i becomes the rows i K … (i + 1) K - 1.
         rows = torch.arange(operator.batch).repeat_interleave(channels)
         self._each = operator.select(rows)
 
@@ -69,11 +69,11 @@ class Channelwise(LinearOperator):
 
 
 def in_channels(measurement: Measurement, channels: int) -> tuple[Measurement, Callable[[Tensor], Tensor]]:
-    """The measurement for a prior with so many channels, and the way back from its draws.
+    """Adapt a measurement to a prior with `channels` channels; also return the map back from its draws.
 
     For a prior of colour images, a grey measurement is repeated in three channels, and the channels of the draws are
-    averaged. For a grey x, three copies of y with noise sqrt(3) sd each carry the information of y, and that x is grey;
-    for other likelihoods, see `Likelihood.shared`.
+    averaged. For a grey x, three copies of y, each with noise sqrt(3) sd, together carry the information in y, and also
+    that x is grey; for other likelihoods, see `Likelihood.shared`.
     """
     A = measurement.operator
     if A.image_shape[0] != 1 or channels != 3 or not isinstance(A, LinearOperator):

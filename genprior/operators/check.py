@@ -1,4 +1,4 @@
-"""Checks of an operator on one draw: its linearity and its adjoint, or its derivative."""
+"""Check an operator on one draw: its linearity and its adjoint, or its derivative."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 @settled
 def check(A: Operator | Physics, image_shape: Shape | None = None, *, like: Tensor | None = None) -> None:
-    """Refuse an operator that breaks the promises of its class, on one draw of x, z and v.
+    """Raise an error if an operator breaks the promises of its class, on one draw of x, z and v.
 
-    Of a `LinearOperator`, A(0) = 0, A(2 x - z) = 2 A x - A z and <A x, A x + v> = <x, A^T (A x + v)>, x and
-    z ~ N(0, I) and v of the length of A x, each up to half of the digits of float32, 3.5e-4 of the length of what is
-    compared. What is linear but for less than that, or but for values beyond a few units, goes unseen.
+    A `LinearOperator` must satisfy A(0) = 0, to rounding, and A(2 x - z) = 2 A x - A z and
+    <A x, A x + v> = <x, A^T (A x + v)>, to half the digits of float32, 3.5e-4 of the length of what is compared; x and
+    z ~ N(0, I), and v is as long as A x. Smaller deviations, and those at values beyond a few units, go unseen.
 
-    Of another operator, A(x) is finite, the same each time and of each image by itself, and its derivative is finite
-    and not 0, for x uniform in [0, 1]. Global random state is left alone.
+    For any other operator, with x uniform in [0, 1], A(x) must be finite, the same each time, and independent of the
+    other images of a batch, and its derivative finite and not 0. Global random state is left alone.
 
     Arguments:
-        A: an operator, such as one of your own; or a deepinv physics, of whose noise nothing is checked.
-        image_shape: (C, H, W) of the images of a physics that does not say it.
+        A: an operator, such as one of your own; or a deepinv physics, whose noise is not checked.
+        image_shape: (C, H, W) of x, for a physics that does not state it.
         like: a tensor of the dtype and device to check in; None for float32 on the CPU.
 
     Raises:
-        TypeError: it is not linear, or its adjoint is another map's, or it gives other shapes than it says; or of an
-            operator that need not be linear, it is not as above.
-        ValueError: the size of the images of a physics is not known.
+        TypeError: A is not linear, its adjoint is wrong, or its shapes are not those it declares; or an operator that
+            need not be linear is not as above.
+        ValueError: the image size of a physics is unknown.
     """
     if not isinstance(A, Operator):
         from genprior.operators.deepinv import from_physics
@@ -56,7 +56,7 @@ def _check_one(A: Operator, like: Tensor) -> None:
 
 
 def check_foreign(A: Operator, like: Tensor) -> None:
-    """`check` those parts of A that are not ours: our own operators are tested, and wrapping checks a physics."""
+    """Run `check` on the parts of A that are not ours: our operators are tested, and wrapping checks a physics."""
     for part in _parts(A):
         if not type(part).__module__.startswith("genprior."):
             _check_one(part, like)

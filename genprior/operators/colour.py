@@ -9,7 +9,7 @@ from genprior.checks import Shape, as_shape
 from genprior.operators.constant import Constant
 from genprior.operators.linear import SVD, LinearOperator
 
-# Rec. 601 luma, as kornia.color.rgb_to_grayscale
+# Rec. 601 luma, as in kornia.color.rgb_to_grayscale
 WEIGHTS = (0.299, 0.587, 0.114)
 
 

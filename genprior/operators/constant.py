@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Constant:
-    """Tensors made when first needed, and kept in every dtype and on every device requested.
+    """Tensors created on first use and cached for each requested dtype and device.
 
     Arguments:
-        make: () -> tuple of tensors; floats and complex numbers follow the precision of x, the rest keeps its dtype. A
-            method, or a partial of a function of a module: it is what of the constant is pickled.
+        make: () -> tuple of tensors; floats and complex numbers follow the precision of x, the rest keep their dtype.
+            Pass a method or a partial of a module-level function: pickling a constant pickles only `make`.
     """
 
     def __init__(self, make: Callable[[], tuple[Tensor, ...]]):
@@ -37,7 +37,7 @@ class Constant:
 
     def _get(self, key: object, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         if key not in self._casts:
-            # a tensor made under inference_mode could never again take part in a gradient
+            # a tensor created in inference mode could never take part in a gradient
             with torch.inference_mode(False), torch.no_grad():
                 self._casts[key] = make()
         return self._casts[key]

@@ -1,4 +1,4 @@
-"""deepinv's physics as operators, and operators as deepinv's physics; deepinv itself is imported when it is needed."""
+"""Convert deepinv physics to operators, and operators to deepinv physics; deepinv is imported only when needed."""
 
 from __future__ import annotations
 
@@ -30,23 +30,24 @@ def from_physics(
     *,
     y: Tensor | np.ndarray | None = None,
 ) -> Operator:
-    """The operator A of a deepinv physics, linear or not; its noise is left out, see `physics_noise`.
+    """The operator A of a deepinv physics, linear or not, without its noise; see `physics_noise`.
 
-    A and A^T are those of a copy of the physics made now, in its own precision, float32 at least; `solve`, `prox` and
-    `pinv` are ours, by conjugate gradients, and derivatives are by autograd. It is checked on one draw; see `check`. A
-    physics that is no LinearPhysics is a linear operator if it passes as one, and else an `Operator`.
+    A and A^T are those of a copy of the physics made now, in its own precision, at least float32; `solve`, `prox` and
+    `pinv` are ours, by conjugate gradients, and autograd gives derivatives. The operator is checked on one draw; see
+    `check`. A physics that is not a LinearPhysics becomes a linear operator if it passes as one, otherwise an
+    `Operator`.
 
     Arguments:
         physics: any physics with A on real (B, C, H, W) tensors, the same A for every image; with A_adjoint, if it is
             a LinearPhysics.
-        image_shape: (C, H, W) of x; None means physics.img_size, or where it has none what A_adjoint makes of y.
-        measurement_shape: (C', H', W') of y; None means what A gives.
+        image_shape: (C, H, W) of x; None means physics.img_size, or, if it has none, the shape of A_adjoint(y).
+        measurement_shape: (C', H', W') of y; None means the shape that A gives.
         y: a measurement, (C', H', W') or (B, C', H', W').
 
     Raises:
-        TypeError: a LinearPhysics is not linear, or its A_adjoint not the adjoint of its A; another physics is not
-            differentiable; or its sensor changes values.
-        ValueError: the shape of x is not known, or y is not one real (C', H', W') tensor per image.
+        TypeError: a LinearPhysics is not linear, or its A_adjoint is not the adjoint of its A; another physics is not
+            differentiable; or the sensor changes values.
+        ValueError: the shape of x is unknown, or y is not one real (C', H', W') tensor per image.
     """
     from deepinv.physics import LinearPhysics
 
@@ -67,11 +68,11 @@ def from_physics(
 
 @settled
 def physics_noise(physics: Physics) -> float | Tensor | Likelihood | None:
-    """The standard deviation of a deepinv physics whose noise is Gaussian, float or (B, 1, 1, 1), or its likelihood.
+    """The noise of a deepinv physics: if Gaussian, its standard deviation, float or (B, 1, 1, 1), else its likelihood.
 
     Uniform noise in [-a, a] has the likelihood of rounding to steps of 2 a.
 
-    deepinv's default, ZeroNoise, gives None: it may mean no noise, or that nobody stated the noise.
+    deepinv's default, ZeroNoise, gives None: it may mean no noise, or that the noise was never stated.
 
     Raises:
         TypeError: the noise has another law, or a level that is drawn each time.
@@ -103,10 +104,10 @@ def _number(parameter: Any) -> float | Tensor:
 
 @settled
 def as_physics(op: LinearOperator, noise: float = 0.0) -> LinearPhysics:
-    """A deepinv LinearPhysics that is `op`, with Gaussian noise of that standard deviation, for deepinv's algorithms.
+    """Wrap `op` as a deepinv LinearPhysics with Gaussian noise of that standard deviation, for deepinv's algorithms.
 
-    `A_dagger` and `prox_l2` are `op.pinv` and `op.prox` (deepinv means the same by gamma); deepinv's options for its
-    own solvers are accepted and have nothing to act on.
+    `A_dagger` and `prox_l2` are `op.pinv` and `op.prox` (gamma means the same in deepinv); options for deepinv's own
+    solvers are accepted and ignored.
     """
     from deepinv.physics import GaussianNoise, LinearPhysics, ZeroNoise
 
@@ -121,7 +122,7 @@ def as_physics(op: LinearOperator, noise: float = 0.0) -> LinearPhysics:
             return op.pinv(y)
 
         def prox_l2(self, z, y, gamma, **_):
-            # deepinv takes None and numbers for constant images
+            # deepinv accepts None and numbers for constant images
             z = z if isinstance(z, Tensor) else y.new_full((len(y), *op.image_shape), z or 0.0)
             return op.prox(z, y, gamma)
 
@@ -135,7 +136,7 @@ class WrappedPhysics(Operator):
     def __init__(self, physics: Physics, image_shape: Shape, measurement_shape: Shape | None):
         self._name = type(physics).__name__
         self.image_shape = as_shape(image_shape)
-        # the user's may change, and moving it to another device would change it
+        # the user's physics may change, and moving it to another device would change it
         physics = _copy(physics)
         states = _states(physics)
         state = states[0] if states else torch.empty(0)
@@ -147,7 +148,7 @@ class WrappedPhysics(Operator):
             )
         physics.sensor_model, physics.noise_model = torch.nn.Identity(), torch.nn.Identity()
         self._physics = {state.device: physics}
-        # one without tensors of its own computes in the precision of x
+        # a physics without tensors computes in the precision of x
         self._dtype = state.dtype if states else None
         self.precision = state.dtype if states else torch.float64
         y = self._told(physics.A, torch.zeros(1, *self.image_shape, dtype=state.dtype, device=state.device))
@@ -165,7 +166,7 @@ class WrappedPhysics(Operator):
             )
 
     def __getstate__(self) -> dict[str, object]:
-        import cloudpickle  # since deepinv's physics hold functions without a name, which pickle refuses
+        import cloudpickle  # deepinv physics hold anonymous functions, which pickle refuses
 
         return {**vars(self), "_physics": cloudpickle.dumps(_copy(next(iter(self._physics.values()))))}
 
@@ -178,7 +179,7 @@ class WrappedPhysics(Operator):
         return self._told(self._on(x.device).A, x.to(dtype=self._dtype)).to(x)
 
     def _told(self, function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
-        """What deepinv makes of it; an error of its own, of whatever class, in our words."""
+        """Call a function of deepinv, and restate its errors, of whatever class, in our words."""
         try:
             return function(a)
         except torch.OutOfMemoryError:
@@ -215,18 +216,18 @@ class NonlinearPhysics(WrappedPhysics):
 
 
 def _copy(physics: Physics) -> Physics:
-    """A copy that shares nothing: an adjoint that deepinv made by autograd is still that of the A it was made from."""
+    """A copy that shares nothing; an adjoint that deepinv made by autograd would still be that of the original A."""
     physics = physics.clone()
     if any(a.dtype in (torch.float16, torch.bfloat16) for a in _states(physics)):
         physics = physics.float()  # samplers want more digits, and torch has no FFT in half precision
     for part in physics.modules():
         if getattr(part, "_auto_grad_adjoint_fn", None) is not None:
-            part._auto_grad_adjoint_fn = None  # made anew when it is needed  # pyright: ignore[reportArgumentType]
+            part._auto_grad_adjoint_fn = None  # made anew when needed  # pyright: ignore[reportArgumentType]
     return physics
 
 
 def _size_of_images(physics: Physics, y: Tensor | np.ndarray | None) -> Shape:
-    """(C, H, W) as the physics says it, or that of A_adjoint(y)."""
+    """(C, H, W) as the physics states it, or that of A_adjoint(y)."""
     name = type(physics).__name__
     if (size := getattr(physics, "img_size", None)) is not None:
         return size
@@ -249,6 +250,6 @@ def _size_of_images(physics: Physics, y: Tensor | np.ndarray | None) -> Shape:
 
 
 def _states(physics: Physics) -> list[Tensor]:
-    """The tensors whose precision and device the physics computes in; its noise has no say."""
+    """The tensors that set the precision and device of the physics; those of its noise do not count."""
     named = [*physics.named_parameters(), *physics.named_buffers()]
     return [a for name, a in named if a.is_floating_point() and not name.startswith("noise_model.")]

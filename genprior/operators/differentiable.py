@@ -1,4 +1,4 @@
-"""Whether samplers can use a map that is not linear, checked on one draw."""
+"""Check on one draw whether samplers can use a nonlinear map."""
 
 import torch
 from torch import Tensor

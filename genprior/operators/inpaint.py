@@ -1,4 +1,4 @@
-"""Inpainting: some pixels were never measured; and seeded masks to simulate it.
+"""Inpainting, where some pixels were never measured, and seeded masks to simulate it.
 
 Notation: holes are the pixels to fill (mask = white / True / 1), keep = 1 - holes.
 """
@@ -21,9 +21,9 @@ from genprior.operators.linear import SVD, Completion, LinearOperator
 
 
 class Inpaint(LinearOperator):
-    """A x = keep * x; y has the size of x, and its values under the holes mean nothing.
+    """A x = keep * x; y has the size of x, and its values in the holes mean nothing.
 
-    No hole at all gives the identity; nothing but holes gives the zero operator: A^+ y = 0, solve(v, c) = v / c.
+    Without holes A is the identity; with nothing but holes it is the zero operator: A^+ y = 0, solve(v, c) = v / c.
 
     Arguments:
         mask: True / 1 / white = hole to fill; (H, W), (1, H, W), (C, H, W) or (B, 1 or C, H, W); bool, floats in [0, 1]
@@ -66,7 +66,7 @@ class Inpaint(LinearOperator):
         return Completion(Denoise(self.image_shape), self.mask, _identity)
 
     def svd(self) -> SVD:
-        """V is the identity, s = keep, and U the identity on what is kept."""
+        """V is the identity, s = keep, and U the identity on the pixels kept."""
         _, keep = self._masks.value
         return SVD(keep, _identity, _identity, self._forward, self._forward)
 
@@ -76,11 +76,11 @@ class Inpaint(LinearOperator):
 
 @settled
 def random_mask(shape: tuple[int, ...], fraction: float, seed: int = 0) -> Tensor:
-    """Pixels at random: exactly round(fraction H W) holes, (1, H, W) bool.
+    """Random pixels as holes, exactly round(fraction H W) of them, (1, H, W) bool.
 
     Arguments:
         shape: (..., H, W).
-        fraction: of the pixels that are holes, 0 to 1.
+        fraction: share of the pixels that are holes, 0 to 1.
         seed: of the places.
     """
     H, W = shape[-2:]
@@ -113,11 +113,11 @@ def box_mask(shape: tuple[int, ...], size: int | tuple[int, int], seed: int = 0)
 
 @settled
 def stroke_mask(shape: tuple[int, ...], fraction: float, seed: int = 0) -> Tensor:
-    """Thick broken lines, as of a brush, drawn until they cover the fraction, (1, H, W) bool.
+    """Brush strokes, thick lines with bends, drawn until they cover the fraction, (1, H, W) bool.
 
     Arguments:
         shape: (..., H, W).
-        fraction: of the pixels that are holes, 0 to 0.9; passed by less than one segment.
+        fraction: share of the pixels that are holes, 0 to 0.9; exceeded by less than one segment.
         seed: of the strokes.
     """
     H, W = shape[-2:]
@@ -151,7 +151,7 @@ def _identity(x: Tensor) -> Tensor:
 
 
 def _as_mask(mask: Tensor | np.ndarray, image_shape: Shape) -> Tensor:
-    """A mask as bool (B or 1, 1 or C, H, W), checked."""
+    """Check a mask and return it as bool, (B or 1, 1 or C, H, W)."""
     mask = as_tensor("A mask, True where there is a hole,", mask)
     C, H, W = image_shape
     shape = tuple(mask.shape)
@@ -170,5 +170,5 @@ def _as_mask(mask: Tensor | np.ndarray, image_shape: Shape) -> Tensor:
     top = 1 if mask.is_floating_point() else 255
     if low < 0 or high > top:
         raise ValueError(f"A mask of {mask.dtype} has values from 0 to {top}; got {low:g} to {high:g}.")
-    # integers 0 and 1 are a mask of flags, any others one of grey values
+    # integers 0 and 1 are flags, any others grey values
     return mask > (127 if high > 1 else 0.5)

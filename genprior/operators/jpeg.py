@@ -1,6 +1,6 @@
 """JPEG: the coefficients that a JPEG file quantises, as a linear map of the image.
 
-Notation: p a plane (B, 1, h, w): luma or chroma, in the units of x; s the number of pixels in a sample of chroma.
+Notation: p a plane (B, 1, h, w): luma or chroma, in the units of x; s the number of pixels per chroma sample.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from genprior.operators.constant import Constant
 from genprior.operators.linear import LinearOperator
 from genprior.registry import lookup
 
-# Pixels across and down in one sample of chroma
+# Pixels across and down per chroma sample
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (2, 1), "4:2:0": (2, 2), "4:4:0": (1, 2), "4:1:1": (4, 1)}
 SIDE = 8  # of a block
-# EXIF orientation of a stored picture: whether its axes are swapped, and which are then reversed, to have it upright
+# EXIF orientation of a stored picture: whether to swap its axes, and which to reverse then, to turn it upright
 TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
     1: (False, ()),
     2: (False, (-1,)),
@@ -36,26 +36,26 @@ TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
 
 
 class JPEG(LinearOperator):
-    """The coefficients of an image before JPEG rounds them, in the units of x: a grey level of 8 bits is 1 / 255.
+    """The coefficients of an image before JPEG rounds them, in the units of x: an 8-bit grey level is 1 / 255.
 
         A = DCT  continue  average  continue  M  turn
 
-    M converts R, G and B to Y, Cb and Cr (JFIF), Cb and Cr are averaged over the pixels of a sample, and each block of
-    8 x 8 gets its orthonormal discrete cosine transform (type II). Blocks that reach past the image continue it as
-    libjpeg does: the last column is repeated before the averages, the last row after them.
+    M converts R, G and B to Y, Cb and Cr (JFIF). Cb and Cr are averaged over the pixels of each sample. Each 8 x 8
+    block then gets its orthonormal discrete cosine transform (type II). Blocks that reach past the image continue it as
+    libjpeg does: the last column is repeated before averaging, the last row after it.
 
-    y holds Y, Cb and Cr one after the other, (1, 1, N), each plane row by row, a coefficient where its block lies.
-    JPEG first subtracts 128 grey levels from Y, which would not be linear: `offset` holds their share of A x.
-    `solve` has a closed form if the sides are multiples of 8 pixels, or of 8 samples of chroma; else it iterates.
+    y holds Y, Cb and Cr one after the other, (1, 1, N), each plane row by row, each coefficient where its block lies.
+    JPEG first subtracts 128 grey levels from Y, which is not linear; A leaves that out, and `offset` holds their share
+    of A x. `solve` has a closed form if the sides are multiples of 8 pixels, or of 8 chroma samples; else it iterates.
 
     Arguments:
         image_shape: (C, H, W) of the upright image, C = 1 or 3.
-        subsampling: of chroma, "4:4:4" (none), "4:2:2", "4:2:0", "4:4:0" or "4:1:1"; of no effect for C = 1.
-        orientation: of the stored picture, as EXIF counts it, 1 to 8.
+        subsampling: of chroma, "4:4:4" (none), "4:2:2", "4:2:0", "4:4:0" or "4:1:1"; no effect for C = 1.
+        orientation: EXIF orientation of the stored picture, 1 to 8.
         iterations: of the conjugate gradients.
 
     Raises:
-        ValueError: one of them is none of these.
+        ValueError: an argument is none of these.
 
     References:
         ITU-T T.81, 1992, for the transform. E. Hamilton, JPEG file interchange format, 1992, for the colours.
@@ -76,23 +76,23 @@ class JPEG(LinearOperator):
         self._constants = Constant(self._make)
 
     def joined(self, planes: list[Tensor]) -> Tensor:
-        """Y, Cb, Cr, each (B, h, w) of `planes`, as (B, 1, 1, N)."""
+        """Join Y, Cb and Cr, each (B, h, w) as in `self.planes`, into (B, 1, 1, N)."""
         return torch.cat([plane.flatten(1) for plane in planes], dim=1)[:, None, None]
 
     def split(self, y: Tensor) -> list[Tensor]:
-        """The planes Y, Cb, Cr of (B, 1, 1, N), each (B, 1, h, w)."""
+        """Split (B, 1, 1, N) into the planes Y, Cb and Cr, each (B, 1, h, w)."""
         parts = y.flatten(1).split([math.prod(size) for size in self.planes], dim=1)
         return [part.unflatten(1, (1, *size)) for part, size in zip(parts, self.planes)]
 
     @property
     def offset(self) -> Tensor:
-        """The coefficients of 128 grey levels of Y, (1, 1, 1, N), float32: 0 but for the first of a block."""
+        """The coefficients of 128 grey levels of Y, (1, 1, 1, N), float32: 0 except for the first of each block."""
         planes = [torch.zeros(1, *size) for size in self.planes]
         planes[0][:, ::SIDE, ::SIDE] = SIDE * 128 / 255
         return self.joined(planes)
 
     def decoded(self, y: Tensor) -> Tensor:
-        """The unclipped image of a decoder that repeats the samples of chroma."""
+        """The unclipped image from a decoder that repeats the chroma samples."""
         _, M, _, _ = self._constants.like(y)
         H, W = self._stored
         colours = [_enlarged(p, *cell)[..., :H, :W] for p, cell in zip(self._pixels(y), self._cells)]
@@ -119,23 +119,23 @@ class JPEG(LinearOperator):
     def _prox(self, z: Tensor, y: Tensor, c: float | Tensor) -> Tensor:
         if self._is_whole:
             return super()._prox(z, y, c)
-        # of the image, not of y, which has more values than A has ranks: fewer iterations, and less rounding
+        # solved for the image, not for y, which has more values than the rank of A: fewer iterations, less rounding
         r = self._adjoint(y - self._forward(z))
         return z + cg(lambda x: self._adjoint(self._forward(x)) + c * x, r, iterations=self.iterations)
 
     @property
     def _is_whole(self) -> bool:
-        """Whether nothing is continued: A has orthogonal blocks then."""
+        """Whether no block reaches past the image: the blocks of A are then orthogonal."""
         return all(
             size == (self._stored[0] // down, self._stored[1] // across)
             for size, (down, across) in zip(self.planes, self._cells)
         )
 
     def _whole_solve(self, v: Tensor, c: float | Tensor) -> Tensor:
-        """(A A^T + c I)^-1 v of whole blocks.
+        """(A A^T + c I)^-1 v for whole blocks.
 
-        The transform is orthonormal, so that is left of A A^T what colours and averages S make, S S^T = I / s. Of Y it
-        sees sqrt(s) S Y, which has a 3 x 3 matrix in common with Cb and Cr, and the rest, |m_Y|^2.
+        The transform is orthonormal, so A A^T reduces to the colours and the averages S, S S^T = I / s. A 3 x 3 matrix
+        couples sqrt(s) S Y with Cb and Cr; the rest of Y has the eigenvalue |m_Y|^2.
         """
         _, _, E, e = self._constants.like(v)
         down, across = self._cells[-1]
@@ -159,7 +159,7 @@ class JPEG(LinearOperator):
         return self
 
     def _make(self) -> tuple[Tensor, ...]:
-        """The transform of 8 values; M; the eigenvectors and eigenvalues of S M M^T S, and |m_Y|^2."""
+        """The transform of 8 values; M; the eigenvectors of S M M^T S; its eigenvalues and |m_Y|^2."""
         frequency, place = torch.arange(SIDE, dtype=torch.float64)[:, None], torch.arange(SIDE, dtype=torch.float64)
         D = torch.cos(math.pi / SIDE * frequency * (place + 0.5)) * math.sqrt(2 / SIDE)
         D[0] /= math.sqrt(2)
@@ -170,20 +170,20 @@ class JPEG(LinearOperator):
 
 
 def _colours() -> Tensor:
-    """Y is the luma of weights w; Cb and Cr are B - Y and R - Y, in half of their range."""
+    """Y is the luma with weights w; Cb and Cr are B - Y and R - Y, scaled to [-1/2, 1/2]."""
     w = torch.tensor(WEIGHTS, dtype=torch.float64)
     red, _, blue = torch.eye(3, dtype=torch.float64)
     return torch.stack([w, (blue - w) / (2 - 2 * w[2]), (red - w) / (2 - 2 * w[0])])
 
 
 def _blocks(size: tuple[int, int], cell: tuple[int, int]) -> tuple[int, int]:
-    """The sides of a plane in whole blocks, of a picture of that size and samples of so many pixels."""
+    """The sides of a plane in whole blocks, for a picture of `size` and samples of `cell` pixels."""
     rows, columns = (SIDE * math.ceil(n / (SIDE * each)) for n, each in zip(size, cell))
     return rows, columns
 
 
 def _averaged(p: Tensor, cell: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """p (B, 1, H, W), its samples averaged, on whole blocks."""
+    """Average p (B, 1, H, W) over each sample, and continue it to whole blocks."""
     (down, across), (H, W) = cell, p.shape[-2:]
     p = F.pad(p, (0, size[1] * across - W, 0, -H % down), mode="replicate")
     p = F.avg_pool2d(p, cell)
@@ -191,14 +191,14 @@ def _averaged(p: Tensor, cell: tuple[int, int], size: tuple[int, int]) -> Tensor
 
 
 def _spread(p: Tensor, cell: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """The adjoint of `_averaged`, for a picture of that size."""
+    """The adjoint of `_averaged`, for a picture of `size`."""
     (down, across), (H, W) = cell, size
     p = _folded(p, math.ceil(H / down), p.shape[-1])
     return _folded(_enlarged(p, down, across) / (down * across), H, W)
 
 
 def _folded(p: Tensor, H: int, W: int) -> Tensor:
-    """The adjoint of going on with the last row and column: what goes on is added to them."""
+    """The adjoint of repeating the last row and column: the repetitions are added to them."""
     p = torch.cat([p[..., : H - 1, :], p[..., H - 1 :, :].sum(-2, keepdim=True)], dim=-2)
     return torch.cat([p[..., : W - 1], p[..., W - 1 :].sum(-1, keepdim=True)], dim=-1)
 

@@ -1,4 +1,4 @@
-"""The interface of a linear operator, and compositions of linear operators.
+"""The interface of linear operators, and their compositions.
 
 Notation: x an image (B, C, H, W); y = A x a measurement (B, C', H', W'); A^T the adjoint; A^+ the pseudo-inverse;
 c >= 0 a variance, a float or (B, 1, 1, 1).
@@ -23,17 +23,17 @@ class LinearOperator(Operator):
     """A linear map A from images to measurements; immutable; works in the dtype and on the device of its input.
 
     Attributes:
-        iterations: of the conjugate gradients that replace a missing closed form.
+        iterations: of the conjugate gradients used where no closed form exists.
     """
 
     iterations: int = 100
 
     def vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """A x, and the adjoint, for every x."""
+        """A x and the adjoint, which is the same for every x."""
         return self(x), self.adjoint
 
     def jvp(self, x: Tensor, u: Tensor) -> Tensor:
-        """A u, for every x."""
+        """A u, the same for every x."""
         return self(u)
 
     @settled
@@ -44,7 +44,7 @@ class LinearOperator(Operator):
 
     @settled
     def pinv(self, y: Tensor) -> Tensor:
-        """A^+ y: of all x that minimise |A x - y|, the shortest."""
+        """A^+ y: the minimum-norm minimiser of |A x - y|."""
         self._check("a measurement", y, self.measurement_shape)
         return self._pinv(y)
 
@@ -73,7 +73,7 @@ class LinearOperator(Operator):
         return self._prox(z, y, _as_variance(1 / gamma, y))
 
     def completion(self) -> Completion | None:
-        """A as a part of a simpler operator, such as a blur past the frame of a periodic blur; None if it is not."""
+        """A as part of a simpler operator, as a "valid" blur is part of a periodic one; None if there is none."""
         return None
 
     def svd(self) -> SVD:
@@ -89,7 +89,7 @@ class LinearOperator(Operator):
         )
 
     def select(self, index: Tensor) -> LinearOperator:
-        """The operator for the images with that `index` (1-D, long): it indexes only state per image."""
+        """The operator for the images at `index` (1-D, long); only per-image state is indexed."""
         return self if self.batch == 1 else self._select(index)
 
     @overload
@@ -99,7 +99,7 @@ class LinearOperator(Operator):
     def __matmul__(self, inner: Operator) -> Operator: ...
 
     def __matmul__(self, inner: Operator) -> Operator:
-        """(A2 @ A1)(x) = A2(A1(x)); linear where both are."""
+        """(A2 @ A1)(x) = A2(A1(x)); linear if both are."""
         return Composition(self, inner) if isinstance(inner, LinearOperator) else super().__matmul__(inner)
 
     @abstractmethod
@@ -120,14 +120,14 @@ class LinearOperator(Operator):
 
 @dataclass(frozen=True, eq=False)
 class SVD:
-    """A = U diag(s) V^T in a spectral space of the image's own shape (C, H, W).
+    """A = U diag(s) V^T in a spectral space with the shape of the image, (C, H, W).
 
-    A x = U(s * Vt(x)). V is square and orthonormal: a singular value of 0 belongs to a direction that A does not see. U
-    and Ut are orthonormal too, with Ut(y) = 0 in directions that are not measured: white noise stays white.
+    A x = U(s * Vt(x)). V is square and orthonormal: a singular value of 0 marks a direction that A does not see. U and
+    Ut are orthonormal too, and Ut(y) = 0 in unmeasured directions, so white noise stays white.
 
     Attributes:
-        singular_values: s >= 0, broadcasts to (B, C, H, W); float64, where the operator's own state lives:
-            take `singular_values.to(x)` once, before a loop.
+        singular_values: s >= 0, broadcasts to (B, C, H, W); float64, on the device of the operator's own state: call
+            `singular_values.to(x)` once, before a loop.
         V, Vt: spectral (B, C, H, W) -> image (B, C, H, W), and back.
         U, Ut: spectral (B, C, H, W) -> measurement (B, *measurement_shape), and back.
     """
@@ -145,12 +145,12 @@ class SVD:
 
 @dataclass(frozen=True, eq=False)
 class Completion:
-    """A x is a part of B x: y would be B x with noise if all of it had been measured.
+    """A x is part of B x: had all of B x been measured, y would be B x with noise.
 
     Attributes:
         whole: B, whose measurements have the shape of images.
         missing: where B x was not measured, bool, broadcasts to (B, C, H, W).
-        embed: y -> the values of B x that it is, 0 where they are missing; (B, *measurement_shape) -> (B, C, H, W).
+        embed: y -> the values of B x that y holds, 0 where they are missing; (B, *measurement_shape) -> (B, C, H, W).
     """
 
     whole: LinearOperator
@@ -159,7 +159,7 @@ class Completion:
 
 
 class Composition(Composed, LinearOperator):
-    """A = A2 A1 of linear operators; `A2 @ A1` makes one.
+    """A = A2 A1 for linear operators; created by `A2 @ A1`.
 
     Arguments:
         outer, inner: see `Composed`.

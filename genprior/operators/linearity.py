@@ -1,4 +1,4 @@
-"""Linearity and adjointness, on one draw."""
+"""Check linearity and the adjoint on one draw."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from genprior.operators.base import name_of
 from genprior.operators.linear import LinearOperator
 
 WANTED = "Samplers need a linear A and its adjoint: leave out what is added to A x, or done to its values afterwards."
-# Half of the digits of float32.
+# Half the digits of float32.
 DIGITS = math.sqrt(torch.finfo(torch.float32).eps)
 
 
@@ -33,7 +33,7 @@ def check_linear(A: LinearOperator, like: Tensor) -> None:
     x, z = draw(A.image_shape), draw(A.image_shape)
     Ax, Az = measured(x), measured(z)
     length = norm(Ax) + norm(Az)
-    # a linear map of zeros adds up zeros, without rounding
+    # a linear map of zeros sums zeros, without rounding
     if (offset := norm(measured(torch.zeros_like(x)))).gt(torch.finfo(x.dtype).eps * length).any():
         raise TypeError(f"{name} is not linear: A(0) is not 0 but of length {float(offset.max()):.3g}. {WANTED}")
     if (gap := norm(measured(2 * x - z) - (2 * Ax - Az))).gt(DIGITS * 2 * length).any():

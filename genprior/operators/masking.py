@@ -1,4 +1,4 @@
-"""The masks of operators that only leave values out, whatever their class."""
+"""The masks of operators that only drop values, whatever their class."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from genprior.operators.linear import LinearOperator
 
 
 def kept_by(operator: Operator, like: Tensor | None = None) -> Tensor | None:
-    """Where an operator keeps the values of x, (batch, C, H, W) bool, if it sets all others to 0; else None.
+    """Where an operator keeps the values of x, (batch, C, H, W) bool, if it sets all others to 0; otherwise None.
 
-    Inpainting by a mask of ours or by a physics of deepinv's keeps some; denoising keeps all.
+    Inpainting, by our operator or a deepinv physics, keeps some values; denoising keeps all.
 
     Arguments:
-        operator: of any class; it is tried on a draw.
-        like: a tensor of the dtype and device to try it in; None for float32 on the CPU.
+        operator: of any class; it is applied to one draw.
+        like: a tensor of the dtype and device to apply it in; None for float32 on the CPU.
     """
     if not isinstance(operator, LinearOperator) or operator.image_shape != operator.measurement_shape:
         return None
@@ -28,6 +28,6 @@ def kept_by(operator: Operator, like: Tensor | None = None) -> Tensor | None:
 
 
 def is_identity(operator: Operator, like: Tensor | None = None) -> bool:
-    """Whether A x = x; arguments as of `kept_by`."""
+    """Whether A x = x; arguments as for `kept_by`."""
     kept = kept_by(operator, like)
     return kept is not None and bool(kept.all())

@@ -15,7 +15,7 @@ from genprior.operators.linear import SVD, LinearOperator
 
 
 class Matrix(LinearOperator):
-    """A given as a matrix: y = M vec(x), for small dense problems; everything in closed form by one cached SVD.
+    """A given as a matrix: y = M vec(x), for small dense problems; closed forms from one cached SVD.
 
     Arguments:
         M: (m, D), or (B, m, D) for one matrix per image; D = C H W, x flattened in that order; y is (B, m, 1, 1).
@@ -93,7 +93,7 @@ def _matvec(M: Tensor, x: Tensor, shape: Shape) -> Tensor:
 
 
 def _fit(s: Tensor, shape: Shape) -> Tensor:
-    """Coefficients (B, k) cut or padded with zeros to (B, *shape)."""
+    """Cut or zero-pad coefficients (B, k) to (B, *shape)."""
     n = math.prod(shape)
     s = s[:, :n]
     return torch.nn.functional.pad(s, (0, n - s.shape[1])).reshape(len(s), *shape)

@@ -26,7 +26,7 @@ class Measurement:
         y: (B, *operator.measurement_shape), finite, any range.
         operator: A.
         noise: standard deviation >= 0 in the units of x, float or (B, 1, 1, 1); or a likelihood, such as
-            `Poisson(1 / 30)`. Of `Gaussian(sd)` it is the sd.
+            `Poisson(1 / 30)`. `Gaussian(sd)` becomes its sd.
 
     Raises:
         ValueError: y does not fit the operator or is not finite, or the noise is not as above.
@@ -56,7 +56,7 @@ class Measurement:
         """The standard deviation of Gaussian noise, float or (B, 1, 1, 1).
 
         Raises:
-            UnsupportedError: the noise is another.
+            UnsupportedError: the noise is not Gaussian.
         """
         if isinstance(self.noise, Likelihood):
             raise UnsupportedError(
@@ -77,7 +77,7 @@ class Measurement:
         return self.operator
 
     def potential(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """-ln p(y | A(x)) up to a constant, (B,), and its gradient, shaped like x: infinite for impossible A(x)."""
+        """-ln p(y | A(x)) up to a constant, (B,), infinite for impossible A(x), and its gradient, shaped like x."""
         z, vjp = self.operator.vjp(x)
         if not isinstance(self.noise, Likelihood):
             r, c = z - self.y, self.sd**2
@@ -89,7 +89,7 @@ class Measurement:
         return -log_prob.detach(), -vjp(slope)
 
     def with_noise(self, noise: float | Tensor | Likelihood) -> Measurement:
-        """The same y, not copied, with another noise."""
+        """The same y, not copied, with different noise."""
         return _sharing(self.y, self.operator, _own_noise(noise, self.y))
 
     @property
@@ -100,10 +100,10 @@ class Measurement:
 
     @property
     def seen(self) -> Tensor:
-        """1 for values of y that depend on x, 0 for others, such as those under the holes of a mask; shaped like y.
+        """1 for values of y that depend on x, 0 for others, such as those in the holes of a mask; shaped like y.
 
-        Of A A^T n, with n normal, the rows of A that are 0 give 0, exactly, and almost surely no others do. Of an
-        operator that is not linear, those of its derivative are looked at, where x is normal.
+        For normal n, A A^T n is exactly 0 where a row of A is 0, and almost surely nowhere else. A nonlinear operator
+        is judged by its derivative at a normal x.
         """
         A, generator = self.operator, torch.Generator().manual_seed(0)
         n, x = (
@@ -114,21 +114,21 @@ class Measurement:
         return (A.jvp(x, vjp(n)) != 0).to(self.y)
 
     def select(self, index: Tensor) -> Measurement:
-        """The measurement of the images with that `index` (1-D, long), which may repeat images."""
+        """The measurement of the images at `index` (1-D, long), which may repeat images."""
         noise = self.noise.select(index) if isinstance(self.noise, Likelihood) else self.noise
         if isinstance(noise, Tensor) and noise.ndim and len(noise) > 1:
             noise = noise[index.to(noise.device)]
         return _sharing(self.y[index.to(self.y.device)], self.operator.select(index), noise)
 
     def to(self, like: Tensor) -> Measurement:
-        """The measurement with y in the dtype and on the device of a tensor."""
+        """The measurement with y in the dtype and on the device of `like`."""
         noise = self.noise.to(like.device) if isinstance(self.noise, Tensor) else self.noise
         noise = noise.to(like) if isinstance(noise, Likelihood) else noise
         return _sharing(self.y.to(like), self.operator, noise)
 
 
 def _sharing(y: Tensor, operator: Operator, noise: float | Tensor | Likelihood) -> Measurement:
-    """The measurement of a y that is the library's own and was checked, which is not copied again."""
+    """Build a measurement without copying y, which the library already owns and has checked."""
     measurement = object.__new__(Measurement)
     for name, value in (("y", y), ("operator", operator), ("noise", noise)):
         object.__setattr__(measurement, name, value)

@@ -1,4 +1,4 @@
-"""Phase retrieval: only the magnitudes of the Fourier transform of an image are measured."""
+"""Phase retrieval: only the magnitudes of an image's Fourier transform are measured."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from genprior.operators.base import Operator
 
 
 class PhaseRetrieval(Operator):
-    """A(x) = |F P x|, channel by channel: P pads x by zeros to `oversample` times its sides, F is the orthonormal FFT.
+    """A(x) = |F P x|, channel by channel: P zero-pads x to `oversample` times its sides, F is the orthonormal FFT.
 
-    |A(x)| = |x|. With twice the sides, almost every image is determined by A(x) but for its sign, being turned by 180
-    degrees, and being shifted within the zeros; what is left is for the prior to decide.
+    |A(x)| = |x|. With twice the sides, A(x) determines almost every image up to its sign, a rotation by 180 degrees and
+    a shift within the zeros; the prior decides these.
 
     References: Phase retrieval algorithms: a comparison. J. R. Fienup, 1982. The reconstruction of a multidimensional
     sequence from the phase or magnitude of its Fourier transform. M. H. Hayes, 1982, for the ambiguities.
 
     Arguments:
         image_shape: (C, H, W) of x.
-        oversample: >= 1, whole: y has sides oversample H and oversample W.
+        oversample: an integer, 1 to 64: y has sides oversample H and oversample W.
 
     Raises:
-        ValueError: one of them is not as above.
+        ValueError: an argument is not as above.
     """
 
     def __init__(self, image_shape: Shape, oversample: int = 2):
@@ -33,10 +33,10 @@ class PhaseRetrieval(Operator):
 
     @classmethod
     def for_measurement(cls, measurement_shape: Shape, oversample: int = 2) -> PhaseRetrieval:
-        """The operator whose measurements have that (C, H, W).
+        """The operator whose measurements have the given (C, H, W).
 
         Raises:
-            ValueError: its sides are no multiples of `oversample`.
+            ValueError: the sides are not multiples of `oversample`.
         """
         C, H, W = as_shape(measurement_shape)
         factor = as_integer("oversample", oversample, 1, 64)

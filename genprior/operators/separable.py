@@ -1,4 +1,4 @@
-"""Operators that act along columns and rows, one after the other: everything in closed form from two small matrices.
+"""Operators that act along columns, then along rows, with closed forms from two small matrices.
 
 Notation: R_h (h, H) and R_w (w, W) the 1-D maps along the columns and rows of x; R = U diag(s) V^T.
 """
@@ -21,14 +21,15 @@ Maps = Callable[[], tuple[Tensor, ...]]
 
 
 class Separable(LinearOperator):
-    """A x = R_h x R_w^T for each channel, which is the Kronecker product of R_h and R_w.
+    """A x = R_h x R_w^T for each channel, the Kronecker product of R_h and R_w.
 
-    Eigenvalues of A A^T + c I up to (8 eps |A|)^2, eps of the dtype of y, count as zero, and their directions are left
-    out; in float64 those that their own decomposition rounds, up to eps times |A|^2 and the side of y.
+    Eigenvalues of A A^T + c I up to (8 eps |A|)^2, with the eps of the dtype of y, count as zero, and their directions
+    are left out. So do those within the rounding of the eigendecomposition in float64, eps |A|^2 times the longer side
+    of y.
 
     Arguments:
-        maps: makes R_h and R_w when they are first needed, (h, H) and (w, W), or (B, 1, h, H) and (B, 1, w, W) for a
-            pair of each image; float64. See `Constant` for what can be pickled.
+        maps: creates R_h and R_w on first use, (h, H) and (w, W), or (B, 1, h, H) and (B, 1, w, W) for one pair per
+            image; float64. See `Constant` for what can be pickled.
         image_shape: (C, H, W).
         measurement_shape: (C, h, w), h <= H and w <= W.
         batch: 1 or B.
@@ -59,17 +60,17 @@ class Separable(LinearOperator):
         return z + self.wiener(y - self._forward(z), c)
 
     def wiener(self, v: Tensor, c: float | Tensor) -> Tensor:
-        """A^T (A A^T + c I)^-1 v, by A^T U at once: after U alone, what was divided by a small c would be rounded."""
+        """A^T (A A^T + c I)^-1 v, with A^T U as one factor: U alone would round values divided by a small c."""
         eigenvalues, most, U_h, U_w, B_h, B_w = self._bases.like(v)
         return B_h @ (U_h.mT @ v @ U_w * reciprocal(eigenvalues + c, self._least(most))) @ B_w.mT
 
     def _least(self, most: Tensor) -> Tensor:
-        """What eigenvalues of A A^T count as zero up to, of which `most` is the largest, in the dtype in use."""
+        """The threshold up to which eigenvalues of A A^T count as zero; `most` is the largest, in the dtype in use."""
         decomposed = torch.finfo(torch.float64).eps * max(self.measurement_shape[1:])
         return max(rounding(most.dtype) ** 2, decomposed) * most
 
     def svd(self) -> SVD:
-        """The SVD of a Kronecker product is that of its factors; V is square, s is 0 beyond the first (h, w)."""
+        """The SVD, a Kronecker product of those of the factors; V is square, s is 0 beyond the first (h, w)."""
         _, H, W = self.image_shape
         _, h, w = self.measurement_shape
 
@@ -105,7 +106,7 @@ class Separable(LinearOperator):
 
     def _diagonalize(self) -> tuple[Tensor, ...]:
         """The eigenvalues of A A^T and the largest; U_h and U_w; R_h^T U_h and R_w^T U_w."""
-        # of (h, h) and (w, w): for large images less work than the SVD
+        # matrices of (h, h) and (w, w): for large images less work than the SVD
         R_h, R_w = self._maps.value
         (e_h, U_h), (e_w, U_w) = (torch.linalg.eigh(R @ R.mT) for R in (R_h, R_w))
         eigenvalues = _outer(e_h, e_w)

@@ -10,15 +10,15 @@ from genprior.operators.linear import LinearOperator
 from genprior.operators.masking import kept_by
 
 CELLS = 4
-REGULARISED = 1e4  # weight of |y - A x|^2 against |x|^2: what A passes by a hundredth counts as half seen
+REGULARISED = 1e4  # weight of |y - A x|^2 against |x|^2: a component that A scales by 1 / 100 counts as half seen
 LEFT = 0.05
 
 
 def sees_smooth(operator: LinearOperator) -> bool:
     """Whether y = A x determines x within the measured frame, to a twentieth of its variance, if x is smooth.
 
-    A blur does, and the reduction of super-resolution. A mask does not, however small the hole, nor what is grey of
-    colours: there, something has to be invented even where nothing is sharp.
+    A blur does, and so does downsampling. A mask does not, however small the hole, nor does a grey measurement of
+    colours: these leave something to invent even where nothing is sharp.
     """
     kept = kept_by(operator)
     if kept is not None:
@@ -28,4 +28,4 @@ def sees_smooth(operator: LinearOperator) -> bool:
     x = interpolate(cells, (H, W), mode="bicubic", align_corners=True)
     x_hat = operator.prox(torch.zeros_like(x), operator(x), REGULARISED)
     left = norm(operator.frame(x_hat - x)) / norm(operator.frame(x))
-    return float(left.max()) ** 2 < LEFT  # of every image, where each has an operator of its own
+    return float(left.max()) ** 2 < LEFT  # of all images, if each has its own operator

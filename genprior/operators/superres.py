@@ -1,4 +1,4 @@
-"""Super-resolution: y is x reduced by a whole factor, with antialiasing."""
+"""Super-resolution: y is x downsampled by an integer factor, with antialiasing."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from genprior.registry import lookup
 
 
 class SuperResolution(Separable):
-    """A x = R_h x R_w^T, the antialiased reduction of x by `scale`; everything in closed form from two small SVDs.
+    """A x = R_h x R_w^T, x downsampled by `scale` with antialiasing; closed forms from two small matrices.
 
-    Antialiasing, each the same along both axes and centred on the blocks of scale x scale pixels:
-    "bicubic": `torch.nn.functional.interpolate(mode="bicubic", antialias=True)`, as Pillow and MATLAB reduce.
-    "gaussian": Kornia's Gaussian kernel, scale / 2 wide, 3 widths each side, reflected at the border, a value a block.
-    That width keeps exp(-pi^2 / 8) = 0.29 of the highest frequency that y can hold: less blurs, more aliases.
+    The antialiasing filters are the same along both axes and centred on the blocks of scale x scale pixels:
+    "bicubic": `torch.nn.functional.interpolate(mode="bicubic", antialias=True)`, as in Pillow and MATLAB.
+    "gaussian": Kornia's Gaussian kernel of width scale / 2, cut at 3 widths, reflected at borders, one value a block.
+    That width keeps exp(-pi^2 / 8) = 0.29 of the highest frequency in y: keeping less blurs, keeping more aliases.
     "average": the mean of each block.
 
     Arguments:
-        scale: whole, >= 1.
+        scale: an integer, >= 1.
         image_shape: (C, H, W) of x, the larger one.
         antialias: "bicubic", "gaussian" or "average".
 
     Raises:
-        ValueError: scale is not whole, or does not divide H and W, or the antialiasing is unknown.
+        ValueError: scale is not an integer or does not divide H and W, or the antialiasing is unknown.
     """
 
     def __init__(self, scale: int, image_shape: Shape, antialias: str = "bicubic"):
@@ -49,7 +49,7 @@ class SuperResolution(Separable):
 
     @classmethod
     def for_measurement(cls, scale: int, measurement_shape: Shape, antialias: str = "bicubic") -> SuperResolution:
-        """The super-resolution whose measurements have that (C, h, w); arguments as for the class."""
+        """The super-resolution whose measurements have the given (C, h, w); arguments as for the class."""
         C, h, w = as_shape(measurement_shape)
         scale = as_integer("scale", scale, 1, math.inf)
         return cls(scale, (C, h * scale, w * scale), antialias)
@@ -60,7 +60,7 @@ def _maps(reduction: Callable[[int, int], Tensor], size: tuple[int, int], scale:
 
 
 def _bicubic(n: int, scale: int) -> Tensor:
-    # one n x n image: of n images of n x 1, whose memory format is ambiguous, interpolate makes something else
+    # one n x n image: n images of n x 1 have an ambiguous memory format, and interpolate gives something else
     unit = torch.eye(n, dtype=torch.float64)[None, None]
     return F.interpolate(unit, size=(n // scale, n), mode="bicubic", antialias=True)[0, 0]
 
@@ -70,7 +70,7 @@ def _gaussian(n: int, scale: int) -> Tensor:
         return torch.eye(n, dtype=torch.float64)
     from kornia.filters import get_gaussian_kernel1d
 
-    # 3 widths each side of the centre of a block; as even as the scale is, so that the kernel is centred there
+    # 3 widths on each side of a block's centre; even if the scale is, so that the kernel is centred there
     size = 3 * scale
     kernel = get_gaussian_kernel1d(size, scale / 2, force_even=size % 2 == 0, dtype=torch.float64)
     padded = F.pad(_columns(n), (0, 0, scale, scale), mode="reflect")
