@@ -2,8 +2,7 @@
 
     python recipes/choose_prior.py --data mnist.npz --digits 3
 
-A Bayes factor is exp of a difference. The evidence is exact for the Gaussians, and estimated by annealed importance
-sampling for the VAE and the GAN.
+A Bayes factor is exp of a difference. Exact for the Gaussians, by annealed importance sampling for the VAE and the GAN.
 """
 
 import argparse
