@@ -1,4 +1,4 @@
-"""What Sphinx builds the documentation by: `make docs`."""
+"""The configuration with which Sphinx builds the documentation: `make docs`."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "gallery"]
 suppress_warnings = ["config.cache"]
-# As written: "inpaint" is code as often as not.
+# Quotes stay as written: "inpaint" is often code.
 smartquotes = False
 
 html_theme = "furo"
@@ -47,13 +47,13 @@ myst_enable_extensions = ["dollarmath"]
 
 autodoc_default_options = {"undoc-members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
-# There are none, and to look for them takes most of the time, as whole modules are parsed for each member.
+# There are none, and looking for them takes most of the time, because each member has its whole module parsed.
 autodoc_use_type_comments = False
 napoleon_use_rtype = False
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Attributes", "params_style"), ("Methods", "params_style")]
 
-# No network while it is built: types of other packages have no page to link to.
+# The build uses no network, so types of other packages have no page to link to.
 nitpick_ignore_regex = [("py:.*", r"(?!genprior\.).*")]
 
 sphinx_gallery_conf = {
@@ -69,13 +69,13 @@ sphinx_gallery_conf = {
 
 
 def skip_data(app, what, name, obj, skip, options):
-    """Leave out values, such as the fields that `Attributes` describes, and what networks have from torch."""
+    """Leave out values, such as the fields that `Attributes` describes, and what networks inherit from torch."""
     method = callable(obj) or isinstance(obj, property | classmethod | staticmethod)
     return skip or not method or (name == "forward" and not obj.__doc__)
 
 
 def find_where_defined(app, env, node, contnode):
-    """Links to `genprior.DPS` or `genprior.DPS.steps` lead to where it is defined, or is described."""
+    """Lead links such as `genprior.DPS` or `genprior.DPS.steps` to where these are defined or described."""
     name = node.get("reftarget", "")
     while node.get("refdomain") == "py" and name.startswith("genprior."):
         target = docstrings.full_name(name)
@@ -88,7 +88,7 @@ def find_where_defined(app, env, node, contnode):
 
 
 def list_samplers(app, docname, source):
-    """The registry of samplers, each name with its class, where the page asks for it."""
+    """Insert the registry of samplers, each name with its class, where the page asks for it."""
     rows = [
         f"   * - ``{name}``\n     - :py:obj:`~{one.__module__}.{one.__qualname__}`" for name, one in SAMPLERS.items()
     ]
@@ -97,7 +97,7 @@ def list_samplers(app, docname, source):
 
 
 def show_cards(app, docname, source):
-    """The card of every bundled prior with its picture."""
+    """Insert the card of every bundled prior with its picture."""
     if docname == "cards":
         cards = []
         for folder in (BUNDLED / name for name in bundled()):

@@ -1,7 +1,7 @@
-"""From the docstrings of this package, plain text with Google's sections, to the reStructuredText that Sphinx reads.
+"""Turn the docstrings of this package, plain text with Google's sections, into the reStructuredText that Sphinx reads.
 
-Indented lines outside of a section are equations: literal blocks. What stands in backticks is code, with a link where
-it names something of ours. What reStructuredText would take for markup, as in |x| or A*, is text.
+Indented lines outside of a section are equations: literal blocks. Text in backticks is code, with a link where it
+names something of ours. What reStructuredText would take for markup, as in |x| or A*, stays text.
 """
 
 import functools
@@ -14,12 +14,12 @@ MARKUP = re.compile(r"[\\*|]|_(?!\w)")
 
 
 def process(app, what, name, obj, options, lines):
-    """For the event autodoc-process-docstring, before napoleon reads the sections."""
+    """Handle the event autodoc-process-docstring, before napoleon reads the sections."""
     lines[:] = to_rst(lines, functools.partial(full_name, scope=name))
 
 
 def to_rst(lines, full_name=lambda code: None):
-    """The lines of a docstring as reStructuredText; full_name("DPS") is where a link leads, None for no link."""
+    """Return the lines of a docstring as reStructuredText; full_name("DPS") is where a link leads, None for no link."""
     rst, section = [], None
     for line, before in zip(lines, ["", *lines]):
         if line and not line.startswith(" "):
@@ -51,7 +51,7 @@ def _code(code, name):
 
 @functools.cache
 def full_name(code, scope=""):
-    """Where `code`, a name or a call of one, is defined in this package, looked up from `scope` outwards."""
+    """Return where `code`, a name or a call of one, is defined in this package, looked up from `scope` outwards."""
     name = code.split("(")[0]
     while re.fullmatch(r"[A-Za-z][\w.]*", name):
         thing = pydoc.locate(f"{scope}.{name}" if scope else name)

@@ -3,7 +3,7 @@
     python recipes/bundle_prior.py --prior runs/ddpm-photo/prior --name ddpm-photo --summary "…" --data "…" \\
         --licence "…" --use "…" --not-for "…"
 
-Then `python recipes/draw_card.py ddpm-photo` makes the picture of the card, and measures how sure the draws are.
+Then `python recipes/draw_card.py ddpm-photo` draws the card's picture and measures how well its draws are calibrated.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
 
     def write(folder: Path) -> None:
         write_prior(read_prior(options.prior), folder, card, half=not options.float32)
-        # Where a family has several priors, this is what they are chosen by.
+        # These entries choose between several priors of one family.
         chosen_by = {"image_shape": options.shape} if options.shape else {}
         chosen_by |= {"by_name_only": True} if options.by_name_only else {}
         config = json.loads((folder / "config.json").read_text()) | chosen_by

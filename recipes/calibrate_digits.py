@@ -1,12 +1,12 @@
-"""Whether draws of digits are as far apart as they are off, under photon noise or another law of y.
+"""Check whether draws of digits vary as much as they err, under photon noise or another law of y.
 
     python recipes/calibrate_digits.py --noise poisson:0.1
 
-The digits are draws of the prior, so that the sampler alone is judged; with --data, the last of `train_images`, and
-prior and sampler are judged together: digits are black beside the strokes, and draws of a diffusion model nearly so.
+The digits are draws of the prior, which tests the sampler alone. With --data they are the last of `train_images`, which
+tests prior and sampler together: digits are black beside the strokes, draws of a diffusion model only nearly so.
 
-The first table is that of `genprior evaluate truth --suite calibration`. The second has the mean place of the truth
-among its draws, from 0, below all of them, to 1, by each number that is made of an image: 0.5 of an exact sampler.
+The first table is that of `genprior evaluate truth --suite calibration`. The second gives the mean rank of the truth
+among its draws, from 0 (below all) to 1, for each scalar computed from an image: 0.5 for an exact sampler.
 """
 
 import argparse

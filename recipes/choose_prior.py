@@ -1,8 +1,8 @@
-"""Choose between priors by the evidence: which of them explains a degraded digit best, the truth unseen?
+"""Choose between priors by their evidence: which explains a degraded digit best, without seeing the truth?
 
     python recipes/choose_prior.py --data mnist.npz --digits 3
 
-A Bayes factor is exp of a difference. The Gaussians are exact, the VAE and the GAN by annealed importance sampling.
+A Bayes factor is exp of a difference. Exact for the Gaussians, by annealed importance sampling for the VAE and the GAN.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""A posterior learned for one operator beside zero-shot guidance of a prior, at equal processor seconds.
+"""Compare a posterior learned for one operator with zero-shot guidance of a prior, at equal CPU time.
 
     python recipes/compare_amortized.py --data mnist.npz --posterior runs/amortized-sr-mnist/prior
 
 Super-resolution x4 of digits of `train_images` from number 55,000 on, which neither was trained on, with noise 0.05.
-The steps of the others are scaled until they take the processor time of the learned posterior. PSNR is that of one
-sample and of the mean; the coverage is of the central half of the samples; CRPS is in the units of x, lower is better.
+The other methods take as many steps as the CPU time of the learned posterior allows. PSNR is that of one sample and of
+the mean; coverage is that of the central half of the samples; CRPS is in the units of x, lower is better.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
         return samples, time.process_time() - began
 
     def at_equal_seconds(name, budget):
-        """The sampler with as many steps as the seconds allow, from the cost of one sample with its own number."""
+        """Return the sampler with as many steps as the budget allows, by the cost of one sample at its default."""
         sampler = find_sampler(name, prior)
         _, seconds = draw(prior, sampler, 1)
         steps = round(sampler.steps * budget / (seconds * options.n))

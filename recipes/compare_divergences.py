@@ -1,4 +1,4 @@
-"""Every divergence between N(0, I) and N(c, I) on images of 4 values, as the shift grows, beside its closed form.
+"""Every divergence between N(0, I) and N(c, I) on images of 4 values as c grows, beside the closed form of the KL.
 
 python recipes/compare_divergences.py --figure divergences.png
 """
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Each divergence over the shift, with bars of two standard errors."""
+    """Plot each divergence against the shift, with error bars of two standard errors."""
     figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
     for name in DRAWN:
         values = [row[name].value for row in rows]

@@ -1,10 +1,10 @@
-"""What a diffusion learns from the same images by either objective: denoising, and flow matching.
+"""Compare what a diffusion learns from the same images by denoising and by flow matching.
 
     python recipes/compare_objectives.py --data mnist.npz --steps 600
 
-One network, the same digits in the same order, as many steps; they differ in what the network predicts, in how often it
-sees a level of noise, and in the weight of each. The last 5,000 of `train_images` are held out. PSNR is of
-E[x | x + sigma n] for held-out digits; the ELBO is of 8-bit digits, see `evaluate_likelihood.py`.
+Both have the same network, digits, order and number of steps; they differ in what the network predicts, how often it
+sees each noise level, and how each level is weighted. The last 5,000 of `train_images` are held out. PSNR is that of
+E[x | x + sigma n] for held-out digits; the ELBO is that of 8-bit digits, see `evaluate_likelihood.py`.
 """
 
 import argparse

@@ -4,10 +4,10 @@
     python recipes/convert_checkpoint.py mine.pt priors/mine --head-channels 64 --order legacy --betas cosine \\
         --steps 1000
 
-Nothing in the file is run. `restore(..., prior="priors/ffhq")` reads the folder as it reads the file, and the card says
-what was taken for its network and training: what the shapes of the weights do not tell is from the published checkpoint
-of the same network, or from the options. For draws by `optimal-covariance`, at one evaluation of the network a step,
-measure its posterior covariance on images of its kind: recipes/measure_covariance.py --prior priors/ffhq.
+Nothing in the file is executed. `restore(..., prior="priors/ffhq")` reads the folder like the file. The card says what
+was assumed about network and training: what the shapes of the weights do not determine comes from the published
+checkpoint of the same network, or from the options. To draw by `optimal-covariance`, at one network evaluation a step,
+measure the posterior covariance on images of its kind: recipes/measure_covariance.py --prior priors/ffhq.
 """
 
 import argparse

@@ -30,7 +30,7 @@ TASKS = {
 
 
 def photograph(name: str, size: int) -> torch.Tensor:
-    """The centre of a photograph, scaled down, (3, size, size)."""
+    """Return the centre of a photograph, scaled down to (3, size, size)."""
     image = Image.fromarray(getattr(skimage.data, name)())
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

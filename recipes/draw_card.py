@@ -1,8 +1,8 @@
-"""The picture of a prior's card, and how sure its draws are: draws, and one restoration for each of five tasks.
+"""Draw the picture of a prior's card (draws, and a restoration for each of five tasks) and measure its calibration.
 
     python recipes/draw_card.py ddpm-mnist gan-mnist --data mnist.npz
 
-Writes card.jpg, and "calibration" into card.json: the share of the truth in central intervals of the draws, ± a
+Writes card.jpg, and "calibration" into card.json: the share of true values in central intervals of the draws, ± its
 standard error over images, and the variance of draws over the squared error of their mean. Photographs: scikit-image.
 """
 
@@ -50,7 +50,7 @@ def main() -> None:
         truths = [photograph(name, options.side)[None] for name, *_ in TASKS]
         if None not in read_config(folder)["image_shape"]:
             truths = first(Arrays(options.data, "test_images", seed=None), 2 * len(TASKS)).split(2)
-        draws = options.draws if supports(prior, "sample") else 1  # of an energy alone there is one picture
+        draws = options.draws if supports(prior, "sample") else 1  # an energy alone gives one picture
         columns, held, variance, error = {}, {k: [] for k in (0.5, 0.9) if k <= widest(draws)}, 0.0, 0.0
         for x, (_, op, parameters) in zip(truths, TASKS):
             y = genprior.degrade(x, op, noise=0.025, seed=0, **parameters)

@@ -1,4 +1,4 @@
-"""Draws from each family of priors of digits, one row a prior: what each of them takes for a digit.
+"""Draws from each family of priors of digits, one row per prior: what each takes for a digit.
 
 python recipes/draw_digits.py --out draws.png
 """

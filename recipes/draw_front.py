@@ -1,10 +1,10 @@
-"""What was measured, draws that differ, their mean and spread, the truth: the picture of the front page.
+"""Draw the picture of the front page: measurements, draws, their mean and spread, and the truth.
 
     python recipes/draw_front.py --out docs/images/front.png
 
-Rows: a photograph with holes; an unknown motion blur, identified; a digit whose upper half is hidden, drawn
-from the prior; with --flowers a flower with a box, and one made eight times smaller. The first three draws of seed 0
-are shown, whatever they are. Printed: the PSNR of the mean, and the share of values in the 50 % interval of the draws.
+Rows: a photograph with holes; an unknown motion blur, identified; a digit drawn from the prior, with its upper half
+hidden; with --flowers, a flower with a hidden box, and one made eight times smaller. Shown are the first three draws of
+seed 0, unselected. Printed are the PSNR of the mean, and the share of values in the 50 % interval of the draws.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from genprior.training.data import Arrays
 
 NOISE = 0.02
 SHOWN = 3  # draws
-UPPER = torch.arange(28)[:, None].expand(28, 28) < 15  # of a digit, hidden
+UPPER = torch.arange(28)[:, None].expand(28, 28) < 15  # the hidden part of a digit
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
         flower = Arrays(options.flowers, "test_images", seed=None)[options.flower]["x"]
         restored("flower with a box", flower, "inpaint", "ddpm-flowers", mask="box", size=24)
         restored("flower x8", flower, "super-resolution", "ddpm-flowers", scale=8)
-    sheet(columns).quantize(256).save(options.out, optimize=True)  # a third of the size, hardly seen
+    sheet(columns).quantize(256).save(options.out, optimize=True)  # a third of the file size, hardly visible
     print(f"{options.out}: {', '.join(columns)}; {options.out.stat().st_size / 1000:.0f} kB")
 
 

@@ -1,10 +1,10 @@
-"""How far colourised photographs are from their true colours, and how colourful they are.
+"""Measure how far colourised photographs are from their true colours, and how colourful they are.
 
     python recipes/evaluate_colourisation.py --data PHOTOS
 
-The centre of each photograph is reduced to `--side` pixels and turned grey. Of the grey image, the picture of
-`restore` and one draw: the mean distance to the truth in (a, b) of CIELAB, and colourfulness over that of the truth
-(D. Hasler, S. Suesstrunk, Measuring colourfulness in natural images, 2003), as means ± standard errors over images.
+The centre of each photograph is reduced to `--side` pixels and turned grey. Grey image, picture of `restore` and one
+draw are scored by the mean distance to the truth in (a, b) of CIELAB, and by colourfulness over that of the truth
+(D. Hasler, S. Suesstrunk, Measuring colourfulness in natural images, 2003): means ± standard errors over images.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def rgb(x: torch.Tensor) -> np.ndarray:
 
 
 def distance(x: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean over pixels of the distance in (a, b); both are (3, H, W)."""
+    """Return the mean over pixels of the distance in (a, b); both images are (3, H, W)."""
     return float(np.linalg.norm(rgb2lab(rgb(x))[..., 1:] - rgb2lab(rgb(truth))[..., 1:], axis=-1).mean())
 
 

@@ -2,7 +2,7 @@
 
     python recipes/evaluate_denoising.py --data CBSD68 --prior ddpm
 
-Noise of sd 15, 25 and 50 of 255, not clipped; PSNR of each image on [0, 1], then the mean over images.
+Noise of sd 15, 25 and 50 out of 255, not clipped; PSNR of each image on [0, 1], then the mean over images.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python recipes/evaluate_families.py --data mnist.npz --out families
 
-`mnist.npz` holds `test_images`, uint8 (N, 28, 28), of which the first are measured; "auto" picks the samplers.
-PSNR and SSIM are means over the digits; `families.csv` has a line per digit, `families.png` ten digits.
+`mnist.npz` holds `test_images`, uint8 (N, 28, 28), the first of which are measured; "auto" picks the samplers.
+PSNR and SSIM are means over the digits; `families.csv` has a line per digit, `families.png` shows ten digits.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def draw(shown: list[tuple[str, torch.Tensor]], path: Path) -> None:
-    """Rows of digits, each with its name."""
+    """Draw rows of digits, each with its name."""
     names, digits = zip(*shown)
     sheet = genprior.images.grid(torch.cat(digits).clamp(0, 1), columns=len(digits[0]))[0]
     figure, axes = plt.subplots(figsize=(6, 0.4 * len(shown)))

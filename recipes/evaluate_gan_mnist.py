@@ -4,7 +4,7 @@
 
 `mnist.npz` holds `train_images`, `train_labels`, `test_images` and `test_labels`. Samples of the prior are compared
 with test digits in the features of a classifier, trained first (on the first 55,000 training digits, in a minute or
-two of one core) and kept in the file CLASSIFIER. The row below shows the last training digits, which neither the
+two on one core) and kept in the file CLASSIFIER. The row "data" has the last training digits, which neither the
 classifier nor the prior has seen: as good as a prior can be.
 """
 

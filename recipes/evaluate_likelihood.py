@@ -1,10 +1,10 @@
-"""How probable priors find images they never saw: ln p in nats and bits/dim, comparable between families.
+"""Measure how probable priors find unseen images: ln p in nats and bits/dim, comparable between families.
 
     python recipes/evaluate_likelihood.py --data mnist.npz --priors nf-mnist vae-mnist ddpm-mnist gaussian-mnist
 
-`mnist.npz` holds `test_images`, uint8 (N, H, W). All figures are of a density on [0, 1]^D of dequantised images (see
-`genprior/bits.py`): dequantised by a uniform draw for priors with a density or an ELBO; even in each cell for the
-discretised decoder of a diffusion. A bound's mean is below ln p. Errors are standard errors over images.
+`mnist.npz` holds `test_images`, uint8 (N, H, W). All figures are those of a density on [0, 1]^D of dequantised images
+(see `genprior/bits.py`): a uniform draw dequantises for priors with a density or an ELBO; the discretised decoder of a
+diffusion has a constant density in each cell. A bound's mean is below ln p. Errors are standard errors over images.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from genprior.training.data import Arrays, Photos, first
 
 
 def methods(prior: Prior) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """What a prior has to say: name -> function of 8-bit images and dequantised images to nats, (B,)."""
+    """Return the figures of a prior: name -> function of 8-bit images and dequantised images to nats, (B,)."""
     if supports(prior, "log_prob"):
         return {"log-density": lambda x, u: prior.log_prob(u)}
     if supports(prior, "infer"):

@@ -1,12 +1,12 @@
-"""How far the estimated noise level is off, on photographs with white noise of a known standard deviation.
+"""Measure the error of the estimated noise level, on photographs with white noise of known standard deviation.
 
     python recipes/evaluate_noise.py --data FOLDER...
 
-Photographs on [0, 1], whole; where the true noise is 0 each is halved in size first, by means of 2 x 2 pixels, as film
-and sensors have noise of their own. "kept": y = x + noise n as it is; "8 bits": clipped and rounded, as a file holds
-it; "grey": the mean of the channels, kept; "holes": 70 % of the pixels missing at random. For each the 5 %, 50 % and
-95 % quantiles of estimate / noise (of the estimate where the noise is 0), and the share that is good: from 0.8 to 1.3,
-or below 0.012 where the noise is 0.
+Whole photographs on [0, 1]; where the true noise is 0, each is first halved in size by means of 2 x 2 pixels, because
+film and sensors have noise of their own. "kept": y = x + noise n as it is; "8 bits": clipped and rounded, as a file
+holds it; "grey": the mean of the channels, kept; "holes": 70 % of the pixels missing at random. Each has the 5 %, 50 %
+and 95 % quantiles of estimate / noise (of the estimate where the noise is 0), and the share of good estimates: from 0.8
+to 1.3, or below 0.012 where the noise is 0.
 """
 
 import argparse
@@ -28,7 +28,7 @@ KINDS = ("kept", "8 bits", "grey", "holes")
 
 
 def photographs(folders: list[Path], most: int) -> list[Tensor]:
-    """At most so many of each folder, evenly among its files; of no folder, five of scikit-image."""
+    """Return at most `most` photographs of each folder, evenly spaced; without folders, five of scikit-image."""
     if not folders:
         return [images.read(getattr(data, name)()).x for name in PHOTOS]
     found = []
@@ -40,7 +40,7 @@ def photographs(folders: list[Path], most: int) -> list[Tensor]:
 
 
 def estimates(x: Tensor, level: float, noise: Noise, seed: int) -> list[Tensor]:
-    """Of one photograph, for each of `KINDS`."""
+    """Estimate the noise of one photograph, for each of `KINDS`."""
     x = x if level else torch.nn.functional.avg_pool2d(x, 2)
     y = x + level * noise(x)
     grey = x.mean(1, keepdim=True)

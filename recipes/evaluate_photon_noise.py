@@ -1,10 +1,10 @@
-"""How far the estimated photon noise is off, on photographs with photon noise of a known gain and sd.
+"""Measure the error of the estimated photon noise, on photographs with photon noise of known gain and sd.
 
     python recipes/evaluate_photon_noise.py --data FOLDER...
 
-Photographs on [0, 1], whole, y = gain k + sd n of k counts. "kept": as it is; "8 bits": clipped and rounded, as a file
-holds it; "grey": of the mean of the channels; "crop": 256 x 256 pixels from the middle. For each the 5, 50 and 95 %
-quantiles of estimate / truth, of the gain and of sqrt(gain / 2 + sd^2), and how many photographs were refused.
+Whole photographs on [0, 1], y = gain k + sd n with counts k. "kept": as it is; "8 bits": clipped and rounded, as a file
+holds it; "grey": of the mean of the channels; "crop": 256 x 256 pixels from the middle. Each has the 5, 50 and 95 %
+quantiles of estimate / truth, for the gain and for sqrt(gain / 2 + sd^2), and the number of photographs refused.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CROP = 256
 
 
 def estimates(x: Tensor, gain: float, sd: float, noise: Noise) -> list[tuple[float, float] | None]:
-    """Gain and sd of one photograph, for each of `KINDS`; None where they are refused."""
+    """Estimate gain and sd of one photograph, for each of `KINDS`; None where they are refused."""
     law = PoissonGaussian(gain, sd)
     y = law.sample(x, noise)
     top, left = ((side - CROP) // 2 for side in x.shape[-2:])

@@ -1,8 +1,8 @@
-"""How often a restoration is warned of: sound ones should never be, those of a wrong kernel or noise wherever it shows.
+"""Count restorations that raise a warning: sound ones never should, those with a wrong kernel or noise where it shows.
 
     python recipes/evaluate_warnings.py --data photos/validation
 
-Crops of photographs, noise 0.025, few steps: the median and the largest residual and excess (see `genprior.plausible`).
+Crops of photographs, noise 0.025, few steps: median and largest residual and excess (see `genprior.plausible`).
 """
 
 import argparse
@@ -27,7 +27,7 @@ SOUND = {
     "motion-deblur": ("motion-deblur", MOTION),
     "super-resolution": ("super-resolution", {"scale": 4}),
 }
-# What was measured, what it is said to be, and the noise that is stated; circular, to have one size.
+# The true operator, the stated one, and the stated noise; blurs are circular, so that all have one size.
 WRONG = {
     "gaussian 1.5 as 2": (("gaussian-deblur", {"width": 1.5}), ("gaussian-deblur", {"width": 2.0}), 0.025),
     "gaussian 1.5 as 3": (("gaussian-deblur", {"width": 1.5}), ("gaussian-deblur", {"width": 3.0}), 0.025),
@@ -38,7 +38,7 @@ WRONG = {
 
 
 def middle(x: torch.Tensor) -> torch.Tensor:
-    """Of a photograph (3, H, W), (3, SIDE, SIDE)."""
+    """Return the centre (3, SIDE, SIDE) of a photograph (3, H, W)."""
     top, left = ((length - SIDE) // 2 for length in x.shape[1:])
     return x[:, top : top + SIDE, left : left + SIDE]
 

@@ -1,4 +1,4 @@
-"""Fit `gaussian-photo`: photographs of any size as a stationary Gaussian field, by their spectrum and their colours.
+"""Fit `gaussian-photo`: a stationary Gaussian field with the spectrum and colours of photographs, of any size.
 
     python recipes/fit_gaussian_photo.py --data PHOTOS --validation OTHER_PHOTOS --out runs/gaussian-photo
 

@@ -1,9 +1,9 @@
-"""Fit the spectra of windows of photographs that `genprior.identify` knows.
+"""Fit the spectra of windows of photographs that `genprior.identify` uses.
 
     python recipes/fit_spectra_photo.py --data PHOTOS --out runs/spectra-photo
 
 Takes two minutes. The result, spectra.safetensors and card.json, goes into `genprior/blind/photographs`. A fifth of the
-photographs is left for choices, see `benchmarks/choose_blind.py`.
+photographs is held out for the choices of `benchmarks/choose_blind.py`.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from genprior.files import write_folder
 from genprior.noise import Noise
 from genprior.training.data import Photos
 
-CROP = 160  # pixels a side, of which the windows count as one photograph
-FEWEST = 3  # windows of one
-FLAT = 1e-5  # mean periodogram of windows that show no more than their own bytes
+CROP = 160  # pixels a side; the windows of one crop count as one photograph
+FEWEST = 3  # windows of a crop
+FLAT = 1e-5  # mean periodogram of windows that show only their own rounding
 
 
 def main() -> None:

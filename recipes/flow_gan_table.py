@@ -2,10 +2,10 @@
 
     python recipes/flow_gan_table.py --data mnist.npz --runs runs/flow-gan-mnist --out flow-gan.png
 
-RUNS holds those of `recipes/train_flow_gan_mnist.py`, named as there. All figures are of every other one of the last
-5,000 training digits, which neither the flows nor the classifier have seen: bits per value of them, dequantised, with
-the standard error, and as many samples compared with them, in the features of the classifier that
-`recipes/evaluate_gan_mnist.py` trains and keeps. The row "digits" has the others in place of samples: as good as a
+RUNS holds the runs of `recipes/train_flow_gan_mnist.py`, named as there. All figures use every other one of the last
+5,000 training digits, which neither the flows nor the classifier have seen: their bits per value, dequantised, with the
+standard error, and the comparison of as many samples with them, in the features of the classifier that
+`recipes/evaluate_gan_mnist.py` trains and keeps. The row "digits" has the other half in place of samples: as good as a
 prior can be.
 """
 
@@ -33,7 +33,7 @@ CHUNK = 250  # images at once
 
 @torch.no_grad()
 def bits(prior: Flow, x: Tensor) -> str:
-    """In float64, since a flow that was trained adversarially may be nearly singular."""
+    """Return bits per value in float64, since a flow that was trained adversarially may be nearly singular."""
     u = dequantize(x.double(), Noise(0, torch.arange(len(x))))
     each = bits_per_dim(torch.cat([prior.double().log_prob(part) for part in u.split(CHUNK)]), x[0].numel())
     return f"{each.mean():.4g} ± {each.std() * len(x) ** -0.5:.2g}"

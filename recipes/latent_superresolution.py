@@ -3,10 +3,10 @@
     python recipes/latent_superresolution.py --data mnist.npz
     python recipes/latent_superresolution.py --photos gb82 --images 2 --n 1 --seconds 8
 
-The last 5,000 of `train_images` (60000, 28, 28) are measured, which no prior here has seen, or the centres of
-photographs: means of 4 x 4 pixels, noise 0.05. The steps of each method are as many as fit into SECONDS of the
-processor for each sample, by its own time for a few. PSNR and consistency, the root mean square of y - A x over the
-noise (1 for the truth), are means over the images.
+Measured are digits from the last 5,000 of `train_images` (60000, 28, 28), which no prior here has seen, or the centres
+of photographs: means of 4 x 4 pixels, noise 0.05. Each method takes as many steps as fit into SECONDS of CPU time per
+sample, by its own time for a few. PSNR and consistency, the root mean square of y - A x over the noise (1 for the
+truth), are means over the images.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from genprior.scores.metrics import psnr, ssim
 from genprior.training.data import Arrays, Photos, first
 
 NOISE, PROBE = 0.05, 10
-# Published, ReSample fits long and seldom; with as few steps as there is time for, that would be once or twice.
+# As published, ReSample fits long and seldom: only once or twice in the few steps that the time allows.
 LATENT = ["latent-daps", "psld", ReSample(every=2, iterations=20, rate=0.02)]
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     print(f"|---|---|---|---|---|---|---|\n|  | bicubic |  |  | {' | '.join(quality(y, y, x, given))} |")
     for family, sampler in [("ddpm", "diffpir"), ("ddpm", "mmps"), *(("ldm", latent) for latent in LATENT)]:
         prior = genprior.load_prior({"ldm": options.ldm}.get(family, family), image_shape=tuple(x.shape[1:]))
-        steps = 2  # at first, for what is made once
+        steps = 2  # a first run pays for what is made only once
         for _ in range(3):
             began = time.process_time()
             result = genprior.restore(given, prior=prior, sampler=sampler, n=options.n, steps=steps, seed=0)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def quality(one: torch.Tensor, mean: torch.Tensor, x: torch.Tensor, given: genprior.Measurement) -> list[str]:
-    """Mean PSNR and SSIM of one sample of each and of means, and the consistency of the samples."""
+    """Return mean PSNR and SSIM of one sample per image and of the means, and the consistency of the samples."""
     pairs = [[(float(psnr(a, b)), float(ssim(a, b))) for a, b in zip(found, x)] for found in (one, mean)]
     cells = ["{:.2f} dB, {:.3f}".format(*torch.tensor(each).mean(0).tolist()) for each in pairs]
     return [*cells, f"{float((given.y - given.operator(one)).square().mean().sqrt()) / NOISE:.2f}"]

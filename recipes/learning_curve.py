@@ -1,10 +1,10 @@
-"""What a training has learned from how many images, from the logs of its runs.
+"""Tabulate how much a training has learned from how many images, by the logs of its runs.
 
     python recipes/learning_curve.py runs/first runs/second
 
-A row for each validation of a run, at most `--rows`: images seen, hours on the clock (other work on the machine counts
-in), and what was measured of the averaged weights. Runs that went on from one another are given in their order, and
-their images and hours are added up.
+One row for each validation of a run, at most `--rows`: images seen, wall-clock hours (including other work on the
+machine), and the scores of the averaged weights. Give runs that continue one another in their order: their images and
+hours add up.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from genprior.training.checkpoint import latest, read_state
 
 
 def rows_of(run: Path, most: int, images: int, seconds: float) -> tuple[list[dict[str, Cell]], int, float]:
-    """Rows of one run, and the images and seconds after it, on top of those before it."""
+    """Return the rows of one run, and the images and seconds after it, including those before it."""
     checkpoint = latest(run)
     if checkpoint is None:
         raise SystemExit(f"{run} holds no checkpoint: give the folder of a run, with its log.jsonl and step-*.")

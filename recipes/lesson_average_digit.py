@@ -3,7 +3,7 @@
     python recipes/lesson_average_digit.py --data mnist.npz --out average-digit.png
 
 `mnist.npz` holds `train_images`, uint8 (N, 28, 28), and `train_labels`. The regressor is trained here, from the label
-to the image, by the squared error, whose minimum is E[x | label]: the mean of the digits of that class.
+to the image, on the squared error, whose minimiser is E[x | label]: the mean of the digits of that class.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from genprior.training.data import Arrays
 
 
 def regressor(x: torch.Tensor, label: torch.Tensor, steps: int) -> nn.Module:
-    """A network from labels to images, trained by the squared error."""
+    """Train a network from labels to images on the squared error."""
     draw = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Embedding(10, 32), nn.Linear(32, 128), nn.SiLU(), nn.Linear(128, x[0].numel()))
@@ -36,7 +36,7 @@ def regressor(x: torch.Tensor, label: torch.Tensor, steps: int) -> nn.Module:
 
 
 def grey(x: torch.Tensor) -> float:
-    """The share of values that are neither nearly black nor nearly white: high where images are blurred."""
+    """Return the share of values that are neither nearly black nor nearly white: high where images are blurred."""
     return float(((x > 0.1) & (x < 0.9)).float().mean())
 
 

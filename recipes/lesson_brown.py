@@ -2,9 +2,9 @@
 
     python recipes/lesson_brown.py --data PHOTOS --posterior runs/colorize-photo/prior --out brown.png
 
-The posterior is that of `recipes/train_colorize_photo.py`. The regressor is its own network at the highest noise, where
-x_t says nothing of x, and the squared error on pairs has made E[x | x_t, y] = E[x | y] of it, the mean of all colours
-that y leaves open. The draws are by the sampler `amortized`, with the same network.
+The posterior is that of `recipes/train_colorize_photo.py`. The regressor is its network at the highest noise, where x_t
+says nothing about x: trained on the squared error, it returns E[x | x_t, y] = E[x | y], the mean of all colours that y
+leaves open. The sampler `amortized` draws with the same network.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from genprior.training.data import Photos, first
 
 
 def saturation(x: torch.Tensor) -> float:
-    """The root mean square deviation of the channels from their mean: 0 of grey."""
+    """Return the root mean square deviation of the channels from their mean: 0 for grey."""
     return float((x - x.mean(-3, keepdim=True)).square().mean().sqrt())
 
 

@@ -2,9 +2,9 @@
 
     python recipes/lesson_variance.py --out variance.png
 
-Prints what is left of the variance of N(0, 1) after sampling with the exact noise prediction and T steps, and draws
-digits with each variance. The last variance gives the loss of the course its constant weights; it is not one to sample
-with: next to beta-tilde it is about beta times as large, and samples lose what makes them differ.
+Prints how much of the variance of N(0, 1) remains after sampling with the exact noise prediction and T steps, and draws
+digits with each variance. The last variance gives the loss of the course its constant weights, but is not for sampling:
+it is about beta times beta-tilde, and the samples lose what makes them differ.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from genprior.table import Table
 
 
 def variance_left(name: str, betas: str, steps: int, draws: int) -> float:
-    """Variance of samples of data N(0, 1) whose E[u | u_t] = u_t / (1 + s^2) is known; 1 if the chain is right."""
+    """Return the variance of samples of N(0, 1), whose E[u | u_t] = u_t / (1 + s^2); 1 if the chain is right."""
     alpha_bars = torch.cumprod(1 - BETAS[betas](steps), 0).tolist()
     noise = Noise(0, torch.zeros(draws, dtype=torch.long), torch.arange(draws))
     z = noise(torch.empty(draws, 1, 1, 1))

@@ -1,10 +1,10 @@
-"""Measure the posterior covariance of a diffusion prior on images that it was not trained on, and store it with it.
+"""Measure the posterior covariance of a diffusion prior on images it was not trained on, and store both together.
 
     python recipes/measure_covariance.py --prior ddpm-photo --data PHOTOS --out runs/ddpm-photo-covariance
     python recipes/measure_covariance.py --prior ddpm-mnist --data mnist.npz --skip 55000 --n 1000 --form full --out …
 
-What `OptimalCovariance` draws with. Training does the same at its end; this is for priors that were trained before, and
-for other images. The result is a folder like that of the prior, with the same weights.
+`OptimalCovariance` draws with this covariance. Training measures it at its end; this recipe is for priors that were
+trained before, and for other images. The result is a folder like that of the prior, with the same weights.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Run the tasks of a published table, its operators, noise, sampler and steps; docs/reproduce.md has the comparison.
+"""Run the tasks of a published table with its operators, noise, sampler and steps; docs/reproduce.md compares.
 
     python recipes/reproduce.py dps --data ffhq256 --prior ffhq_10m.pt --out runs/dps --limit 1000 --lpips
     python recipes/reproduce.py ddrm --data imagenet256 --prior 256x256_diffusion_uncond.pt --out runs/ddrm --tasks sr4
 
-Results come as `genprior.evaluate` writes them, a folder for each task; one that was stopped goes on.
+Results are written as by `genprior.evaluate`, one folder per task; an interrupted task resumes.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from genprior.samplers import DDRM, DPS, DAPSLangevin, DiffPIR
 
 
 def tables(side: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """The arguments of `evaluate` for each task of each table, on images of so many pixels a side: published, 256."""
+    """Return the arguments of `evaluate` for each task of each table, on images of `side` pixels (published: 256)."""
     reach = min(61, side - 1 + side % 2) // 2  # of the kernels, 61 pixels wide
-    gaussian = torch.from_numpy(gaussian_filter(np.pad([[1.0]], reach), 3.0))  # cut at 4 widths
+    gaussian = torch.from_numpy(gaussian_filter(np.pad([[1.0]], reach), 3.0))  # cut off at 4 standard deviations
     kernels = {"gaussian": gaussian, "motion": camera_motion(2 * reach + 1)}
     mirrored = {k: {"op": Blur(kernel.float()[None, None], padding="reflect")} for k, kernel in kernels.items()}
     circular = {k: {"op": "deblur", "kernel": kernel, "boundary": "circular"} for k, kernel in kernels.items()}

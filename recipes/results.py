@@ -1,10 +1,10 @@
-"""Make the figures of README and docs again, and say when those were made that take long.
+"""Recompute the figures of README and docs, and list when each was last made.
 
     python recipes/results.py                     (what `make results` runs: commands of minutes that need no data)
     python recipes/results.py --only blind        every command that contains this, however long, where its data lies
 
-`docs/figures.json` lists the commands whose figures stand on a page, with date and commit. What a command prints goes
-to OUT; rows that are not on the page are shown. --record, once the page has the new figures, writes down the date.
+`docs/figures.json` lists the commands whose figures stand on a page, with date and commit. The output of a command goes
+to OUT; rows that are not on the page are shown. Once the page has the new figures, --record stores date and commit.
 """
 
 import argparse
@@ -55,24 +55,24 @@ def main() -> None:
 
 
 def words(command: str) -> list[str]:
-    """The command for this Python, from whatever folder the data lies in."""
+    """Return the command for this Python, to run from whatever folder the data lies in."""
     program, *rest = shlex.split(command)
     ours = (str(ROOT / word) if word.startswith(("recipes/", "tests/")) else word for word in rest)
     return [sys.executable, *PROGRAMS[program], *ours]
 
 
 def verdict(done: subprocess.CompletedProcess, page: str) -> str:
-    """Which rows of the printed tables stand on the page."""
+    """Say which rows of the printed tables stand on the page."""
     if done.returncode:
         return f"failed with {done.returncode}"
     there = set(map(cells, (ROOT / page).read_text(encoding="utf-8").splitlines()))
-    tables = re.sub(r"^\|.*\n(?=\|[ |-]+\|$)", "", done.stdout, flags=re.MULTILINE)  # without their heads
+    tables = re.sub(r"^\|.*\n(?=\|[ |-]+\|$)", "", done.stdout, flags=re.MULTILINE)  # without their headings
     printed = [line for line in tables.splitlines() if line.startswith("|") and re.search(r"\d", line)]
     other = [line for line in printed if cells(line) not in there]
     return "\n  ".join([f"{len(printed) - len(other)} of {len(printed)} rows stand in {page}", *other])
 
 
-def cells(line: str) -> str:  # a row but for its first cell, which a page may name otherwise
+def cells(line: str) -> str:  # a row without its first cell, which a page may name differently
     return "".join(line.split()).partition("|")[2].partition("|")[2]
 
 

@@ -1,10 +1,10 @@
-"""Train a posterior of digits for one operator, from pairs that it makes: `OUT/prior`, for the sampler `amortized`.
+"""Train a posterior of digits for one operator on simulated pairs: `OUT/prior`, for the sampler `amortized`.
 
     python recipes/train_amortized_mnist.py --data mnist.npz --task super-resolution --out runs/amortized-sr-mnist
     python recipes/train_amortized_mnist.py --data mnist.npz --task inpaint --out runs/amortized-inpaint-mnist
 
-`mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the last 5,000 are kept for validation. Super-resolution is by
-4, block by block; inpainting is of 30 to 70 % of the pixels; the noise is 0.02 to 0.1. Kill it and call it again.
+`mnist.npz` holds `train_images`, uint8 (60000, 28, 28): 55,000 to train on, the next 2,000 for validation. The operator
+averages blocks of 4 x 4 pixels, or hides 30 to 70 % of the pixels; the noise is 0.02 to 0.1. If killed, it resumes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ REDUCTION = SuperResolution(4, SHAPE, "average")
 
 
 def holes(x, noise) -> Inpaint:
-    """A mask for each image, each with its own share of holes."""
+    """Draw a mask for each image, each with its own share of holes."""
     share = 0.3 + 0.4 * noise.uniform(x[:, :1, :1, :1])
     return Inpaint(noise.uniform(x) < share, SHAPE)
 

@@ -2,8 +2,8 @@
 
     python recipes/train_colorize_photo.py --data PHOTOS --out runs/colorize-photo
 
-It begins with the weights of `ddpm-photo`, whose network is shown the grey values besides, and is trained on crops of
-whole photographs made small, since colours follow from what a picture shows. Kill it and call it again.
+It starts from the weights of `ddpm-photo`, whose network now also sees the grey values, and trains on crops of shrunken
+photographs, since colours follow from what a picture shows. If killed, run it again: it resumes.
 """
 
 import argparse
@@ -28,7 +28,7 @@ DEFAULTS = Settings(steps=4000, batch=16, lr=4e-4)
 
 
 def small_copies(photos: Path, folder: Path, side: int) -> Path:
-    """The photographs, their shorter side of that many pixels; made once."""
+    """Return a folder of the photographs with a shorter side of that many pixels; made once."""
     for path in images.list_images(photos):
         target = folder / f"{path.stem}.png"
         if not target.exists():
@@ -40,9 +40,9 @@ def small_copies(photos: Path, folder: Path, side: int) -> Path:
 
 
 def begin(prior: LearnedPosterior, start: str) -> None:
-    """The weights of a diffusion prior; those of the channels that it was never shown are 0."""
+    """Load the weights of a diffusion prior; those of the channels that it never saw are 0."""
     started = read_prior(find_prior(start))
-    started.residuals = None  # of its own denoiser, which this one is not to be
+    started.residuals = None  # these belong to the denoiser that it was
     state = started.state_dict()
     head = torch.zeros_like(prior.ddpm.net.head.weight)
     head[:, : state["net.head.weight"].shape[1]] = state["net.head.weight"]

@@ -3,7 +3,7 @@
     python recipes/train_ddpm_mnist.py --data mnist.npz --out runs/ddpm-mnist
 
 `mnist.npz` holds `train_images`, uint8 (60000, 28, 28), and `train_labels`; the last 5,000 are kept for validation.
-Kill it when you like and call it again: it goes on where it was. The result is `OUT/prior`.
+Kill it at any time and run it again: it resumes where it stopped. The result is `OUT/prior`.
 """
 
 import argparse

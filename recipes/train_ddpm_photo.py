@@ -2,8 +2,8 @@
 
     python recipes/train_ddpm_photo.py --data PHOTOS --validation OTHER_PHOTOS --out runs/ddpm-photo
 
-The bundled weights were trained by this script on two CPU cores (its card has the seconds); on a GPU, say
-`--steps 200000 --batch 64 --size 96`. Kill it when you like and call it again: it goes on where it was. The result is
+This script trained the bundled weights in five runs on one CPU thread (their card lists them); on a GPU, try
+`--steps 200000 --batch 64 --size 96`. Kill it at any time and run it again: it resumes where it stopped. The result is
 `OUT/prior`, which `genprior restore --prior OUT/prior` takes.
 """
 
@@ -31,7 +31,7 @@ def preview(prior: Prior) -> torch.Tensor:
 
 
 def published_levels(prior: DDPM, x: torch.Tensor) -> dict[str, float]:
-    """Denoising PSNR in dB at the levels for which denoisers publish theirs."""
+    """Return the denoising PSNR in dB at the noise levels for which denoisers publish theirs."""
     return {f"PSNR at {level}/255": denoising_psnr(prior, x, level / 255)["denoising PSNR"] for level in (15, 25, 50)}
 
 

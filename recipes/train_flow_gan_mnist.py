@@ -5,8 +5,8 @@
     python recipes/train_flow_gan_mnist.py --data mnist.npz --out runs/flow-gan-mnist/likelihood --weight inf
 
 `mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the first 55,000 are used, and bits per value of the others are
-logged. All three begin with the same weights and see the same digits in the same order, with the same settings. Kill it
-when you like and call it again: it goes on where it was. The result is `OUT/prior`, an ordinary flow;
+logged. All three start from the same weights and see the same digits in the same order, with the same settings. Kill it
+at any time and run it again: it resumes where it stopped. The result is `OUT/prior`, an ordinary flow;
 `recipes/flow_gan_table.py` compares the three.
 """
 

@@ -2,9 +2,9 @@
 
     python recipes/train_gan_mnist.py --data mnist.npz --out runs/gan-mnist
 
-`mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the first 55,000 are used. Kill it when you like and call it
-again: it goes on where it was. The result is `OUT/prior`; `recipes/evaluate_gan_mnist.py` says whether a mode is lost.
-The card of the bundled prior has the seconds it took, on CPU cores that other work shared.
+`mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the first 55,000 are used. Kill it at any time and run it
+again: it resumes where it stopped. The result is `OUT/prior`; `recipes/evaluate_gan_mnist.py` says whether a mode is
+lost. The card of the bundled prior has the seconds it took, on CPU cores shared with other work.
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python recipes/train_ldm_mnist.py --data mnist.npz --out runs/ldm-mnist
 
 `mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the last 5,000 are kept for validation. Stage 1, `OUT/vae`:
-maps of 4 latents, a cell for 4 x 4 pixels, so many that the learned variance of the decoder falls low and detail is
-kept. Stage 2, `OUT/ldm`: the diffusion in these latents, the autoencoder as it is. The card of the bundled prior has
-the seconds that stage 2 took, on a CPU core that other work shared. Kill it when you like and call it again: it goes on
-where it was. The result is `OUT/ldm/prior`.
+an autoencoder with 4 latents for each 4 x 4 pixels, enough for the learned variance of the decoder to fall low and
+detail to be kept. Stage 2, `OUT/ldm`: the diffusion in these latents, with the autoencoder fixed. The card of the
+bundled prior has the seconds that stage 2 took, on a CPU core shared with other work. Kill it at any time and run it
+again: it resumes where it stopped. The result is `OUT/ldm/prior`.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SECOND = Settings(steps=2000, batch=128, lr=1e-3, validate_every=500)
 
 
 def preview(prior: LatentDiffusion) -> torch.Tensor:
-    """Means of p(x | w), without the grain that a draw of p(x) has."""
+    """Return means of p(x | w), without the grain that a draw of p(x) has."""
     prior = prior.sized(28, 28)
     return prior.render(prior.latents.sample(64, steps=50))
 

@@ -2,10 +2,10 @@
 
     python recipes/train_ldm_photo.py --data PHOTOS --validation OTHER_PHOTOS --out runs/ldm-photo
 
-Stage 1, `OUT/vae`: the bound has switched most latents of `vae-photo` off, for what they say would cost more than it
+Stage 1, `OUT/vae`: the bound has switched off most latents of `vae-photo`, whose information would cost more than it
 saves. The 6 of 16 that say most are kept, an eighth of the numbers of the image, and the networks adapted to them.
-Stage 2, `OUT/ldm`: the diffusion in these latents, the autoencoder as it is. Flags are of stage 2. Kill it when you
-like and call it again: it goes on where it was. The result is `OUT/ldm/prior`.
+Stage 2, `OUT/ldm`: the diffusion in these latents, with the autoencoder fixed. Flags apply to stage 2. Kill it at any
+time and run it again: it resumes where it stopped. The result is `OUT/ldm/prior`.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SECOND = Settings(steps=2800, lr=1e-3, warmup=100, ema=0.998, validate_every=200
 
 
 def preview(prior: LatentDiffusion) -> torch.Tensor:
-    """Means of p(x | w), without the grain that a draw of p(x) has."""
+    """Return means of p(x | w), without the grain that a draw of p(x) has."""
     prior = prior.sized(64, 64)
     return prior.render(prior.latents.sample(8, steps=50))
 

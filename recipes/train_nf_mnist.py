@@ -4,8 +4,8 @@
 
 `mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the last 5,000 are kept for validation, on which training stops
 early with, say, `--patience 3`. Its 4000 steps end at 1.18 bits per value of the validation digits; the card of the
-bundled prior has the seconds they took, on a CPU core that other work shared. Kill it when you like and call it again:
-it goes on where it was. The result is `OUT/prior`.
+bundled prior has the seconds they took, on a CPU core shared with other work. Kill it at any time and run it again: it
+resumes where it stopped. The result is `OUT/prior`.
 """
 
 import argparse

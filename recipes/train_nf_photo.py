@@ -1,9 +1,9 @@
-"""Train `nf-photo`: a flow of small patches, which as `PatchFlow` is a prior of RGB photographs of any size.
+"""Train `nf-photo`: a flow of small patches; as a `PatchFlow` it is a prior of RGB photographs of any size.
 
     python recipes/train_nf_photo.py --data PHOTOS --validation OTHER_PHOTOS --out runs/nf-photo
 
-Every item is a crop, all of whose patches are trained on. Kill it when you like and call it again: it goes on where it
-was. The result is `OUT/prior`, which `genprior restore --prior OUT/prior` takes.
+Every item is a crop, and training uses all of its patches. Kill it at any time and run it again: it resumes where it
+stopped. The result is `OUT/prior`, which `genprior restore --prior OUT/prior` takes.
 """
 
 import argparse

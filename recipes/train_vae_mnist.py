@@ -4,7 +4,7 @@
 
 `mnist.npz` holds `train_images`, uint8 (60000, 28, 28); the last 5,000 are kept for validation, which decides when to
 stop. Its 4,000 steps reach 6.24 bits/dim on those 5,000; the card of the bundled prior has the seconds they took, on a
-CPU core that other work shared. Kill it when you like and call it again: it goes on where it was. The result is
+CPU core shared with other work. Kill it at any time and run it again: it resumes where it stopped. The result is
 `OUT/prior`.
 """
 
@@ -25,7 +25,7 @@ DEFAULTS = Settings(steps=4000, batch=128, lr=2e-3, validate_every=500, patience
 
 
 def preview(prior: Prior) -> torch.Tensor:
-    """Means of p(x | z), without the grain that a draw of p(x) has."""
+    """Return means of p(x | z), without the grain that a draw of p(x) has."""
     z = torch.randn(64, *prior.latent_shape, generator=torch.Generator().manual_seed(0))
     return prior.decode(z.to(prior.decoder_variance)).detach()
 

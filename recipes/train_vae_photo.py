@@ -3,7 +3,7 @@
     python recipes/train_vae_photo.py --data PHOTOS --validation OTHER_PHOTOS --out runs/vae-photo
 
 Its 1,800 steps reach 5.34 bits/dim on 41 validation crops; the card of the bundled prior has the seconds. Kill it
-when you like and call it again: it goes on where it was. The result is `OUT/prior`; the sheets `samples-*.png`
+at any time and run it again: it resumes where it stopped. The result is `OUT/prior`; the sheets `samples-*.png`
 show photographs, their reconstructions G(mean of q(z | x)), and G(z) of random latents.
 """
 
@@ -25,7 +25,7 @@ DEFAULTS = Settings(steps=1800, batch=16, lr=1e-3, validate_every=500)
 
 
 def preview(prior: Prior, x: torch.Tensor) -> torch.Tensor:
-    """Each x beside its reconstruction and a mean of p(x | z), without the grain that a draw of p(x) has."""
+    """Return each x beside its reconstruction and a mean of p(x | z), without the grain that a draw of p(x) has."""
     prior, x = prior.sized(*x.shape[-2:]), x.to(prior.decoder_variance)
     z = torch.randn(len(x), *prior.latent_shape, generator=torch.Generator().manual_seed(0)).to(x)
     return torch.cat([x, prior.decode(prior.encode(x)).detach(), prior.decode(z).detach()], dim=3)

@@ -14,7 +14,7 @@ import torch
 import genprior
 
 # %%
-# A part of a photograph of scikit-image, 64 x 64, with values in [0, 1], and a hole: True where pixels are missing.
+# Part of a photograph of scikit-image, 64 x 64, with values in [0, 1], and a hole: True where pixels are missing.
 
 photo = skimage.data.astronaut()[0:224, 112:336]
 photo = skimage.transform.resize(photo, (64, 64), anti_aliasing=True).astype(np.float32)
@@ -35,7 +35,7 @@ print(result)
 
 # %%
 # The picture estimates the posterior mean: the image with the least expected squared error, smooth in the hole. Each
-# sample fills the hole in another way. The prior knows the colours and textures of photographs, but no faces.
+# sample fills the hole in a different way. The prior knows the colours and textures of photographs, but no faces.
 
 truth = torch.from_numpy(photo).movedim(-1, 0)
 

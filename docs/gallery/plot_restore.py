@@ -13,7 +13,7 @@ import torch
 import genprior
 
 # %%
-# A part of a photograph, 64 x 64, with values in [0, 1].
+# Part of a photograph, 64 x 64, with values in [0, 1].
 
 photo = skimage.data.chelsea()[20:276, 110:366]
 photo = skimage.transform.resize(photo, (64, 64), anti_aliasing=True).astype(np.float32)
@@ -48,10 +48,10 @@ for row, (task, (op, parameters)) in zip(axes, tasks.items()):
         show(axis, x, title)
 
 # %%
-# ``restore`` estimates nothing here: the measurement brings its operator and its noise. For a file on disk, name what
+# ``restore`` estimates nothing here: the measurement carries its operator and its noise. For a file on disk, name what
 # happened to it, as in ``genprior.restore("small.png", "super-resolution", scale=4)``.
 print(result)
 
 # %%
-# A grey image determines little of the colours: the draws choose some, seldom the right ones. With few pixels or a
+# A grey image says little about the colours: the draws choose some, seldom the right ones. With few pixels or a
 # strong blur the prior supplies the details.

@@ -13,7 +13,7 @@ import genprior
 from genprior.operators import Inpaint
 
 # %%
-# The prior: images of 12 x 12 whose pixels are correlated over some 3 pixels, with standard deviation 0.2 around 0.5.
+# The prior: images of 12 x 12 whose pixels are correlated over about 3 pixels, with standard deviation 0.2 around 0.5.
 
 side = 12
 pixels = torch.cartesian_prod(torch.arange(side), torch.arange(side)).double()
@@ -65,5 +65,5 @@ figure.colorbar(picture, ax=axes[1], shrink=0.8)
 
 # %%
 # ``exact`` is right, and ``mmps`` approaches it as its steps grow. ``diffpir``, made for the squared error of
-# photographs, has about half of the variance. ``dps`` ignores the noise level: where the image was measured, its draws
+# photographs, has about half the variance. ``dps`` ignores the noise level: where the image was measured, its draws
 # are nearly the same. :doc:`/truth` has such figures for all samplers.

@@ -1,12 +1,12 @@
-"""Blurs identified from photographs alone: how near, how honest, and what it costs the restoration.
+"""Blurs identified from photographs alone: how accurate, how well calibrated, and what it costs the restoration.
 
-Crops are blurred by motions of 7 to 25 pixels at any angle, or Gaussians of width 0.8 to 3, past the frame. "near" is
-the share with the length within 1.5 pixels and the angle within 7 degrees, or the width within 10 %; "90 %" the share
-of intervals of that level that hold the truth; "0.5 dB" the share of pictures restored with the identified parameters
-within 0.5 dB of those restored with the true ones and the true noise. Of crops that were not blurred, "no blur" is the
-share whose 90 % interval has a length of at most 1.5 pixels or a width of at most 0.4. A refusal is near nothing.
-"place" is the p-value of a test that the truth lies as often at each place among the draws (Kolmogorov, Smirnov): small
-where the posterior is too narrow, too wide or to one side.
+Crops are blurred by motions of 7 to 25 pixels at any angle, or Gaussians of width 0.8 to 3, that reach past the frame.
+"near" is the share with the length within 1.5 pixels and the angle within 7 degrees, or the width within 10 %; refusals
+are not near. "90 %" is the share of intervals of that level that hold the truth; "0.5 dB" the share of pictures
+restored with the identified parameters within 0.5 dB of those restored with the true ones and the true noise. Of crops
+that were not blurred, "no blur" is the share whose 90 % interval starts at a length of at most 1.5 pixels or a width of
+at most 0.4. "place" is the p-value of a test that the truth is as likely at each rank among the draws (Kolmogorov,
+Smirnov): small where the posterior is too narrow, too wide or off to one side.
 
     python recipes/benchmarks/blind.py --data PHOTOS --crops 24 --restored 6 --unblurred 20
 """
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def of_blurred(op: str, noise: float, photos: list[Tensor], restored: int) -> dict:
-    """A row: shares over the crops, of which the first are restored too."""
+    """Return a row: shares over the crops, of which the first `restored` are restored too."""
     generator = torch.Generator().manual_seed(0)
     told, places, seconds = defaultdict(list), defaultdict(list), []
     for k, x in enumerate(photos):
@@ -102,7 +102,7 @@ def holds(interval: tuple[float, float], value: float, name: str) -> bool:
 
 
 def place(draws: Tensor, value: float, name: str) -> float:
-    """The share of the draws below the truth."""
+    """Return the share of the draws below the truth."""
     below = draws - value
     return float(((below + 90) % 180 - 90 if name == "angle" else below).lt(0).double().mean())
 

@@ -1,12 +1,12 @@
-"""The way to the first picture by somebody's checkpoint: memory and seconds to read it, and to restore.
+"""The cost of a first picture with a published checkpoint: memory and seconds to read it, seconds to restore.
 
     python recipes/benchmarks/checkpoint.py
     python recipes/benchmarks/checkpoint.py --half --samplers
     python recipes/benchmarks/checkpoint.py --prior ffhq_10m.pt --side 256 --samplers auto diffpir ddrm
 
-Without a prior it is the network of FFHQ, of random weights, written into a temporary file: as large, as fast. The
-picture is of noise, super-resolution by 4, one draw; "auto" is the picture alone, as `restore` gives it. Memory is the
-largest resident set of a process that reads, less that before it reads.
+Without --prior it is the network of FFHQ with random weights, written to a temporary file: equally large and fast. The
+image is noise, the task super-resolution by 4, with one draw; "auto" makes the picture alone, as `restore` does. Memory
+is the largest resident set of a process that reads the checkpoint, less that before it reads.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The powers of the likelihood with which blurs are identified: a row of `blind.py` for each choice of them.
+"""Choose the powers of the likelihood that identifies blurs: a row of `blind.py` for each choice.
 
     python recipes/benchmarks/choose_blind.py --data PHOTOS --op gaussian-deblur --crops 20 --photograph 0.3 0.45 0.6
 
-PHOTOS is a folder of sharp photographs; with --fitted, that of `recipes/fit_spectra_photo.py`, of which only those
-count that were held out. The choice is of powers whose 90 % intervals hold the truth as often as they say, with places
-that are uniform, and as many near as can be.
+PHOTOS is a folder of sharp photographs; with --fitted, that of `recipes/fit_spectra_photo.py`, of which only the
+held-out photographs count. Choose powers whose 90 % intervals hold the truth as often as they claim, whose places are
+uniform, and whose share "near" is as large as possible.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the benchmarks share: counted networks, crops, seconds, and the words for the machine."""
+"""What the benchmarks share: counted networks, crops, timing, and the description of the machine."""
 
 import copy
 import platform
@@ -16,7 +16,7 @@ from genprior.priors.base import Prior
 
 
 def counted(prior: Prior) -> tuple[Prior, Counter]:
-    """The prior, and how many images have since passed its network "forward" and "back", whoever asks."""
+    """Return the prior and a count of the images that pass its network "forward" and "back" from now on."""
     passes: Counter = Counter()
 
     def denoise(x_t: Tensor, sigma: float | Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def counted(prior: Prior) -> tuple[Prior, Counter]:
 
 
 class _CountBack(torch.autograd.Function):
-    """The identity; counts the images whose gradient it hands back."""
+    """The identity; counts the images whose gradient passes back through it."""
 
     @staticmethod
     def forward(x: Tensor, passes: Counter) -> Tensor:
@@ -50,10 +50,9 @@ def anything(path: Path) -> bool:
 
 
 def crops(folders: list[Path], each: int, side: int, keep: Callable[[Path], bool] = anything) -> dict[str, Tensor]:
-    """Centre crops (3, side, side) of `each` colour images of every folder, evenly spread over its sorted files that
-    are kept.
+    """Return centre crops (3, side, side) of `each` colour images of every folder, evenly spaced among its files.
 
-    The folders take turns, so that the first crops are of all of them.
+    Files are sorted, and used if `keep` accepts them. The folders take turns, so that the first crops come from all.
     """
     found: list[list[tuple[str, Tensor]]] = []
     for folder in folders:
@@ -74,7 +73,7 @@ def _centre(x: Tensor, side: int) -> Tensor:
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """CPU time of this process, which other work on the machine changes by the caches it takes only; on cuda, time."""
+    """Return the CPU time of a call, which other work affects only through the caches it takes; on cuda, wall time."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         began = time.perf_counter()
@@ -87,7 +86,7 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 def machine(device: torch.device) -> str:
-    """What the figures were measured on."""
+    """Describe what the figures were measured on."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     cpuinfo = Path("/proc/cpuinfo")

@@ -1,11 +1,11 @@
-"""What one draw costs with each bundled prior and the sampler that "auto" takes for it, beside the diffusion's.
+"""What one draw costs with each bundled prior and the sampler that "auto" chooses, compared with the diffusion.
 
     python recipes/benchmarks/cost.py
     python recipes/benchmarks/cost.py --priors ddpm-mnist gan-mnist --repeats 1
 
-Super-resolution x4, noise 0.05: of a photograph of 64 x 64 for the priors of photographs, of a digit that `ddpm-mnist`
-drew for those of digits. The least processor time of --repeats restorations, with one thread; the ratio is to the
-diffusion of the same images.
+Super-resolution x4, noise 0.05: of a photograph of 64 x 64 for the priors of photographs, of a digit drawn from
+`ddpm-mnist` for those of digits. Seconds are the least CPU time of --repeats restorations, with one thread; the ratio
+is to the diffusion of the same kind of image.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def cost(name: str, y: Measurement, repeats: int) -> tuple[str, int, float]:
-    """The sampler's name, its evaluations of the network for a draw, and the seconds of one."""
+    """Return the sampler's name, its network evaluations per draw, and the seconds of a draw."""
     prior = genprior.load_prior(name)
     sampler = automatic(prior)
 

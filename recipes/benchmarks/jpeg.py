@@ -1,10 +1,10 @@
-"""PSNR of luma of JPEG files, decoded and restored, on a folder of photographs.
+"""Luma PSNR of JPEG files, decoded and restored, on a folder of photographs.
 
     python recipes/benchmarks/jpeg.py --data Set5
 
-Each photograph is encoded by Pillow, decoded by it, and restored from the file by one picture; both pictures have 8
-bits, as a user gets them. PSNR of Y = 0.299 r + 0.587 g + 0.114 b on [0, 1], of all pixels, then the mean over images.
-"differ" is the share of the coefficients that `degrade` puts into another cell than the encoder.
+Pillow encodes and decodes each photograph, and `restore` makes one picture from the file; both pictures have 8 bits, as
+a user gets them. PSNR is of Y = 0.299 r + 0.587 g + 0.114 b on [0, 1], over all pixels, then averaged over images.
+"differ" is the share of the coefficients that `degrade` puts into a different cell from the encoder's.
 """
 
 import argparse

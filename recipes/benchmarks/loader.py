@@ -2,8 +2,8 @@
 
     python recipes/benchmarks/loader.py --data PHOTOS [--kept 0 [--workers 1]]
 
-The two kinds of steps take turns. Told are items per second and median (quartiles) of the ratio. With --kept 0 every
-photograph is decoded every time, as where data are larger than memory. Without workers, times are of the processor.
+The two kinds of steps take turns. It prints items per second and the median (quartiles) of the ratio. With --kept 0
+every photograph is decoded every time, as for data larger than memory. Without workers, times are CPU times.
 """
 
 import argparse
@@ -34,7 +34,7 @@ optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-4, fused=True)
 
 
 def seconds(batch: dict | None, step: int) -> float:
-    """Of a step on that batch, or on one that is loaded."""
+    """Return the seconds of a step on that batch, or on a loaded one for None."""
     began = clock()
     batch = next(loader) if batch is None else batch
     with torch.autocast("cpu", torch.bfloat16):
@@ -46,7 +46,7 @@ def seconds(batch: dict | None, step: int) -> float:
 
 
 data = Photos(options.data)
-_ = [data[item] for item in range(len(data))]  # the epochs after the first are measured
+_ = [data[item] for item in range(len(data))]  # only epochs after the first are measured
 began = time.process_time()
 _ = [data[item] for item in range(len(data), len(data) + 320)]
 rate = 320 / (time.process_time() - began)

@@ -2,7 +2,7 @@
 
     python recipes/benchmarks/memory.py --op inpaint --height 3000 --width 4000
 
-The photograph is noise, which takes as long and as much as any. One step tells the peak of any number of steps: each
+The photograph is noise, which takes as much time and memory as any. One step has the peak of any number of steps: each
 frees what it made.
 """
 

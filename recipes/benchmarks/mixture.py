@@ -12,7 +12,7 @@ from genprior.samplers import MMPS, SAMPLERS, SMC, TDS, MCGDiff, TDSMoments
 from genprior.truth.mixture import CELLS, DRAWS, SEEDS, mixture_suite
 
 PARTICLES = DRAWS + DRAWS // 4
-# What differs from the defaults: exact covariances of up to 4 values, and clouds somewhat larger than what is drawn.
+# These differ from the defaults: exact covariances of up to 4 values, and somewhat more particles than draws.
 CHOSEN = {
     "mmps": MMPS(iterations=4),
     "tds": TDS(particles=PARTICLES),

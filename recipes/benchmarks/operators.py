@@ -1,12 +1,12 @@
-"""How fast our operators are: seconds of deepinv's over ours, for A, A^T and the proximal step.
+"""How fast our operators are: deepinv's seconds over ours, for A, A^T and the proximal step.
 
     python recipes/benchmarks/operators.py
 
-deepinv's fastest equivalent: of its `Blur`, directly or by FFT, and `BlurFFT` for circular blurs, of `Blur` for those
-of boundary "valid", and of `Downsampling` (bicubic, circular; its proximal step in closed form) and
-`DownsamplingMatlab` (bicubic, antialiased) for super-resolution x4. "CG": the proximal step of `Blur` by FFT and of
-`DownsamplingMatlab`, which is by conjugate gradients to deepinv's own tolerance. That step is from white noise, with
-gamma = 100, as of noise 0.025 and images of standard deviation 0.25.
+deepinv's is the fastest equivalent: among `Blur`, directly or by FFT, and `BlurFFT` for circular blurs; of `Blur` for
+boundary "valid"; and among `Downsampling` (bicubic, circular; proximal step in closed form) and `DownsamplingMatlab`
+(bicubic, antialiased) for super-resolution x4. "CG" is the proximal step of `Blur` by FFT and of `DownsamplingMatlab`,
+by conjugate gradients to deepinv's own tolerance. The proximal step starts from white noise, with gamma = 100, which
+corresponds to noise 0.025 and images of standard deviation 0.25.
 
 One image, float32; median (quartiles) over --repeats turns, in which ours and theirs are timed one after the other.
 """
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def pairs(size: int, sides: list[int]):
-    """(name, our operator, deepinv's physics that do the same), one after the other."""
+    """Yield (name, our operator, deepinv's physics that do the same)."""
     shape = (3, size, size)
     for side in sides:
         # a Gaussian is separable, an oblique motion is not
@@ -60,13 +60,13 @@ def pairs(size: int, sides: list[int]):
             if boundary == "circular":
                 physics.append(BlurFFT(shape, k))
             yield f"{name}, {boundary}", Blur(kernel, shape, boundary), physics
-    # its closed form is of circular blurs only
+    # its closed form holds for circular blurs only
     down = [Downsampling(shape, "bicubic", 4, padding="circular"), DownsamplingMatlab(factor=4)]
     yield "super-resolution x4", SuperResolution(4, shape), down
 
 
 def compare(operator: LinearOperator, physics: list[LinearPhysics], x: Tensor, z: Tensor, repeats: int) -> list[str]:
-    """Cells: the fastest of theirs over ours."""
+    """Return the cells: the seconds of the fastest of theirs over ours."""
     y = operator(x)
     measured = [p.A(x) for p in physics]
     forward = [lambda p=p: p.A(x) for p in physics]
@@ -85,12 +85,12 @@ def compare(operator: LinearOperator, physics: list[LinearPhysics], x: Tensor, z
 
 
 def against(mine: Callable, theirs: list[Callable], device: torch.device, repeats: int) -> str:
-    """Median and quartiles of the ratio of seconds, of those of `theirs` that is fastest."""
+    """Return median and quartiles of the ratio of seconds, for the fastest of `theirs`."""
     found = []
     for their in theirs:
         mine()
         if (once := seconds(their, device)) > 2:
-            found.append([once / seconds(mine, device)] * 2)  # slow enough to be told from one turn
+            found.append([once / seconds(mine, device)] * 2)  # slow enough for one turn to tell
             continue
         found.append([seconds(their, device) / seconds(mine, device) for _ in range(repeats)])
     if not found:

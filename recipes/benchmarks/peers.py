@@ -1,17 +1,17 @@
-"""The methods that are compared: (prior, measurement, evaluations, seed) -> one draw per row of the measurement.
+"""The methods compared: (prior, measurement, evaluations, seed) -> one draw per row of the measurement.
 
-Each takes as many steps as the evaluations pay for, forward and backward passes of the network counting one each. Ours
-are the samplers by name, at their defaults but for DPS, whose published step depends on the task. The peers have the
-same network and measurement, and their own documented settings:
+Each takes as many steps as the evaluations pay for; a forward or backward pass of the network counts as one. Ours are
+the samplers by name, at their defaults except DPS, whose published step depends on the task. The peers use the same
+network and measurement, and their own documented settings:
 
-deepinv 0.5: the defaults of DPS, DiffPIR and DDRM; of the others PosteriorDiffusion as in its example on noisy data
-fidelities, a variance-exploding diffusion and weight 1, but over the noise levels that the network knows, and by the
+deepinv 0.5: DPS, DiffPIR and DDRM at their defaults. The others are PosteriorDiffusion as in its example on noisy data
+fidelities, a variance-exploding diffusion and weight 1, but over the noise levels that the network knows, and with the
 solver of its DPS, which its documentation recommends for few steps: with the example's own, all of them diverge here.
-Its physics are `Inpainting` and `BlurFFT`; of super-resolution, where it has no operator with an SVD, ours.
+Its physics are `Inpainting` and `BlurFFT`; for super-resolution, where it has no operator with an SVD, ours.
 
-azula 0.11: vectors on [-1, 1], as its models have, the default zeta, lambda and one iteration of the solvers, DDPM
-sampling, and of its schedules VP, or VE where the name says so; one image at a time for DPS, whose norm is that of the
-batch. PGDM knows no noise, and has no more than A^+ y for y.
+azula 0.11: vectors on [-1, 1], as its models use, default zeta and lambda, one iteration of the solvers, DDPM sampling,
+and its schedule VP, or VE where the name says so. DPS takes one image at a time, because its norm is over the batch.
+PGDM ignores the noise, and uses y only through A^+ y.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class TooFew(Exception):
 
 
 def most_steps(cost: Callable[[int], int], evaluations: int) -> int:
-    """The most steps, at least one, that cost no more than that."""
+    """Return the largest number of steps, at least one, that costs at most `evaluations`."""
     fitting = [steps for steps in range(1, evaluations + 1) if cost(steps) <= evaluations]
     if not fitting:
         raise TooFew(f"a step takes {cost(1)} evaluations")
@@ -76,7 +76,7 @@ def ours(given: str | Sampler) -> Method:
 
 
 def picture(prior: Prior, measurement: Measurement, evaluations: int, seed: int) -> Tensor:
-    """What `restore` gives as its picture, whose squared error is to be least: no draws, all rows are alike."""
+    """Return the picture of `restore`, made for the least squared error: not draws, so all rows are alike."""
     estimator = find_estimator(prior, measurement.operator, evaluations)
     assert estimator is not None
     rows = torch.arange(len(measurement.y))
@@ -85,7 +85,7 @@ def picture(prior: Prior, measurement: Measurement, evaluations: int, seed: int)
 
 
 def as_decomposable(measurement: Measurement):
-    """The operator as a deepinv physics with an SVD, its noise included."""
+    """Return the operator as a deepinv physics with an SVD, noise included."""
     from deepinv.physics import BlurFFT, DecomposablePhysics, GaussianNoise, Inpainting
 
     A, y = measurement.operator, measurement.y
@@ -102,7 +102,7 @@ def as_decomposable(measurement: Measurement):
 def deepinv_dps(prior: Prior, measurement: Measurement, evaluations: int, seed: int) -> Tensor:
     from deepinv.sampling import DPS
 
-    # the levels include the one at the end, where nothing is evaluated
+    # the levels include the last one, where nothing is evaluated
     levels = most_steps(lambda steps: 2 * steps, evaluations) + 1
     model = DPS(prior.denoise, num_steps=levels, device=measurement.y.device, rng=_generator(measurement, seed))
     return model(measurement.y, as_decomposable(measurement).to(measurement.y.device)).float()
@@ -124,7 +124,7 @@ def deepinv_ddrm(prior: Prior, measurement: Measurement, evaluations: int, seed:
 
     y = measurement.y
     with _global_seed(y, seed):
-        # it writes into the y that it is given
+        # it overwrites the y that it is given
         return DDRM(prior.denoise, np.linspace(1, 0, evaluations))(y.clone(), as_decomposable(measurement).to(y.device))
 
 
@@ -133,7 +133,7 @@ def deepinv_posterior(fidelity: str, per_step: int, **options) -> Method:
         from deepinv import sampling
 
         y = measurement.y
-        # one evaluation is left for the denoising at the end
+        # one evaluation is kept for the denoising at the end
         levels = most_steps(lambda steps: per_step * steps + 1, evaluations) + 1
         timesteps = torch.linspace(1, 0.001, levels, device=y.device, dtype=torch.float64)
         model = sampling.PosteriorDiffusion(
@@ -206,7 +206,7 @@ def _generator(measurement: Measurement, seed: int) -> torch.Generator:
 
 
 class _global_seed:
-    """Methods that know no generator draw from the global one, which is put back."""
+    """Seed the global generator, for methods that take no other, and restore it afterwards."""
 
     def __init__(self, like: Tensor, seed: int):
         self.fork = torch.random.fork_rng(devices=[like.device] if like.is_cuda else [])
@@ -223,7 +223,7 @@ class _global_seed:
 METHODS: dict[str, Method] = {
     **{name: ours(name) for name in OURS},
     "picture": picture,
-    # what their documentation advises for photographs and few evaluations
+    # as their documentation advises for photographs and few evaluations
     "tmpd start 4": ours(TMPD(start=4.0)),
     "mmps start 4": ours(MMPS(start=4.0, iterations=1)),
     # and for many

@@ -1,9 +1,9 @@
 """Phase retrieval of digits: how often draws of each sampler find the image, and how near the best of several comes.
 
-Of each digit 16 draws are made. "one" is the mean over draws, "best of 4" the mean over disjoint fours of the draw that
-fits y best, "oracle" the best of all 16 by the truth, and "success" the share of draws within 1 dB of that: PSNR, in
-dB. A digit that is turned by 180 degrees, or lies elsewhere in the black, has the same y: the columns "registered" are
-those of draws that were turned and moved to the truth first.
+Each digit has 16 draws. Of their PSNR in dB, "one" is the mean over draws, "best of 4" the mean over disjoint groups of
+four of the draw that fits y best, and "oracle" the best of all 16 by the truth; "success" is the share of draws within
+1 dB of the oracle. A digit turned by 180 degrees, or placed elsewhere in the black, has the same y: for the columns
+"registered" the draws are first turned and moved to the truth.
 
     python recipes/benchmarks/phase.py --data mnist.npz --digits 4
 """
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def figures(quality: Tensor, residual: Tensor) -> dict[str, float]:
-    """Of the PSNR of draws, (B, DRAWS)."""
+    """Summarise the PSNR of draws, (B, DRAWS)."""
     best = quality.amax(1, keepdim=True)
     fours = residual.reshape(len(residual), -1, FEW).argmin(-1, keepdim=True)
     by_fit = quality.reshape(len(quality), -1, FEW).gather(-1, fours)
@@ -78,7 +78,7 @@ def psnr(x: Tensor, truth: Tensor) -> Tensor:
 
 
 def registered(x: Tensor, truth: Tensor) -> Tensor:
-    """PSNR of x (B, n, C, H, W), the better of both turns, each moved to where it correlates most with the truth."""
+    """Return the PSNR of x (B, n, C, H, W), the better of both turns, each moved to where it best matches the truth."""
     side = x.shape[-1]
     target = torch.fft.fft2(truth[:, None], s=(2 * side, 2 * side))
     found = []

@@ -1,9 +1,9 @@
-"""PSNR of pictures of photon noise: `restore` with `Poisson(1 / peak)`, and Anscombe's transform with the same network.
+"""PSNR under photon noise: `restore` with `Poisson(1 / peak)`, and Anscombe's transform with the same network.
 
     python recipes/benchmarks/poisson.py --data CBSD68 --peaks 30 10 --images 12
 
-The transform makes the noise white, 2 sqrt(k + 3/8) of counts k; the network denoises it, and the exact unbiased
-inverse takes it back. Counts are keyed by (0, image).
+The transform of counts k, 2 sqrt(k + 3/8), makes the noise white; the network denoises the result, and the exact
+unbiased inverse maps it back. Counts are keyed by (0, image).
 
 References: M. Makitalo, A. Foi, Optimal inversion of the Anscombe transformation in low-count Poisson image denoising,
 2011 (the closed form of the inverse: A closed-form approximation of the exact unbiased inverse, 2011).
@@ -23,7 +23,7 @@ from genprior.scores.metrics import psnr
 
 
 def anscombe(prior, y: Tensor, gain: float) -> Tensor:
-    """The picture of y = gain k, (B, C, H, W), by the transform, scaled to [0, 1] for the network."""
+    """Restore y = gain k, (B, C, H, W), by the transform, scaled to [0, 1] for the network."""
     low, high = (2 * math.sqrt(k + 3 / 8) for k in (0, 1 / gain))
     stable = (2 * (y / gain + 3 / 8).sqrt() - low) / (high - low)
     D = low + (high - low) * prior.denoise(stable, 1 / (high - low))

@@ -3,16 +3,16 @@
     python recipes/benchmarks/restoration.py --data CBSD68 SET14 --budget 20 100 --out restoration.csv
     python recipes/benchmarks/restoration.py --data CBSD68 SET14 --budget 1000 --crops 2 --out restoration.csv
 
-Crops of 128 x 128, five tasks, noise 0.025 on [0, 1], blurs circular; every method has the same measurement, told its
-noise, and the same evaluations of the network, each pass forward or back counting one. Needs `pip install azula`.
+Crops of 128 x 128, five tasks, noise 0.025 on [0, 1], circular blurs. Every method gets the same measurement, its noise
+level, and the same number of network evaluations; a forward or backward pass counts one. Needs `pip install azula`.
 
-Every result is a line of the CSV file as soon as it is there: a run that was stopped goes on where it was. Lines of
-other weights, measurements (their fingerprint is that of y) or numbers of samples are left alone, and not in the table.
-A cell: PSNR in dB of one sample / of the mean of the samples ± standard error over crops (SSIM of the mean); – where
-the method does not suit the task. Those called oracles are tuned on the truth, which nobody has.
+Every result becomes a line of the CSV file at once: an interrupted run resumes. Lines of other weights, measurements
+(identified by a fingerprint of y) or numbers of samples are left alone, and not in the table. A cell: PSNR in dB of one
+sample / of the mean of the samples ± standard error over crops (SSIM of the mean); – where the method does not apply to
+the task. Methods called oracles are tuned on the truth, which is not available in practice.
 
-With --n 32 a second table tells how far the samples are draws: coverage of their central 50 % and 90 % intervals; the
-variance of the samples over the squared error of their mean, which is 1 + 1/n of it for draws; CRPS in thousandths.
+With --n 32 a second table says how close the samples are to draws of p(x | y): coverage of their central 50 % and 90 %
+intervals; their variance over 1 / (1 + 1/n) of the squared error of their mean, 1 for draws; CRPS in thousandths.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from genprior.scores.metrics import psnr, ssim
 from genprior.scores.uncertainty import coverage, crps
 from genprior.table import Estimate, Table
 
-LEAST = 19  # samples that a 90 % interval takes
+LEAST = 19  # samples that a 90 % interval needs
 FIGURES = ("psnr_sample", "ssim_sample", "psnr_mean", "ssim_mean")
 SPREAD = ("coverage_50", "coverage_90", "variance", "squared_error", "crps")
 KEY = ("weights", "measurement", "samples", "crop", "task", "method", "budget")
@@ -85,7 +85,7 @@ def main() -> None:
                     op, parameters = TASKS[task](k, options.side)
                     measurement = genprior.degrade(x, op, noise=options.noise, seed=k, **parameters)
                     if isinstance(measurement.operator, Inpaint):
-                        # what lies in the holes means nothing, and is nothing, for all methods
+                        # values in the holes mean nothing: 0 for all methods
                         measurement = replace(measurement, y=measurement.operator(measurement.y))
                     for method in methods:
                         spent = budget if method in METHODS else 0
@@ -108,7 +108,7 @@ def fingerprint(measurement: Measurement) -> str:
 
 
 def run(method: str, prior, measurement: Measurement, x: torch.Tensor, budget: int, n: int, seed: int) -> Row:
-    """What there is to say of the method on this measurement; a note where it fails."""
+    """Return the scores of the method on this measurement; a note where it fails."""
     watched, passes = counted(prior)
     began = time.perf_counter()
     try:
@@ -134,7 +134,7 @@ def run(method: str, prior, measurement: Measurement, x: torch.Tensor, budget: i
 
 
 def spread(samples: torch.Tensor, x: torch.Tensor) -> Row:
-    """How far samples (n, C, H, W) are draws of a law that x (C, H, W) is drawn of."""
+    """Measure how close samples (n, C, H, W) are to draws of the law that x (C, H, W) was drawn from."""
     n = len(samples)
     error = (samples.mean(0) - x).square().mean() / (1 + 1 / n)
     found = {
@@ -147,7 +147,7 @@ def spread(samples: torch.Tensor, x: torch.Tensor) -> Row:
 
 
 def stored(path: Path) -> list[Row]:
-    """The whole lines of the file, which is made if it is not there; a line that was cut short is dropped."""
+    """Return the complete lines of the file, creating it if it is missing and dropping a line that was cut short."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith("\n")] or [",".join(COLUMNS) + "\n"]
@@ -158,7 +158,7 @@ def stored(path: Path) -> list[Row]:
 
 
 def report(rows: list[Row], options: argparse.Namespace, where: str) -> None:
-    """Print the table, then for every task and budget by how much our best is above the best of the others."""
+    """Print the table, then by how much our best exceeds the best of the others for every task and budget."""
     table, best = [], []
     for budget in [0, *options.budget]:
         here = [row for row in rows if row["budget"] == str(budget)]
@@ -179,7 +179,7 @@ def report(rows: list[Row], options: argparse.Namespace, where: str) -> None:
 
 
 def calibration(rows: list[Row], options: argparse.Namespace) -> list[dict[str, str]]:
-    """A line for each method and budget: of every task the coverages, the ratio of means over crops, and the CRPS."""
+    """Return a line for each method and budget: per task the coverages, the ratio of means over crops, and the CRPS."""
     lines = []
     drawn = [row for row in rows if row["crps"] and float(row["variance"]) > 0]
     for budget, method in dict.fromkeys((row["budget"], row["method"]) for row in drawn):
@@ -206,7 +206,7 @@ def cell(rows: list[Row]) -> str:
 
 
 def compare(rows: list[Row], by: str) -> dict[str, str | int]:
-    """Our best method of a task and budget, and its mean difference to the best of each of the others."""
+    """Return our best method of a task and budget, and its mean difference to the best of each other group."""
     values: dict[str, dict[str, float]] = {}
     for row in rows:
         values.setdefault(row["method"], {})[row["crop"]] = float(row[by] or math.nan)

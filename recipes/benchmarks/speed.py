@@ -2,12 +2,12 @@
 
     python recipes/benchmarks/speed.py                   (--device cuda where there is one)
 
-A cell: the time of a draw that is not the network's, in percent of the network's. It is measured inside of the draw,
-between the network's calls and passes back: CPU time of one thread, or on cuda time between events. Median over
---repeats draws of --steps steps of 3 x 64 x 64 images, after one that does not count, by network and batch. "small" is
-a stack of convolutions whose call on one image takes about 10 ms on a CPU, "bundled" is `ddpm-photo`. Memory: by how
-much a draw of 4 images with the bundled network raises the resident set of a fresh process, or on cuda what torch
-holds.
+A cell: the time of a draw outside the network, in percent of the time inside it. It is measured within the draw,
+between the network's forward and backward passes: CPU time of one thread, or on cuda time between events. It is the
+median over --repeats draws of --steps steps of 3 x 64 x 64 images, after one that does not count, by network and batch.
+"small" is a stack of convolutions whose call on one image takes about 10 ms on a CPU, "bundled" is `ddpm-photo`.
+Memory: by how much a draw of 4 images with the bundled network raises the resident set of a fresh process, or on cuda
+what torch holds.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from genprior.operators import Blur, Inpaint, Measurement, SuperResolution, gaus
 from genprior.priors.base import Prior
 from genprior.samplers import find_sampler
 
-# What of the peers is the method of ours.
+# The peers' versions of our methods.
 PEERS = {
     "diffpir": ("deepinv diffpir", "azula diffpir"),
     "ddrm": ("deepinv ddrm",),
@@ -62,7 +62,7 @@ class Small(Prior):
 
 
 class Timed(Prior):
-    """A prior whose network tells when it is at work, forward and back; marks are stamps or events."""
+    """A prior that records when its network works, forward and back; marks are time stamps or events."""
 
     def __init__(self, prior: Prior, mark: Callable):
         super().__init__()
@@ -78,7 +78,7 @@ class Timed(Prior):
 
 
 class _Edge(torch.autograd.Function):
-    """The identity at an edge of the network: on the way back it marks when the network begins or ends."""
+    """The identity at an edge of the network: on the backward pass it marks when the network begins or ends."""
 
     @staticmethod
     def forward(x: Tensor, timed: Timed, last: bool) -> Tensor:
@@ -151,7 +151,7 @@ def draw(name: str, prior: Prior, measurement: Measurement, steps: int) -> None:
 
 
 def overhead(name: str, prior: Prior, measurement: Measurement, options: argparse.Namespace) -> float:
-    """Time beyond the network's over the network's, the median over some draws."""
+    """Return the time outside the network over the time inside it, the median over some draws."""
     cuda = measurement.y.is_cuda
     found = []
     for _ in range(1 + options.repeats):
@@ -177,7 +177,7 @@ def _between(began, ended) -> float:
 
 
 def peak_memory(*arguments) -> float:
-    """MiB that a draw takes, measured in a process of its own."""
+    """Return the MiB that a draw takes, measured in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, arguments)
 
@@ -186,14 +186,14 @@ def _peak_memory(name: str, task: str, size: int, steps: int, where: str) -> flo
     torch.set_num_threads(1)
     device = torch.device(where)
     prior = network("bundled", device)
-    draw(name, prior, measure(task, 32, 1, device), 2)  # brings in what is loaded once
+    draw(name, prior, measure(task, 32, 1, device), 2)  # loads what is loaded only once
     measurement = measure(task, size, 4, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         draw(name, prior, measurement, steps)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the largest resident set is that of now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the largest resident set to the current one
     before = _status("VmRSS")
     draw(name, prior, measurement, steps)
     return _status("VmHWM") - before

@@ -1,9 +1,9 @@
-"""How far tiles of a photograph and the whole of it are denoised alike: the largest difference of any value.
+"""How much denoising by tiles differs from denoising the whole photograph: the largest difference of any value.
 
     python recipes/benchmarks/tiles.py
 
-First by the distance in pixels to where a tile was cut, then of `Tiled`, by its overlap. In float32: the rounding of
-bfloat16, in which the network computes where that is fast, is larger than all of it.
+The first columns go by the distance in pixels from the cut of a tile, the last by the overlap of `Tiled`. In float32:
+the rounding of bfloat16, in which the network computes where that is fast, is larger than all of these.
 """
 
 import argparse

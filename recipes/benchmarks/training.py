@@ -3,10 +3,10 @@
     python recipes/benchmarks/training.py                (--device cuda --precision bf16 where there is one)
 
 Forward, backward and AdamW on one batch in memory, the same for all; noise and noise level are drawn in the step. The
-peers have as many parameters as ours to within a tenth: UNet2DModel of three levels of two blocks and no attention, as
-ours, at widths that give them, and Glow of two levels of eight steps, ours of eight and four. Equal parameters are not
-equal operations: our U-Net folds 2 x 2 pixels into channels first. Steps of ours and theirs take turns; told are median
-(quartiles) of the ratio of their times. Needs `pip install diffusers normflows`.
+peers have as many parameters as ours to within a tenth: UNet2DModel with three levels of two blocks and no attention,
+like ours, at widths that give this number, and Glow with two levels of eight steps (ours have eight and four). Equal
+parameters are not equal operations: our U-Net first folds 2 x 2 pixels into channels. Steps of ours and theirs take
+turns; it prints the median (quartiles) of the ratio of their times. Needs `pip install diffusers normflows`.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def step(module: nn.Module, loss: Loss, shape: tuple[int, ...], options: argparse.Namespace, device: torch.device):
-    """One training step, as a function of its number."""
+    """Return one training step, as a function of its number."""
     module.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
     x = torch.rand(options.batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)

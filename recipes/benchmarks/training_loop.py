@@ -4,10 +4,10 @@
     python recipes/benchmarks/training_loop.py --family nf --size 28 --channels 1 --batch 64 --fixed
     python recipes/benchmarks/training_loop.py --family ddpm --size 64 --batch 16 --data PHOTOS
 
-Before every step of the loop the same network makes a bare step on the same batch: objective, backward, AdamW, nothing
-else. The loop's step has all that it has: loading, clipping, average of the weights, the look for NaN, log and bar.
-Both are times of the processor (on a GPU, of the clock); told are median (quartiles) of their ratio over steps. With
---data the loop reads photographs and decodes them, which the bare step does not.
+Before every step of the loop a copy of the network makes a bare step on a batch of the same size: objective, backward,
+AdamW, nothing else. The loop's step includes everything: loading, clipping, averaging of weights, check for NaN, log
+and bar. Both are CPU times (on a GPU, wall times); it prints the median (quartiles) of their ratio over steps. With
+--data the loop reads and decodes photographs, which the bare step does not.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from genprior.training.loop import Settings, train
 
 
 class Interleaved(Dataset):
-    """Items of `data`; whenever a batch begins, time the step that was, and make a bare one."""
+    """Items of `data`; when a batch begins, time the previous step and make a bare one."""
 
     def __init__(self, data, batch: int, bare, clock):
         self.data, self.batch, self.bare, self.clock = data, batch, bare, clock

@@ -3,8 +3,8 @@
     python recipes/benchmarks/training_memory.py --mnist mnist.npz --photos PHOTOS [--recipes vae_mnist gan_mnist]
 
 Each recipe runs by itself for a few steps, with a checkpoint, a validation, a sheet of samples and a prior at the end,
-after which it takes no more. Told is what the card of its prior says: on the CPU the largest resident set of the
-process, torch, data and all; on a GPU what torch held there.
+after which its memory grows no more. The figure is that of its prior's card: on the CPU the largest resident set of the
+process, including torch and data; on a GPU what torch held there.
 """
 
 import argparse
