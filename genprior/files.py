@@ -51,14 +51,13 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp") if folder.exists() else None
+    if old is not None:
         os.replace(folder, old)
-        os.replace(temporary, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, folder)
+    os.replace(temporary, folder)
     _flush(folder.parent)  # the new name must be on disk before anything older is removed
+    if old is not None:
+        shutil.rmtree(old)
 
 
 def refuse_existing(

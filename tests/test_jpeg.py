@@ -132,6 +132,7 @@ REFUSED = {
     "truncated": (lambda: encoded()[:-100], ValueError, "cannot be read as an image: .*truncated"),
     "12 bits": (lambda: _patched(4, 12), ValueError, "that is of 12 bits"),
     "arithmetic": (lambda: _patched(1, 0xC9), ValueError, "that is arithmetic-coded"),
+    "hierarchical": (lambda: _patched(1, 0xC5), ValueError, "that is hierarchical"),
     "lossless": (lambda: _patched(1, 0xC3), ValueError, "that is lossless"),
     "factors": (lambda: _patched(11, 0x31), ValueError, "sampling factors|samples of chroma"),
     "nothing": (lambda: b"", ValueError, "cannot be read as an image"),

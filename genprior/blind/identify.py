@@ -117,6 +117,8 @@ def _levels(noise: Any) -> Tensor:
     """The noise levels to evaluate, ascending, float64; one if the noise is known."""
     what = "noise, a standard deviation in the units of the image,"
     given: Any = noise.item() if isinstance(noise, Tensor) and noise.numel() == 1 else noise
+    if isinstance(given, tuple | list) and len(given) != 2:
+        raise ValueError(f"A range of the noise is (low, high), two numbers; got {noise!r}.")
     if given is None or isinstance(given, tuple | list):
         low, high = (as_number(what, each, QUIETEST / 10, 1) for each in given or (QUIETEST, LOUDEST))
     elif isinstance(given, int | float) and given == 0:

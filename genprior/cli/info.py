@@ -59,7 +59,7 @@ def _devices() -> dict[str, dict[str, Any]]:
     if torch.backends.mps.is_available():
         found["mps"] = {}
     ram = psutil.virtual_memory()
-    found["cpu"] = {"threads": torch.get_num_threads(), **_memory(ram.free, ram.total)}
+    found["cpu"] = {"threads": torch.get_num_threads(), **_memory(ram.available, ram.total)}
     for name, told in found.items():
         told["bfloat16"] = "yes" if has_bfloat16(torch.device(name)) else "no"
     return found | {"auto": {"is": str(pick_device("auto"))}}

@@ -22,8 +22,12 @@ ORIENTATION = 274  # tag of EXIF
 SAMPLES = 3, 1  # libjpeg's numbers for the colours Y, Cb, Cr and for grey
 COLOURS = {2: "RGB", 4: "CMYK", 5: "YCCK, as of CMYK"}
 # Frames that are not baseline, extended or progressive Huffman coding, by their markers
-FRAMES = {0xC3: "lossless", 0xC9: "arithmetic-coded", 0xCA: "arithmetic-coded", 0xCB: "lossless"}
-# Markers of frames; those left out define tables
+FRAMES = {
+    **dict.fromkeys((0xC3, 0xCB), "lossless"),
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"),
+    **dict.fromkeys((0xC9, 0xCA), "arithmetic-coded"),
+}
+# Markers of frames; those left out are of tables, or reserved
 FIRST_FRAME, LAST_FRAME, NO_FRAMES = 0xC0, 0xCF, (0xC4, 0xC8, 0xCC)
 
 

@@ -32,20 +32,7 @@ from genprior.samplers.guidance.tmpd import TMPD
 
 Method = Callable[[Prior, Measurement, int, int], Tensor]
 OURS = (
-    *(
-        "optimal-covariance",
-        "probed-covariance",
-        "dpir",
-        "diffpir",
-        "ddrm",
-        "ddnm",
-        "dps",
-        "pigdm",
-        "tmpd",
-        "mmps",
-        "daps",
-        "gibbs",
-    ),
+    *("optimal-covariance", "probed-covariance", "dpir", "diffpir", "ddrm", "ddnm", "dps", "pigdm", "tmpd", "mmps"),
     *("daps", "gibbs", "reddiff", "repaint", "sitcom"),
 )
 

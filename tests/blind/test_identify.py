@@ -85,6 +85,8 @@ def test_draws_are_keyed_by_the_seed_alone():
         (ANYTHING, {"width": "?"}, ValueError, "a range .low, high. or a law"),
         (ANYTHING, {"noise": "?"}, ValueError, "noise, a standard deviation"),
         (ANYTHING, {"noise": (0.1, 0.01)}, ValueError, "low below high"),
+        (ANYTHING, {"noise": (0.1, 0.2, 0.3)}, ValueError, "A range of the noise is .low, high., two numbers"),
+        (ANYTHING, {"noise": ()}, ValueError, "A range of the noise is .low, high., two numbers; got .."),
         (ANYTHING, {"noise": 0}, ValueError, "noise=0: .* Leave noise out"),
         (ANYTHING, {"prior": "ddpm-photo"}, genprior.UnsupportedError, "no p.y. in closed form"),
         (ANYTHING, {"draws": 0}, ValueError, "draws is a whole number from 1"),
