@@ -26,7 +26,7 @@ from genprior.priors.folder import read_card, read_config
 from genprior.priors.store import find_prior
 from genprior.scores.uncertainty import coverage, widest
 from genprior.table import Estimate
-from genprior.training.data import Arrays, first
+from genprior.training.data import Arrays, evenly
 
 TASKS = (
     ("chelsea", "inpaint", {"mask": "random", "fraction": 0.7}),
@@ -49,7 +49,7 @@ def main() -> None:
         prior = genprior.load_prior(folder)
         truths = [photograph(name, options.side)[None] for name, *_ in TASKS]
         if None not in read_config(folder)["image_shape"]:
-            truths = first(Arrays(options.data, "test_images", seed=None), 2 * len(TASKS)).split(2)
+            truths = evenly(Arrays(options.data, "test_images", seed=None), 2 * len(TASKS)).split(2)
         draws = options.draws if supports(prior, "sample") else 1  # an energy alone gives one picture
         columns, held, variance, error = {}, {k: [] for k in (0.5, 0.9) if k <= widest(draws)}, 0.0, 0.0
         for x, (_, op, parameters) in zip(truths, TASKS):

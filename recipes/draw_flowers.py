@@ -17,7 +17,7 @@ import genprior
 from genprior import images
 from genprior.benchmark.contact import sheet
 from genprior.devices import alone
-from genprior.training.data import Arrays
+from genprior.training.data import Arrays, evenly
 
 NOISE = 0.025
 TASKS = {
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--prior", default="ddpm-flowers", help="a diffusion with classes that have names")
     parser.add_argument("--sampler", default="auto")
     parser.add_argument("--steps", type=int, help="of the sampler")
-    parser.add_argument("--images", type=int, nargs="+", default=[0, 200, 350, 500], help="which test images")
+    parser.add_argument("--images", type=int, default=4, help="how many test images, of different classes")
     parser.add_argument("--n", type=int, default=16, help="draws of each, five of them shown")
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--chain", type=int, default=100, help="steps of the prior's own chain")
@@ -41,8 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     alone("draw_flowers")
 
-    test = Arrays(options.data, "test_images", seed=None)
-    x = torch.stack([test[k]["x"] for k in options.images])
+    x = evenly(Arrays(options.data, "test_images", seed=None), options.images)
     prior = genprior.load_prior(options.prior)
     options.out.mkdir(parents=True, exist_ok=True)
     columns: dict[str, list[torch.Tensor]] = {}

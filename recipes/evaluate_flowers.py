@@ -2,9 +2,9 @@
 
     python recipes/evaluate_flowers.py --data flowers_64.npz --out families-flowers
 
-`flowers_64.npz` holds `test_images`, uint8 (N, 64, 64, 3), of which the first are measured; "auto" picks the samplers.
-Where that is a Markov chain, images and samples are fewer. TV is tuned on the truth. What is done is kept in OUT: call
-again to go on. `table.md` and `table.csv` have a line per task and method, each task a sheet of four flowers.
+Measured are some `test_images` of each class, uint8 (N, 64, 64, 3); of Markov chains, fewer and with fewer samples. TV
+is tuned on the truth. What is done is kept in OUT: call again to go on. `table.md` and `table.csv` have a line per task
+and method, each task a sheet of four flowers.
 """
 
 import argparse
@@ -23,9 +23,10 @@ from genprior.devices import alone
 from genprior.samplers import find_sampler
 from genprior.samplers.latents.fisher_hmc import FisherHMC
 from genprior.table import Table
-from genprior.training.data import Arrays, first
+from genprior.training.data import Arrays, evenly
 
 NOISE = 0.025
+SHOWN = 4  # images
 TASKS = {
     "24 x 24 box": ("inpaint", {"mask": "box", "size": 24}, ["tv-oracle", "biharmonic"]),
     "92 % missing": ("inpaint", {"mask": "random", "fraction": 0.92}, ["tv-oracle", "biharmonic"]),
@@ -51,29 +52,29 @@ def main() -> None:
     options = parser.parse_args()
     alone("evaluate_flowers")
 
-    x, rows = first(Arrays(options.data, "test_images", seed=None), 4), []
+    x, rows = evenly(Arrays(options.data, "test_images", seed=None), max(options.images)), []
     for task in options.tasks:
         op, parameters, baselines = TASKS[task]
-        y = [genprior.degrade(x[k], op, noise=NOISE, seed=image_seed(0, k), **parameters).y for k in range(len(x))]
-        shown = {"truth": list(x), task: [interpolate(one.expand(-1, 3, -1, -1), x.shape[2:])[0] for one in y]}
+        y = [genprior.degrade(x[k], op, noise=NOISE, seed=image_seed(0, k), **parameters).y for k in range(SHOWN)]
+        shown = {"truth": list(x[:SHOWN]), task: [interpolate(one.expand(-1, 3, -1, -1), x.shape[2:])[0] for one in y]}
         for name in options.priors:
             out = options.out / re.sub(r"\W+", "-", f"{task} {name}")
             chain = isinstance(find_sampler("auto", genprior.load_prior(name)), FisherHMC)
             given = {"limit": options.images[chain], "n": options.n[chain], "noise": NOISE, "out": out, **parameters}
             given |= {"steps": options.chain_steps} if chain else {"baselines": baselines}
             baselines = baselines if chain else []
-            found = genprior.evaluate(options.data, op, name, progress=False, **given).table.rows
+            found = genprior.evaluate(x, op, name, progress=False, **given).table.rows
             for k, row in enumerate(found):
                 measured = (column for column in columns(given["n"]).values() if "LPIPS" not in column)
                 figures = {key: row.get(key) for key in ("method", "images", *measured, "note")}
                 rows.append({"task": task, "prior": "classical" if k else name, **figures})
-            files = [out / "items" / f"{stem(k, found[0]['method'])}-sample.png" for k in range(len(x))]
+            files = [out / "items" / f"{stem(k, found[0]['method'])}-sample.png" for k in range(SHOWN)]
             shown[name] = [images.read(file).x[0] if file.exists() else None for file in files]
             print(Table(rows[-len(found) :]).markdown(), flush=True)
         sheet(shown).save(options.out / f"{task.replace(' ', '-')}.png")
 
-    (options.out / "table.md").write_text(Table(rows).markdown())
-    (options.out / "table.csv").write_text(Table(rows).csv())
+    for suffix, text in ((".md", Table(rows).markdown()), (".csv", Table(rows).csv())):
+        (options.out / f"table{suffix}").write_text(text)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 from genprior.priors.base import Prior
 from genprior.priors.folder import read_prior
 from genprior.priors.store import find_prior
-from genprior.training.data import first, open_parts, read_names
+from genprior.training.data import evenly, first, open_parts, read_names
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.objectives import Denoising
@@ -61,8 +61,8 @@ def main() -> None:
         options.out,
         validation=held_out,
         preview=preview,
-        measure=lambda prior: held_out_and_seen(partial(measure, prior), first(held_out, 128), first(data, 128)),
-        finish=lambda prior: prior.calibrate(first(held_out, 128)),
+        measure=lambda prior: held_out_and_seen(partial(measure, prior), evenly(held_out, 128), first(data, 128)),
+        finish=lambda prior: prior.calibrate(evenly(held_out, 128)),
         card={
             "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see flowers.csv",
             "licence": "CC BY-SA 4.0",  # that of ddpm-photo

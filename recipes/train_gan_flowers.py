@@ -17,7 +17,7 @@ from genprior.nets.gan import Discriminator
 from genprior.priors.gan import GAN
 from genprior.training.adversarial import gan
 from genprior.training.augmentation import varied
-from genprior.training.data import first, open_parts
+from genprior.training.data import evenly, first, open_parts
 from genprior.training.families import ADVERSARIAL
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
@@ -48,7 +48,7 @@ def main() -> None:
         settings,
         options.out,
         preview=lambda prior: prior.sample(64, seed=0),
-        measure=lambda prior: held_out_and_seen(partial(search_psnr, prior), first(held_out, 16), first(data, 16)),
+        measure=lambda prior: held_out_and_seen(partial(search_psnr, prior), evenly(held_out, 16), first(data, 16)),
         card={
             "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see flowers.csv",
             "licence": "CC BY 2.0",

@@ -19,7 +19,7 @@ from genprior.priors.ddpm import DDPM
 from genprior.priors.latent import LatentDiffusion
 from genprior.priors.vae import VAE
 from genprior.training.bound import EvidenceBound
-from genprior.training.data import first, open_parts
+from genprior.training.data import evenly, first, open_parts
 from genprior.training.flags import add_flags, stated
 from genprior.training.latent import LatentDenoising
 from genprior.training.loop import Settings, train
@@ -48,7 +48,7 @@ def main() -> None:
     data, held_out = open_parts(options.data, options.validation_share, orientations=2, seed=settings.seed)
     text = f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see flowers.csv"
     given = {"validation": held_out, "card": {"data": text, "licence": "CC BY 2.0"}}
-    x, seen = first(held_out, 32), first(data, 32)
+    x, seen = evenly(held_out, 32), first(data, 32)
 
     torch.manual_seed(settings.seed)
     vae = VAE((3, None, None), latent=4, widths=(48, 96), blocks=(1, 2), spread=0.3)

@@ -18,7 +18,7 @@ from genprior.bits import dequantize
 from genprior.noise import Noise
 from genprior.priors.base import Prior
 from genprior.priors.flow import Flow
-from genprior.training.data import first, open_parts
+from genprior.training.data import evenly, first, open_parts
 from genprior.training.flags import add_flags, stated
 from genprior.training.likelihood import MaximumLikelihood
 from genprior.training.loop import Settings, train
@@ -53,7 +53,7 @@ def main() -> None:
         options.out,
         validation=held_out,
         preview=preview,
-        measure=lambda prior: held_out_and_seen(partial(held_out_bits, prior), first(held_out, 64), first(data, 64)),
+        measure=lambda prior: held_out_and_seen(partial(held_out_bits, prior), evenly(held_out, 64), first(data, 64)),
         card={
             "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see flowers.csv",
             "licence": "CC BY 2.0",

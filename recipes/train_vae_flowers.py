@@ -16,7 +16,7 @@ import torch
 from genprior.priors.base import Prior
 from genprior.priors.vae import VAE
 from genprior.training.bound import EvidenceBound
-from genprior.training.data import first, open_parts
+from genprior.training.data import evenly, first, open_parts
 from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.quality import held_out_and_seen, held_out_bits, reconstruction_psnr
@@ -54,7 +54,7 @@ def main() -> None:
         options.out,
         validation=held_out,
         preview=preview,
-        measure=lambda prior: held_out_and_seen(partial(measure, prior), first(held_out, 128), first(data, 128)),
+        measure=lambda prior: held_out_and_seen(partial(measure, prior), evenly(held_out, 128), first(data, 128)),
         card={
             "data": f"five classes of flowers, {len(data)} photographs of 64 x 64, mirrored too; see flowers.csv",
             "licence": "CC BY 2.0",

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from genprior.training.data import Arrays, Photos, first, item_numbers, open_parts
+from genprior.training.data import Arrays, Photos, evenly, first, item_numbers, open_parts
 from genprior.training.data import photos as photos_module
 from genprior.training.data.folder import Folder
 
@@ -435,6 +435,19 @@ def test_first_images_are_stacked_in_order(photos):
     data = Photos(photos, 8, augment=False)
     assert torch.equal(first(data, 2), torch.stack([data[0]["x"], data[1]["x"]]))
     assert len(first(data, 64)) == 5
+
+
+def test_images_are_spread_evenly_over_a_sorted_file(tmp_path):
+    labels = np.arange(300) // 60  # five classes, one after the other
+    np.savez(tmp_path / "sorted.npz", train_images=np.broadcast_to(labels[:, None, None], (300, 2, 2)).astype(np.uint8))
+    data = Arrays(tmp_path / "sorted.npz", "train_images", seed=None)
+    found = 255 * evenly(data, 300)[:, 0, 0, 0]
+    assert found.long().bincount().tolist() == [60] * 5
+    for k in (5, 16, 64):
+        assert torch.equal(evenly(data, k), evenly(data, 300)[:k])
+        # of k places, an interval holds its share but for two: the discrepancy of this sequence is that small
+        assert all(abs(int(n) - k / 5) <= 2 for n in found[:k].long().bincount(minlength=5))
+    assert len(evenly(data, 301)) == 300
 
 
 def test_folder_without_photos_and_odd_channels_are_refused(tmp_path, ramp):

@@ -7,7 +7,7 @@ shuffled by (seed, epoch), and its augmentation is drawn from (seed, i). `open_d
 
 from genprior.training.data.arrays import Arrays, read_names
 from genprior.training.data.folder import Folder
-from genprior.training.data.order import Data, first, item_numbers, shuffled
+from genprior.training.data.order import Data, evenly, first, item_numbers, shuffled
 from genprior.training.data.photos import Photos
 from genprior.training.data.sources import open_data, open_parts
 from genprior.training.data.split import held_out
@@ -17,6 +17,7 @@ __all__ = [
     "Data",
     "Folder",
     "Photos",
+    "evenly",
     "first",
     "held_out",
     "item_numbers",
