@@ -51,7 +51,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("families-flowers"))
     options = parser.parse_args()
     alone("evaluate_flowers")
-
     x, rows = evenly(Arrays(options.data, "test_images", seed=None), max(options.images)), []
     for task in options.tasks:
         op, parameters, baselines = TASKS[task]
