@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genprior.priors.card import PICTURE, card_text, picture_of
 from genprior.priors.folder import read_card, read_prior
 from genprior.priors.foreign import diffusers_folder as diffusers
 from genprior.priors.foreign.weights import READ, is_weights
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FILES = ("config.json", "model.safetensors", "card.json", "covariance.safetensors")
 # The files of a genprior prior and of a diffusers model.
-PARTS = (*FILES, *diffusers.DESCRIPTION, *(file for files in diffusers.DATA for file in files))
+PARTS = (*FILES, PICTURE, *diffusers.DESCRIPTION, *(file for files in diffusers.DATA for file in files))
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -48,7 +48,7 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = False) -> str:
             target = Path(temporary) / file.relative_to(folder)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
-        _model_card(name, read_card(folder)).save(Path(temporary) / "README.md")
+        _model_card(name, read_card(folder), picture_of(folder)).save(Path(temporary) / "README.md")
         api = HfApi()
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=temporary, commit_message="A prior of genprior")
@@ -153,7 +153,7 @@ def check_hub_name(name: str) -> None:
         raise ValueError(f"The name of a repository is {name!r}: give owner/name.")
 
 
-def _model_card(name: str, card: dict[str, Any]) -> ModelCard:
+def _model_card(name: str, card: dict[str, Any], picture: Path | None) -> ModelCard:
     from huggingface_hub import ModelCard, ModelCardData
 
     data = ModelCardData(
@@ -162,13 +162,10 @@ def _model_card(name: str, card: dict[str, Any]) -> ModelCard:
         license_name=str(card.get("licence", "unknown")),
         tags=["image-restoration", "inverse-problems", "generative-prior"],
     )
-    known = (
-        f"- {key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-        for key, value in card.items()
-    )
-    about = f'''A generative prior for imaging inverse problems.
+    about = f'''A generative prior for imaging inverse problems; `card.json` has all that is known of it.
 
     import genprior
     restored = genprior.restore("photo.png", "denoise", noise=0.1, prior="{name}")
 '''
-    return ModelCard("\n".join(["---", data.to_yaml(), "---", about, *known, ""]))
+    text = card_text(name, card, picture.name if picture else None)
+    return ModelCard("\n".join(["---", data.to_yaml(), "---", about, text, ""]))

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import genprior
 from genprior.nets.adm import ADMUNet
 from genprior.priors import hub, store
+from genprior.priors.card import PICTURE
 from genprior.priors.folder import read_card, write_prior
 from genprior.priors.foreign import adm_published
 from genprior.priors.gaussian.gaussian import Gaussian
@@ -62,7 +63,17 @@ def test_prior_comes_back_from_the_hub_as_it_went(folder, cache):
     readme = (fetched / "README.md").read_text()
     assert huggingface_hub.ModelCard(readme).data.license_name == "CC0-1.0"
     assert 'prior="someone/noise"' in readme
-    assert "- steps: 3" in readme
+    assert "## someone/noise\n" in readme
+    assert "- Steps: 3" in readme
+    assert "![" not in readme
+
+
+def test_picture_of_a_prior_goes_with_its_card(folder, cache):
+    (folder / PICTURE).write_bytes(b"jpeg")
+    hub.push_to_hub(folder, "someone/noise")
+    pushed = hub.fetch("someone/noise")
+    assert (pushed / PICTURE).read_bytes() == b"jpeg"
+    assert f"]({PICTURE})" in (pushed / "README.md").read_text()
 
 
 COMMIT = "1" * 40
