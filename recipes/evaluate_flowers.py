@@ -54,7 +54,7 @@ def main() -> None:
     x, rows = evenly(Arrays(options.data, "test_images", seed=None), max(options.images)), []
     for task in options.tasks:
         op, parameters, baselines = TASKS[task]
-        y = [genprior.degrade(x[k], op, noise=NOISE, seed=image_seed(0, k), **parameters).y for k in range(SHOWN)]
+        y = [genprior.degrade(x[k], op, noise=NOISE, seed=image_seed(0, k), **parameters).y for k in range(len(x[:SHOWN]))]
         shown = {"truth": list(x[:SHOWN]), task: [interpolate(one.expand(-1, 3, -1, -1), x.shape[2:])[0] for one in y]}
         for name in options.priors:
             out = options.out / re.sub(r"\W+", "-", f"{task} {name}")
@@ -67,7 +67,7 @@ def main() -> None:
                 measured = (column for column in columns(given["n"]).values() if "LPIPS" not in column)
                 figures = {key: row.get(key) for key in ("method", "images", *measured, "note")}
                 rows.append({"task": task, "prior": "classical" if k else name, **figures})
-            files = [out / "items" / f"{stem(k, found[0]['method'])}-sample.png" for k in range(SHOWN)]
+            files = [out / "items" / f"{stem(k, found[0]['method'])}-sample.png" for k in range(len(y))]
             shown[name] = [images.read(file).x[0] if file.exists() else None for file in files]
             print(Table(rows[-len(found) :]).markdown(), flush=True)
         sheet(shown).save(options.out / f"{task.replace(' ', '-')}.png")

@@ -101,7 +101,7 @@ def test_draws_are_judged_by_a_classifier(run, flowers, priors, tmp_path):
 
 
 def test_figures_of_draws_are_made(run, flowers, priors, tmp_path):
-    given = ["--data", flowers, "--prior", priors["ddpm"], "--images", 0, 7, "--n", 5, "--steps", 2, "--chain", 2]
+    given = ["--data", flowers, "--prior", priors["ddpm"], "--images", 2, "--n", 5, "--steps", 2, "--chain", 2]
     run("draw_flowers", *given, "--out", tmp_path / "out")
     assert images.read(tmp_path / "out" / "posterior.png").x.shape[-1] > 9 * 64
     assert images.read(tmp_path / "out" / "classes.png").x.shape[-2:] == (5 * 66 - 2, 16 * 66 - 2)

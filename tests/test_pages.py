@@ -120,7 +120,7 @@ def test_what_auto_picks_is_what_the_page_says():
     from genprior.samplers import SAMPLERS, automatic
 
     rows = re.findall(r"^\| (.+?) \| `([\w-]+)` \|", SECTIONS[0], flags=re.MULTILINE)
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert rows[0] == ("the posterior in closed form", "exact")
     assert type(automatic(Gaussian(torch.zeros(1, 2, 2), torch.ones(1, 2, 2)))) is SAMPLERS["exact"]
     assert rows[1] == ("a posterior learned for one operator", "amortized")
