@@ -26,7 +26,6 @@ from genprior.table import Table
 from genprior.training.data import Arrays, evenly
 
 NOISE = 0.025
-SHOWN = 4  # images
 TASKS = {
     "24 x 24 box": ("inpaint", {"mask": "box", "size": 24}, ["tv-oracle", "biharmonic"]),
     "92 % missing": ("inpaint", {"mask": "random", "fraction": 0.92}, ["tv-oracle", "biharmonic"]),
@@ -54,8 +53,9 @@ def main() -> None:
     x, rows = evenly(Arrays(options.data, "test_images", seed=None), max(options.images)), []
     for task in options.tasks:
         op, parameters, baselines = TASKS[task]
-        y = [genprior.degrade(x[k], op, noise=NOISE, seed=image_seed(0, k), **parameters).y for k in range(len(x[:SHOWN]))]
-        shown = {"truth": list(x[:SHOWN]), task: [interpolate(one.expand(-1, 3, -1, -1), x.shape[2:])[0] for one in y]}
+        few = x[:4]
+        y = [genprior.degrade(one, op, noise=NOISE, seed=image_seed(0, k), **parameters).y for k, one in enumerate(few)]
+        shown = {"truth": list(few), task: [interpolate(one.expand(-1, 3, -1, -1), x.shape[2:])[0] for one in y]}
         for name in options.priors:
             out = options.out / re.sub(r"\W+", "-", f"{task} {name}")
             chain = isinstance(find_sampler("auto", genprior.load_prior(name)), FisherHMC)
