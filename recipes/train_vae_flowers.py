@@ -2,8 +2,8 @@
 
     python recipes/train_vae_flowers.py --data flowers_64.npz --out runs/vae-flowers
 
-`flowers_64.npz` holds `train_images`, uint8 (N, 64, 64, 3); a share of them, by a hash of each, is held out, and
-decides when to stop. The bound is measured on images trained on as well: where the two part, the network memorises.
+`flowers_64.npz` holds `train_images`, uint8 (N, 64, 64, 3); a share of them, by a hash of each, is held out.
+The bound is measured on images trained on as well: where the two part, the network memorises.
 Kill it when you like and call it again: it goes on where it was. The result is `OUT/prior`.
 """
 
@@ -21,7 +21,7 @@ from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.quality import held_out_and_seen, held_out_bits, reconstruction_psnr
 
-DEFAULTS = Settings(steps=16000, batch=32, lr=1e-3, validate_every=500, patience=8)
+DEFAULTS = Settings(steps=2500, batch=32, lr=1e-3, decay=0.5, validate_every=500)
 
 
 def preview(prior: Prior) -> torch.Tensor:
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help=".npz with train_images")
     parser.add_argument("--validation-share", type=float, default=0.05, help="of the training images, held out")
     parser.add_argument("--out", default="runs/vae-flowers")
+    parser.add_argument("--warmup-kl", type=int, default=1500, help="steps over which the price of latents rises to 1")
     add_flags(parser, DEFAULTS)
     options = parser.parse_args()
     settings = replace(DEFAULTS, **stated(options))
@@ -48,7 +49,7 @@ def main() -> None:
     prior = VAE(tuple(data[0]["x"].shape), latent=128, widths=(32, 64, 96, 128), blocks=(1, 1, 1, 1), spread=0.3)
     train(
         prior,
-        [EvidenceBound(prior, seed=settings.seed)],
+        [EvidenceBound(prior, seed=settings.seed, warmup=options.warmup_kl)],
         data,
         settings,
         options.out,
