@@ -10,6 +10,7 @@ import pytest
 import genprior
 from genprior.priors.store import BUNDLED
 
+USERS = {"photographs": "spectra", "ddpm-photo": "photo"}  # in "used by"; of other priors of photographs, "all"
 CARDS = [*BUNDLED.glob("*/card.json"), Path(genprior.__file__).parent / "blind" / "photographs" / "card.json"]
 
 
@@ -24,8 +25,7 @@ def test_the_table_that_a_card_names_lists_as_many_images(card):
     with (BUNDLED / table).open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     name = card.parent.name
-    name = "flower priors" if name.endswith("-flowers") else name
-    name = "all" if name.endswith("-photo") and name != "ddpm-photo" else {"photographs": "spectra"}.get(name, "photo")
-    used = [row for row in rows if name in row["used by"]]
+    user = "flower priors" if name.endswith("-flowers") else USERS.get(name, "all")
+    used = [row for row in rows if user in row["used by"]]
     assert len(used) == int(count)
     assert all(row["licence"] and row["author"] for row in rows)
