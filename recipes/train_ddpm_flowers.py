@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--validation-share", type=float, default=0.05, help="of the training images, held out")
     parser.add_argument("--out", default="runs/ddpm-flowers")
     parser.add_argument("--start", default="ddpm-photo", help="name or folder of the diffusion prior to go on from")
+    parser.add_argument("--median", type=float, default=0.3, help="of the noise levels trained at")
     add_flags(parser, DEFAULTS)
     options = parser.parse_args()
     settings = replace(DEFAULTS, **stated(options))
@@ -55,7 +56,7 @@ def main() -> None:
     train(
         prior,
         # high levels, where flowers differ from other photographs; often without labels, as most restorations are
-        [Denoising(prior, seed=settings.seed, median=0.3, dropped=0.4)],
+        [Denoising(prior, seed=settings.seed, median=options.median, dropped=0.4)],
         data,
         settings,
         options.out,
