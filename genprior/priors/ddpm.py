@@ -36,6 +36,7 @@ from genprior.priors.probability_flow import FlowDensity, flow_estimates, flow_l
 from genprior.priors.wrappers.given import Given, Guided
 from genprior.registry import lookup
 
+EMBEDDED = 0.5  # standard deviation of new embeddings of labels, beside features of 0.7
 STEPS: Rule = (lambda n: whole(2, n), "a whole number, at least 2")
 
 
@@ -263,22 +264,21 @@ class DDPM(MeasuredCovariance):
         super().fit_covariance(images, form, seed=seed)
         self.config["residuals"] = form
 
-    def with_classes(self, classes: int, image_shape: OpenShape) -> "DDPM":
-        """Return a prior with labels, to train on; until then it equals this one, whatever the label.
+    def with_classes(self, classes: int, image_shape: OpenShape, *, seed: int = 0) -> "DDPM":
+        """Return a prior with labels, of images (C, H, W), to train on; until then, without a label, it equals this one.
 
-        Arguments:
-            classes: number of class labels.
-            image_shape: (C, H, W) of its images.
+        The embeddings of the labels are random, so that the network soon tells them apart; that of no label is zero.
 
         Raises:
-            ValueError: this prior already has classes.
+            ValueError: this prior has classes already.
         """
         if self.classes:
             raise ValueError(f"This prior has {self.classes} classes already: train it on as it is.")
         prior = DDPM(**self.config | {"image_shape": image_shape, "classes": classes, "residuals": None})
-        missing, _ = prior.load_state_dict(self.state_dict(), strict=False)
-        for name in missing:
-            prior.get_parameter(name).data.zero_()
+        prior.load_state_dict(self.state_dict(), strict=False)
+        embeddings = prior.net.label.weight.detach()
+        embeddings[:classes] = EMBEDDED * Noise.of_draws(classes, seed)(embeddings[:classes])
+        embeddings[classes] = 0
         return prior
 
     def given(self, label: int | str, guidance: float = 1.0) -> Given | Guided:
