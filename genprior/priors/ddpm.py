@@ -265,7 +265,7 @@ class DDPM(MeasuredCovariance):
         self.config["residuals"] = form
 
     def with_classes(self, classes: int, image_shape: OpenShape, *, seed: int = 0) -> "DDPM":
-        """Return a prior with labels, of images (C, H, W), to train on; until then, without a label, it equals this one.
+        """Return a prior with labels, of images (C, H, W), to train on; until then it equals this one, without a label.
 
         The embeddings of the labels are random, so that the network soon tells them apart; that of no label is zero.
 
