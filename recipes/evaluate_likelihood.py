@@ -20,7 +20,7 @@ from genprior.bits import bits_per_dim, dequantize
 from genprior.devices import alone
 from genprior.noise import Noise
 from genprior.priors.base import Prior, supports
-from genprior.training.data import Arrays, Photos, first
+from genprior.training.data import Arrays, Photos, evenly
 
 
 def methods(prior: Prior) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
@@ -48,7 +48,7 @@ def main() -> None:
     alone("evaluate_likelihood")
 
     digits = options.data and Arrays(options.data, "test_images", seed=None)
-    images = first(digits or Photos(options.photos, 128, augment=False), options.n)
+    images = evenly(digits or Photos(options.photos, 128, augment=False), options.n)
     print("| prior | figure | images | nats | bits/dim | seconds |\n|---|---|---|---|---|---|")
     for name in options.priors:
         prior = genprior.load_prior(name)
