@@ -47,7 +47,7 @@ for row, (what, measurement) in zip(axes, measurements.items()):
 
 # %%
 # If you know what kind of flower it was, say so: ``label`` restores with p(x | label). Wrong labels show what a label
-# decides: their flowers, too, fit what was measured.
+# decides. Here it is little: what surrounds the box says as much.
 
 labels = [None, "sunflowers", "daisy", "roses"]
 figure, axes = plt.subplots(1, 1 + len(labels), figsize=(7, 1.7), layout="constrained")
@@ -59,7 +59,7 @@ for axis, label in zip(axes[1:], labels):
 # %%
 # Draws from the prior, each kind in a row, without guidance and with it. Guidance draws what is most typical of a kind.
 
-draws = torch.cat([prior.given(k, w).sample(4, steps=50, seed=1) for k in prior.class_names for w in (1.0, 2.0)])
+draws = torch.cat([prior.given(k, w).sample(4, steps=25, seed=1) for k in prior.class_names for w in (1.0, 2.0)])
 figure, axes = plt.subplots(5, 8, figsize=(8, 5.4), layout="constrained")
 for axis, x, k in zip(axes.flat, draws, range(40)):
     show(axis, x, prior.class_names[k // 8] if k % 8 == 0 else "guidance 2" if k % 8 == 4 else "")
