@@ -42,7 +42,7 @@ def test_bash_completes_commands_options_and_values(completed):
     assert {"restore", "evaluate", "priors", "info", "completion", "demo"} <= set(completed("genprior "))
     assert completed("genprior restore --conc") == ["--concat"]
     assert completed("genprior restore a.png --op gauss") == ["gaussian-deblur"]
-    assert set(completed("genprior restore --prior ddpm")) == {"ddpm", "ddpm-mnist", "ddpm-photo"}
+    assert set(completed("genprior restore --prior ddpm")) == {"ddpm", "ddpm-flowers", "ddpm-mnist", "ddpm-photo"}
     assert set(completed("genprior restore --sampler ")) == {"auto", *SAMPLERS}
     assert "flow" not in completed("genprior restore --sampler ")
     # files, by complete -o default
@@ -68,7 +68,7 @@ OFFERED = {
     "genprior res": ["restore"],
     "genprior restore --conc": ["--concat"],
     "genprior restore a.png --op gauss": ["gaussian-deblur"],
-    "genprior restore --prior ddpm": ["ddpm", "ddpm-mnist", "ddpm-photo"],
+    "genprior restore --prior ddpm": ["ddpm", "ddpm-flowers", "ddpm-mnist", "ddpm-photo"],
     "genprior restore ph": ["phase", "photo.png"],
     "genprior restore --mask ph": ["phase", "photo.png"],
     "genprior restore --mask ": ["phase", "photo.png"],

@@ -280,7 +280,8 @@ def test_restore_chooses_what_takes_the_likelihood():
 def test_an_image_does_not_depend_on_the_noise_of_its_company():
     """Few counts and many: each has the iterations that its own noise asks for.
 
-    To rounding, of which 1 / s - 1 / v of the sites loses up to seven digits.
+    To rounding, of which 1 / s - 1 / v of the sites loses up to seven digits of sixteen, and conjugate gradients on
+    them up to two more: 1e-7 on one processor is 1.01e-7 on another. The company's noise would show in the second digit.
     """
     shape = (1, 9, 9)
     f = torch.fft.fftfreq(9, dtype=torch.float64).abs()
@@ -293,7 +294,7 @@ def test_an_image_does_not_depend_on_the_noise_of_its_company():
     together = sampler(prior, measurement, Noise(0, [0, 1]))
     for i in range(2):
         alone = sampler(prior, measurement.select(torch.tensor([i])), Noise(0, [i]))
-        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-7)
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-6)
 
 
 def test_a_denoiser_without_a_measured_covariance_has_it_estimated():

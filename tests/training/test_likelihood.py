@@ -114,14 +114,18 @@ def test_training_comes_near_the_entropy_of_the_data_and_never_below(trained):
 
 
 def test_trained_flow_is_invertible_without_nan(trained):
-    """In float32 to 1e-5 of the images' unit, of new images, of draws, and of latents 5 standard deviations out."""
+    """In float32, of new images, of draws, and of latents 5 standard deviations out.
+
+    The map stretches some directions hundreds of times, which multiplies the rounding of 6e-8; how often depends on
+    where training ends, and so on the processor: 1e-4 of the value, and 1e-5 of the images' unit near 0.
+    """
     x = dequantize(ring(torch.arange(2000))["x"], Noise(5, torch.arange(2000)))
     z = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
     far = 5 * z / z.norm(dim=1, keepdim=True)
     for image in (x, trained.decode(z), trained.decode(far)):
         assert image.isfinite().all()
         again = trained.decode(trained.encode(image))
-        torch.testing.assert_close(again, image, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(again, image, rtol=1e-4, atol=1e-5)
 
 
 def test_samples_of_the_trained_flow_lie_on_the_ring(trained):
