@@ -281,7 +281,7 @@ def test_an_image_does_not_depend_on_the_noise_of_its_company():
     """Few counts and many: each has the iterations that its own noise asks for.
 
     To rounding, of which 1 / s - 1 / v of the sites loses up to seven digits of sixteen, and conjugate gradients on
-    them up to two more: 1e-7 on one processor is 1.01e-7 on another. The company's noise would show in the second digit.
+    them up to two more. The noise of the company would show in the second digit.
     """
     shape = (1, 9, 9)
     f = torch.fft.fftfreq(9, dtype=torch.float64).abs()
