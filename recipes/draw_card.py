@@ -72,7 +72,7 @@ def main() -> None:
             chain = {"steps": 100} if isinstance(prior, genprior.DDPM) or supports(prior, "render") else {}
             x = prior.sized(*truths[0].shape[-2:]).sample(len(columns), seed=0, **chain)
             pages.insert(0, sheet({f"from p(x), {k}": [draw] for k, draw in enumerate(x, 1)}))
-        Image.fromarray(np.vstack(pages)).save(folder / PICTURE, quality=60 if options.side > 64 else 30)
+        Image.fromarray(np.vstack(pages)).save(folder / PICTURE, quality=40 if options.side > 64 else 30)
         print(f"{folder / PICTURE}: {shares}", flush=True)
 
 
