@@ -228,14 +228,15 @@ def stand_in(prior: Prior, measurement: Measurement) -> Measurement:
     """Approximate the measurement by one with Gaussian noise, of one level per image.
 
     Let t and s be the mean and variance of p(y_i | z_i) N(z_i; m_i, v), with m = A centre and v = spread^2. Each value
-    has the precision w = 1 / s - 1 / v and becomes t + (t - m) / (w v); the noise level is that of the mean precision.
+    has the precision w = 1 / s - 1 / v and becomes m + (t - m) / (w s); the noise level is that of the mean precision.
+    Values of less precision, such as pixels without counts, which have none, pull no harder than with their own.
     """
     y, A, seen, v = measurement.y, measurement.operator, measurement.seen, prior.spread**2
     m = A(torch.as_tensor(prior.centre, dtype=y.dtype, device=y.device).expand(len(y), *A.image_shape))
     t, s = measurement.likelihood.moments(y, m, torch.full_like(m, v))
     w = (1 / s - 1 / v).clamp_min(1e-6 / v)
     precision = inner(w, seen) / inner(seen, seen).clamp_min(1)
-    return Measurement(t + (t - m) / (w * v), A, precision.rsqrt())
+    return Measurement(m + (t - m) / (torch.maximum(w, precision) * s), A, precision.rsqrt())
 
 
 def begin(prior: Prior, measurement: Measurement, sigma: float, noise: Noise) -> Tensor:

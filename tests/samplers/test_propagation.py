@@ -13,6 +13,7 @@ from genprior.priors.gaussian.covariance import Dense, Stationary
 from genprior.priors.gaussian.gaussian import Gaussian as GaussianPrior
 from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.samplers import OptimalCovariance
+from genprior.samplers.base import start
 from genprior.samplers.guidance import propagation
 from genprior.samplers.guidance.propagation import (
     are_apart,
@@ -280,8 +281,7 @@ def test_restore_chooses_what_takes_the_likelihood():
 def test_an_image_does_not_depend_on_the_noise_of_its_company():
     """Few counts and many: each has the iterations that its own noise asks for.
 
-    To rounding, of which 1 / s - 1 / v of the sites loses up to seven digits of sixteen, and conjugate gradients on
-    them up to two more. The noise of the company would show in the second digit.
+    To rounding, of which 1 / s - 1 / v of the sites loses up to seven digits.
     """
     shape = (1, 9, 9)
     f = torch.fft.fftfreq(9, dtype=torch.float64).abs()
@@ -294,7 +294,21 @@ def test_an_image_does_not_depend_on_the_noise_of_its_company():
     together = sampler(prior, measurement, Noise(0, [0, 1]))
     for i in range(2):
         alone = sampler(prior, measurement.select(torch.tensor([i])), Noise(0, [i]))
-        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-6)
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-7)
+
+
+def test_pixels_without_counts_do_not_carry_the_start_away():
+    """Their likelihood exp(-z / gain) has no precision; it moves E[x | y] by sd^2 / gain = 0.05, half a deviation.
+
+    A start has to be no more than 2.5 deviations away; where these pixels are given others' precision, it is at -30.
+    """
+    prior = GaussianPrior(torch.full((1, 6, 6), 0.5), torch.full((1, 6, 6), 0.01))
+    y = 0.2 * torch.tensor([0.0, 0.0, 1.0, 4.0]).repeat(9).reshape(1, 1, 6, 6)
+    found = start(prior, Measurement(y, Denoise((1, 6, 6)), Poisson(0.2)))
+    assert (found - 0.5).abs().max() < 0.25
+    empty = start(prior, Measurement(0 * y, Denoise((1, 6, 6)), Poisson(0.2)))
+    # sd^2 / gain below the mean, to 1 % where all pixels are alike: the likelihood is that line but for z < 0
+    torch.testing.assert_close(empty, torch.full_like(empty, 0.45), rtol=0, atol=0.0005)
 
 
 def test_a_denoiser_without_a_measured_covariance_has_it_estimated():
