@@ -82,22 +82,26 @@ def ring(items):
     return {"x": k.round().reshape(-1, 2, 1, 1) / 255, "item": items}
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """A flow after a short training on the ring, in bfloat16 as the recipes have it."""
+def trained_on_the_ring(bfloat16):
+    """A flow after a short training on the ring, in bfloat16 as the recipes have it where that is fast, or float32."""
     prior = flow(image_shape=(2, 1, 1), widths=(32,), steps=(8,), pixels="linear")
     first = ring(torch.arange(500))
     prior.initialise(dequantize(first["x"], Noise(0, first["item"])))
     objective = MaximumLikelihood(prior)
     optimizer = torch.optim.Adam(prior.parameters(), lr=5e-3)
     for step in range(STEPS):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             loss, _ = objective(ring(torch.arange(step * BATCH, (step + 1) * BATCH)), step)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(prior.parameters(), 1.0)
         optimizer.step()
     return prior.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return trained_on_the_ring(bfloat16=True)
 
 
 def test_training_comes_near_the_entropy_of_the_data_and_never_below(trained):
@@ -113,19 +117,23 @@ def test_training_comes_near_the_entropy_of_the_data_and_never_below(trained):
     assert entropy - 0.06 < found < (entropy + gaussian) / 2
 
 
-def test_trained_flow_is_invertible_without_nan(trained):
-    """In float32, of new images, of draws, and of latents 5 standard deviations out.
+@pytest.mark.parametrize("bfloat16", [True, False], ids=["bfloat16", "float32"])
+def test_trained_flow_is_invertible_without_nan(trained, bfloat16):
+    """In float32 to 1e-5 of the images' unit, of new images, of draws, and of latents 5 standard deviations out.
 
-    The map stretches some directions hundreds of times, which multiplies the rounding of 6e-8; how often depends on
-    where training ends, and so on the processor: 1e-4 of the value, and 1e-5 of the images' unit near 0.
+    Of the flow trained in bfloat16, whose end differs between processors, those latents need only be finite: where it
+    stretches them 70 times, rounding alone is 2e-5.
     """
+    prior = trained if bfloat16 else trained_on_the_ring(bfloat16=False)
     x = dequantize(ring(torch.arange(2000))["x"], Noise(5, torch.arange(2000)))
     z = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
-    far = 5 * z / z.norm(dim=1, keepdim=True)
-    for image in (x, trained.decode(z), trained.decode(far)):
+    far = prior.decode(5 * z / z.norm(dim=1, keepdim=True))
+    for image in (x, prior.decode(z), far):
+        again = prior.decode(prior.encode(image))
         assert image.isfinite().all()
-        again = trained.decode(trained.encode(image))
-        torch.testing.assert_close(again, image, rtol=1e-4, atol=1e-5)
+        assert again.isfinite().all()
+        if image is not far or not bfloat16:
+            torch.testing.assert_close(again, image, rtol=1e-5, atol=1e-5)
 
 
 def test_samples_of_the_trained_flow_lie_on_the_ring(trained):
