@@ -115,7 +115,7 @@ def _level(width: int, blocks: int) -> list[Block]:
 
 
 def _informative(head: nn.Module) -> nn.Module:
-    """Initialise an encoder's last layer so that its second half of outputs, log standard deviations, is LOG_SD."""
+    """Make the second half of an encoder's outputs, log standard deviations, begin near LOG_SD; return the layer."""
     latent = len(head.bias) // 2  # pyright: ignore[reportArgumentType]
     nn.init.constant_(head.bias[latent:], LOG_SD)  # pyright: ignore[reportIndexIssue]
     return head

@@ -176,7 +176,7 @@ class Prior(nn.Module):
         raise self._unsupported("infer")
 
     def given(self, label: int | str) -> "Prior":
-        """Return p(x | label), itself a prior; a label is a number or the name of a class."""
+        """Return p(x | label), itself a prior, if there are classes; a label is a number or the name of a class."""
         raise UnsupportedError(
             f"{type(self).__name__} has no class labels; a prior trained with classes has, such as ddpm-mnist."
         )

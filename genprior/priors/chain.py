@@ -36,7 +36,7 @@ def cosine_betas(steps: int) -> Tensor:
 
 
 def geometric_betas(steps: int) -> Tensor:
-    """s_t = sqrt((1 - alpha_bar_t) / alpha_bar_t) geometric, from 0.2 of 255 grey levels to 20 (0.1 and 10 in x).
+    """s_t = sqrt((1 - alpha_bar_t) / alpha_bar_t) geometric, from 0.4 / 255 to 20 (0.2 / 255 and 10 in x).
 
     Uniform steps in t are then uniform in ln s, so the unweighted loss on eps is the bound itself, up to a factor.
     """

@@ -254,7 +254,8 @@ class DDPM(MeasuredCovariance):
         """Measure what training does not determine, on images (N, C, H, W) that the prior was not trained on.
 
         This is the variance of the decoder and the posterior covariance. The covariance is measured along the principal
-        axes of images of one size that have no more values than there are images, and as stationary for others.
+        axes of images of one size that have at most 1024 values, and no more than there are images; as stationary for
+        others.
         """
         self.fit_decoder(x, seed=seed)
         axes = x[0].numel() <= min(len(x), LARGEST_FULL) and None not in self.image_shape
@@ -268,6 +269,7 @@ class DDPM(MeasuredCovariance):
         """Return a prior with labels, of images (C, H, W), to train on; until then it equals this one, without a label.
 
         The embeddings of the labels are random, so that the network soon tells them apart; that of no label is zero.
+        The measured posterior covariance is left out.
 
         Raises:
             ValueError: this prior has classes already.

@@ -46,7 +46,7 @@ def check_names(names: Sequence[str], classes: int) -> tuple[str, ...]:
     """Return the names of the classes, in order, checked; none for classes without names.
 
     Raises:
-        ValueError: they are not one string per class, or two of them differ in case only.
+        ValueError: they are not one string per class, or two of them are the same but for case.
     """
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"The names of the classes are {names!r}: give a list of texts.")

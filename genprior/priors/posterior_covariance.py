@@ -66,8 +66,8 @@ class PosteriorCovariance(nn.Module):
     """V(sigma) of a prior: eigenvectors in one form, and eigenvalues l relative to sigma^2 at some noise levels.
 
     Between levels, logit(l / sigma^2) is linear in ln sigma, as for Gaussians, where it is the ln of the variance over
-    sigma^2; beyond them it is constant. For images of any size the form is "stationary": the spectrum is stored on an
-    even grid of frequencies along both axes, and interpolated linearly.
+    sigma^2; beyond them it is constant. For images of any size the form is "stationary": the spectrum is stored on a
+    grid of frequencies, taken as even along each axis, and interpolated linearly.
 
     Arguments:
         basis: U, a covariance of images of one size; for "stationary", of any size.

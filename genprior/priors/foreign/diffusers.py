@@ -61,7 +61,7 @@ def from_diffusers(
         variant: of the weights in a folder, such as "fp16"; None for full precision, or the only one.
 
     Raises:
-        UnsupportedError: diffusers is not installed, or the model needs a class, a text or another kind of scheduler.
+        UnsupportedError: diffusers is not installed, the model needs a class or text, or has another kind of scheduler.
         ValueError: the folder holds no such model or is damaged, or there is no scheduler.
     """
     if variant is not None and not isinstance(source, str | Path):

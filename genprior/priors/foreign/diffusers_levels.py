@@ -123,7 +123,7 @@ class Interpolation(Levels):
 
 
 class Preconditioned(Levels):
-    """A network whose input, output and noise level are scaled as the scheduler says.
+    """A network that is told ln s; this, its input and its output are scaled as the scheduler says.
 
     References: T. Karras et al., Elucidating the design space of diffusion-based generative models, 2022.
     """

@@ -39,7 +39,7 @@ READINGS = ((True, 1), (False, -1), (True, -1), (False, 1))
 
 @torch.no_grad()
 def check_path(prior: VelocityPrior, image_shape: Shape) -> None:
-    """Refuse a velocity that behaves like one of another convention than its own.
+    """Refuse a velocity that behaves like one of another convention than the stated one.
 
     Raises:
         ValueError: the time, its scale or the sign seems to be another; the message says which.

@@ -135,7 +135,7 @@ def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Make tensors the module's parameters and buffers, by name, one after the other, so that memory holds each once.
 
     They take the precision of what they replace. On torch's meta device, where there was nothing yet, half precision
-    stays, unless parameters differ in precision. Such a network computes in float32 all the same, see `nets.kept`.
+    stays, unless parameters differ in precision. Either way the network computes in float32, see `nets.kept`.
 
     Raises:
         ValueError: a tensor is missing, has another shape, or has no place in the module.
