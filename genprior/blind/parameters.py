@@ -22,7 +22,7 @@ class Parameter:
     Attributes:
         name: as the operator has it.
         low, high: the ends of its range.
-        cell: the size of its first cells.
+        cell: the largest size of its first cells.
         period: of a number on a circle; else None.
         log_density: ln of the density of theta, up to a constant.
     """

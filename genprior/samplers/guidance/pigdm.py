@@ -25,8 +25,8 @@ class PiGDM(Guidance):
 
     One backward pass through the denoiser applies J; the step keeps (x_t - x_hat) kept / sigma, with kept the part of
     sigma' that is not fresh noise. r^2 is the variance of p(x | x_t) for white Gaussian images of the prior's spread,
-    for which g is exact; the published sigma^2 / (1 + sigma^2) is that of images of variance 1. It is too wide where
-    pixels are correlated.
+    for which g is exact; the published sigma^2 / (1 + sigma^2) is that of images of variance 1. r^2 is too wide
+    where pixels are correlated.
 
     The published weight of g is r^2, however short the step: the more steps, the more closely the draws follow y, far
     more than its noise allows. sigma^2 - sigma kept is the weight of g as part of the score; it lets the steps

@@ -30,8 +30,8 @@ class FisherHMC(Sampler):
     In hundreds of dimensions, no affordable chain finds the measurement from a draw from the prior, where `LatentHMC`
     starts; and with one step size for all latents, those that y determines hold back those that it does not. The
     transitions leave p(z | y) invariant, so draws are exact as burn-in grows; at these lengths they lie around one
-    mode, as "rhat" shows. For v = 0, A may be any differentiable operator. Probes estimate M by (J^T A^T w)^2, with w
-    of covariance (v A A^T + c I)^-1, `refreshes` times in burn-in; after burn-in M is fixed.
+    mode, as "rhat" shows. For v = 0, A may be any differentiable operator. Probes estimate diag F by (J^T A^T w)^2,
+    with w of covariance (v A A^T + c I)^-1, `refreshes` times in burn-in; after burn-in M is fixed.
 
     Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (`mcmc`).
 

@@ -19,7 +19,7 @@ from genprior.training.data.order import Data, shuffled
 from genprior.training.data.orientation import check_orientations, turned
 from genprior.training.data.pixels import Images, UnusableError
 
-DECODED_BYTES = 2**30  # decoded photographs that a data set keeps, shared among the workers of a process
+DECODED_BYTES = 2**30  # of the decoded photographs that a data set keeps, shared among the workers of a process
 NAMED = 3  # unusable images that a message names; the others are counted
 TRIES = 100  # images in a row that may turn out unusable before training stops
 
