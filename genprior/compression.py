@@ -53,7 +53,7 @@ def measured(image: Any) -> tuple[Measurement, Callable[[Tensor], Any]]:
 
 
 def cut(measurement: Measurement, most: int) -> Measurement:
-    """Cut the middle out of the measurement of a JPEG file, by whole blocks.
+    """Cut the measurement of a JPEG file to the middle of its image, by whole blocks.
 
     Arguments:
         measurement: of `read_jpeg`.

@@ -2,9 +2,9 @@
 
     python recipes/evaluate_flowers.py --data flowers_64.npz --out families-flowers
 
-Measured are some `test_images` of each class, uint8 (N, 64, 64, 3); of Markov chains, fewer and with fewer samples. TV
-is tuned on the truth. What is done is kept in OUT: call again to go on. `table.md` and `table.csv` have a line per task
-and method, each task a sheet of four flowers.
+Some `test_images` of each class, uint8 (N, 64, 64, 3), are measured; "auto" picks the samplers. Markov chains get fewer
+images and samples. TV and Wiener are tuned on the truth. What is done is kept in OUT: call again to go on. `table.md`
+and `table.csv` have a line per task and method, each task a sheet of four flowers.
 """
 
 import argparse

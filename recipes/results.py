@@ -3,8 +3,8 @@
     python recipes/results.py                     (what `make results` runs: commands of minutes that need no data)
     python recipes/results.py --only blind        every command that contains this, however long, where its data lies
 
-`docs/figures.json` lists the commands whose figures stand on a page, with date and commit. The output of a command goes
-to OUT; rows that are not on the page are shown. Once the page has the new figures, --record stores date and commit.
+`docs/figures.json` lists the commands whose figures stand on a page, with date and commit. Output goes to OUT; rows not
+on the page are shown: times differ, and so may last digits. Once it has the new rows, --record stores date and commit.
 """
 
 import argparse

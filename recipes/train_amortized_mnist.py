@@ -4,7 +4,8 @@
     python recipes/train_amortized_mnist.py --data mnist.npz --task inpaint --out runs/amortized-inpaint-mnist
 
 `mnist.npz` holds `train_images`, uint8 (60000, 28, 28): 55,000 to train on, the next 2,000 for validation. The operator
-averages blocks of 4 x 4 pixels, or hides 30 to 70 % of the pixels; the noise is 0.02 to 0.1. If killed, it resumes.
+averages blocks of 4 x 4 pixels, or hides 30 to 70 % of the pixels; the noise is 0.02 to 0.1. If killed,
+run it again: it resumes.
 """
 
 import argparse

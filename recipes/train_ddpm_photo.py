@@ -2,7 +2,7 @@
 
     python recipes/train_ddpm_photo.py --data PHOTOS --validation OTHER_PHOTOS --out runs/ddpm-photo
 
-This script trained the bundled weights in five runs on one CPU thread (their card lists them); on a GPU, try
+This script trained the bundled weights in four runs on one CPU thread (their card lists them); on a GPU, try
 `--steps 200000 --batch 64 --size 96`. Kill it at any time and run it again: it resumes where it stopped. The result is
 `OUT/prior`, which `genprior restore --prior OUT/prior` takes.
 """

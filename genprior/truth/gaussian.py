@@ -130,7 +130,7 @@ class ConvergedMMPS(Guidance):
 CONVERGED: dict[str, Sampler] = {
     "mmps-converged": ConvergedMMPS(),
     "hmc-long": HMC(steps=40, burn_in=40, leapfrog=20),
-    # For Gaussian priors its weights hardly vary, so few particles suffice; the ancestral steps' error demands many.
+    # For Gaussian priors its weights hardly vary, so few particles do; the ancestral steps' error needs many steps.
     "tds-long": TDSMoments(steps=600, particles=60),
 }
 
