@@ -21,7 +21,7 @@ from genprior.benchmark.contact import sheet
 from genprior.devices import alone
 from genprior.files import write_text
 from genprior.priors import supports
-from genprior.priors.card import PICTURE
+from genprior.priors.card import PICTURE, save_picture
 from genprior.priors.folder import read_card, read_config
 from genprior.priors.store import find_prior
 from genprior.scores.uncertainty import coverage, widest
@@ -72,7 +72,7 @@ def main() -> None:
             chain = {"steps": 100} if isinstance(prior, genprior.DDPM) or supports(prior, "render") else {}
             x = prior.sized(*truths[0].shape[-2:]).sample(len(columns), seed=0, **chain)
             pages.insert(0, sheet({f"from p(x), {k}": [draw] for k, draw in enumerate(x, 1)}))
-        Image.fromarray(np.vstack(pages)).save(folder / PICTURE, quality=40 if options.side > 64 else 30)
+        save_picture(Image.fromarray(np.vstack(pages)), folder)
         print(f"{folder / PICTURE}: {shares}", flush=True)
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PICTURE = "card.jpg"  # beside the weights: draws, and one restoration per task
+LARGEST = 100_000  # bytes of it
+QUALITIES = (60, 45, 30, 20, 10)  # of JPEG
 SAID = {
     "use": "Use it for",
     "not for": "Do not use it for",
@@ -40,6 +45,14 @@ def picture_of(folder: Path) -> Path | None:
     """Return the picture beside a prior, if there is one."""
     path = folder / PICTURE
     return path if path.is_file() else None
+
+
+def save_picture(page: Image.Image, folder: Path) -> None:
+    """Save the picture of the prior in a folder, with as few details lost as its size allows."""
+    for quality in QUALITIES:
+        page.save(folder / PICTURE, quality=quality)
+        if (folder / PICTURE).stat().st_size < LARGEST:
+            break
 
 
 def _in_words(value: Any) -> str:

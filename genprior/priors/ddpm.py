@@ -277,7 +277,7 @@ class DDPM(MeasuredCovariance):
         if self.classes:
             raise ValueError(f"This prior has {self.classes} classes already: train it on as it is.")
         prior = DDPM(**self.config | {"image_shape": image_shape, "classes": classes, "residuals": None})
-        prior.load_state_dict(self.state_dict(), strict=False)
+        prior.to(next(self.parameters())).load_state_dict(self.state_dict(), strict=False)
         embeddings = prior.get_parameter("net.label.weight").detach()
         embeddings[:classes] = EMBEDDED * Noise.of_draws(classes, seed)(embeddings[:classes])
         embeddings[classes] = 0

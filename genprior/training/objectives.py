@@ -15,14 +15,9 @@ from genprior.ambient import deliberate
 from genprior.noise import Noise
 from genprior.priors.chain import UNIT
 from genprior.priors.ddpm import DDPM
+from genprior.training.data.order import spread
 
-GOLDEN = (math.sqrt(5) - 1) / 2
 DROPPED = 0.1  # fraction of labels replaced by the null class, unless stated
-
-
-def spread(items: Tensor) -> Tensor:
-    """Return numbers in (0, 1), one per item, spread evenly over consecutive items (Kronecker sequence)."""
-    return ((items.double() + 0.5) * GOLDEN) % 1
 
 
 class NoisePrediction(nn.Module):

@@ -3,12 +3,14 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from genprior.cli import main
 from genprior.priors import Gaussian, store
-from genprior.priors.card import PICTURE, card_text
+from genprior.priors.card import PICTURE, card_text, save_picture
 from genprior.priors.folder import read_card, save_prior
 from genprior.priors.store import BUNDLED, bundled
 
@@ -22,6 +24,15 @@ def test_bundled_prior_says_what_it_is_for_and_not_for(name):
 def test_weights_and_pictures_stay_small():
     assert all(path.stat().st_size < 100_000 for path in BUNDLED.rglob(PICTURE))
     assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 75e6
+
+
+@pytest.mark.parametrize(("side", "quality"), [(64, 60), (400, 10)])
+def test_picture_of_a_card_is_as_fine_as_its_size_allows(side, quality, tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
+    save_picture(noise, tmp_path)
+    assert (tmp_path / PICTURE).stat().st_size < 100_000
+    noise.save(tmp_path / "expected.jpg", quality=quality)
+    assert (tmp_path / PICTURE).read_bytes() == (tmp_path / "expected.jpg").read_bytes()
 
 
 def test_card_is_shown_with_the_place_of_its_picture(capfd):

@@ -1,6 +1,7 @@
 """The image of each item, and the items of each process."""
 
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def spread(items: torch.Tensor) -> torch.Tensor:
+    """Return numbers in (0, 1), one per item, spread evenly over consecutive items (Kronecker sequence)."""
+    return ((items.double() + 0.5) * GOLDEN) % 1
 
 
 class Data(Dataset[dict[str, Any]]):
@@ -26,11 +34,10 @@ def first(data: Data, n: int) -> torch.Tensor:
 def evenly(data: Data, n: int) -> torch.Tensor:
     """n images spread evenly over a data set, or all of a smaller one, (n, C, H, W): in one sorted by class, of each.
 
-    Whatever n is, the first k are the same, and spread evenly too (Kronecker's sequence).
+    Whatever n is, the first k are the same, and spread evenly too.
     """
-    places = (np.arange(len(data)) + 0.5) * (np.sqrt(5) - 1) / 2 % 1
-    numbers = np.argsort(np.argsort(places))[:n]
-    return torch.stack([data[int(i)]["x"] for i in numbers])
+    numbers = spread(torch.arange(len(data))).argsort().argsort()[:n]
+    return torch.stack([data[i]["x"] for i in numbers.tolist()])
 
 
 @functools.lru_cache(maxsize=4)
