@@ -26,7 +26,7 @@ def test_weights_and_pictures_stay_small():
     assert sum(path.stat().st_size for path in BUNDLED.rglob("*") if path.is_file()) < 75e6
 
 
-@pytest.mark.parametrize(("side", "quality"), [(64, 60), (400, 10)])
+@pytest.mark.parametrize(("side", "quality"), [(64, 60), (600, 20)])
 def test_picture_of_a_card_is_as_fine_as_its_size_allows(side, quality, tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8))
     save_picture(noise, tmp_path)
