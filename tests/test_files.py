@@ -56,6 +56,22 @@ def test_folders_in_a_folder_are_on_disk_too(tmp_path, monkeypatch):
     assert {"inner", "weights"} <= set(flushed)
 
 
+def test_an_old_folder_goes_only_when_the_name_of_the_new_one_is_on_disk(tmp_path, monkeypatch):
+    """`fsync` of the folder that holds both names: by then the new one is in place, and the old one still there."""
+    seen, fsync = [], os.fsync
+
+    def noted(handle):
+        if os.path.samefile(f"/proc/self/fd/{handle}", tmp_path):
+            seen.append([(path / "weights").read_text() for path in sorted(tmp_path.iterdir())])
+        fsync(handle)
+
+    for content in "12":
+        monkeypatch.setattr(os, "fsync", noted)
+        write_folder(tmp_path / "prior", lambda folder, content=content: (folder / "weights").write_text(content))
+    assert seen == [["1"], ["1", "2"]]
+    assert names(tmp_path) == ["prior"]
+
+
 def test_names_that_are_no_utf8_are_escaped(tmp_path):
     write_text(tmp_path / "file.txt", "ü \udcff\n")
     assert (tmp_path / "file.txt").read_bytes() == "ü \\udcff\n".encode()
