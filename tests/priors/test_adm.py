@@ -525,7 +525,7 @@ print((most() - before) / os.path.getsize(sys.argv[2]))
 def test_loading_takes_no_more_memory_than_the_file_and_a_third(kind, tmp_path):
     """FFHQ's network, 374 MB, whose tensors are of up to 19 MB; read twice it would be 2, float16 as float32 2 too.
 
-    The widths of diffusers' network of 256 x 256 with half as many blocks, 267 MB, and tensors of up to 19 MB.
+    The blocks and widths of diffusers' network of 256 x 256, 434 MB: imports and buffers of reading add 40 to 70 MB.
     """
     path = file = tmp_path / "ffhq_10m.pt"
     if kind == "diffusers":
