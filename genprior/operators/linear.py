@@ -72,6 +72,14 @@ class LinearOperator(Operator):
         self._check("a measurement", y, self.measurement_shape)
         return self._prox(z, y, _as_variance(1 / gamma, y))
 
+    @property
+    def stride(self) -> int | None:
+        """The shift of x, in pixels, that shifts A x by one, away from borders; None for operators without one.
+
+        Operators with a stride treat all channels alike, and their measurements are images of as many channels.
+        """
+        return None
+
     def completion(self) -> Completion | None:
         """A as part of a simpler operator, as a "valid" blur is part of a periodic one; None if there is none."""
         return None

@@ -47,6 +47,10 @@ class SuperResolution(Separable):
             raise ValueError(f"antialias='gaussian' needs at least {2 * scale} x {2 * scale} pixels; got {H} x {W}.")
         super().__init__(partial(_maps, reduction, (H, W), scale), (C, H, W), (C, h, w))
 
+    @property
+    def stride(self) -> int:
+        return self.scale
+
     @classmethod
     def for_measurement(cls, scale: int, measurement_shape: Shape, antialias: str = "bicubic") -> SuperResolution:
         """The super-resolution whose measurements have the given (C, h, w); arguments as for the class."""

@@ -27,6 +27,7 @@ import genprior
 from genprior.checks import UnsupportedError
 from genprior.operators import Blur, Inpaint, Measurement, SuperResolution, gaussian_kernel, random_mask
 from genprior.priors.base import Prior
+from genprior.priors.gaussian.covariance import Covariance
 from genprior.samplers import find_sampler
 
 # The peers' versions of our methods.
@@ -39,6 +40,7 @@ PEERS = {
     "pigdm": ("deepinv pigdm", "azula pgdm"),
     "tmpd": (),
     "mmps": ("deepinv mmps", "azula mmps"),
+    "optimal-covariance": (),
 }
 TASKS = {
     "mask": lambda shape: Inpaint(random_mask(shape, 0.7), shape),
@@ -69,6 +71,13 @@ class Timed(Prior):
         self.prior, self.mark, self.spans = prior, mark, []
         for name in ("image_shape", "centre", "spread", "sigma_min", "sigma_max"):
             setattr(self, name, getattr(prior, name))
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return super().capabilities & self.prior.capabilities
+
+    def posterior_covariance(self, sigma: float) -> Covariance:
+        return self.prior.sized(*self.image_shape[1:]).posterior_covariance(sigma)
 
     def denoise(self, x_t: Tensor, sigma: float | Tensor) -> Tensor:
         began = self.mark()

@@ -56,6 +56,10 @@ class Covariance(nn.Module, ABC):
     def image(self, coefficients: Tensor) -> Tensor:
         """V c, the image with those coordinates."""
 
+    def scaled(self, x: Tensor, gain: Tensor) -> Tensor:
+        """V diag(gain) V^T x as `filter`, for a gain laid out like `variances`."""
+        return self.image(gain * self.coefficients(x))
+
     @property
     @abstractmethod
     def variances(self) -> Tensor:
@@ -198,11 +202,8 @@ class Stationary(Covariance):
         return cls(torch.ones(shape), torch.eye(shape[0]))
 
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:
-        Q = self.axes.to(x.dtype)
         # Gains are even functions of frequency, like the eigenvalues, so half of them suffice for a real image.
-        half = gain[..., : gain.shape[-1] // 2 + 1]
-        spectrum = half * torch.fft.rfft2(turned(Q.T, x))
-        return turned(Q, torch.fft.irfft2(spectrum, s=x.shape[-2:]))
+        return self.scaled(x, gain[..., : gain.shape[-1] // 2 + 1, None])
 
     def coefficients(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(turned(self.axes.to(x.dtype).T, x), norm="ortho")
@@ -211,6 +212,12 @@ class Stationary(Covariance):
     def image(self, coefficients: Tensor) -> Tensor:
         spectrum = torch.view_as_complex(coefficients * (1 / self._weights(coefficients)))
         return turned(self.axes.to(coefficients.dtype), torch.fft.irfft2(spectrum, s=self._size, norm="ortho"))
+
+    def scaled(self, x: Tensor, gain: Tensor) -> Tensor:
+        # without the weights that make coordinates an isometry
+        Q = self.axes.to(x.dtype)
+        spectrum = gain[..., 0] * torch.fft.rfft2(turned(Q.T, x))
+        return turned(Q, torch.fft.irfft2(spectrum, s=x.shape[-2:]))
 
     def between(self, gain: Tensor, pixels: Tensor) -> Tensor:
         """The circulant matrix nearest to the part of V diag(gain) V^T between the pixels (T. Chan, 1988).

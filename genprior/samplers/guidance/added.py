@@ -2,33 +2,42 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from genprior.operators.linear import LinearOperator
+from genprior.priors.gaussian.covariance import Covariance, Stationary
 from genprior.samplers.guidance.completed import completed
 from genprior.samplers.guidance.correction import correction
-
-if TYPE_CHECKING:
-    from genprior.priors.gaussian.covariance import Covariance
+from genprior.samplers.guidance.decimated import decimated
 
 
 def added(
-    A: LinearOperator, noise: float | Tensor, V: "Covariance", like: Tensor
-) -> Callable[["Covariance", Tensor, Sequence[int]], Tensor]:
+    A: LinearOperator, noise: float | Tensor, V: Covariance, like: Tensor
+) -> Callable[[Covariance, Tensor, Sequence[int]], Tensor]:
     """(V, y - A x_hat, iterations) -> V A^T (A V A^T + noise^2)^-1 (y - A x_hat), for every V in the same coordinates.
 
-    If A is a part of an operator that shares the eigenvectors of V, see `completed`; else see `correction`.
+    If A is a part of an operator that shares the eigenvectors of V, see `completed`; if it goes to a coarser grid and V
+    is stationary, see `decimated`; else see `correction`.
 
     Arguments:
         like: (1 or B, C, H, W), for the shape, dtype and device of images.
     """
+    if A.stride is not None and isinstance(V, Stationary):
+        coarse = Stationary(like.new_ones(A.measurement_shape), V.axes)
+
+        def decimate(V: Covariance, residual: Tensor, iterations: Sequence[int]) -> Tensor:
+            # an iteration gets more than four times as far as one on x
+            quarters = [math.ceil(n / 4) for n in iterations]
+            return decimated(V, A, coarse, noise, residual, quarters)
+
+        return decimate
+
     normal, shared = V.diagonal_like(lambda x: A.adjoint(A(x)), like)
     exact = shared.tolist()
 
-    def correct(V: "Covariance", residual: Tensor, iterations: Sequence[int]) -> Tensor:
+    def correct(V: Covariance, residual: Tensor, iterations: Sequence[int]) -> Tensor:
         rows = range(max(len(iterations), len(exact)))
         counts = [1 if exact[i % len(exact)] else iterations[i % len(iterations)] for i in rows]
         return correction(V, A, noise, A.adjoint(residual), normal, counts)
@@ -38,12 +47,12 @@ def added(
         return correct
     of_whole, fits = V.diagonal_like(lambda x: parts.whole.adjoint(parts.whole(x)), like)
 
-    def complete(V: "Covariance", residual: Tensor, iterations: Sequence[int]) -> Tensor:
+    def complete(V: Covariance, residual: Tensor, iterations: Sequence[int]) -> Tensor:
         # an iteration costs twice as much here, and gets more than twice as far
         halves = [math.ceil(n / 2) for n in iterations]
         return completed(V, parts, noise, parts.embed(residual), of_whole, halves)
 
-    def either(V: "Covariance", residual: Tensor, iterations: Sequence[int]) -> Tensor:
+    def either(V: Covariance, residual: Tensor, iterations: Sequence[int]) -> Tensor:
         of_each = (complete(V, residual, iterations), correct(V, residual, iterations))
         return torch.where(fits.reshape(-1, 1, 1, 1), *of_each)
 

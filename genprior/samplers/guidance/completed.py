@@ -41,14 +41,11 @@ def completed(
     inverse = 1 / torch.maximum(S, 1e-10 * S.amax((-4, -3, -2, -1), keepdim=True))
     like = 1 / V.between(inverse, missing)
 
-    def filtered(f: Tensor, gain: Tensor) -> Tensor:
-        return V.image(gain * V.coefficients(f))
-
     def matvec(h: Tensor) -> Tensor:
-        return missing * filtered(h, inverse)
+        return missing * V.scaled(h, inverse)
 
     def precondition(r: Tensor) -> Tensor:
-        return missing * filtered(r, like)
+        return missing * V.scaled(r, like)
 
     h = cg(matvec, -matvec(residual), iterations=iterations, preconditioner=precondition)
-    return filtered(parts.whole.adjoint(filtered(residual + h, inverse)), V.variances)
+    return V.scaled(parts.whole.adjoint(V.scaled(residual + h, inverse)), V.variances)

@@ -185,7 +185,7 @@ def variances_under(V: "Covariance", A: LinearOperator, like: Tensor) -> Tensor:
     one = like.new_empty(1, *A.image_shape)  # one at a time: memory has room for few photographs
 
     def row() -> Tensor:
-        x = V.image(V.variances.sqrt() * V.coefficients(noise(one)))
+        x = V.scaled(noise(one), V.variances.sqrt())
         return A(x.expand(max(len(x), A.batch), -1, -1, -1))
 
     found = total(row().square() for _ in range(PROBES)) / PROBES
