@@ -9,6 +9,7 @@ prior nor classifier saw. In OUT: rows of draws, each above the training images 
 """
 
 import argparse
+import re
 from pathlib import Path
 
 import torch
@@ -24,11 +25,15 @@ from genprior.priors.store import load_prior
 from genprior.scores.manifold import density_coverage, nearest, precision_recall
 from genprior.training.data import Arrays, first, open_parts, read_names
 
+JUDGED = ["ddpm-flowers", "ddpm-flowers by class", "gan-flowers", "vae-flowers"]
+
 
 def drawn(name: str, n: int, steps: int, size: tuple[int, int]) -> torch.Tensor:
-    """Draws, in [0, 1]; of autoencoders means of p(x | z), which have no grain."""
-    prior = load_prior(name).sized(*size)
-    if supports(prior, "render"):
+    """Draws, in [0, 1]; of autoencoders means of p(x | z), which have no grain. "NAME by class": as many of each."""
+    prior = load_prior(name.removesuffix(" by class")).sized(*size)
+    if name.endswith(" by class"):
+        x = torch.cat([prior.sample(n // prior.classes, seed=k, label=k, steps=steps) for k in range(prior.classes)])
+    elif supports(prior, "render"):
         x = prior.render(prior.latents.sample(n, steps=steps))
     elif supports(prior, "infer"):
         x = prior.decode(Noise(0, torch.arange(n))(torch.empty(n, *prior.latent_shape)))
@@ -41,14 +46,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help=".npz with train_images, test_images and classes")
     parser.add_argument("--classifier", required=True, help="its file")
-    parser.add_argument("--priors", nargs="+", default=["ddpm-flowers", "gan-flowers", "vae-flowers"])
+    parser.add_argument("--priors", nargs="+", default=JUDGED)
     parser.add_argument("--validation-share", type=float, default=0.05, help="of the training images, held out")
     parser.add_argument("--n", type=int, default=1000, help="draws of each")
     parser.add_argument("--chain", type=int, default=100, help="steps of a diffusion's chain")
     parser.add_argument("--out", type=Path, default=Path("draws-flowers"))
     options = parser.parse_args()
     alone("evaluate_draws_flowers")
-
     train, held_out = (first(part, len(part)) for part in open_parts(options.data, options.validation_share))
     train = torch.cat([train, train.flip(-1)])
     test = Arrays(options.data, "test_images", seed=None)
@@ -57,11 +61,8 @@ def main() -> None:
     classifier.load_state_dict(load_file(options.classifier))
     real, known = (classify(classifier, x)[0] for x in (first(test, len(test)), train))
     usual = nearest(real, known)[0].quantile(0.05)
-
-    print(
-        f"| images | % {', '.join(classes)}, unsure | precision, k = 3 | recall | density, k = 5 | coverage | copies |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    columns = ["precision, k = 3", "recall", "density, k = 5", "coverage", "copies"]
+    print(f"| images | % {', '.join([*classes, 'unsure'])} | {' | '.join(columns)} |\n{'|---' * 7}|")
     for name in [*options.priors, "held out"]:
         x = held_out if name == "held out" else drawn(name, options.n, options.chain, train.shape[2:])
         fake, labels = classify(classifier, x)
@@ -72,7 +73,7 @@ def main() -> None:
         cells += [f"{figure:.3f}" for figure in (*precision_recall(real, fake), *density_coverage(real, fake))]
         print(f"| {' | '.join(cells)} | {100 * float((distance < usual).double().mean()):.1f} % |", flush=True)
         rows = [part for pair in zip(x[:32].split(8), train[index[:32]].split(8)) for part in pair]
-        images.save(images.grid(torch.cat(rows), columns=8), options.out / f"{name.replace('/', '-')}.png")
+        images.save(images.grid(torch.cat(rows), columns=8), options.out / f"{re.sub('[/ ]', '-', name)}.png")
 
 
 if __name__ == "__main__":

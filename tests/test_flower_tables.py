@@ -91,13 +91,14 @@ def test_draws_are_judged_by_a_classifier(run, flowers, priors, tmp_path):
     right = [float(share) for share in re.findall(r"Right about ([\d.]+) %", out)]
     assert len(right) == 2
     assert right[1] > 40  # discs of five colours; by chance it were 20
-    given = ["--data", flowers, "--classifier", classifier, "--validation-share", 0.3, "--n", 8, "--chain", 2]
-    out = run("evaluate_draws_flowers", *given, "--priors", *priors.values(), "--out", tmp_path / "out")
-    rows = re.findall(r"^\| (\S+|held out) \| ([\d. ]+) \| .* \| ([\d.]+) % \|$", out, re.M)
-    assert [row[0] for row in rows] == [*map(str, priors.values()), "held out"]
+    given = ["--data", flowers, "--classifier", classifier, "--validation-share", 0.3, "--n", 10, "--chain", 2]
+    judged = [*map(str, priors.values()), f"{priors['ddpm']} by class"]
+    out = run("evaluate_draws_flowers", *given, "--priors", *judged, "--out", tmp_path / "out")
+    rows = re.findall(r"^\| ([^|]+) \| ([\d. ]+) \| .* \| ([\d.]+) % \|$", out, re.M)
+    assert [row[0] for row in rows] == [*judged, "held out"]
     for _, shares, _ in rows:
         assert sum(map(float, shares.split())) == pytest.approx(100, abs=0.4)
-    assert len(list((tmp_path / "out").glob("*.png"))) == 4
+    assert len(list((tmp_path / "out").glob("*.png"))) == 5
 
 
 def test_figures_of_draws_are_made(run, flowers, priors, tmp_path):
