@@ -4,8 +4,8 @@
 
 Draws, those of autoencoders without their grain, are compared with test images in the features of the classifier (see
 `train_classifier_flowers.py`). Classes count where it is surer than 0.5. "Copies" are draws nearer to a training image
-than 95 % of test images are: 5 % of a law that was not learnt by heart. "held out" are training images that neither
-prior nor classifier saw. In OUT: rows of draws, each above the training images nearest to them.
+than 95 % of test images are: by chance 5 %. "held out" are training images that neither prior nor classifier saw. In
+OUT: rows of draws, each above the training images nearest to them.
 """
 
 import argparse
@@ -32,7 +32,8 @@ def drawn(name: str, n: int, steps: int, size: tuple[int, int]) -> torch.Tensor:
     """Draws, in [0, 1]; of autoencoders means of p(x | z), which have no grain. "NAME by class": as many of each."""
     prior = load_prior(name.removesuffix(" by class")).sized(*size)
     if name.endswith(" by class"):
-        x = torch.cat([prior.sample(n // prior.classes, seed=k, label=k, steps=steps) for k in range(prior.classes)])
+        of_each = [prior.sample(n // prior.classes, seed=k, label=k, steps=steps) for k in range(prior.classes)]
+        x = torch.stack(of_each, 1).flatten(0, 1)  # in turn, so that the first of them are of all kinds
     elif supports(prior, "render"):
         x = prior.render(prior.latents.sample(n, steps=steps))
     elif supports(prior, "infer"):
@@ -57,8 +58,7 @@ def main() -> None:
     train = torch.cat([train, train.flip(-1)])
     test = Arrays(options.data, "test_images", seed=None)
     classes = read_names(options.data, "classes")
-    classifier = PhotoClassifier(classes=len(classes))
-    classifier.load_state_dict(load_file(options.classifier))
+    (classifier := PhotoClassifier(classes=len(classes))).load_state_dict(load_file(options.classifier))
     real, known = (classify(classifier, x)[0] for x in (first(test, len(test)), train))
     usual = nearest(real, known)[0].quantile(0.05)
     columns = ["precision, k = 3", "recall", "density, k = 5", "coverage", "copies"]

@@ -48,6 +48,19 @@ def test_speed_prints_a_line_for_every_pair_that_fits(load, monkeypatch, capsys)
     assert all(float(value) > 0 for _, _, *values in cells for value in values)
 
 
+def test_speed_prints_a_dash_where_a_method_lacks_something(load, monkeypatch, capsys):
+    """The stack of convolutions has no posterior covariance, the bundled network has one."""
+    recipe = load("speed")
+    monkeypatch.setitem(recipe["main"].__globals__, "peak_memory", lambda *arguments: 7.0)
+    words = "--methods optimal-covariance --tasks mask --batches 1 --size 16 --steps 2 --repeats 1"
+    monkeypatch.setattr(sys, "argv", ["speed", *words.split()])
+    recipe["main"]()
+    *_, row = capsys.readouterr().out.splitlines()
+    task, method, small, bundled, _ = row.strip("| ").split(" | ")
+    assert (task, method, small) == ("mask", "optimal-covariance", "–")
+    assert float(bundled) > 0
+
+
 @pytest.mark.parametrize(("method", "passes"), [("ddrm", 1), ("dps", 2), ("mmps", 5)])
 def test_speed_takes_the_passes_of_the_network_off_and_only_those(load, monkeypatch, method, passes):
     """With a clock that ticks 1 in each pass of the network and 0.1 in each call of the noise."""

@@ -24,9 +24,12 @@ class LinearOperator(Operator):
 
     Attributes:
         iterations: of the conjugate gradients used where no closed form exists.
+        coarser: for operators that go to a coarser grid and treat all channels alike, the shift of x, in pixels, that
+            shifts A x by one, away from borders; None for all others.
     """
 
     iterations: int = 100
+    coarser: int | None = None
 
     def vjp(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """A x and the adjoint, which is the same for every x."""
@@ -71,14 +74,6 @@ class LinearOperator(Operator):
         self._check("an image", z, self.image_shape)
         self._check("a measurement", y, self.measurement_shape)
         return self._prox(z, y, _as_variance(1 / gamma, y))
-
-    @property
-    def stride(self) -> int | None:
-        """The shift of x, in pixels, that shifts A x by one, away from borders; None for operators without one.
-
-        Operators with a stride treat all channels alike, and their measurements are images of as many channels.
-        """
-        return None
 
     def completion(self) -> Completion | None:
         """A as part of a simpler operator, as a "valid" blur is part of a periodic one; None if there is none."""

@@ -35,7 +35,7 @@ class SuperResolution(Separable):
     """
 
     def __init__(self, scale: int, image_shape: Shape, antialias: str = "bicubic"):
-        self.scale = scale = as_integer("scale", scale, 1, math.inf)
+        self.scale = self.coarser = scale = as_integer("scale", scale, 1, math.inf)
         self.antialias = antialias
         reduction = lookup("antialias", antialias, REDUCTIONS)
         C, H, W = as_shape(image_shape)
@@ -46,10 +46,6 @@ class SuperResolution(Separable):
         if antialias == "gaussian" and scale > 1 and min(h, w) < 2:
             raise ValueError(f"antialias='gaussian' needs at least {2 * scale} x {2 * scale} pixels; got {H} x {W}.")
         super().__init__(partial(_maps, reduction, (H, W), scale), (C, H, W), (C, h, w))
-
-    @property
-    def stride(self) -> int:
-        return self.scale
 
     @classmethod
     def for_measurement(cls, scale: int, measurement_shape: Shape, antialias: str = "bicubic") -> SuperResolution:

@@ -126,13 +126,12 @@ def main() -> None:
     print(f"{machine(device)}\n\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for task in options.tasks:
         for name in (method for own in options.methods for method in (own, *PEERS[own])):
-            try:
-                cells = [
-                    f"{100 * overhead(name, prior, measure(task, options.size, batch, device), options):.3g}"
-                    for prior in networks.values()
-                    for batch in options.batches
-                ]
-            except UnsupportedError:
+            cells = [
+                cell(name, prior, measure(task, options.size, batch, device), options)
+                for prior in networks.values()
+                for batch in options.batches
+            ]
+            if set(cells) == {"–"}:
                 continue
             memory = peak_memory(name, task, options.size, options.steps, options.device)
             print(f"| {task} | {name} | {' | '.join(cells)} | {memory:.0f} |", flush=True)
@@ -157,6 +156,14 @@ def draw(name: str, prior: Prior, measurement: Measurement, steps: int) -> None:
     if name in ("deepinv pigdm", "deepinv mmps"):
         evaluations += 1  # they denoise once more at the end
     METHODS[name](prior, measurement, evaluations, 0)
+
+
+def cell(name: str, prior: Prior, measurement: Measurement, options: argparse.Namespace) -> str:
+    """Return the overhead in percent, or a dash if the method does not go with the prior or the operator."""
+    try:
+        return f"{100 * overhead(name, prior, measurement, options):.3g}"
+    except UnsupportedError:
+        return "–"
 
 
 def overhead(name: str, prior: Prior, measurement: Measurement, options: argparse.Namespace) -> float:

@@ -12,7 +12,6 @@ from genprior.samplers.guidance.added import added
 from genprior.samplers.guidance.correction import correction
 
 SHAPE = (2, 12, 11)
-D = math.prod(SHAPE)
 
 
 def normal(*shape, seed=0):
@@ -27,12 +26,15 @@ def stationary(shape=SHAPE):
     return Stationary(spectrum, torch.linalg.qr(normal(C, C))[0])
 
 
+def dense(shape=SHAPE):
+    D = math.prod(shape)
+    return Dense(normal(*shape).square() + 0.01, torch.linalg.qr(normal(D, D))[0])
+
+
 def covariance(form):
     if form is Diagonal:
         return Diagonal(normal(*SHAPE).square() + 0.01)
-    if form is Dense:
-        return Dense(normal(*SHAPE).square() + 0.01, torch.linalg.qr(normal(D, D))[0])
-    return stationary()
+    return dense() if form is Dense else stationary()
 
 
 def matrix(apply, shape):
@@ -132,7 +134,7 @@ def test_super_resolution_is_no_part_of_what_shares_the_eigenvectors(monkeypatch
         raise AssertionError("completed a measurement that has no whole")
 
     monkeypatch.setattr(module, "completed", refuse)
-    A, V = SuperResolution(2, (2, 12, 12)), stationary((2, 12, 12))
+    A, V = SuperResolution(2, (2, 12, 12)), dense((2, 12, 12))
     residual = A(normal(1, 2, 12, 12))
     found = added(A, 0.05, V, torch.zeros(1, 2, 12, 12, dtype=torch.float64))(V, residual, [300])
     torch.testing.assert_close(found.flatten(1), dense_answer(V, A, 0.05, residual), rtol=1e-8, atol=1e-9)

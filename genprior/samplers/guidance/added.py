@@ -18,17 +18,17 @@ def added(
 ) -> Callable[[Covariance, Tensor, Sequence[int]], Tensor]:
     """(V, y - A x_hat, iterations) -> V A^T (A V A^T + noise^2)^-1 (y - A x_hat), for every V in the same coordinates.
 
-    If A is a part of an operator that shares the eigenvectors of V, see `completed`; if it goes to a coarser grid and V
-    is stationary, see `decimated`; else see `correction`.
+    If A goes to a coarser grid and V is stationary, see `decimated`; if it is a part of an operator that shares the
+    eigenvectors of V, see `completed`; else see `correction`.
 
     Arguments:
         like: (1 or B, C, H, W), for the shape, dtype and device of images.
     """
-    if A.stride is not None and isinstance(V, Stationary):
+    if A.coarser is not None and isinstance(V, Stationary):
         coarse = Stationary(like.new_ones(A.measurement_shape), V.axes)
 
         def decimate(V: Covariance, residual: Tensor, iterations: Sequence[int]) -> Tensor:
-            # an iteration gets more than four times as far as one on x
+            # the preconditioner leaves less to do than that of `correction`, most where V is large beside noise^2
             quarters = [math.ceil(n / 4) for n in iterations]
             return decimated(V, A, coarse, noise, residual, quarters)
 

@@ -36,8 +36,9 @@ class OptimalCovariance(Guidance):
 
     Conjugate gradients find the minimum. If A is a part of an operator that shares the eigenvectors of V, they run on
     the values that were not measured (`completed`): a mask is a part of the identity, a blur past the frame one of a
-    circular blur. Otherwise they run on x in the coordinates of V, preconditioned there (`correction`): if A^T A is
-    diagonal too, as for a circular blur of photographs, one iteration is exact.
+    circular blur. If A goes to a coarser grid and V is stationary, they run on y (`decimated`). Otherwise they run on x
+    in the coordinates of V, preconditioned there (`correction`): if A^T A is diagonal too, as for a circular blur of
+    photographs, one iteration is exact.
 
     The last step draws from that Gaussian posterior, where other methods return its mean: at sigma_min the mean would
     drop the variance below sigma_min^2.
@@ -51,7 +52,7 @@ class OptimalCovariance(Guidance):
             the mean.
         iterations: iterations of conjugate gradients at high noise; fewer, in proportion to ln(1 + sigma^2 / noise^2),
             at low noise. Each costs a product with A, A^T, the eigenvectors of V and their transpose. On values that
-            were not measured, half as many run, at twice the cost.
+            were not measured, half as many run, at twice the cost; on y, a quarter.
         turns: whether the denoiser sees x_t turned, in another way each time (see `turning`), which reduces the spread.
     """
 
