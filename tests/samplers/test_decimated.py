@@ -77,3 +77,12 @@ def test_each_image_has_its_own_covariance_noise_and_number_of_iterations():
         one = V.with_eigenvalues(V.eigenvalues[k])
         alone = added(A, float(noise[k]), one, like[:1])(one, residual[k : k + 1], [iterations])
         torch.testing.assert_close(together[k : k + 1], alone)
+
+
+def test_floor_of_the_spectrum_is_that_of_each_image():
+    """Without noise, beside an image of 1e12 times the variance, where one floor would undo the preconditioner."""
+    A, V = SuperResolution(2, SHAPE, "average"), stationary(SHAPE)
+    V = V.with_eigenvalues(torch.stack([V.eigenvalues, 1e-12 * V.eigenvalues]))
+    residual = A(normal(2, *SHAPE, seed=2)) * torch.tensor([1, 1e-6], dtype=torch.float64).reshape(-1, 1, 1, 1)
+    found = added(A, 0.0, V, torch.zeros(2, *SHAPE, dtype=torch.float64))(V, residual, [8, 8])
+    torch.testing.assert_close(1e6 * found[1:], of(stationary(SHAPE), A, 0.0, 1e6 * residual[1:], 8))
