@@ -13,7 +13,8 @@ from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler, start
+from genprior.samplers.base import Sampler
+from genprior.samplers.chains.filled import filled
 from genprior.samplers.chains.langevin import SMOOTH, begin_chain, is_linear_gaussian, prior_energy
 
 Evaluation = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -29,8 +30,8 @@ class MAP(Sampler):
         t  = <d, d> / <d, e>,   d = x_k - x_(k-1), e the same of weight grad energy
 
     A step that does not lower U is rejected, and t is divided by 4. A point estimate: all samples are the same, so one
-    is enough. It starts at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2; if the energy has several
-    minima, it finds the one downhill from there.
+    is enough. It starts at argmin_x |y - A x|^2 / noise^2 + |x - centre|^2 / spread^2, with the holes of a mask filled
+    smoothly (see `filled`); if the energy has several minima, it finds the one downhill from there.
 
     With an operator that is not linear, or another likelihood, x' = x_k - t grad U(x_k), and samples start at different
     points, as those of `HMC` do, so they may end in different minima.
@@ -54,7 +55,7 @@ class MAP(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         if is_linear_gaussian(measurement):
             evaluate, step = self._proximal(prior, measurement)
-            return self._descend(evaluate, step, start(prior, measurement), prior.spread**2)
+            return self._descend(evaluate, step, filled(prior, measurement), prior.spread**2)
         x, _ = begin_chain(prior, measurement, noise)
         return self._descend(self._smooth(prior, measurement), lambda x, g, t: x - t * g, x, prior.spread**2)
 
