@@ -7,6 +7,7 @@ import torch
 from latent_linear import Counted, LinearLatents, errors
 from linear import NOISE, OPERATORS, SHAPE, draw, measure
 
+from genprior.checks import UnsupportedError
 from genprior.noise import Noise
 from genprior.operators import Denoise, Inpaint, Measurement
 from genprior.priors.base import Prior
@@ -22,7 +23,7 @@ QUICK = ReSample(steps=60, every=5, iterations=40, rate=0.05)
         ("inpaint", {}, (0.1, 0.25), (0.0001, 0.002)),
         ("super-resolution", {}, (0.5, 0.75), (0.00005, 0.001)),
         # one step of Adam a fit keeps some
-        ("inpaint", {"iterations": 1}, (0.1, 0.25), (0.03, 0.15)),
+        ("inpaint", {"iterations": 1}, (0.1, 0.25), (0.015, 0.08)),
         ("circular blur", {}, (0.3, 0.6), (0.08, 0.25)),
         # without resampling the fits before the last do nothing
         ("circular blur", {"gamma": 0.0}, (0.2, 0.4), (0.09, 0.28)),
@@ -139,6 +140,33 @@ def test_residual_of_nothing_gives_no_nan():
     prior, A = LinearLatents(), Inpaint(torch.ones(SHAPE[1:], dtype=torch.bool), SHAPE)
     draws = QUICK(prior, Measurement(torch.zeros(2, *SHAPE, dtype=torch.float64), A, 0.1), Noise(0, [0, 1]))
     assert torch.isfinite(draws).all()
+
+
+class Unmeasured(Toy):
+    """A decoder whose variance nobody has measured."""
+
+    @property
+    def decoder_variance(self):
+        raise UnsupportedError("never measured")
+
+
+def last(prior):
+    """The image that a quick chain ends with, of one measurement of 1s with noise 0.1."""
+    y = torch.ones(1, *prior.image_shape, dtype=torch.float64)
+    one = Measurement(y, Denoise(prior.image_shape), 0.1)
+    with torch.no_grad():
+        return ReSample(steps=4, every=2, iterations=2)(prior, one, Noise(0, [0]))
+
+
+def test_image_is_the_mean_given_latent_and_measurement():
+    """With v = 0.03 and noise^2 = 0.01, E[x | w, y] = (G(w) + 3 y) / 4, without grain; nothing else depends on v."""
+    grainy = Toy(0.5)
+    grainy.decoder_variance = 0.03
+    assert torch.allclose(last(grainy), (last(Toy(0.5)) + 3) / 4, rtol=0, atol=1e-12)
+
+
+def test_image_is_that_of_the_decoder_where_its_variance_is_unknown():
+    assert torch.equal(last(Unmeasured(0.5)), last(Toy(0.5)))
 
 
 @pytest.mark.parametrize("changes", [{}, {"steps": 7, "every": 2, "ahead": 3}, {"steps": 1, "every": 9}])

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from genprior.checks import Count, NonNegative, Positive, Range
+from genprior.checks import Count, NonNegative, Positive, Range, UnsupportedError
 from genprior.linalg import inner
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
@@ -16,12 +16,13 @@ from genprior.priors.base import Prior
 from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler
 from genprior.samplers.integrate import euler, variance_preserving
+from genprior.samplers.latents.latent_hmc import decoder_variance
 from genprior.samplers.latents.psld import length
 
 
 @dataclass(frozen=True)
 class ReSample(Sampler):
-    """Follow the probability flow with DPS steps through the decoder, at times fitting the latent to y; x = G(w).
+    """Follow the probability flow with DPS steps through the decoder, at times fitting the latent to y.
 
         z_next <- flow(z_t, w_hat) - omega / (1 + (sigma / spread)^2) grad_{z_t} |y - A G(w_hat)|,  w_hat = E[w | w_t]
 
@@ -32,12 +33,13 @@ class ReSample(Sampler):
         w_y = argmin_w |y - A G(w)|^2, by Adam from w_0                         in the last third,
         w_t <- (1 - s) w_t + s w_y + sigma sqrt(s) n,   s = g / (1 + g),   g = gamma (1 - (sigma / sigma_before)^2)
 
-    The last step ends with x = G(w_y). Adam stops for an image once |y - A G(w)|^2 falls to noise^2 times the number of
-    values that A sees. In the paper, the first argmin is also of |y - A x|^2 by Adam, cut short, and both stop at a
-    mean square of 1e-6 whatever the noise.
+    The last step ends with x = E[x | w_y, y] under x ~ N(G(w_y), v I), v the decoder's variance: a picture without
+    grain, as the published x = G(w_y), which it is where v was never measured. Adam stops for an image once
+    |y - A G(w)|^2 falls to noise^2 times the number of values that A sees. In the paper, the first argmin is also of
+    |y - A x|^2 by Adam, cut short, and both stop at a mean square of 1e-6 whatever the noise.
 
-    Only the limited reach of Adam keeps w_y near w_0, not the prior, and the decoder's variance does not enter: the
-    method is not calibrated.
+    Only the limited reach of Adam keeps w_y near w_0, not the prior, and w_y has no spread: the method is not
+    calibrated.
 
     References: B. Song, S. M. Kwon, Z. Zhang, X. Hu, Q. Qu, L. Shen, Solving inverse problems with latent diffusion
     models via hard data consistency, 2024.
@@ -105,7 +107,7 @@ class ReSample(Sampler):
                 g = self.gamma * (1 - (sigma_next / sigma) ** 2)
                 s = g / (1 + g)
                 w = w + s * (w_y - w) + sigma_next * math.sqrt(s) * noise(w)
-        return prior.render(w_y)
+        return _mean_given(prior, w_y, measurement)
 
     def _nearest(self, prior: Prior, measurement: Measurement, w: Tensor, known: Tensor) -> Tensor:
         """The first w on Adam's path down |y - A G(w)|^2 that fits y to within the noise, or the last."""
@@ -134,3 +136,16 @@ class ReSample(Sampler):
         """The numbers of fits in pixels and in latents."""
         made = [self._fit(left) for left in range(self.steps)]
         return made.count("pixels"), made.count("latents")
+
+
+def _mean_given(prior: Prior, w: Tensor, measurement: Measurement) -> Tensor:
+    """E[x | w, y] for x ~ N(G(w), v I); G(w) where v is 0 or was never measured.
+
+    Not a draw from p(x | w, y), as `LatentDAPS` ends with: w has no spread, so sqrt(v) n would only add grain.
+    """
+    x_hat = prior.render(w)
+    try:
+        v = decoder_variance(prior)
+    except UnsupportedError:
+        return x_hat
+    return measurement.linear.prox(x_hat, measurement.y, v / measurement.sd**2) if v else x_hat
