@@ -1,4 +1,4 @@
-"""The masks of operators that only drop values, whatever their class."""
+"""The masks of operators that only drop values, whatever their class; and back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genprior.operators.base import Operator
+from genprior.operators.inpaint import Inpaint
 from genprior.operators.linear import LinearOperator
 
 
@@ -31,3 +32,8 @@ def is_identity(operator: Operator, like: Tensor | None = None) -> bool:
     """Whether A x = x; arguments as for `kept_by`."""
     kept = kept_by(operator, like)
     return kept is not None and bool(kept.all())
+
+
+def keeping(kept: Tensor) -> LinearOperator:
+    """The operator that keeps those values of x, (batch, C, H, W) bool, and sets all others to 0."""
+    return Inpaint(~kept, tuple(kept.shape[1:]))
