@@ -144,8 +144,10 @@ def test_samplers_of_latents_restore_with_it(folder, sampler):
     assert (found.samples[0] - found.samples[1]).abs().max() > 0
     if sampler != "latent-daps":
         again = genprior.restore(x, "inpaint", prior=str(folder), sampler=QUICK[sampler], **options)
+        # the decoder's variance only joins G(w) to y in the last step of ReSample; psld ignores it
+        known = torch.zeros(16, 16, dtype=torch.bool) if sampler == "psld" else ~options["mask"][0]
         # bfloat16 in the diffusion, where the device is fast in it
-        torch.testing.assert_close(again.samples, found.samples, rtol=0, atol=1e-2)
+        torch.testing.assert_close(again.samples[..., ~known], found.samples[..., ~known], rtol=0, atol=1e-2)
 
 
 def test_gradients_pass_by_the_codes(pipeline):
