@@ -1,32 +1,36 @@
-"""Measure the posterior covariance of a diffusion prior on images it was not trained on, and store both together.
+"""Measure the posterior covariance of a diffusion prior on images, and store both together.
 
-    python recipes/measure_covariance.py --prior ddpm-photo --data PHOTOS --out runs/ddpm-photo-covariance
+    python recipes/measure_covariance.py --prior ddpm-photo --data PHOTOS --n 256 --out runs/ddpm-photo-covariance
     python recipes/measure_covariance.py --prior ddpm-mnist --data mnist.npz --skip 55000 --n 1000 --form full --out …
 
 `OptimalCovariance` draws with this covariance. Training measures it at its end; this recipe is for priors that were
-trained before, and for other images. The result is a folder like that of the prior, with the same weights.
+trained before, and for other images: as textured as those that will be restored, and not known to the prior by heart.
+The result is a folder like that of the prior, with the same weights.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from torch.utils.data import Subset
+
 from genprior.devices import alone
 from genprior.files import write_folder
 from genprior.priors.folder import read_card, read_prior, write_prior
 from genprior.priors.store import find_prior
-from genprior.training.data import first, open_data
+from genprior.training.data import evenly, open_data
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prior", required=True, help="name, folder or checkpoint")
-    parser.add_argument("--data", required=True, help="images that it was not trained on")
+    parser.add_argument("--data", required=True, help="images, which it may not know by heart")
     parser.add_argument("--skip", type=int, default=0, help="so many of them, which it was trained on")
-    parser.add_argument("--n", type=int, default=128, help="how many of the others (default: %(default)s)")
+    parser.add_argument("--n", type=int, default=128, help="how many of the rest, spread evenly (default: %(default)s)")
     parser.add_argument("--about", default="", help="what images they are, for the card")
     parser.add_argument("--size", type=int, default=128, help="side of crops of photographs (default: %(default)s)")
     parser.add_argument("--form", default="stationary", help="stationary, full or diagonal (default: %(default)s)")
+    parser.add_argument("--inflation", type=float, help="of the fresh noise of draws, see Prior (default: the prior's)")
     parser.add_argument("--half", action="store_true", help="store weights in float16, as the bundled priors do")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -34,8 +38,11 @@ def main() -> None:
 
     folder = find_prior(options.prior)
     prior = read_prior(folder)
-    images = first(open_data(options.data, options.size, augment=False), options.skip + options.n)[options.skip :]
+    data = open_data(options.data, options.size, augment=False)
+    images = evenly(Subset(data, range(options.skip, len(data))), options.n)
     prior.fit_covariance(images, options.form)
+    if options.inflation is not None:
+        prior.config["inflation"] = options.inflation
     measured = {"data": options.about or Path(options.data).name, "images": len(images), "form": options.form}
     card = {**read_card(folder), "covariance": measured}
 

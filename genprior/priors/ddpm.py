@@ -59,6 +59,7 @@ class DDPM(MeasuredCovariance):
         widths, blocks, patch: see `UNet`.
         features: channels that the network sees besides x_t, such as a measurement; see `priors.amortized`.
         residuals: form of the measured `posterior_covariance`, see `fit_covariance`; None if none was measured.
+        inflation: see `Prior`.
 
     Raises:
         ValueError: an argument is not as described.
@@ -81,11 +82,12 @@ class DDPM(MeasuredCovariance):
         patch: int = 2,
         features: int = 0,
         residuals: str | None = None,
+        inflation: float = 1.0,
     ):
         super().__init__()
         self.config = as_config(locals())
         check_arguments(locals(), image_shape=OPEN_SHAPE, steps=STEPS, data_std=POSITIVE, classes=IF_ANY)
-        check_arguments(locals(), widths=COUNTS, blocks=WHOLE, patch=COUNT, features=IF_ANY)
+        check_arguments(locals(), inflation=POSITIVE, widths=COUNTS, blocks=WHOLE, patch=COUNT, features=IF_ANY)
         self.image_shape = tuple(image_shape)
         self.classes = classes
         self.data_std = data_std
@@ -98,6 +100,7 @@ class DDPM(MeasuredCovariance):
         self.alpha_bars = torch.cumprod(1 - torch.tensor(self.betas, dtype=torch.float64), 0).tolist()
         self.centre = 0.5
         self.spread = UNIT * data_std
+        self.inflation = inflation
         self.sigma_min = UNIT * relative_noise(self.alpha_bars[0])
         self.sigma_max = UNIT * relative_noise(self.alpha_bars[-1])
         # Variance of the bound's decoder p(x | x_1), in squared units of x; `fit_decoder` measures it.

@@ -12,8 +12,9 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genprior.noise import Noise
 from genprior.samplers.base import Denoiser
+
+Fresh = Callable[[Tensor], Tensor]  # white noise like x, another at each call: a `Noise`
 
 
 def geometric(sigma_max: float, sigma_min: float, steps: int) -> list[float]:
@@ -86,14 +87,14 @@ def heun(denoise: Denoiser, x: Tensor, sigmas: list[float]) -> Tensor:
     return x
 
 
-def ancestral(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
+def ancestral(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Fresh, eta: float = 1.0) -> Tensor:
     """The reverse diffusion by Gaussian steps; eta scales the fresh noise: 1 ancestral, 0 DDIM (= Euler)."""
     for sigma, sigma_next in pairwise(sigmas):
         x = ancestral_step(x, denoise(x, sigma), sigma, sigma_next, noise, eta)
     return x
 
 
-def multistep(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
+def multistep(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Fresh, eta: float = 1.0) -> Tensor:
     """The reverse diffusion by exponential steps that extrapolate x_hat from the previous step: second order.
 
         h     = ln(sigma / sigma_next),   h_ and x_hat_ those of the previous step
@@ -124,7 +125,7 @@ def multistep(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, e
     return x
 
 
-def fresh(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
+def fresh(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Fresh, eta: float = 1.0) -> Tensor:
     """x_next = x_hat + sigma_next (sqrt(1 - eta) (x - x_hat) / sigma + sqrt(eta) n): noise drawn anew.
 
     This is no reverse diffusion: with eta = 1, x_next keeps only x_hat of x, so spread lost at one level does not
@@ -139,7 +140,7 @@ def fresh(denoise: Denoiser, x: Tensor, sigmas: list[float], noise: Noise, eta: 
     return x
 
 
-def ancestral_step(x: Tensor, x_hat: Tensor, sigma: float, sigma_next: float, noise: Noise, eta: float = 1.0) -> Tensor:
+def ancestral_step(x: Tensor, x_hat: Tensor, sigma: float, sigma_next: float, noise: Fresh, eta: float = 1.0) -> Tensor:
     """x_next = x_hat + sqrt(sigma_next^2 - fresh^2) / sigma (x - x_hat) + fresh n.
 
     Here fresh = eta sigma_next sqrt(1 - r) and r = (sigma_next / sigma)^2. With eta = 1 this is
@@ -162,7 +163,7 @@ class Integrator:
         reverse: whether that noise is the reverse diffusion's, so that x at the last level is a draw.
     """
 
-    run: Callable[[Denoiser, Tensor, list[float], Noise, float], Tensor]
+    run: Callable[[Denoiser, Tensor, list[float], Fresh, float], Tensor]
     calls: Callable[[int], int] = lambda steps: steps
     stochastic: bool = False
     reverse: bool = False

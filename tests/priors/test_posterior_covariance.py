@@ -240,3 +240,38 @@ def test_each_image_has_its_own_noise_and_mask():
         one = Measurement(y[i : i + 1], A.select(torch.tensor([i])), float(noise[i]))
         alone = OptimalCovariance(iterations=200)(prior, one, Noise(0, [i]))
         torch.testing.assert_close(both[i : i + 1], alone, rtol=0, atol=1e-6)
+
+
+# ---- inflation of the fresh noise ----
+
+
+def drawn_with(inflation, **sampler):
+    prior = dense()
+    prior.inflation = inflation
+    one = Measurement(normal(4, *SHAPE, seed=2), Denoise(SHAPE), 0.5)  # A^T A = I: the guidance is exact, so linear
+    return OptimalCovariance(**sampler)(prior, one, Noise(0, torch.arange(4)))
+
+
+def test_inflation_multiplies_the_fresh_noise_of_draws():
+    """For a Gaussian a draw is linear in its noise: without the fresh part, d(0), it grows in proportion."""
+    still = drawn_with(0.0)
+    torch.testing.assert_close(drawn_with(1.5) - still, 1.5 * (drawn_with(1.0) - still), rtol=1e-9, atol=1e-9)
+    assert (drawn_with(1.0) - still).abs().mean() > 0.05
+
+
+def test_pictures_are_not_inflated():
+    assert torch.equal(drawn_with(1.5, integrator="fresh"), drawn_with(1.0, integrator="fresh"))
+
+
+def test_inflation_is_stored_and_seen_through_wrappers(tmp_path):
+    prior = DDPM((3, None, None), widths=(8, 8), blocks=0, patch=1, classes=2, inflation=1.02)
+    save_prior(prior, tmp_path / "prior")
+    stored = read_prior(tmp_path / "prior")
+    assert stored.inflation == stored.given(1).inflation == Tiled(stored, 64).inflation == 1.02
+    assert DDPM((3, None, None), widths=(8, 8), blocks=0, patch=1).inflation == 1.0
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), "1"])
+def test_wrong_inflation_is_refused(wrong):
+    with pytest.raises(ValueError, match="inflation"):
+        DDPM((3, None, None), widths=(8, 8), blocks=0, patch=1, inflation=wrong)

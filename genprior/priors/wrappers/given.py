@@ -25,7 +25,7 @@ class Wrapper(Prior):
     latent_shape, decoder_variance = of_prior("latent_shape"), of_prior("decoder_variance")
     centre, spread = of_prior("centre"), of_prior("spread")
     sigma_min, sigma_max = of_prior("sigma_min"), of_prior("sigma_max")
-    bounded, autocast = of_prior("bounded"), of_prior("autocast")
+    inflation, bounded, autocast = of_prior("inflation"), of_prior("bounded"), of_prior("autocast")
     reach, multiple = of_prior("reach"), of_prior("multiple")
 
 

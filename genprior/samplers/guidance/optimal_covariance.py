@@ -40,6 +40,9 @@ class OptimalCovariance(Guidance):
     in the coordinates of V, preconditioned there (`correction`): if A^T A is diagonal too, as for a circular blur of
     photographs, one iteration is exact.
 
+    A network removes a little more than the noise: along a chain of few steps, the errors add up to texture that the
+    draws lack. The prior's `inflation` of the fresh noise restores it (T. Karras et al., 2022, there S_noise).
+
     The last step draws from that Gaussian posterior, where other methods return its mean: at sigma_min the mean would
     drop the variance below sigma_min^2.
 
@@ -74,8 +77,11 @@ class OptimalCovariance(Guidance):
         *sigmas, _ = self.levels(prior, max(measurement.operator.image_shape[1:]))
         posterior = self._posterior(prior, measurement)
         x = begin(prior, measurement, sigmas[0], noise)
-        x = self._integrator.run(lambda x_t, sigma: posterior(x_t, sigma, None), x, sigmas, noise, self.eta)
         draws = self._integrator.reverse and self.eta > 0
+        inflation = prior.inflation if draws else 1.0
+        x = self._integrator.run(
+            lambda x_t, sigma: posterior(x_t, sigma, None), x, sigmas, lambda like: inflation * noise(like), self.eta
+        )
         return posterior(x, sigmas[-1], noise if draws else None)
 
     def _posterior(self, prior: Prior, measurement: Measurement) -> Callable[[Tensor, float, Noise | None], Tensor]:
