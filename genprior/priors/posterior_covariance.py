@@ -1,8 +1,9 @@
-"""The mean posterior covariance of a denoiser, E Cov[x | x_t], measured on images it was not trained on.
+"""The mean posterior covariance of a denoiser, E Cov[x | x_t], measured on images it does not know by heart.
 
     E (x - x_hat)(x - x_hat)^T = E Cov[x | x_t]   for x_hat = E[x | x_t]
 
-A denoiser's errors show how much it knows. They are measured once per noise level, in one basis for all levels, without
+A denoiser's errors show how much it knows. On images that it knows by heart they are too small, on images smoother than
+those to be restored too. They are measured once per noise level, in one basis for all levels, without
 a backward pass. Guidance uses this covariance to extend y to the pixels that y does not see.
 
 Notation: V(sigma) = U diag(l(sigma)) U^T the covariance; r = x - x_hat.
@@ -50,12 +51,15 @@ class MeasuredCovariance(Prior):
         if self.residuals is None:
             raise UnsupportedError(
                 f"The posterior covariance of this {type(self).__name__} was never measured: give it some images that "
-                "it was not trained on, prior.fit_covariance(images)."
+                "it does not know by heart, prior.fit_covariance(images)."
             )
         return self.residuals.at(sigma, self.image_shape)
 
     def fit_covariance(self, images: Tensor, form: str = "stationary", *, seed: int = 0) -> None:
-        """Measure `posterior_covariance` on images that the prior was not trained on.
+        """Measure `posterior_covariance` on images that the prior does not know by heart.
+
+        They should have the texture of those that will be restored: with a covariance of smoother images, guidance
+        trusts the prior too much.
 
         Arguments, errors: see `PosteriorCovariance.measured`.
         """

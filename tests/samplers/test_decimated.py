@@ -8,7 +8,7 @@ from genprior.operators import SuperResolution
 from genprior.priors.gaussian.covariance import Stationary
 from genprior.samplers.guidance.added import added
 from genprior.samplers.guidance.correction import correction
-from genprior.samplers.guidance.decimated import aliased
+from genprior.samplers.guidance.decimated import aliased, row_power
 from genprior.samplers.guidance.probed_covariance import cosines
 
 SHAPE = (2, 12, 20)  # 12 x 20, 6 x 10 and 3 x 5 when reduced
@@ -60,10 +60,10 @@ def test_preconditioner_is_good_without_noise_too(antialias, scale):
 @pytest.mark.parametrize("antialias", ["bicubic", "gaussian", "average"])
 def test_spectrum_is_that_of_block_averages_and_near_that_of_others(antialias):
     V, A = stationary(SHAPE), SuperResolution(2, SHAPE, antialias)
-    like = torch.zeros(1, *A.measurement_shape, dtype=torch.float64)
+    power = row_power(A, torch.zeros(1, dtype=torch.float64))
     coarse = Stationary(torch.ones(A.measurement_shape), V.axes)
     u = normal(1, *A.measurement_shape, seed=3)
-    found, true = coarse.scaled(u, aliased(V, A, like)), A(V.filter(A.adjoint(u), V.eigenvalues))
+    found, true = coarse.scaled(u, aliased(V, A, power)), A(V.filter(A.adjoint(u), V.eigenvalues))
     assert (found - true).norm() < {"average": 1e-12, "bicubic": 0.2, "gaussian": 0.3}[antialias] * true.norm()
 
 

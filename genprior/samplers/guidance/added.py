@@ -10,7 +10,7 @@ from genprior.operators.linear import LinearOperator
 from genprior.priors.gaussian.covariance import Covariance, Stationary
 from genprior.samplers.guidance.completed import completed
 from genprior.samplers.guidance.correction import correction
-from genprior.samplers.guidance.decimated import decimated
+from genprior.samplers.guidance.decimated import decimated, row_power
 
 
 def added(
@@ -25,12 +25,12 @@ def added(
         like: (1 or B, C, H, W), for the shape, dtype and device of images.
     """
     if A.coarser is not None and isinstance(V, Stationary):
-        coarse = Stationary(like.new_ones(A.measurement_shape), V.axes)
+        coarse, power = Stationary(like.new_ones(A.measurement_shape), V.axes), row_power(A, like)
 
         def decimate(V: Covariance, residual: Tensor, iterations: Sequence[int]) -> Tensor:
             # the preconditioner leaves less to do than that of `correction`, most where V is large beside noise^2
             quarters = [math.ceil(n / 4) for n in iterations]
-            return decimated(V, A, coarse, noise, residual, quarters)
+            return decimated(V, A, coarse, power, noise, residual, quarters)
 
         return decimate
 
