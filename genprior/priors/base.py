@@ -43,8 +43,8 @@ class Prior(nn.Module):
         decoder_variance: for priors with `decode` or `render`, the variance v of x = decode(z) + sqrt(v) n, in squared
             units of x; 0 if x is decode(z) itself.
         latents: for priors with `render`, the law p(w) of the latents, itself a prior, for images of the same size.
-        inflation: for priors with `denoise`, the factor by which draws of few steps need more fresh noise to keep their
-            texture, see `OptimalCovariance`; 1 for an exact denoiser.
+        inflation: for priors with `denoise`, a factor of the fresh noise of draws in few steps, which restores the
+            texture that a network removes, see `OptimalCovariance`; 1 for an exact denoiser.
         bounded: whether p(x) is 0, and the energy infinite, for some values of x.
         classes: number of class labels, 0 for none.
         class_names: names of the classes, in the order of the labels, if known.

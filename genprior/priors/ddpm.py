@@ -59,7 +59,6 @@ class DDPM(MeasuredCovariance):
         widths, blocks, patch: see `UNet`.
         features: channels that the network sees besides x_t, such as a measurement; see `priors.amortized`.
         residuals: form of the measured `posterior_covariance`, see `fit_covariance`; None if none was measured.
-        inflation: see `Prior`.
 
     Raises:
         ValueError: an argument is not as described.
@@ -82,12 +81,11 @@ class DDPM(MeasuredCovariance):
         patch: int = 2,
         features: int = 0,
         residuals: str | None = None,
-        inflation: float = 1.0,
     ):
         super().__init__()
         self.config = as_config(locals())
         check_arguments(locals(), image_shape=OPEN_SHAPE, steps=STEPS, data_std=POSITIVE, classes=IF_ANY)
-        check_arguments(locals(), inflation=POSITIVE, widths=COUNTS, blocks=WHOLE, patch=COUNT, features=IF_ANY)
+        check_arguments(locals(), widths=COUNTS, blocks=WHOLE, patch=COUNT, features=IF_ANY)
         self.image_shape = tuple(image_shape)
         self.classes = classes
         self.data_std = data_std
@@ -100,7 +98,6 @@ class DDPM(MeasuredCovariance):
         self.alpha_bars = torch.cumprod(1 - torch.tensor(self.betas, dtype=torch.float64), 0).tolist()
         self.centre = 0.5
         self.spread = UNIT * data_std
-        self.inflation = inflation
         self.sigma_min = UNIT * relative_noise(self.alpha_bars[0])
         self.sigma_max = UNIT * relative_noise(self.alpha_bars[-1])
         # Variance of the bound's decoder p(x | x_1), in squared units of x; `fit_decoder` measures it.
@@ -256,23 +253,25 @@ class DDPM(MeasuredCovariance):
     def calibrate(self, x: Tensor, *, seed: int = 0) -> None:
         """Measure what training does not determine, on images (N, C, H, W) that the prior was not trained on.
 
-        This is the variance of the decoder and the posterior covariance. The covariance is measured along the principal
-        axes of images of one size that have at most 1024 values, and no more than there are images; as stationary for
-        others.
+        This is the variance of the decoder and the posterior covariance, for which see also `fit_covariance`. The
+        covariance is measured along the principal axes of images of one size that have at most 1024 values, and no more
+        than there are images; as stationary for others.
         """
         self.fit_decoder(x, seed=seed)
         axes = x[0].numel() <= min(len(x), LARGEST_FULL) and None not in self.image_shape
         self.fit_covariance(x, "full" if axes else "stationary", seed=seed)
 
-    def fit_covariance(self, images: Tensor, form: str = "stationary", *, seed: int = 0) -> None:
-        super().fit_covariance(images, form, seed=seed)
+    def fit_covariance(
+        self, images: Tensor, form: str = "stationary", *, inflation: float = 1.0, seed: int = 0
+    ) -> None:
+        super().fit_covariance(images, form, inflation=inflation, seed=seed)
         self.config["residuals"] = form
 
     def with_classes(self, classes: int, image_shape: OpenShape, *, seed: int = 0) -> "DDPM":
         """Return a prior with labels, of images (C, H, W), to train on; until then it equals this one, without a label.
 
         The embeddings of the labels are random, so that the network soon tells them apart; that of no label is zero.
-        The measured posterior covariance is left out.
+        The measured posterior covariance is left out, and its inflation with it.
 
         Raises:
             ValueError: this prior has classes already.

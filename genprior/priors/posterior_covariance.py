@@ -1,10 +1,10 @@
-"""The mean posterior covariance of a denoiser, E Cov[x | x_t], measured on images it does not know by heart.
+"""The mean posterior covariance of a denoiser, E Cov[x | x_t], measured on images it has not memorised.
 
     E (x - x_hat)(x - x_hat)^T = E Cov[x | x_t]   for x_hat = E[x | x_t]
 
-A denoiser's errors show how much it knows. On images that it knows by heart they are too small, on images smoother than
-those to be restored too. They are measured once per noise level, in one basis for all levels, without
-a backward pass. Guidance uses this covariance to extend y to the pixels that y does not see.
+A denoiser's errors show how much it knows. They are too small on images that it has memorised, and on images smoother
+than those to be restored. They are measured once per noise level, in one basis for all levels, without a backward pass.
+Guidance uses this covariance to extend y to the pixels that y does not see.
 
 Notation: V(sigma) = U diag(l(sigma)) U^T the covariance; r = x - x_hat.
 """
@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from genprior.checks import OpenShape, Shape, UnsupportedError
+from genprior.checks import POSITIVE, OpenShape, Shape, UnsupportedError, check_arguments
 from genprior.devices import state_of
 from genprior.linalg import wide
 from genprior.noise import Noise
@@ -47,23 +47,29 @@ class MeasuredCovariance(Prior):
         has = super().capabilities
         return has - {"posterior_covariance"} if self.residuals is None else has
 
+    @property
+    def inflation(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 1.0 if self.residuals is None else self.residuals.factor
+
     def posterior_covariance(self, sigma: float) -> Covariance:
         if self.residuals is None:
             raise UnsupportedError(
                 f"The posterior covariance of this {type(self).__name__} was never measured: give it some images that "
-                "it does not know by heart, prior.fit_covariance(images)."
+                "it has not memorised, prior.fit_covariance(images)."
             )
         return self.residuals.at(sigma, self.image_shape)
 
-    def fit_covariance(self, images: Tensor, form: str = "stationary", *, seed: int = 0) -> None:
-        """Measure `posterior_covariance` on images that the prior does not know by heart.
+    def fit_covariance(
+        self, images: Tensor, form: str = "stationary", *, inflation: float = 1.0, seed: int = 0
+    ) -> None:
+        """Measure `posterior_covariance` on images that the prior has not memorised, and set `inflation`.
 
         They should have the texture of those that will be restored: with a covariance of smoother images, guidance
         trusts the prior too much.
 
         Arguments, errors: see `PosteriorCovariance.measured`.
         """
-        self.residuals = PosteriorCovariance.measured(self, images, form, seed=seed)
+        self.residuals = PosteriorCovariance.measured(self, images, form, inflation=inflation, seed=seed)
 
 
 class PosteriorCovariance(nn.Module):
@@ -78,15 +84,18 @@ class PosteriorCovariance(nn.Module):
         levels: (K,), increasing, in the units of x.
         logits: logit(l / sigma^2), (K, C, H, W), or for "stationary" (K, C, M + 1, N + 1) at the frequencies
             i / (2 M), j / (2 N).
+        inflation: of the fresh noise, see `Prior`.
     """
 
     basis: Covariance
     levels: Tensor
     logits: Tensor
+    inflation: Tensor
 
-    def __init__(self, basis: Covariance, levels: Tensor, logits: Tensor):
+    def __init__(self, basis: Covariance, levels: Tensor, logits: Tensor, inflation: float = 1.0):
         super().__init__()
         self.basis = basis
+        self.register_buffer("inflation", torch.tensor(inflation))
         self.register_buffer("levels", levels)
         self.register_buffer("logits", logits)
 
@@ -102,20 +111,25 @@ class PosteriorCovariance(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def measured(cls, prior: Prior, images: Tensor, form: str, *, seed: int = 0) -> "PosteriorCovariance":
+    def measured(
+        cls, prior: Prior, images: Tensor, form: str, *, inflation: float = 1.0, seed: int = 0
+    ) -> "PosteriorCovariance":
         """Measure V(sigma) of a prior's denoiser from its errors on noisy images.
 
         Arguments:
             prior: has `denoise`.
-            images: (N, C, H, W), not used in its training; a hundred photographs of 128 x 128 or more are enough.
+            images: (N, C, H, W), see `fit_covariance`; a hundred photographs of 128 x 128 or more are enough.
                 "stationary" weighs their edges least (Hann window).
             form: "stationary", for photographs; "full", the principal axes of the images, or "diagonal", for small
                 images of objects in fixed places, such as digits.
+            inflation: see `Prior`, positive; it is stored with the covariance.
             seed: keys the noise.
 
         Raises:
-            ValueError: there is no such form, it does not suit these images, or they have another shape than the prior.
+            ValueError: there is no such form, it does not suit these images, they have another shape than the prior, or
+                the inflation is not positive.
         """
+        check_arguments(locals(), inflation=POSITIVE)
         basis, grid = _identity(prior.image_shape, form)
         if images.ndim != 4 or any(a not in (None, b) for a, b in zip(prior.image_shape, images.shape[1:])):
             raise ValueError(
@@ -138,12 +152,17 @@ class PosteriorCovariance(nn.Module):
         logits = torch.stack(ratios).logit()
         if form == "stationary":
             logits = _on_grid(logits, (grid[1], grid[2]))
-        return cls(basis, sigmas.float(), logits.float())
+        return cls(basis, sigmas.float(), logits.float(), inflation)
 
     @functools.cached_property
     def _known(self) -> list[float]:
         """The levels, read once; otherwise each step would wait for the device."""
         return self.levels.tolist()
+
+    @functools.cached_property
+    def factor(self) -> float:
+        """`inflation`, read once."""
+        return self.inflation.item()
 
     def at(self, sigma: float, image_shape: tuple[int, int, int]) -> Covariance:
         """Return V(sigma) for images of that shape."""

@@ -576,8 +576,9 @@ def test_covariance_of_a_checkpoint_is_measured(run, tmp_path, listed):
     torch.save(weights(), tmp_path / "small.pt")
     np.savez(tmp_path / "photos.npz", train_images=(255 * random(3, 16, 16, 3)).byte().numpy())
     given = ("--prior", tmp_path / "small.pt", "--data", tmp_path / "photos.npz", "--n", 3, "--size", 16)
-    run("measure_covariance", *given, "--out", tmp_path / "measured")
+    run("measure_covariance", *given, "--inflation", 1.25, "--out", tmp_path / "measured")
     prior = genprior.load_prior(tmp_path / "measured")
+    assert prior.inflation == 1.25
     assert supports(prior, "posterior_covariance")
     y = genprior.degrade(random(1, 3, 16, 16), "denoise", noise=0.1, seed=0)
     restored = genprior.restore(y, prior=prior, n=1, steps=2, seed=0, progress=False)

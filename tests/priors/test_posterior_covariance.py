@@ -17,6 +17,7 @@ from genprior.priors.gaussian.mixture import GaussianMixture
 from genprior.priors.posterior_covariance import PosteriorCovariance
 from genprior.priors.wrappers.tiled import Tiled
 from genprior.samplers.guidance.optimal_covariance import OptimalCovariance
+from genprior.samplers.guidance.probed_covariance import ProbedCovariance
 
 SHAPE = (2, 6, 5)
 D = math.prod(SHAPE)
@@ -245,11 +246,11 @@ def test_each_image_has_its_own_noise_and_mask():
 # ---- inflation of the fresh noise ----
 
 
-def drawn_with(inflation, **sampler):
+def drawn_with(inflation, kind=OptimalCovariance, **sampler):
     prior = dense()
     prior.inflation = inflation
     one = Measurement(normal(4, *SHAPE, seed=2), Denoise(SHAPE), 0.5)  # A^T A = I: the guidance is exact, so linear
-    return OptimalCovariance(**sampler)(prior, one, Noise(0, torch.arange(4)))
+    return kind(**sampler)(prior, one, Noise(0, torch.arange(4)))
 
 
 def test_inflation_multiplies_the_fresh_noise_of_draws():
@@ -259,19 +260,32 @@ def test_inflation_multiplies_the_fresh_noise_of_draws():
     assert (drawn_with(1.0) - still).abs().mean() > 0.05
 
 
-def test_pictures_are_not_inflated():
-    assert torch.equal(drawn_with(1.5, integrator="fresh"), drawn_with(1.0, integrator="fresh"))
+def test_inflation_reaches_probed_covariances_too():
+    apart = drawn_with(1.5, ProbedCovariance, steps=8) - drawn_with(1.0, ProbedCovariance, steps=8)
+    assert apart.abs().mean() > 0.05
 
 
-def test_inflation_is_stored_and_seen_through_wrappers(tmp_path):
-    prior = DDPM((3, None, None), widths=(8, 8), blocks=0, patch=1, classes=2, inflation=1.02)
+@pytest.mark.parametrize("still", [{"integrator": "fresh"}, {"integrator": "euler"}, {"eta": 0.0}], ids=str)
+def test_only_draws_are_inflated(still):
+    assert torch.equal(drawn_with(1.5, **still), drawn_with(1.0, **still))
+
+
+def test_inflation_is_stored_with_the_covariance_and_seen_through_wrappers(tmp_path):
+    prior = small()
+    assert prior.inflation == 1.0
+    prior.fit_covariance(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)), inflation=1.25)
     save_prior(prior, tmp_path / "prior")
     stored = read_prior(tmp_path / "prior")
-    assert stored.inflation == stored.given(1).inflation == Tiled(stored, 64).inflation == 1.02
-    assert DDPM((3, None, None), widths=(8, 8), blocks=0, patch=1).inflation == 1.0
+    assert stored.inflation == Tiled(stored, 64).inflation == stored.sized(16, 16).inflation == 1.25
+    assert stored.with_classes(2, (3, 16, 16)).inflation == 1.0  # measured for the denoiser that it was
+    labelled = small(classes=2)
+    labelled.fit_covariance(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)), inflation=1.25)
+    assert labelled.given(1).inflation == labelled.given(1, guidance=2).inflation == 1.25
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), "1"])
 def test_wrong_inflation_is_refused(wrong):
+    prior = small()
     with pytest.raises(ValueError, match="inflation"):
-        DDPM((3, None, None), widths=(8, 8), blocks=0, patch=1, inflation=wrong)
+        prior.fit_covariance(torch.rand(4, 3, 16, 16), inflation=wrong)
+    assert prior.residuals is None

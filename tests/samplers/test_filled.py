@@ -72,6 +72,27 @@ def test_where_nothing_is_hidden_the_start_stays(operator):
     assert torch.equal(filled(Edges(), one), start(Edges(), one))
 
 
+class Dim(Edges):
+    """The same, of images that are nowhere brighter than 0.72."""
+
+    bounded = True
+
+    def energy(self, x):
+        return super().energy(x) + torch.where(x.flatten(1).amax(1) > 0.72, torch.inf, 0.0)
+
+
+def test_search_begins_where_the_energy_is_finite():
+    """The bright end of a ramp is missing, which a smooth field continues past 0.72, and the middle of another."""
+    masks = torch.zeros(2, *SHAPE[1:], dtype=torch.bool)
+    masks[0, :, 12:], masks[1, :, 4:8] = True, True
+    x = ramp().expand(2, -1, -1, -1).clamp_max(ramp()[..., 11].max())
+    A = Inpaint(masks[:, None], SHAPE)
+    one = Measurement(A(torch.where(masks[:, None], 0.0, x + 0 * x)), A, NOISE)
+    prior = Dim()
+    assert prior.energy(filled(prior, one)).isfinite().tolist() == [False, True]
+    assert prior.energy(MAP(steps=20)(prior, one, Noise(0, [0, 1]))).isfinite().all()
+
+
 def test_known_pixels_keep_their_start():
     A = Inpaint(BOX, SHAPE)
     one = Measurement(A(ramp()), A, NOISE)

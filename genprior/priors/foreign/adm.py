@@ -166,8 +166,10 @@ class ADM(MeasuredCovariance):
         """ln p(x), given labels (B,) ln p(x | label), of images with sigma_min noise, by the probability flow."""
         return flow_log_prob(self, x, label, seed=seed, steps=steps, probes=probes)
 
-    def fit_covariance(self, images: Tensor, form: str = "stationary", *, seed: int = 0) -> None:
-        super().fit_covariance(images, form, seed=seed)
+    def fit_covariance(
+        self, images: Tensor, form: str = "stationary", *, inflation: float = 1.0, seed: int = 0
+    ) -> None:
+        super().fit_covariance(images, form, inflation=inflation, seed=seed)
         self.config["residuals"] = form
 
     def given(self, label: int | str) -> Given:

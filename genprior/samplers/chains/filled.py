@@ -21,15 +21,15 @@ def filled(prior: Prior, measurement: Measurement) -> Tensor:
         x ~ N(centre, V),   V stationary, of variance spread^2 and a spectrum proportional to (f^2 + f_0^2)^(-3/2)
 
     for the image continued by its mirror images, f_0 one wave along their longer side. The spectrum of photographs
-    falls like 1 / f^2 (Field, 1987), but this smoother field fills their holes better, as well as the biharmonic
-    equation does, and it knows the noise. For other operators, this is `start`.
+    falls like 1 / f^2 (Field, 1987); this smoother field also continues slopes, as the biharmonic equation does, and
+    knows the noise. For other operators, this is `start`.
 
     References: D. J. Field, Relations between the statistics of natural images and the response properties of cortical
     cells, 1987.
     """
     x = start(prior, measurement)
     kept = kept_by(measurement.operator, measurement.y)
-    if kept is None:
+    if kept is None or kept.all():
         return x
     H, W = x.shape[-2:]
     A, y = keeping(mirrored(kept)), mirrored(measurement.y)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from genprior.checks import NonNegative
 from genprior.likelihoods import Likelihood
-from genprior.linalg import inner
+from genprior.linalg import inner, per_row
 from genprior.noise import Noise
 from genprior.operators.measurement import Measurement
 from genprior.priors.base import Prior
-from genprior.samplers.base import Sampler
+from genprior.samplers.base import Sampler, start
 from genprior.samplers.chains.filled import filled
 from genprior.samplers.chains.langevin import SMOOTH, begin_chain, is_linear_gaussian, prior_energy
 
@@ -55,9 +55,17 @@ class MAP(Sampler):
     def sample(self, prior: Prior, measurement: Measurement, noise: Noise) -> Tensor:
         if is_linear_gaussian(measurement):
             evaluate, step = self._proximal(prior, measurement)
-            return self._descend(evaluate, step, filled(prior, measurement), prior.spread**2)
+            return self._descend(evaluate, step, self._begin(prior, measurement), prior.spread**2)
         x, _ = begin_chain(prior, measurement, noise)
         return self._descend(self._smooth(prior, measurement), lambda x, g, t: x - t * g, x, prior.spread**2)
+
+    def _begin(self, prior: Prior, measurement: Measurement) -> Tensor:
+        """`filled`; but `start` for an image where that has an infinite energy, since no step would lead back."""
+        x = filled(prior, measurement)
+        if not prior.bounded:
+            return x
+        energy, _ = prior_energy(prior, x)
+        return torch.where(per_row(energy.isfinite(), x), x, start(prior, measurement))
 
     def _proximal(self, prior: Prior, measurement: Measurement) -> tuple[Evaluation, Step]:
         """x -> U(x) and weight grad energy(x); and the proximal gradient step."""
