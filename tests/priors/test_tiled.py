@@ -206,17 +206,7 @@ def test_those_who_watch_are_told_of_every_tile_once(monkeypatch):
 def test_all_but_denoising_is_the_prior_s_own():
     prior = network()
     parts = Tiled(prior, 80)
-    for name in (
-        "capabilities",
-        "centre",
-        "spread",
-        "sigma_min",
-        "sigma_max",
-        "classes",
-        "bounded",
-        "reach",
-        "inflation",
-    ):
+    for name in ("capabilities", "centre", "spread", "sigma_min", "sigma_max", "classes", "bounded", "reach"):
         assert getattr(parts, name) == getattr(prior, name)
     assert torch.equal(parts.sample(1, seed=1, size=(8, 8), steps=2), prior.sample(1, seed=1, size=(8, 8), steps=2))
     assert torch.equal(parts.elbo(noisy(1, 2, 8, 8), terms=2), prior.elbo(noisy(1, 2, 8, 8), terms=2))

@@ -22,7 +22,7 @@ QUICK = ReSample(steps=60, every=5, iterations=40, rate=0.05)
         # where the measurement decides the latents there is no variance left: all draws end where the fit does
         ("inpaint", {}, (0.1, 0.25), (0.0001, 0.002)),
         ("super-resolution", {}, (0.5, 0.75), (0.00005, 0.001)),
-        # one step of Adam a fit keeps some
+        # one step of Adam a fit keeps some, of which the last step, which joins y, leaves a part
         ("inpaint", {"iterations": 1}, (0.1, 0.25), (0.015, 0.08)),
         ("circular blur", {}, (0.3, 0.6), (0.08, 0.25)),
         # without resampling the fits before the last do nothing
