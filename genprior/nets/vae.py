@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from genprior.nets.initial import zeroed
 
-# Width of the flat pair's layers that see the whole image. One linear map in their place gave no better a bound on
-# digits, and by eye about half of 64 decoded draws from N(0, I) were not digits; with these layers, about a quarter.
-HIDDEN = 192
+HIDDEN = 192  # width of the flat pair's layers that see the whole image
 LOG_SD = -2.0  # of latents at initialisation: at sd 1 they would begin as noise, which decoders learn to ignore
 
 
@@ -35,6 +33,22 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.conv_out(F.silu(self.conv_in(F.silu(h))))
+
+
+class Dense(nn.Module):
+    """`Block` for features without places, h + W2 silu(W1 silu(h)): a linear path beside a non-linear one.
+
+    By linear maps alone, by eye half of 64 decoded draws of digits were not digits; with non-linear layers alone,
+    flowers came out 2.7 dB less well after 600 steps, and less well after 2,500 than from as many principal components.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear_in = nn.Linear(width, width)
+        self.linear_out = nn.Linear(width, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.linear_out(F.silu(self.linear_in(F.silu(h))))
 
 
 def spatial_encoder(channels: int, latent: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> nn.Sequential:
@@ -67,16 +81,12 @@ def flat_encoder(
         cells: (h, w), size of the coarsest level.
     """
     features = widths[-1] * cells[0] * cells[1]
-    head = _informative(nn.Linear(HIDDEN, 2 * latent))
     return nn.Sequential(
         *_down(channels, widths, blocks),
-        nn.SiLU(),
         nn.Flatten(),
         nn.Linear(features, HIDDEN),
-        nn.SiLU(),
-        nn.Linear(HIDDEN, HIDDEN),
-        nn.SiLU(),
-        head,
+        Dense(HIDDEN),
+        _informative(nn.Linear(HIDDEN, 2 * latent)),
     )
 
 
@@ -87,9 +97,7 @@ def flat_decoder(
     features = widths[-1] * cells[0] * cells[1]
     return nn.Sequential(
         nn.Linear(latent, HIDDEN),
-        nn.SiLU(),
-        nn.Linear(HIDDEN, HIDDEN),
-        nn.SiLU(),
+        Dense(HIDDEN),
         nn.Linear(HIDDEN, features),
         nn.Unflatten(1, (widths[-1], *cells)),
         *_up(channels, widths, blocks),
