@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from genprior.nets.vae import LOG_SD, Block, flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
+from genprior.nets.vae import LOG_SD, Block, Dense, flat_decoder, flat_encoder, spatial_decoder, spatial_encoder
 
 SIZES = {"channels": 2, "latent": 3, "widths": (4, 6), "blocks": (1, 2)}
 CELLS = {"cells": (2, 3)}
@@ -73,6 +73,19 @@ def test_latents_begin_with_the_given_log_sd(make, arguments):
     assert (log_sd == LOG_SD).all()
     assert mean.abs().max() <= 1 / math.sqrt(net[-1].weight[0].numel())  # its bias, uniform within this
     assert not torch.equal(mean, torch.zeros_like(mean))
+
+
+def test_flat_pair_is_affine_without_what_lies_beside_its_linear_path():
+    """Down to the features of each place: the decoder's last three layers, to pixels, begin with a SiLU."""
+    for make, shape, last in ((flat_encoder, (2, 8, 12), None), (flat_decoder, (3,), -3)):
+        net = build(make, **CELLS)
+        for layer in net.modules():
+            if isinstance(layer, Dense):
+                layer.linear_out.weight.zero_()
+        layers, x, h = net[:last], random(2, *shape), random(4, *shape)[2:]
+        zero = torch.zeros_like(x)
+        torch.testing.assert_close(layers(x + h) - layers(h), layers(x) - layers(zero), rtol=0, atol=1e-12)
+        assert (layers(x) - layers(zero)).abs().min() > 0
 
 
 def test_spatial_pair_commutes_with_shifts_by_whole_cells():
