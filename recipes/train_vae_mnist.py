@@ -42,7 +42,7 @@ def main() -> None:
     held_out = Arrays(options.data, "train_images", keep=slice(55000, 60000), seed=None)
 
     torch.manual_seed(settings.seed)
-    prior = VAE((1, 28, 28), latent=20, widths=(32, 64), blocks=(1, 2), spread=0.47)
+    prior = VAE((1, 28, 28), latent=20, widths=(32, 64), blocks=(1, 2), spread=0.47, skip=False)
     train(
         prior,
         [EvidenceBound(prior, seed=settings.seed)],

@@ -49,6 +49,8 @@ class VAE(Classed):
         latent: number of latents; per cell, for images of any size.
         widths, blocks: channels and residual blocks of each level, finest first; see `genprior.nets.vae`.
         spread: root mean square deviation of a value of x from 0.5 (0.25 for photographs).
+        skip: whether layers that see a whole image, of one size, have a linear path beside the non-linear one. With it
+            `vae-flowers` has 0.3 bits/dim fewer; `vae-mnist` has 0.04 fewer without.
         classes: number of class labels, 0 for none. With classes, p(x) = sum_k w_k p(x | k) has `sample` only; all
             other methods need `given`, or the argument `label`, (B,).
 
@@ -67,6 +69,7 @@ class VAE(Classed):
         widths: tuple[int, ...] = (64, 128),
         blocks: tuple[int, ...] = (1, 3),
         spread: float = 0.25,
+        skip: bool = True,
         classes: int = 0,
     ):
         super().__init__()
@@ -85,8 +88,8 @@ class VAE(Classed):
         channels, levels = image_shape[0], (tuple(widths), tuple(blocks))
         if self.flat:
             cells = tuple(math.ceil(a / self.stride) for a in image_shape[1:])
-            self.encoder = flat_encoder(channels + beyond, latent, *levels, cells)
-            self.decoder = flat_decoder(channels, latent + beyond, *levels, cells)
+            self.encoder = flat_encoder(channels + beyond, latent, *levels, cells, skip)
+            self.decoder = flat_decoder(channels, latent + beyond, *levels, cells, skip)
         else:
             self.encoder = spatial_encoder(channels + beyond, latent, *levels)
             self.decoder = spatial_decoder(channels, latent + beyond, *levels)

@@ -37,6 +37,8 @@ NETS = [
     (spatial_decoder, {}, (3, 2, 3), (2, 8, 12)),
     (flat_encoder, CELLS, (2, 8, 12), (6,)),
     (flat_decoder, CELLS, (3,), (2, 8, 12)),
+    (flat_encoder, CELLS | {"skip": False}, (2, 8, 12), (6,)),
+    (flat_decoder, CELLS | {"skip": False}, (3,), (2, 8, 12)),
 ]
 
 
