@@ -21,7 +21,7 @@ from genprior.training.flags import add_flags, stated
 from genprior.training.loop import Settings, train
 from genprior.training.quality import held_out_and_seen, held_out_bits, reconstruction_psnr
 
-DEFAULTS = Settings(steps=6000, batch=32, lr=1e-3, decay=0.5, validate_every=500)
+DEFAULTS = Settings(steps=3000, batch=32, lr=1e-3, decay=0.5, validate_every=500)
 
 
 def preview(prior: Prior) -> torch.Tensor:
