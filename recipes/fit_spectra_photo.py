@@ -19,7 +19,7 @@ from genprior.bits import dequantize
 from genprior.blind.spectra import Spectra, held_out
 from genprior.blind.windows import SIDE, periodograms
 from genprior.devices import alone
-from genprior.files import write_folder
+from genprior.files import refuse_existing, write_folder
 from genprior.noise import Noise
 from genprior.training.data import Photos
 
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--licence", default="see the training data", help="of the spectra, for the card")
     options = parser.parse_args()
     alone("fit_spectra_photo")
+    refuse_existing([options.out], False, "choose another --out")
 
     began = time.perf_counter()
     photos = Photos(options.data, CROP, seed=options.seed, grey=0.0, keep=lambda name: not held_out(name))

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch.utils.data import Subset
 
 from genprior.devices import alone
-from genprior.files import write_folder
+from genprior.files import refuse_existing, write_folder
 from genprior.priors.folder import read_card, read_prior, write_prior
 from genprior.priors.store import find_prior
 from genprior.training.data import evenly, open_data
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     alone("measure_covariance")
+    refuse_existing([options.out], False, "choose another --out")
 
     folder = find_prior(options.prior)
     prior = read_prior(folder)

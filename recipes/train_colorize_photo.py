@@ -30,13 +30,13 @@ DEFAULTS = Settings(steps=4000, batch=16, lr=4e-4)
 def small_copies(photos: Path, folder: Path, side: int) -> Path:
     """Return a folder of the photographs with a shorter side of that many pixels; made once."""
     for path in images.list_images(photos):
-        target = folder / f"{path.stem}.png"
+        target = folder / str(side) / path.relative_to(photos).with_suffix(f"{path.suffix}.png")
         if not target.exists():
             photo = images.to_pil(images.read(path).seen[0]).convert("RGB")
             scale = side / min(photo.size)
             size = [round(scale * length) for length in photo.size]
             images.save(photo.resize(size, Image.Resampling.LANCZOS), target)
-    return folder
+    return folder / str(side)
 
 
 def begin(prior: LearnedPosterior, start: str) -> None:

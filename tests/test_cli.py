@@ -1,10 +1,12 @@
 """The command line, in this process: files in, files out, words and exit codes."""
 
+import argparse
 import functools
 import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,6 +228,23 @@ def test_a_folder_is_restored_with_its_arrays_and_says_what_it_skips(prior, tmp_
     assert np.abs(read(tmp_path / "x" / "b.png") - picture(1).astype(float)).mean() < 3
 
 
+def test_results_in_a_folder_inside_that_given_are_not_restored_again(prior, tmp_path):
+    write(picture(), tmp_path / "a.png")
+    for _ in range(2):
+        out = tmp_path / "x"
+        assert restore(prior, tmp_path, "-o", out, "--op", "denoise", "--noise", 0.1, "--overwrite") == 0
+        assert [p.relative_to(out).as_posix() for p in out.rglob("*")] == ["a.png"]
+
+
+def test_a_file_beside_a_result_that_is_another_result_is_refused(prior, tmp_path, capfd):
+    for name in ("a", "a_std"):
+        write(picture(), tmp_path / "in" / f"{name}.png")
+    options = ["--op", "denoise", "--noise", 0.1, "--std", "--overwrite"]
+    assert restore(prior, tmp_path / "in", "-o", tmp_path / "x", *options) == 1
+    assert "would both be written to" in capfd.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("command", ["restore", "degrade", "sample"])
 def test_nothing_is_overwritten_without_being_told(command, photo, prior, tmp_path, capfd):
     out = tmp_path / "out.png"
@@ -339,6 +358,35 @@ def test_npy_keeps_what_files_of_8_bits_cannot(photo, prior, tmp_path, capfd):
     assert restore(prior, y, "-o", tmp_path / "x.png", "--op", "denoise", "--noise", 0.5) == 0
     x = np.load(tmp_path / "x.npy")
     np.testing.assert_array_equal(np.rint(x.clip(0, 1) * 255), read(tmp_path / "x.png"))
+
+
+def test_npy_gives_the_layout_and_dtype_of_npy(prior, tmp_path):
+    grey = np.where(MASK, np.nan, picture()[..., 0] / 255)
+    alpha = np.linspace(0.1, 1, H * W).reshape(H, W)
+    for name, y in {"grey": grey, "alpha": np.stack([grey, alpha], axis=-1)}.items():
+        np.save(tmp_path / f"{name}.npy", y)
+        assert restore(prior, tmp_path / f"{name}.npy", "-o", tmp_path / f"{name}-x.npy", "--noise", 0) == 0
+        x = np.load(tmp_path / f"{name}-x.npy")
+        assert (x.shape, x.dtype) == (y.shape, np.float64)
+        np.testing.assert_array_equal(x[~MASK], y[~MASK])
+        assert np.isfinite(x).all()
+
+
+def test_npy_and_concat_of_an_operator_that_is_not_linear_show_the_picture(tmp_path):
+    """Not the mean of its samples, which may lie in different modes."""
+    import genprior as package
+
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((28, 28)))
+    y, x = tmp_path / "y.npy", tmp_path / "x-again.npy"
+    assert genprior("degrade", tmp_path / "x.npy", "-o", y, "--op", "phase-retrieval") == 0
+    options = ["--op", "phase-retrieval", "--noise", 0.1, "--steps", 2, "--n", 3, "--prior", "gaussian", "--concat"]
+    assert genprior("restore", y, "-o", x, *options) == 0
+    seed = common.seed_of(argparse.Namespace(seed=0), Path("y.npy"))
+    same = package.restore(np.load(y), "phase-retrieval", "gaussian", noise=0.1, steps=2, n=3, seed=seed)
+    assert not torch.equal(same.mean, same.picture)
+    np.testing.assert_allclose(np.load(x).squeeze(), same.picture[0], atol=1e-5)
+    shown = read(tmp_path / "x-again_concat.png")[-28:, -28:] / 255
+    np.testing.assert_allclose(shown, same.picture[0].clamp(0, 1), atol=0.01)
 
 
 def test_nan_in_npy_is_a_hole(prior, tmp_path):

@@ -18,7 +18,7 @@ from genprior.checks import UnsupportedError
 from genprior.likelihoods import Clipped, Poisson, Quantised
 from genprior.marginal import normal as normal_module
 from genprior.marginal.annealed import AnnealedImportance, anneal, by_annealing
-from genprior.marginal.evidence import find_method, log_mean_estimate
+from genprior.marginal.evidence import estimate_of, find_method, log_mean_estimate
 from genprior.marginal.normal import cholesky, covariance_of_y, log_scale
 from genprior.marginal.particles import by_particles
 from genprior.noise import Noise
@@ -591,3 +591,9 @@ def test_parameters_of_methods_say_where_they_belong():
     for method, wanted in (("smc", "TDS"), ("importance", "AnnealedImportance")):
         with pytest.raises(TypeError, match=rf"give method={wanted}\(particles=9\), by `from genprior"):
             genprior.evidence(x, "denoise", "gaussian", noise=0.1, method=method, particles=9)
+
+
+def test_particles_without_any_weight_are_no_estimate():
+    prior, one = one_of(Quantised(0.01), (9.0, 9.0))
+    with pytest.raises(UnsupportedError, match="No particle explains y"):
+        estimate_of(prior, one, AnnealedImportance(steps=2, particles=3), 2, 0)

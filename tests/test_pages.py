@@ -73,9 +73,14 @@ def home(tmp_path, monkeypatch):
         drunet = Untrained(nc=[4, 4, 4, 4], nb=1, pretrained=None)
     photos.fit_covariance(torch.from_numpy(random.random((4, 3, 16, 16))).float())
     priors, loaded = {"ddpm-mnist": digits, "ddpm-photo": photos}, find._loaded
+
+    def alone(path, *rest):
+        known = priors.get(path.name)
+        return (known, find._state(known)) if known else loaded(path, *rest)
+
     load = genprior.load_prior
     monkeypatch.setattr(genprior, "load_prior", lambda name: priors.get(name) or load(name), raising=False)
-    monkeypatch.setattr(find, "_loaded", lambda path, *rest: priors.get(path.name) or loaded(path, *rest))
+    monkeypatch.setattr(find, "_loaded", alone)
     monkeypatch.setattr(deepinv.models, "DRUNet", lambda pretrained: drunet)
     return tmp_path
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,15 @@ def test_objectives_are_compared_on_the_same_digits(run, digits):
     rows = [line.split("|") for line in out.splitlines() if re.match(r"\| (denoising|flow-matching) \| 0 ", line)]
     assert [row[1].strip() for row in rows] == ["denoising", "flow-matching"]
     assert all(len(row) == 11 and math.isfinite(float(cell)) for row in rows for cell in row[3:10])
+
+
+def test_small_copies_keep_photographs_of_one_name_and_are_of_the_size_asked_for(photos, tmp_path):
+    (photos / "other").mkdir()
+    images.save(torch.full((3, 80, 100), 0.5), photos / "other" / "0.png")
+    small_copies = runpy.run_path(str(RECIPES / "train_colorize_photo.py"))["small_copies"]
+    for side in (20, 30):
+        copies = images.list_images(small_copies(photos, tmp_path / "small", side))
+        assert [min(images.read(path).x.shape[2:]) for path in copies] == 4 * [side]
 
 
 def test_learning_curve_adds_up_the_runs_that_went_on_from_one_another(run, photos, tmp_path):

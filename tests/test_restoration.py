@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import io
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -1008,3 +1009,25 @@ def test_sampler_and_operator_parameters_have_no_name_in_common():
 def test_class_of_a_sampler_says_to_make_an_object():
     with pytest.raises(ValueError, match=r"DiffPIR is a class: give an object of it, sampler=DiffPIR\(\)"):
         genprior.restore(torch.rand(1, H, W), "denoise", GREY, noise=0.1, sampler=DiffPIR)
+
+
+def test_a_named_prior_is_what_its_files_hold(tmp_path):
+    """Not what they held before others were copied over them, nor what someone made of a result's prior."""
+    x = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def restored():
+        return genprior.restore(x, "denoise", tmp_path / "p", noise=0.3, seed=0, progress=False)
+
+    for name, mean in {"p": 0.2, "q": 0.8}.items():
+        prior = genprior.Gaussian(torch.full((1, 8, 8), mean), torch.full((1, 8, 8), 0.04))
+        genprior.save_prior(prior, tmp_path / name, {"data": "none", "licence": "none"})
+    first = restored()
+    assert restored().prior is first.prior
+    for buffer in first.prior.buffers():
+        buffer.mul_(0.5)
+    assert torch.equal(restored().mean, first.mean)
+    restored().prior.double()
+    assert torch.equal(restored().mean, first.mean)
+    for file in (tmp_path / "q").iterdir():
+        shutil.copy2(file, tmp_path / "p" / file.name)
+    assert (restored().mean - first.mean).mean() > 0.1

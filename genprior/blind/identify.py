@@ -20,6 +20,7 @@ from genprior.blind.spectra import of_photographs
 from genprior.blind.whittle import POWERS, Whittle
 from genprior.blind.windows import SIDE, periodograms
 from genprior.checks import UnsupportedError, as_integer, as_number
+from genprior.likelihoods import Likelihood
 from genprior.noise_level import noise_level
 from genprior.operators.base import Operator
 from genprior.operators.build import canonical, for_measurement
@@ -115,6 +116,11 @@ def _near(y: Tensor) -> tuple[float, float]:
 
 def _levels(noise: Any) -> Tensor:
     """The noise levels to evaluate, ascending, float64; one if the noise is known."""
+    if isinstance(noise, str | Likelihood):
+        raise ValueError(
+            f"noise={noise!r}: a blur is identified in Gaussian noise only. State the width, or the length and angle, "
+            "or leave noise out."
+        )
     what = "noise, a standard deviation in the units of the image,"
     given: Any = noise.item() if isinstance(noise, Tensor) and noise.numel() == 1 else noise
     if isinstance(given, tuple | list) and len(given) != 2:

@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,9 @@ def _normal(mean: float, sd: float) -> Any:
 
 def add_operator(parser: argparse.ArgumentParser, number: Callable[[str], Any] = float) -> None:
     """Add the operator and its parameters, with `number` parsing those that can be identified."""
-    known = ", a number, LOW:HIGH or normal:MEAN,SD" if number is number_or_law else ""
+    known = (
+        ", a number, LOW:HIGH or normal:MEAN,SD (--angle=-9:9: an = before a minus)" if number is number_or_law else ""
+    )
     parser.add_argument("--op", default="inpaint", help=f"{', '.join(OPERATORS)} (default: %(default)s)")
     folder = "a folder of NAME_mask.png, in subfolders as the images are"
     parser.add_argument("--mask", help=f"image (or .npy) whose white marks the holes, or {folder}")
@@ -130,9 +132,20 @@ class Item:
     key: Path
 
 
-def each(options: argparse.Namespace, run: Callable[[Item], str], ranks: Any, suffix: str = ".png") -> int:
-    """Run on this process's share of the inputs, print results, report failures and go on; `suffix` is for folders."""
-    items, skipped = _items(options.inputs, options.out, suffix)
+def each(
+    options: argparse.Namespace,
+    run: Callable[[Item], str],
+    ranks: Any,
+    suffix: str = ".png",
+    ends: Sequence[str] = (),
+) -> int:
+    """Run on this process's share of the inputs, print results, report failures and go on.
+
+    Arguments:
+        suffix: of the targets, if `options.out` is a folder.
+        ends: of the names of what `run` writes beside each target, see `beside`.
+    """
+    items, skipped = _items(options.inputs, options.out, suffix, ends)
     if ranks.process_index == 0:
         for text in skipped:
             print(f"genprior: {text}", file=sys.stderr)
@@ -185,7 +198,12 @@ def written(target: Path) -> Iterator[Path]:
         sys.stdout.flush()
 
 
-def _items(inputs: list[Path], out: Path, suffix: str) -> tuple[list[Item], list[str]]:
+def beside(target: Path, ends: Sequence[str]) -> list[Path]:
+    """The files NAME_std.png and the like, for the ends "_std" and so on, beside the target NAME.png."""
+    return [target.with_name(f"{target.stem}{end}.png") for end in ends]
+
+
+def _items(inputs: list[Path], out: Path, suffix: str, ends: Sequence[str]) -> tuple[list[Item], list[str]]:
     """The images with their targets, and messages about files that are skipped."""
     from genprior.images.files import IMAGE_SUFFIXES, named, part_files, readable_suffixes
 
@@ -206,7 +224,7 @@ def _items(inputs: list[Path], out: Path, suffix: str) -> tuple[list[Item], list
     items, skipped = [], []
     for given in inputs:
         if given.is_dir():
-            listed, others = part_files(given, readable_suffixes() | {".npy"})
+            listed, others = (_outside(out, given, part) for part in part_files(given, readable_suffixes() | {".npy"}))
             found = _without_masks(listed)
             if not found:
                 why = f": {named(others, given)}" if others else ""
@@ -221,12 +239,19 @@ def _items(inputs: list[Path], out: Path, suffix: str) -> tuple[list[Item], list
             items.append(Item(given, out / f"{given.stem}{suffix}", Path(given.name)))
     seen: dict[Path, Path] = {}
     for item in items:
-        if item.target in seen:
-            raise ValueError(
-                f"{seen[item.target]} and {item.path} would both be written to {item.target}; restore them separately."
-            )
-        seen[item.target] = item.path
+        for target in (item.target, *beside(item.target, ends)):
+            if target in seen:
+                raise ValueError(
+                    f"{seen[target]} and {item.path} would both be written to {target}; restore them separately."
+                )
+            seen[target] = item.path
     return items, skipped
+
+
+def _outside(out: Path, given: Path, paths: list[Path]) -> list[Path]:
+    """The files of the folder given that do not lie in a folder `out` inside it, with the results of an earlier run."""
+    out = out.resolve()
+    return [path for path in paths if not (given.resolve() in out.parents and out in path.resolve().parents)]
 
 
 def _without_masks(paths: list[Path]) -> list[Path]:

@@ -13,6 +13,7 @@ from genprior.cli.common import (
     Item,
     add_images,
     add_operator,
+    beside,
     each,
     label_of,
     load,
@@ -90,15 +91,14 @@ def run(options: argparse.Namespace) -> int:
     ranks = processes(options.device)
     device = pick_device(options.device) if ranks.num_processes == 1 else ranks.device
 
+    wanted = options.n if options.n is not None else 1 if options.samples or options.std else None
+    samples = [f"_sample-{k}" for k in range((wanted or 0) if options.samples else 0)]
+    ends = [*samples, *["_std"] * options.std, *["_concat"] * options.concat]
+
     def one(item: Item) -> str:
         path, target = item.path, item.target
-        wanted = options.n if options.n is not None else 1 if options.samples or options.std else None
-        count = (wanted or 0) if options.samples else 0
-        extra = [target.with_name(f"{target.stem}_sample-{k}.png") for k in range(count)]
-        deviation = [target.with_name(f"{target.stem}_std.png")] if options.std else []
-        beside = [target.with_name(f"{target.stem}_concat.png")] if options.concat else []
-        outputs = [target, *extra, *deviation, *beside]
-        refuse_existing(outputs, options.overwrite)
+        outputs = dict(zip(["", *ends], [target, *beside(target, ends)]))
+        refuse_existing(list(outputs.values()), options.overwrite)
         given = load(path)
         result = genprior.restore(
             given,
@@ -115,25 +115,31 @@ def run(options: argparse.Namespace) -> int:
             save_array(_values(result, given), target)
         else:
             result.save(target, overwrite=options.overwrite)
-        for k, file in enumerate(extra):
-            images.save(images.writable(result.like(result.samples[k]), result.samples[k]), file)
-        for file in deviation:
-            images.save(result.std / result.std.max().clamp_min(1e-12), file)
-        for file in beside:
-            images.save(_side_by_side(result), file)
-        return json.dumps(_described(path, outputs, result)) if options.json else f"{path} -> {target}: {result}"
+        for k, end in enumerate(samples):
+            images.save(images.writable(result.like(result.samples[k]), result.samples[k]), outputs[end])
+        if options.std:
+            images.save(result.std / result.std.max().clamp_min(1e-12), outputs["_std"])
+        if options.concat:
+            images.save(_side_by_side(result), outputs["_concat"])
+        told = _described(path, list(outputs.values()), result)
+        return json.dumps(told) if options.json else f"{path} -> {target}: {result}"
 
-    return each(options, one, ranks)
+    return each(options, one, ranks, ends=ends)
 
 
 def _values(result: genprior.Restoration, given: Any) -> np.ndarray:
-    """The values for a .npy file: integers if integers were given, else the mean, unclipped; H x W (x C)."""
+    """The picture for a .npy file: H x W x C, or the layout and dtype of the array given; floats are not clipped."""
     import numpy as np
     from einops import rearrange
 
-    if isinstance(given, np.ndarray) and given.dtype.kind == "u":
-        return np.asarray(result.image)
-    return rearrange(result.mean, "c h w -> h w c").numpy()
+    x = rearrange(result.picture, "c h w -> h w c").numpy()
+    if not isinstance(given, np.ndarray):
+        return x
+    image = np.asarray(result.image)
+    if image.dtype.kind == "f":
+        colours = image.reshape(*x.shape[:2], -1)[..., : x.shape[2]]  # without alpha
+        np.copyto(colours, x, where=colours == x.clip(0, 1), casting="same_kind")  # known pixels are as given
+    return image
 
 
 def _side_by_side(result: genprior.Restoration) -> Tensor:
@@ -143,8 +149,9 @@ def _side_by_side(result: genprior.Restoration) -> Tensor:
 
     from genprior import images
 
-    y = interpolate(result.measurement.picture.float().cpu(), result.mean.shape[-2:], mode="nearest-exact")
-    return images.grid(torch.cat([y.expand(-1, len(result.mean), -1, -1), result.mean[None]]), columns=2)
+    x = result.picture
+    y = interpolate(result.measurement.picture.float().cpu(), x.shape[-2:], mode="nearest-exact")
+    return images.grid(torch.cat([y.expand(-1, len(x), -1, -1), x[None]]), columns=2)
 
 
 def _described(path: Path, outputs: list[Path], result: genprior.Restoration) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Likelihood(ABC):
     def check(self, y: Tensor) -> None:
         """Raise ValueError, and say what to do, if this law cannot give y, (B, C, H, W)."""
         for name, value in self.named():
-            if isinstance(value, Tensor) and torch.broadcast_shapes(value.shape, y.shape) != y.shape:
+            if isinstance(value, Tensor) and any(m not in (1, n) for m, n in zip(value.shape, y.shape)):
                 raise ValueError(
                     f"{type(self).__name__}'s {name} {tuple(value.shape)} does not broadcast to y {tuple(y.shape)}."
                 )

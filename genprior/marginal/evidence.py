@@ -115,9 +115,16 @@ def estimate_of(
 
     Raises:
         ValueError: the particles take one step, whose error cannot be estimated.
+        UnsupportedError: no particle has a weight.
     """
     if isinstance(method, AnnealedImportance):
-        return log_mean_estimate(by_annealing(prior, one, method, clouds, seed))
+        log_p = by_annealing(prior, one, method, clouds, seed)
+        if not log_p.isfinite().any():
+            raise UnsupportedError(
+                f"No particle explains y with noise {one.noise}, so there is no estimate of p(y): give more steps and "
+                "particles, or a likelihood that falls off smoothly, such as noise=0.02."
+            )
+        return log_mean_estimate(log_p)
     if method.steps < 2:
         raise ValueError(f"{type(method).__name__} has steps=1: give at least 2, as fewer tell their error.")
     coarse = replace(method, steps=max(1, method.steps // 4))

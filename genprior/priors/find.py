@@ -30,9 +30,13 @@ def as_prior(prior: Any, device: str | torch.device, image_shape: Shape) -> Prio
     folder = find_prior(prior, image_shape)
     # files in the Hub's cache are links, whose targets have no suffix
     folder = folder.absolute() if folder.is_file() else folder.resolve()
-    # Training again replaces the whole folder; diffusers writes into the existing one.
-    written = max(path.stat().st_mtime_ns for path in (folder, *folder.glob("*/*")))
-    return _loaded(folder, written, pick_device(device))
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else [folder]
+    content = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+    found, as_loaded = _loaded(folder, content, pick_device(device))
+    if _state(found) != as_loaded:  # every result holds this prior, and one of them was used to change it
+        _loaded.cache_clear()
+        found, _ = _loaded(folder, content, pick_device(device))
+    return found
 
 
 def _foreign(given: Any, image_shape: Shape) -> Prior:
@@ -48,6 +52,12 @@ def _foreign(given: Any, image_shape: Shape) -> Prior:
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(folder: Path, written: int, device: torch.device) -> Prior:
-    """Load the prior in a folder or file and cache it: only `restore` holds it, and it changes nothing."""
-    return load_prior(folder, device)
+def _loaded(folder: Path, content: tuple, device: torch.device) -> tuple[Prior, list[tuple]]:
+    """Load the prior in a folder or file, and cache it, with its state, as long as the files are the same."""
+    prior = load_prior(folder, device)
+    return prior, _state(prior)
+
+
+def _state(prior: Prior) -> list[tuple]:
+    """What shows that tensors of the prior were changed: torch counts changes in place."""
+    return [(each.data_ptr(), each.dtype, each._version) for each in (*prior.parameters(), *prior.buffers())]

@@ -129,19 +129,22 @@ def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
     """Return what "auto" means for any operator and noise.
 
     For rounded images, QuantisedGuidance treats the cells value by value; where no covariance was measured,
-    ProbedCovariance estimates it along the chain.
+    ProbedCovariance estimates it along the chain. Of the methods for energies, a chain is for images of one size.
     """
     if measurement is not None and not isinstance(measurement.operator, LinearOperator):
         return automatic_nonlinear(prior)
     if measurement is None or not isinstance(measurement.noise, Likelihood):
         return automatic(prior)
     A, law = measurement.operator, measurement.noise
-    general = ProbedCovariance()
-    for chosen in (QuantisedGuidance(), OptimalCovariance(), general):
+    by_energy = MAP() if None in prior.image_shape[1:] else HMC()
+    for chosen in (QuantisedGuidance(), OptimalCovariance(), ProbedCovariance(), by_energy):
         if chosen.lacks(prior, A, law) is None:
             return chosen
-    lack = general.lacks(prior, A, law)
-    raise UnsupportedError(f"Noise of the law {law} is for samplers that this prior does not suit. {lack}")
+    has = ", ".join(sorted(prior.capabilities)) or "nothing"
+    raise UnsupportedError(
+        f"No sampler draws for noise of the law {law} with {type(prior).__name__}, which has {has}: take a prior that "
+        "has denoise, such as ddpm."
+    )
 
 
 def find_estimator(

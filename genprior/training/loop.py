@@ -80,6 +80,7 @@ def train(
     Raises:
         ValueError: the settings do not fit together, the checkpoint in `out` has other settings, data or network, all
             checkpoints are damaged, or the processes do not see each other.
+        FileExistsError: `out` holds a prior and no checkpoint.
         FloatingPointError: a loss or gradient is not finite.
         MemoryError: memory does not suffice; the message says what fits.
         OSError: the disk is full, among others.
@@ -103,6 +104,8 @@ def train(
     content, losses = fingerprint(data), [type(objective).__name__ for objective in objectives]
     resumed = _newest(out, accelerator)
     state = _read_state(resumed) if resumed else {"step": 0, "validations": [], "paced": None}
+    if resumed is None and (out / "prior").exists():
+        raise FileExistsError(f"{out / 'prior'} exists, without a checkpoint to go on from: choose another folder.")
     paced = settings.minutes is not None and settings.minutes == state["paced"]
     if resumed:
         settings = settings.resumed(state["settings"], paced)

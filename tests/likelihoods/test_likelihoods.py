@@ -13,6 +13,10 @@ from genprior.likelihoods import Clipped, Gaussian, Poisson, PoissonGaussian, Qu
 from genprior.likelihoods.named import named
 from genprior.noise import Noise
 from genprior.operators import Denoise, Measurement, physics_noise
+from genprior.priors.flow import Flow
+from genprior.priors.patches import PatchFlow
+from genprior.priors.vae import VAE
+from genprior.samplers import HMC, MAP, find_sampler
 
 MEASURED = {
     Gaussian(0.1): (-0.2, 0.5),
@@ -165,7 +169,8 @@ def test_a_gaussian_likelihood_is_a_number():
         (lambda: Clipped(1, 0, 0.1), "low is below its high"),
         (lambda: Quantised(torch.ones(2, 2)), "four axes"),
         (lambda: Measurement(-torch.ones(1, 1, 2, 2), Denoise((1, 2, 2)), Poisson(0.1)), "PoissonGaussian"),
-        (lambda: Measurement(torch.ones(1, 1, 2, 2), Denoise((1, 2, 2)), Poisson(torch.ones(3))), "broadcast"),
+        (lambda: Measurement(torch.ones(1, 1, 2, 2), Denoise((1, 2, 2)), Poisson(torch.ones(3))), "does not broadcast"),
+        (lambda: Measurement(torch.ones(2, 1, 2, 2), Denoise((1, 2, 2)), Poisson(torch.ones(3))), "does not broadcast"),
         (lambda: Measurement(2 * torch.ones(1, 1, 2, 2), Denoise((1, 2, 2)), Clipped(0, 1, 0.1)), "beyond 0.0 to 1.0"),
     ],
 )
@@ -191,6 +196,18 @@ def test_samplers_of_gaussian_noise_refuse_the_others():
     prior = genprior.Gaussian(torch.full((1, 8, 8), 0.5), torch.full((1, 8, 8), 0.04))
     with pytest.raises(genprior.UnsupportedError, match="Exact takes y of the likelihood Gaussian, not of Poiss"):
         genprior.restore(one, prior=prior, sampler="exact", progress=False)
+
+
+def test_auto_takes_energies_for_noise_that_is_not_gaussian():
+    """A chain for images of one size, the point estimate for others; what has neither is told so."""
+    y = Measurement(torch.ones(1, 3, 8, 8), Denoise((3, 8, 8)), Poisson(0.1))
+    flow, patches = Flow((3, 8, 8), widths=(4,), steps=(1,)), PatchFlow(patch=2, width=4, steps=1)
+    for prior, kind in ((flow, HMC), (patches, MAP)):
+        assert isinstance(find_sampler("auto", prior, None, y), kind)
+    with pytest.raises(
+        genprior.UnsupportedError, match=r"No sampler draws for noise of the law Poisson.* with VAE, which has"
+    ):
+        find_sampler("auto", VAE((3, 8, 8), latent=2, widths=(4,), blocks=(1,)), None, y)
 
 
 def test_names_of_command_lines():

@@ -580,6 +580,8 @@ def test_covariance_of_a_checkpoint_is_measured(run, tmp_path, listed):
     prior = genprior.load_prior(tmp_path / "measured")
     assert prior.inflation == 1.25
     assert supports(prior, "posterior_covariance")
+    with pytest.raises(FileExistsError, match="choose another --out"):
+        run("measure_covariance", *given, "--out", tmp_path / "measured")
     y = genprior.degrade(random(1, 3, 16, 16), "denoise", noise=0.1, seed=0)
     restored = genprior.restore(y, prior=prior, n=1, steps=2, seed=0, progress=False)
     assert type(restored.sampler).__name__ == "OptimalCovariance"

@@ -387,3 +387,8 @@ def test_both_networks_of_the_generator_loss_are_told_the_label():
 def test_patches_have_no_classes():
     with pytest.raises(ValueError, match="no labels in an nf: leave the labels out, or train a ddpm"):
         plan("nf", (3, None, None), 2, torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)), 0)
+
+
+def test_labels_below_0_are_refused():
+    with pytest.raises(ValueError, match="count from 0, and one is -1"):
+        shares(torch.tensor([0, -1, 1]), 2)

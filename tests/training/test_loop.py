@@ -115,6 +115,14 @@ def test_run_killed_while_saving_resumes_to_the_same_weights_bit_for_bit(tmp_pat
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+def test_a_prior_without_a_checkpoint_is_not_trained_over(tmp_path):
+    (tmp_path / "prior").mkdir()
+    (tmp_path / "prior" / "config.json").write_text("mine")
+    with pytest.raises(FileExistsError, match="choose another folder"):
+        run(tmp_path)
+    assert (tmp_path / "prior" / "config.json").read_text() == "mine"
+
+
 def test_finished_run_is_not_trained_again(tmp_path, straight):
     out, expected = straight
     card = read_card(out / "prior")
