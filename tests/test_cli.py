@@ -389,6 +389,13 @@ def test_npy_and_concat_of_an_operator_that_is_not_linear_show_the_picture(tmp_p
     np.testing.assert_allclose(shown, same.picture[0].clamp(0, 1), atol=0.01)
 
 
+def test_alpha_is_refused_for_jpeg_before_any_work(prior, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("genprior.restore", None)
+    write(np.dstack([picture(), np.full((H, W), 200, np.uint8)]), tmp_path / "a.png")
+    assert restore(prior, tmp_path / "a.png", "-o", tmp_path / "x.jpg", "--op", "denoise") == 1
+    assert "a.png: it has alpha, which x.jpg cannot hold: choose .png" in capfd.readouterr().err
+
+
 def test_nan_in_npy_is_a_hole(prior, tmp_path):
     y = np.where(MASK[..., None], np.nan, picture() / 255).astype(np.float32)
     np.save(tmp_path / "y.npy", y)

@@ -100,6 +100,8 @@ def run(options: argparse.Namespace) -> int:
         outputs = dict(zip(["", *ends], [target, *beside(target, ends)]))
         refuse_existing(list(outputs.values()), options.overwrite)
         given = load(path)
+        if target.suffix.lower() in (".jpg", ".jpeg") and given is path and images.read(path).alpha is not None:
+            raise ValueError(f"it has alpha, which {target.name} cannot hold: choose .png, .tif or .webp.")
         result = genprior.restore(
             given,
             options.op,
