@@ -4,11 +4,14 @@ import pytest
 import torch
 from linear import NOISE, OPERATORS, LinearDecoder, deviations, draw, measure
 
+import genprior
 from genprior.noise import Noise
-from genprior.operators import Denoise, Inpaint, Measurement
+from genprior.operators import Denoise, Inpaint, Measurement, PhaseRetrieval
 from genprior.priors.base import Prior
+from genprior.priors.flow import Flow
 from genprior.samplers import automatic
-from genprior.samplers.latents.fisher_hmc import FisherHMC, information_metric
+from genprior.samplers.latents.fisher_hmc import FisherHMC, begin, information_metric
+from genprior.scores.metrics import psnr
 
 
 class Stretch(Prior):
@@ -94,3 +97,22 @@ def test_automatic_takes_it_for_flows():
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FisherHMC(**wrong)
+
+
+def test_search_starts_at_the_latents_of_a_filled_image_if_every_image_has_latents():
+    """From z = 0, the flow of flowers comes to 8 dB in that many steps: each of its latents has a scale of its own."""
+    i, j = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    x = torch.stack([0.5 + 0.3 * torch.sin((i + k * j) / 9) for k in range(3)])
+    y = genprior.degrade(x, "inpaint", mask="random", fraction=0.7, noise=0.025, seed=0)
+    sampler = FisherHMC(descend=20, steps=4, burn_in=4, probes=1, leapfrog=1)
+    result = genprior.restore(y, prior="nf-flowers", sampler=sampler, n=1, seed=0, device="cpu", progress=False)
+    assert psnr(result.samples, x[None]) > 22
+
+
+def test_search_starts_at_0_where_images_beyond_0_to_1_or_of_y_have_no_latents():
+    flows = {pixels: Flow((1, 4, 4), widths=(4,), steps=(1,), pixels=pixels) for pixels in ("linear", "logit")}
+    x = torch.full((1, 1, 4, 4), 0.7)
+    linear, cube = Denoise((1, 4, 4)), PhaseRetrieval((1, 4, 4))
+    for pixels, operator, somewhere in (("linear", linear, True), ("linear", cube, False), ("logit", linear, False)):
+        z, _ = begin(flows[pixels], Measurement(operator(x), operator, 0.1))
+        assert (z.abs().max() > 0.1) == somewhere

@@ -11,10 +11,12 @@ from genprior.checks import Count, Positive, Range
 from genprior.likelihoods import Likelihood
 from genprior.noise import Noise
 from genprior.operators.base import Operator
+from genprior.operators.linear import LinearOperator
 from genprior.operators.measurement import Measurement
-from genprior.priors.base import Prior
+from genprior.priors.base import Prior, supports
 from genprior.samplers.adam import Adam
 from genprior.samplers.base import Sampler, floored
+from genprior.samplers.chains.filled import filled
 from genprior.samplers.chains.mcmc import FEWEST, DualAveraging, Metric, Point, adapt, run
 from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, not_in_closed_form, posterior, weigher
 
@@ -23,15 +25,17 @@ from genprior.samplers.latents.latent_hmc import decoder_variance, image_given, 
 class FisherHMC(Sampler):
     """Draw z from p(z | y) near its mode, then x from p(x | z, y), for any number of latents.
 
-        z*  = argmin_z U(z),   U as for `LatentHMC`, by Adam from z = 0 while the noise is lowered to that of y
+        z*  = argmin_z U(z),   U as for `LatentHMC`, by Adam
         M   = I + diag F,   F = J^T A^T (v A A^T + c I)^-1 A J the Fisher information of y about z,   J = dG / dz
         z  <- Hamiltonian transitions with the mass M, from z*
 
-    In hundreds of dimensions, no affordable chain finds the measurement from a draw from the prior, where `LatentHMC`
-    starts; and with one step size for all latents, those that y determines hold back those that it does not. The
-    transitions leave p(z | y) invariant, so draws are exact as burn-in grows; at these lengths they lie around one
-    mode, as "rhat" shows. For v = 0, A may be any differentiable operator. Probes estimate diag F by (J^T A^T w)^2,
-    with w of covariance (v A A^T + c I)^-1, `refreshes` times in burn-in; after burn-in M is fixed.
+    Adam starts at z = 0, while the noise is lowered to that of y. If every image has latents, as under a flow of pixels
+    of any value, it starts at those of the image that `filled` makes of y, encoded in one pass: in thousands of
+    dimensions it does not come near y from 0. No affordable chain finds the measurement from a draw from the prior,
+    where `LatentHMC` starts; and with one step size for all latents, those that y determines hold back those that it
+    does not. The transitions leave p(z | y) invariant, so draws are exact as burn-in grows; at these lengths they lie
+    around one mode, as "rhat" shows. For v = 0, A may be any differentiable operator. Probes estimate diag F by (J^T
+    A^T w)^2, with w of covariance (v A A^T + c I)^-1, `refreshes` times in burn-in; after burn-in M is fixed.
 
     Diagnostics: "acceptance", the mean over `steps`; "ess" and "rhat" over `steps`, of all draws of an image (`mcmc`).
 
@@ -98,16 +102,23 @@ class FisherHMC(Sampler):
 
     def _mode(self, prior: Prior, v: float, measurement: Measurement) -> Tensor:
         """The minimum of U by Adam, which works element by element: rows are independent."""
-        y = measurement.y
-        z = y.new_zeros(len(y), *prior.latent_shape)
+        z, first = begin(prior, measurement)
         adam = Adam(self.lr)
-        first = floored(measurement, 4 * prior.spread).sd
         for k in range(self.descend):
             share = (k + 1) / self.descend
             level = first ** (1 - share) * measurement.sd**share
             _, gradient = posterior(prior, v, measurement, level)(z)
             z = z - adam(gradient)
         return z
+
+
+def begin(prior: Prior, measurement: Measurement) -> tuple[Tensor, Tensor]:
+    """Return the z at which the search for the mode starts, and the noise with which it looks at y first."""
+    invertible = supports(prior, "encode") and supports(prior, "log_prob") and not prior.bounded
+    if invertible and isinstance(measurement.operator, LinearOperator):
+        return prior.encode(filled(prior, measurement)), measurement.sd
+    zero = measurement.y.new_zeros(len(measurement.y), *prior.latent_shape)
+    return zero, floored(measurement, 4 * prior.spread).sd
 
 
 def information_metric(
