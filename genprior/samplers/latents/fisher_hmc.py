@@ -112,7 +112,7 @@ class FisherHMC(Sampler):
         return z
 
 
-def begin(prior: Prior, measurement: Measurement) -> tuple[Tensor, Tensor]:
+def begin(prior: Prior, measurement: Measurement) -> tuple[Tensor, float | Tensor]:
     """Return the z at which the search for the mode starts, and the noise with which it looks at y first."""
     invertible = supports(prior, "encode") and supports(prior, "log_prob") and not prior.bounded
     if invertible and isinstance(measurement.operator, LinearOperator):
