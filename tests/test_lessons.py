@@ -78,7 +78,7 @@ def test_colour_posterior_is_trained_from_the_photo_prior(run, photos, tmp_path)
     run("train_colorize_photo", "--data", photos, "--out", out, "--size", 16, "--steps", 1, "--batch", 1)
     posterior = read_prior(out / "prior")
     assert posterior.operator == {"name": "Colorize"}
-    assert len(list((out / "small").glob("*.png"))) == 2
+    assert len(list((out / "small").rglob("*.png"))) == 2
 
 
 @pytest.mark.parametrize("task", ["super-resolution", "inpaint"])
