@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.files import sha256, write_text
-from genprior.operators.linear import LinearOperator
+from genprior.operators.base import Operator
 
 Record = dict[str, Any]
 
@@ -75,7 +75,7 @@ def _parts(thing: Any) -> Iterator[str | Tensor]:
         yield from _parts(dict(thing.state_dict()))
         for part in thing.modules():
             yield from _parts(_public(part))
-    elif isinstance(thing, LinearOperator):
+    elif isinstance(thing, Operator):
         yield from _parts(_public(thing))
 
 

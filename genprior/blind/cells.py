@@ -81,6 +81,7 @@ def explore(
         return Cells(low, high, noise, found, _log_prior(low, high, parameters))
 
     cells = _joined([looked_at(low, high)])
+    _check_possible(cells, parameters)
     for power in POWERS if parameters else ():
         heavy = cells.tempered(power) > HEAVY
         if not heavy.any():
@@ -99,6 +100,13 @@ def _log_prior(low: Tensor, high: Tensor, parameters: list[Parameter]) -> Tensor
         if each.log_density is not None:
             found = found + torch.as_tensor(each.log_density(theta)).double()
     return found
+
+
+def _check_possible(cells: Cells, parameters: list[Parameter]) -> None:
+    if cells.log_prior.isfinite().any():
+        return
+    ranges = ", ".join(f"{each.name} from {each.low:g} to {each.high:g}" for each in parameters)
+    raise ValueError(f"The laws given have no mass where a blur is looked for, {ranges}: give wider ones, or ranges.")
 
 
 def _joined(parts: list[Cells]) -> Cells:

@@ -46,6 +46,7 @@ IDENTIFIABLE: dict[str, tuple[Parameter, ...]] = {
     "denoise": (),
 }
 WIDEST = {"length": (1, 61), "width": (0, 10), "angle": (-math.inf, math.inf)}
+TURNS = 2  # of a law on a circle that are added up
 
 
 def left_out(op: Any, given: dict[str, Any]) -> list[str]:
@@ -80,7 +81,8 @@ def _said(parameter: Parameter, given: Any) -> Parameter:
     if given is None:
         return parameter
     if hasattr(given, "log_prob"):
-        return Parameter(name, parameter.low, parameter.high, cell, period, given.log_prob)
+        low, high = (parameter.low, parameter.high) if period is not None else WIDEST[name]
+        return Parameter(name, low, high, cell, period, density(given, period))
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise ValueError(
             f"{name} is a number where it is known, a range (low, high) or a law such as torch.distributions.Normal"
@@ -91,3 +93,20 @@ def _said(parameter: Parameter, given: Any) -> Parameter:
         longest = "" if period is None else f" and at most {period:g} apart"
         raise ValueError(f"A range of {name} is (low, high), low below high{longest}; got {given!r}.")
     return Parameter(name, low, high, cell, period)
+
+
+def density(law: Any, period: float | None) -> Callable[[Tensor], Tensor]:
+    """theta (n,) -> ln of the density of a law, (n,); of a number on a circle, summed over `TURNS` either way."""
+
+    def log_prob(theta: Tensor) -> Tensor:
+        support = getattr(law, "support", None)
+        if support is None:
+            return torch.as_tensor(law.log_prob(theta)).double()
+        inside = support.check(theta)  # elsewhere, torch's laws raise an error
+        found = torch.full_like(theta, -math.inf)
+        found[inside] = torch.as_tensor(law.log_prob(theta[inside])).to(found)
+        return found
+
+    if period is None:
+        return log_prob
+    return lambda theta: torch.stack([log_prob(theta + k * period) for k in range(-TURNS, TURNS + 1)]).logsumexp(0)

@@ -251,7 +251,9 @@ def _items(inputs: list[Path], out: Path, suffix: str, ends: Sequence[str]) -> t
 def _outside(out: Path, given: Path, paths: list[Path]) -> list[Path]:
     """The files of the folder given that do not lie in a folder `out` inside it, with the results of an earlier run."""
     out = out.resolve()
-    return [path for path in paths if not (given.resolve() in out.parents and out in path.resolve().parents)]
+    if given.resolve() not in out.parents:
+        return paths
+    return [path for path in paths if out not in path.resolve().parents]
 
 
 def _without_masks(paths: list[Path]) -> list[Path]:

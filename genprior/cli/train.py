@@ -151,6 +151,7 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     shape = tuple(examples.shape[1:]) if isinstance(data, Arrays) else (options.channels, None, None)
     names = _names(options)
     classes = 0 if data.labels is None else max(int(data.labels.max()) + 1, len(names))
+    _check_alike(data, held_out, classes)
     vae = read_prior(find_prior(options.vae)) if options.vae else None
     chosen = plan(options.family, shape, classes, examples, seed, vae, options.weight, options.objective)
     if classes:
@@ -158,6 +159,15 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
         chosen.prior.class_names = check_names(names, classes)
     steps = 20000 if own.get("minutes") is None else 10**7  # with minutes, as many as fit
     return data, held_out, chosen, Settings(**{"steps": steps, **chosen.settings, **own})
+
+
+def _check_alike(data: Any, held_out: Any, classes: int) -> None:
+    """Raise ValueError if the held-out images have another shape, or classes that the others lack."""
+    shape, other = (tuple(part[0]["x"].shape) for part in (data, held_out))
+    if shape != other:
+        raise ValueError(f"--validation has images of shape {other}, and --data of {shape}: give images of one shape.")
+    if classes and int(held_out.labels.max()) >= classes:
+        raise ValueError(f"--validation has the label {int(held_out.labels.max())}, and --data has {classes} classes.")
 
 
 def _names(options: argparse.Namespace) -> tuple[str, ...]:

@@ -185,7 +185,13 @@ class Prior(nn.Module):
         )
 
     def fit_classes(self, labels: Tensor) -> None:
-        """Set the class weights to the shares of these labels, (N,), if p(x) is a mixture of p(x | label)."""
+        """Set the class weights to the shares of these labels, (N,), if p(x) is a mixture of p(x | label).
+
+        Raises:
+            ValueError: a label is negative.
+        """
+        if (labels < 0).any():
+            raise ValueError(f"Labels count from 0, and one is {int(labels.min())}: leave out images without a class.")
 
     def _unsupported(self, name: str) -> UnsupportedError:
         has = ", ".join(sorted(self.capabilities)) or "nothing"

@@ -136,15 +136,12 @@ def _suited(prior: Prior, measurement: Measurement | None) -> Sampler:
     if measurement is None or not isinstance(measurement.noise, Likelihood):
         return automatic(prior)
     A, law = measurement.operator, measurement.noise
-    by_energy = MAP() if None in prior.image_shape[1:] else HMC()
-    for chosen in (QuantisedGuidance(), OptimalCovariance(), ProbedCovariance(), by_energy):
+    general, by_energy = ProbedCovariance(), MAP() if None in prior.image_shape[1:] else HMC()
+    for chosen in (QuantisedGuidance(), OptimalCovariance(), general, by_energy):
         if chosen.lacks(prior, A, law) is None:
             return chosen
-    has = ", ".join(sorted(prior.capabilities)) or "nothing"
-    raise UnsupportedError(
-        f"No sampler draws for noise of the law {law} with {type(prior).__name__}, which has {has}: take a prior that "
-        "has denoise, such as ddpm."
-    )
+    lack = general.lacks(prior, A, law)
+    raise UnsupportedError(f"Noise of the law {law} is for samplers that this prior does not suit. {lack}")
 
 
 def find_estimator(

@@ -10,6 +10,7 @@ import torch
 import genprior
 from genprior import images
 from genprior.blind.identification import Marginal
+from genprior.blind.parameters import density
 from genprior.blind.spectra import Spectra
 from genprior.blind.whittle import Powers, Whittle
 from genprior.blind.windows import SIDE, chosen, periodograms, seen_through
@@ -48,6 +49,32 @@ def test_what_is_told_of_a_motion_agrees_with_itself(moved):
     assert torch.equal(moved.operator.kernel, A.kernel)
     assert f"length    {mean['length']:.4g} ± {std['length']:.2g} px" in str(moved)
     assert len(moved.plot().axes) == 5  # three densities, the map and its scale
+
+
+def test_law_of_an_angle_goes_round_the_circle():
+    """At 177 degrees, the normal of -3 +- 5 has its centre; that of 87 has none of its mass."""
+    log_density = density(torch.distributions.Normal(-3.0, 5.0), 180)
+    theta = torch.tensor([177.0, 2.0, 87.0], dtype=torch.float64)
+    straight = torch.distributions.Normal(0.0, 5.0).log_prob(torch.tensor([0.0, 5.0]))
+    torch.testing.assert_close(log_density(theta)[:2], straight.double(), rtol=0, atol=1e-6)
+    assert log_density(theta)[2] < -100
+    y = genprior.degrade(photograph("astronaut", 20, 200), "motion-deblur", length=9, angle=177, noise=0.01, seed=0).y[
+        0
+    ]
+    law = torch.distributions.Normal(0.0, 5.0)
+    found = genprior.identify(y, "motion-deblur", length=9, noise=0.01, angle=law)
+    assert abs(found.parameters["angle"] % 180 - 177) < 7
+
+
+def test_laws_of_bounded_support_and_beyond_the_usual_range_are_taken():
+    y = genprior.degrade(photograph("astronaut", 20, 150), "gaussian-deblur", width=1.6, noise=0.01, seed=0).y[0]
+    given = {"op": "gaussian-deblur", "noise": 0.01}
+    found = genprior.identify(y, **given, width=torch.distributions.Uniform(1.0, 3.0))
+    assert found.parameters["width"] == pytest.approx(1.6, abs=0.5)
+    far = genprior.identify(y, **given, width=torch.distributions.Normal(7.0, 0.01))
+    assert far.parameters["width"] == pytest.approx(7, abs=0.2)
+    with pytest.raises(ValueError, match="no mass where a blur is looked for, width from 0 to 10"):
+        genprior.identify(y, **given, width=torch.distributions.Uniform(20.0, 30.0))
 
 
 def test_widths_are_found_and_known_ones_are_taken():

@@ -23,7 +23,7 @@ import genprior
 from genprior.benchmark.evaluate import image_seed
 from genprior.benchmark.items import differences, digest
 from genprior.benchmark.summary import columns
-from genprior.operators import Blur, Inpaint, random_mask
+from genprior.operators import Blur, Inpaint, PhaseRetrieval, random_mask
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.base import Sampler
 from genprior.samplers.exact import Exact
@@ -558,6 +558,8 @@ def test_digests_tell_things_apart_and_nothing_else():
     mask = random_mask((8, 8), 0.5)
     assert digest(Inpaint(mask, (1, 8, 8))) == digest(Inpaint(mask.clone(), (1, 8, 8)))
     assert digest(Inpaint(mask, (1, 8, 8))) != digest(Inpaint(~mask, (1, 8, 8)))
+    assert digest(PhaseRetrieval((1, 8, 8), 2)) == digest(PhaseRetrieval((1, 8, 8), 2))
+    assert digest(PhaseRetrieval((1, 8, 8), 2)) != digest(PhaseRetrieval((1, 8, 8), 4))
     kernel = torch.ones(3, 3) / 9
     blurs = [Blur(kernel, (1, 8, 8), boundary) for boundary in ("valid", "circular")]
     assert len({digest(blur) for blur in [*blurs, Blur(kernel / 2, (1, 8, 8))]}) == 3

@@ -389,6 +389,9 @@ def test_patches_have_no_classes():
         plan("nf", (3, None, None), 2, torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)), 0)
 
 
-def test_labels_below_0_are_refused():
+@pytest.mark.parametrize("family", [DDPM, VAE])
+def test_labels_below_0_are_refused(family):
+    """By families of which each class has a weight, and by those that only embed labels."""
+    prior = family((1, 8, 8), widths=(4, 4), classes=2)
     with pytest.raises(ValueError, match="count from 0, and one is -1"):
-        shares(torch.tensor([0, -1, 1]), 2)
+        prior.fit_classes(torch.tensor([0, -1, 1]))

@@ -257,6 +257,17 @@ def test_diffusion_is_trained_by_the_objective_asked_for_and_by_no_other_when_re
     assert read_card(tmp_path / "other" / "prior")["objectives"] == ["Denoising"]
 
 
+def test_held_out_images_of_another_shape_or_with_unknown_labels_are_refused_before_training(npz, tmp_path, capfd):
+    images = np.load(npz)["train_images"]
+    for name, x, labels in (("data", images, 2), ("larger", images.repeat(2, axis=1), 2), ("more", images, 3)):
+        np.savez(tmp_path / f"{name}.npz", train_images=x, y=np.arange(12) % labels)
+    for name, message in (("larger", "images of shape (1, 16, 8), and --data of (1, 8, 8)"), ("more", "the label 2")):
+        validation = ["--validation", tmp_path / f"{name}.npz"]
+        assert train(tmp_path / "data.npz", tmp_path / "run", "--labels", "y", *validation) == 1
+        assert message in capfd.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
 def test_objective_of_another_family_is_refused(npz, tmp_path, capfd):
     assert train(npz, tmp_path / "run", "--objective", "flow-matching") != 0
     assert "of all families only a ddpm has several" in capfd.readouterr().err

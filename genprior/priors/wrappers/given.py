@@ -71,6 +71,7 @@ class Classed(Prior):
 
     @torch.no_grad()
     def fit_classes(self, labels: Tensor) -> None:
+        super().fit_classes(labels)
         self.class_weights.copy_(shares(labels, self.classes))
 
 

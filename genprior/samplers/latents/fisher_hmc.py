@@ -30,7 +30,7 @@ class FisherHMC(Sampler):
         z  <- Hamiltonian transitions with the mass M, from z*
 
     Adam starts at z = 0, while the noise is lowered to that of y. If every image has latents, as under a flow of pixels
-    of any value, it starts at those of the image that `filled` makes of y, encoded in one pass: in thousands of
+    of any value, it starts at those of the image that `filled` makes of y, encoded in one pass more: in thousands of
     dimensions it does not come near y from 0. No affordable chain finds the measurement from a draw from the prior,
     where `LatentHMC` starts; and with one step size for all latents, those that y determines hold back those that it
     does not. The transitions leave p(z | y) invariant, so draws are exact as burn-in grows; at these lengths they lie
