@@ -89,6 +89,7 @@ COUNT: Rule = (lambda n: whole(1, n), "a whole number, at least 1")
 COUNTS: Rule = (lambda numbers: len(numbers) > 0 and whole(1, *numbers), "a list of whole numbers, at least 1")
 WHOLE: Rule = (lambda n: whole(0, n), "a whole number")
 IF_ANY: Rule = (lambda n: whole(0, n), "a whole number, 0 for none")
+NUMBER: Rule = (lambda a: isinstance(a, int | float) and math.isfinite(a), "a number")
 POSITIVE: Rule = (positive, "a positive number")
 SHAPE: Rule = (lambda shape: len(shape) == 3 and whole(1, *shape), "(C, H, W), whole numbers")
 OPEN_SHAPE: Rule = (

@@ -213,7 +213,7 @@ def _measure_picture(
         parameters = {**parameters, "mask": unknown}
         y = torch.where(unknown, 0.0, y)
     if op == "colorize" and y.shape[1] == 3:
-        y = _as_grey(y)
+        y = as_grey(y)
     parameters = _with_kernels(parameters, len(y))
     operator = for_measurement(op, tuple(y.shape[1:]), **parameters)
     warn_of_sum(parameters.get("kernel"))
@@ -234,7 +234,7 @@ def _give_with_hidden(picture: images.Picture, hidden: Tensor, x: Tensor) -> Any
     return picture.like(torch.where(hidden.to(x.device), picture.x.to(x), x))
 
 
-def _as_grey(y: Tensor) -> Tensor:
+def as_grey(y: Tensor) -> Tensor:
     """The luma (B, 1, H, W) of colour images that are grey to within `NEARLY`, as scans and JPEG files of grey ones.
 
     Raises:

@@ -214,6 +214,7 @@ def test_what_cannot_work_says_why():
     assert work.obstacle(holed, "inpaint", {}, clean=True) is None
     assert "colo" in work.obstacle(grey, "colorize", {}, clean=True)
     assert work.obstacle(grey, "colorize", {}, clean=False) is None  # a grey photograph is what it restores
+    assert "this one has colours" in work.obstacle(colour, "colorize", {}, clean=False)
     assert work.obstacle(colour, "gaussian-deblur", {"width": 9.5}, clean=True)  # larger than the photograph
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genprior import images
@@ -73,6 +74,8 @@ def hashes(A: Operator) -> dict[str, str]:
 
 def described(value: Any) -> Any:
     """Convert an operator's parameter to JSON, arrays to shape and hash."""
+    if isinstance(value, Image.Image):
+        value = np.array(value)
     if isinstance(value, Tensor | np.ndarray):
         tensor = torch.as_tensor(value)
         return f"{' x '.join(map(str, tensor.shape))}, sha256 {sha256(tensor)[:16]}"

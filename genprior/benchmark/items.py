@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -53,7 +56,10 @@ def differences(stored: Any, given: Any, name: str = "") -> list[str]:
 
 
 def digest(thing: Any) -> str:
-    """sha256 of the contents of a prior or an operator: type, numbers, strings and tensors, at any depth."""
+    """sha256 of the contents of a prior or an operator: type, numbers, strings, tensors and functions, at any depth.
+
+    A function is its code and the values that it uses; a class, and what its methods do, its name alone.
+    """
     return sha256(*_parts(thing))
 
 
@@ -77,6 +83,20 @@ def _parts(thing: Any) -> Iterator[str | Tensor]:
             yield from _parts(_public(part))
     elif isinstance(thing, Operator):
         yield from _parts(_public(thing))
+    elif isinstance(thing, FunctionType):
+        yield from _parts((thing.__code__, thing.__defaults__, thing.__kwdefaults__, _used(thing)))
+    elif isinstance(thing, CodeType):
+        yield from _parts((thing.co_code, thing.co_names, thing.co_consts))
+    elif isinstance(thing, partial):
+        yield from _parts((thing.func, thing.args, thing.keywords))
+
+
+def _used(function: FunctionType) -> dict[str, Any]:
+    """Return the values that a function refers to; of the global ones, neither functions, classes nor modules."""
+    found = inspect.getclosurevars(function)
+    named = (FunctionType, BuiltinFunctionType, ModuleType, type)
+    plain = {name: value for name, value in found.globals.items() if not isinstance(value, named)}
+    return plain | {name: value for name, value in found.nonlocals.items() if value is not function}
 
 
 def _public(thing: Any) -> dict[str, Any]:

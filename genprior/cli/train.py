@@ -137,6 +137,7 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     from genprior.training.families import plan
     from genprior.training.settings import Settings
 
+    _check_apart(options)
     own = stated(options)
     seed = own.get("seed", 0)
 
@@ -150,7 +151,7 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     examples = first(data, 256)
     shape = tuple(examples.shape[1:]) if isinstance(data, Arrays) else (options.channels, None, None)
     names = _names(options)
-    classes = 0 if data.labels is None else max(int(data.labels.max()) + 1, len(names))
+    classes = 0 if data.labels is None else _count_classes(data.labels, names)
     _check_alike(data, held_out, classes)
     vae = read_prior(find_prior(options.vae)) if options.vae else None
     chosen = plan(options.family, shape, classes, examples, seed, vae, options.weight, options.objective)
@@ -159,6 +160,26 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
         chosen.prior.class_names = check_names(names, classes)
     steps = 20000 if own.get("minutes") is None else 10**7  # with minutes, as many as fit
     return data, held_out, chosen, Settings(**{"steps": steps, **chosen.settings, **own})
+
+
+def _count_classes(labels: Any, names: tuple[str, ...]) -> int:
+    """Return the number of classes; raise ValueError if their labels are not 0, 1, 2, …"""
+    classes = int(labels.max()) + 1
+    if classes > len(labels):
+        raise ValueError(f"Labels count from 0, and {len(labels)} images have one of {classes - 1}: use 0, 1, 2, …")
+    return max(classes, len(names))
+
+
+def _check_apart(options: argparse.Namespace) -> None:
+    """Raise ValueError if OUT, with its pictures of samples, lies in a folder of images."""
+    out = Path(options.out).resolve()
+    for name in ("data", "validation"):
+        given = getattr(options, name)
+        if given and Path(given).is_dir() and out.is_relative_to(Path(given).resolve()):
+            raise ValueError(
+                f"--out {options.out} lies in --{name} {given}, and its pictures would be taken for images to learn "
+                "from: give a folder outside of it."
+            )
 
 
 def _check_alike(data: Any, held_out: Any, classes: int) -> None:

@@ -18,6 +18,7 @@ import genprior
 from genprior import compression, images, record
 from genprior.checks import UnsupportedError
 from genprior.likelihoods import Likelihood
+from genprior.measuring import as_grey
 from genprior.operators.base import Operator
 from genprior.operators.build import for_image, for_measurement
 from genprior.operators.channelwise import Channelwise
@@ -199,7 +200,8 @@ def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: boo
     """The operator that `simulate` (clean) or `restore_photo` uses, to ask what goes with it; holes are left out.
 
     Raises:
-        ValueError: the parameters are not those of the operator, or do not fit the photograph.
+        ValueError: the parameters are not those of the operator, or do not fit the photograph; or a photograph to be
+            coloured has colours.
         ValueError, UnsupportedError: as for `read_file`, if a JPEG file is restored.
     """
     if op == "jpeg" and not clean:
@@ -211,6 +213,8 @@ def operator_of(photo: Photo, op: str, parameters: dict[str, Any], *, clean: boo
         parameters = {"mask": torch.zeros(height, width, dtype=torch.bool)}
     if op == "jpeg":
         parameters = {}  # its quality is a parameter of the noise
+    if op == "colorize" and not clean and photo.image.mode != "L":
+        as_grey(images.read(photo.image).x)
     return (for_image if clean else for_measurement)(
         op, (channels, height, width), **(UNKNOWN.get(op, {}) | parameters)
     )

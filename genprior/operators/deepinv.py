@@ -147,7 +147,8 @@ class WrappedPhysics(Operator):
                 "without it, and y before the sensor."
             )
         physics.sensor_model, physics.noise_model = torch.nn.Identity(), torch.nn.Identity()
-        self._physics = {state.device: physics}
+        self.physics = physics
+        self._moved = {state.device: physics}
         # a physics without tensors computes in the precision of x
         self._dtype = state.dtype if states else None
         self.precision = state.dtype if states else torch.float64
@@ -168,12 +169,12 @@ class WrappedPhysics(Operator):
     def __getstate__(self) -> dict[str, object]:
         import cloudpickle  # deepinv physics hold anonymous functions, which pickle refuses
 
-        return {**vars(self), "_physics": cloudpickle.dumps(_copy(next(iter(self._physics.values()))))}
+        return {**vars(self), "physics": cloudpickle.dumps(_copy(self.physics)), "_moved": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        physics = pickle.loads(state["_physics"])
+        physics = pickle.loads(state["physics"])
         device = next((a.device for a in _states(physics)), torch.device("cpu"))
-        vars(self).update(state, _physics={device: physics})
+        vars(self).update(state, physics=physics, _moved={device: physics})
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._told(self._on(x.device).A, x.to(dtype=self._dtype)).to(x)
@@ -192,9 +193,9 @@ class WrappedPhysics(Operator):
             ) from error
 
     def _on(self, device: torch.device) -> Physics:
-        if device not in self._physics:
-            self._physics[device] = _copy(next(iter(self._physics.values()))).to(device)
-        return self._physics[device]
+        if device not in self._moved:
+            self._moved[device] = _copy(self.physics).to(device)
+        return self._moved[device]
 
 
 class PhysicsOperator(WrappedPhysics, LinearOperator):

@@ -14,7 +14,19 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from genprior.checks import COUNT, COUNTS, IF_ANY, OPEN_SHAPE, POSITIVE, WHOLE, OpenShape, Rule, check_arguments, whole
+from genprior.checks import (
+    COUNT,
+    COUNTS,
+    IF_ANY,
+    NUMBER,
+    OPEN_SHAPE,
+    POSITIVE,
+    WHOLE,
+    OpenShape,
+    Rule,
+    check_arguments,
+    whole,
+)
 from genprior.nets.unet import UNet
 from genprior.noise import Noise
 from genprior.priors.base import as_config, as_level, autocast, shape_of_draws
@@ -178,8 +190,10 @@ class DDPM(MeasuredCovariance):
             progress: show a progress bar.
 
         Raises:
-            ValueError: this prior does not have that size, label, variance or number of steps.
+            ValueError: this prior does not have that size, label, variance or number of steps, or the guidance is no
+                number.
         """
+        check_arguments(locals(), guidance=NUMBER)
         if label is not None:
             label = number_of(self, label)
         weight = next(self.parameters())

@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from deepinv.physics import LinearPhysics
 from PIL import Image
 from skimage.metrics import structural_similarity
 
@@ -23,7 +24,7 @@ import genprior
 from genprior.benchmark.evaluate import image_seed
 from genprior.benchmark.items import differences, digest
 from genprior.benchmark.summary import columns
-from genprior.operators import Blur, Inpaint, PhaseRetrieval, random_mask
+from genprior.operators import Blur, Inpaint, PhaseRetrieval, from_physics, random_mask
 from genprior.priors.gaussian.gaussian import Gaussian
 from genprior.samplers.base import Sampler
 from genprior.samplers.exact import Exact
@@ -547,6 +548,17 @@ def test_global_random_state_is_left_alone():
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
 
 
+def test_a_mask_may_be_an_image(tmp_path):
+    holes = np.zeros((16, 16), dtype=np.uint8)
+    holes[4:9, 4:9] = 255
+    options = {"n": 2, "noise": NOISE, "progress": False, "out": tmp_path}
+    x = draws(smooth(), 1)
+    found = genprior.evaluate(x, "inpaint", smooth(), "exact", mask=Image.fromarray(holes), **options)
+    assert found.run["settings"]["parameters"]["mask"].startswith("16 x 16, sha256 ")
+    with pytest.raises(ValueError, match="parameters mask was '16 x 16, sha256 "):
+        genprior.evaluate(x, "inpaint", smooth(), "exact", mask=Image.fromarray(255 - holes), **options)
+
+
 def test_digests_tell_things_apart_and_nothing_else():
     a, b = independent(), independent()
     assert digest(a) == digest(b)
@@ -565,6 +577,16 @@ def test_digests_tell_things_apart_and_nothing_else():
     assert len({digest(blur) for blur in [*blurs, Blur(kernel / 2, (1, 8, 8))]}) == 3
     blurs[0](torch.zeros(1, 1, 8, 8))  # what it keeps for later is no part of it
     assert digest(blurs[0]) == digest(Blur(kernel, (1, 8, 8)))
+
+    def physics(gain):
+        return LinearPhysics(A=lambda x, **_: gain * x, A_adjoint=lambda y, **_: gain * y, img_size=(1, 8, 8))
+
+    other = LinearPhysics(A=lambda x, **_: x / 2.0, A_adjoint=lambda y, **_: y / 2.0, img_size=(1, 8, 8))
+    assert digest(physics(2.0)) == digest(physics(2.0))
+    assert len({digest(each) for each in (physics(2.0), physics(3.0), other)}) == 3
+    wrapped = [from_physics(each, (1, 8, 8)) for each in (physics(2.0), physics(2.0), physics(3.0))]
+    wrapped[0](torch.zeros(1, 1, 8, 8))
+    assert digest(wrapped[0]) == digest(wrapped[1]) != digest(wrapped[2])
 
 
 def test_differences_are_named_by_their_place():

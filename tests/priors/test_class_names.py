@@ -45,6 +45,14 @@ def test_guidance_takes_a_name():
     assert torch.equal(prior.given("roses", 3.0).denoise(x, 0.3), prior.given(2, 3.0).denoise(x, 0.3))
 
 
+@pytest.mark.parametrize("guidance", [float("nan"), float("inf"), "2"])
+def test_guidance_that_is_no_number_is_refused(guidance):
+    with pytest.raises(ValueError, match=r"guidance is .*: give a number"):
+        named().given("roses", guidance)
+    with pytest.raises(ValueError, match=r"guidance is .*: give a number"):
+        named().sample(1, label="roses", guidance=guidance)
+
+
 def test_restoring_takes_a_name():
     prior, y = named(), torch.rand(1, 8, 8)
     options = {"noise": 0.2, "steps": 4, "seed": 0, "progress": False, "sampler": "diffpir"}

@@ -86,10 +86,12 @@ def test_dry_run_says_what_the_run_then_does_and_does_nothing(npz, capfd):
 
 @pytest.mark.parametrize(("size", "least", "most"), [(28, 0, 10**6), (64, 6 * 10**6, 7 * 10**6)])
 def test_network_of_a_folder_is_sized_by_its_crops_where_they_are_small(tmp_path, capfd, size, least, most):
+    photos = tmp_path / "photos"
+    photos.mkdir()
     for k in range(3):
-        Image.fromarray(np.full((64, 64), 40 * k, np.uint8)).save(tmp_path / f"{k}.png")
+        Image.fromarray(np.full((64, 64), 40 * k, np.uint8)).save(photos / f"{k}.png")
     options = ["--size", size, "--channels", 1, "--out", tmp_path / "run", "--dry-run"]
-    assert genprior("train", "ddpm", "--data", tmp_path, *options) == 0
+    assert genprior("train", "ddpm", "--data", photos, *options) == 0
     assert least < json.loads(capfd.readouterr().out)["parameters"] < most
 
 
@@ -266,6 +268,19 @@ def test_held_out_images_of_another_shape_or_with_unknown_labels_are_refused_bef
         assert train(tmp_path / "data.npz", tmp_path / "run", "--labels", "y", *validation) == 1
         assert message in capfd.readouterr().err
         assert not (tmp_path / "run").exists()
+
+
+def test_a_run_in_its_data_is_refused(npz, tmp_path, capfd):
+    for option in (["--data", tmp_path], ["--data", npz, "--validation", tmp_path]):
+        assert genprior("train", "vae", *option, "--size", 8, "--steps", 1, "--out", tmp_path / "run") == 1
+        assert f"lies in {option[-2]} {tmp_path}" in capfd.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_do_not_count_from_0_are_refused(npz, tmp_path, capfd):
+    np.savez(tmp_path / "data.npz", train_images=np.load(npz)["train_images"], y=np.arange(12) + 10**6)
+    assert train(tmp_path / "data.npz", tmp_path / "run", "--labels", "y") == 1
+    assert "12 images have one of 1000011: use 0, 1, 2, …" in capfd.readouterr().err
 
 
 def test_objective_of_another_family_is_refused(npz, tmp_path, capfd):

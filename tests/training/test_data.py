@@ -456,6 +456,8 @@ def test_folder_without_photos_and_odd_channels_are_refused(tmp_path, ramp):
         Photos(tmp_path / "empty")
     with pytest.raises(ValueError, match="channels is 2: give 3 for RGB or 1 for grey"):
         Photos(ramp, 8, channels=2)
+    with pytest.raises(ValueError, match="size is 0: give a whole number, at least 1"):
+        Photos(ramp, 0)
 
 
 # ---- npz ----
@@ -507,7 +509,7 @@ def test_wrong_arrays_are_refused(digits, arguments, message):
 
 
 def test_empty_slice_is_refused(digits):
-    with pytest.raises(ValueError, match="'x' has no images"):
+    with pytest.raises(ValueError, match=r"'x' of shape .* has no images in this part"):
         Arrays(digits, "x", keep=slice(6, 9))
 
 

@@ -399,7 +399,9 @@ def test_shares_out_of_range_are_refused(folder, share):
 
 
 def test_share_that_holds_out_nothing_is_refused(folder):
-    with pytest.raises(ValueError, match=r"None of the 200 images of .* is kept"):
+    with pytest.raises(
+        ValueError, match=r"None of the 200 images of .* falls into this part: give more images, or another share"
+    ):
         open_parts(folder, 1e-9, 8)
 
 

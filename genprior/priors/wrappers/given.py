@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genprior.checks import NUMBER, check_arguments
 from genprior.noise import Noise
 from genprior.priors.base import Prior, methods_of
 from genprior.priors.gaussian.covariance import Covariance
@@ -126,11 +127,12 @@ class Guided(OfLabel):
         guidance: see `DDPM.denoise`.
 
     Raises:
-        ValueError: the prior has no such class.
+        ValueError: the prior has no such class, or the guidance is no number.
     """
 
     def __init__(self, prior: Prior, label: int | str, guidance: float):
         super().__init__()
+        check_arguments(locals(), guidance=NUMBER)
         self.prior, self.label, self.guidance = prior, number_of(prior, label), guidance
 
     @property

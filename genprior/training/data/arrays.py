@@ -54,7 +54,7 @@ class Arrays(Data):
         self.images = given[kept] if given.ndim == 4 else given[kept][..., None]
         if not self.images.size:
             raise ValueError(
-                f"{images!r} has no images to keep, of shape {given.shape}; keep more, or give more images."
+                f"{images!r} of shape {given.shape} has no images in this part: give more images, or another share."
             )
         check_orientations(orientations)
         height, width = self.images.shape[1:3]

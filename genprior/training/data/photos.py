@@ -13,6 +13,7 @@ from einops import rearrange
 from PIL import Image
 from torch.utils.data import get_worker_info
 
+from genprior.checks import COUNT, check_arguments
 from genprior.files import sha256
 from genprior.training.data.folder import Folder
 from genprior.training.data.order import Data, shuffled
@@ -65,6 +66,7 @@ class Photos(Data):
     ):
         if channels not in (1, 3):
             raise ValueError(f"channels is {channels}: give 3 for RGB or 1 for grey.")
+        check_arguments(locals(), size=COUNT)
         check_orientations(orientations)
         self.images = images if isinstance(images, Images) else Folder(images)
         self.mode = "L" if channels == 1 else "RGB"
@@ -75,7 +77,10 @@ class Photos(Data):
         self.numbers = [number for number in wanted if number not in self._unusable]
         self.labels = None if self.images.labels is None else self.images.labels[self.numbers]
         if not wanted:
-            raise ValueError(f"None of the {len(self.images)} images of {self.images} is kept; keep or give more.")
+            raise ValueError(
+                f"None of the {len(self.images)} images of {self.images} falls into this part: give more images, or "
+                "another share."
+            )
         if not self.numbers:
             raise ValueError(f"There is no usable image among {self._counted(len(wanted))}.")
         if self._unusable:
