@@ -162,12 +162,12 @@ def find_estimator(
 
 
 def _estimator_of(prior: Prior, operator: LinearOperator, likelihood: Likelihood) -> Sampler | None:
-    turns = _is_of_patches(prior)
+    patches = _is_of_patches(prior)
     chosen = (
-        QuantisedMean(turns=turns),
-        PosteriorMean(turns=turns),
-        OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=turns),
-        ProbedCovariance(steps=10, start=32.0, integrator="fresh", iterations=32, turns=turns),
+        QuantisedMean(turns=patches, grain=0.8 if patches else 0.0),
+        PosteriorMean(turns=patches),
+        OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=patches),
+        ProbedCovariance(steps=10, start=32.0, integrator="fresh", iterations=32, turns=patches),
     )
     return next((sampler for sampler in chosen if sampler.lacks(prior, operator, likelihood) is None), None)
 
@@ -184,14 +184,14 @@ def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:
         return None
     if is_identity(operator):
         return PosteriorMean()
-    turns = _is_of_patches(prior)
+    patches = _is_of_patches(prior)
     if sees_smooth(operator):
-        return DPIR(turns=turns)
+        return DPIR(turns=patches, grain=0.7 if patches else 0.0)
     # High noise decides what fills the holes, which takes a covariance that reaches into them.
     if supports(prior, "posterior_covariance"):
-        return OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=turns)
+        return OptimalCovariance(start=32.0, integrator="fresh", iterations=32, turns=patches)
     if None in prior.image_shape[1:]:
-        return ProbedCovariance(steps=10, start=32.0, integrator="fresh", iterations=32, turns=turns)
+        return ProbedCovariance(steps=10, start=32.0, integrator="fresh", iterations=32, turns=patches)
     return None
 
 

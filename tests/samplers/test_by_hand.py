@@ -220,6 +220,23 @@ def test_dpir(weight, first):
     compare(DPIR(steps=5, weight=weight, first=first), means, [0, 0])
 
 
+def test_dpir_with_grain():
+    """s^2 = (0.7 sigma)^2 - (what y lets in)^2, the mean of both pixels; the hole lets in none."""
+    still, weight = Noise(0, [0]), 3.0
+    z = float(still(torch.empty(1, *SHAPE, dtype=torch.float64)).flatten()[0])
+    high = 0.8 * math.sqrt(V)
+    means = start(0)[0]
+    for k in range(5):
+        sigma = high ** (1 - k / 4) * LEVEL ** (k / 4)
+        trust = 1 / (1 + weight * LEVEL**2 / sigma**2)
+        means[0] = (1 - trust) * means[0] + trust * 0.9
+        s = math.sqrt(max(0.0, (0.7 * sigma) ** 2 - (LEVEL * trust * z) ** 2 / 2))
+        n = still(torch.empty(1, *SHAPE, dtype=torch.float64)).flatten().tolist()
+        a, b = free(sigma)
+        means = [a * (mean + s * each) + b for mean, each in zip(means, n)]
+    compare(DPIR(steps=5, weight=weight, grain=0.7), means, [0, 0])
+
+
 def test_dpir_of_less_noise_than_the_prior_knows_ends_at_its_least():
     """For noise 0, `floor` says sigma_min / 5, and no denoiser is asked for less than sigma_min."""
     asked = []

@@ -40,15 +40,16 @@ def test_it_is_that_of_its_formula(monkeypatch):
     """
     monkeypatch.setattr(propagation, "PROBES", 4000)
     m = measured()
-    found = QuantisedMean(steps=3, weight=1.3, again=0.4)(WHITE, m, Noise(0, [0, 1]))
+    found = QuantisedMean(steps=3, weight=1.3, again=0.4, grain=0.6)(WHITE, m, Noise(0, [0, 1]))
     for y, x in zip(m.y.double(), found.double()):
         _, variance = truncated(y, torch.full_like(y, CENTRE), SPREAD)
         sigma = 1.3 * math.sqrt(float(variance.mean()))
         deviation = sigma * math.sqrt(SPREAD**2 / (SPREAD**2 + sigma**2))
-        mean = y
-        for level in (sigma, 0.4 * sigma, 0.4 * sigma):
+        mean, still = y, Noise(0, [0])
+        for level, grain in ((sigma, 0.6), (0.4 * sigma, 0.3), (0.4 * sigma, 0.3)):
+            x_t = mean + grain * level * still(torch.empty(1, *SHAPE))[0].double()
             share = SPREAD**2 / (SPREAD**2 + level**2)
-            mean, _ = truncated(y, CENTRE + share * (mean - CENTRE), deviation)
+            mean, _ = truncated(y, CENTRE + share * (x_t - CENTRE), deviation)
         torch.testing.assert_close(x, mean, rtol=0, atol=0.002)
 
 

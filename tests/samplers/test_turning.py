@@ -63,9 +63,11 @@ def test_images_need_not_be_square(sampler):
     assert (found - x)[A(torch.ones_like(x)) == 1].square().mean().sqrt() < 0.05
 
 
-def test_pictures_of_photographs_turn_and_those_of_digits_do_not():
+def test_pictures_of_photographs_turn_and_have_grain_and_those_of_digits_do_not():
     photo, digits = genprior.load_prior("ddpm-photo"), genprior.load_prior("ddpm-mnist")
     for prior, turns in ((photo, True), (digits, False)):
         shape = (prior.image_shape[0], 28, 28)
         for A in (Inpaint(random_mask(shape, 0.5), shape), Blur(torch.ones(3, 3) / 9, shape)):
-            assert find_estimator(prior, A).turns is turns
+            estimator = find_estimator(prior, A)
+            assert estimator.turns is turns
+            assert not isinstance(estimator, DPIR) or estimator.grain == (0.7 if turns else 0)
