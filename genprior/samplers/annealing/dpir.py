@@ -54,7 +54,7 @@ class DPIR(Sampler):
         last = as_level(measurement.sd, y).clamp_min(prior.sigma_min)
         high = last.clamp_min(min(self.first * prior.spread, prior.sigma_max))
         still = Noise(0, torch.zeros(len(y), dtype=torch.long))  # of no seed, and the same for all images
-        z = still(y.new_empty(len(y), *A.measurement_shape))
+        z = still(y)
         weight = calm_weight(A, z) if self.weight is None else self.weight
         for share in torch.linspace(0, 1, self.steps).tolist():
             sigma = high ** (1 - share) * last**share
