@@ -89,7 +89,8 @@ def sha256(*parts: Any) -> str:
                 while block := file.read(2**20):
                     digest.update(block)
         elif isinstance(part, Tensor):
-            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            part = part.detach().resolve_conj().resolve_neg()
+            digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:
             digest.update(part.encode(errors="surrogateescape") if isinstance(part, str) else part)
     return digest.hexdigest()

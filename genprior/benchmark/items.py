@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -60,45 +60,60 @@ def digest(thing: Any) -> str:
 
     A function is its code and the values that it uses; a class, and what its methods do, its name alone.
     """
-    return sha256(*_parts(thing))
+    return sha256(*_parts(thing, ()))
 
 
-def _parts(thing: Any) -> Iterator[str | Tensor]:
+def _parts(thing: Any, within: tuple[int, ...]) -> Iterator[str | Tensor]:
+    """Yield what makes the thing up; `within` are the ids of the things that it is a part of, which may refer back."""
     yield type(thing).__qualname__
+    if id(thing) in within:
+        return
+    within = (*within, id(thing))
     if isinstance(thing, Tensor):
         yield from (f"{thing.dtype} {tuple(thing.shape)}", thing)
     elif isinstance(thing, np.ndarray):
-        yield from _parts(torch.from_numpy(np.ascontiguousarray(thing)))
-    elif isinstance(thing, bool | int | float | complex | str | bytes | None):
+        yield from _parts(torch.from_numpy(np.ascontiguousarray(thing)), within)
+    elif isinstance(thing, bool | int | float | complex | str | bytes | np.generic | None):
         yield repr(thing)
     elif isinstance(thing, list | tuple):
         for item in thing:
-            yield from _parts(item)
+            yield from _parts(item, within)
     elif isinstance(thing, dict):
         for key, value in thing.items():
-            yield from (*_parts(key), *_parts(value))
+            yield from (*_parts(key, within), *_parts(value, within))
     elif isinstance(thing, nn.Module):
-        yield from _parts(dict(thing.state_dict()))
+        yield from _parts(dict(thing.state_dict()), within)
         for part in thing.modules():
-            yield from _parts(_public(part))
+            yield from _parts(_public(part), within)
     elif isinstance(thing, Operator):
-        yield from _parts(_public(thing))
+        yield from _parts(_public(thing), within)
     elif isinstance(thing, FunctionType):
-        yield from _parts((thing.__code__, thing.__defaults__, thing.__kwdefaults__, _used(thing)))
+        yield from _parts((thing.__code__, thing.__defaults__, thing.__kwdefaults__, _used(thing)), within)
     elif isinstance(thing, CodeType):
-        yield from _parts((thing.co_code, thing.co_names, thing.co_consts))
+        yield from _parts((thing.co_code, thing.co_names, thing.co_consts), within)
+    elif isinstance(thing, frozenset):
+        yield from sorted(map(repr, thing))
+    elif isinstance(thing, MethodType):
+        yield from _parts((thing.__func__, thing.__self__, _public(thing.__self__)), within)
     elif isinstance(thing, partial):
-        yield from _parts((thing.func, thing.args, thing.keywords))
+        yield from _parts((thing.func, thing.args, thing.keywords), within)
 
 
 def _used(function: FunctionType) -> dict[str, Any]:
     """Return the values that a function refers to; of the global ones, neither functions, classes nor modules."""
-    found = inspect.getclosurevars(function)
+    try:
+        found = inspect.getclosurevars(function)
+    except ValueError:  # of a function that is not complete yet
+        return {}
     named = (FunctionType, BuiltinFunctionType, ModuleType, type)
     plain = {name: value for name, value in found.globals.items() if not isinstance(value, named)}
-    return plain | {name: value for name, value in found.nonlocals.items() if value is not function}
+    return {**plain, **found.nonlocals}
 
 
 def _public(thing: Any) -> dict[str, Any]:
     """Return public attributes without `training`, which does not change any draw."""
-    return {key: value for key, value in vars(thing).items() if not key.startswith("_") and key != "training"}
+    return {
+        key: value
+        for key, value in getattr(thing, "__dict__", {}).items()
+        if not key.startswith("_") and key != "training"
+    }

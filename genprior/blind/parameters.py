@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from genprior.checks import UnsupportedError, as_number
 from genprior.operators.build import canonical
@@ -95,11 +96,20 @@ def _said(parameter: Parameter, given: Any) -> Parameter:
     return Parameter(name, low, high, cell, period)
 
 
+def _support(law: Any) -> constraints.Constraint | None:
+    """Return where a law of torch has its mass; None if it does not say, or is of another kind."""
+    try:
+        support = law.support
+    except (AttributeError, NotImplementedError):
+        return None
+    return support if isinstance(support, constraints.Constraint) else None
+
+
 def density(law: Any, period: float | None) -> Callable[[Tensor], Tensor]:
     """theta (n,) -> ln of the density of a law, (n,); of a number on a circle, summed over `TURNS` either way."""
 
     def log_prob(theta: Tensor) -> Tensor:
-        support = getattr(law, "support", None)
+        support = _support(law)
         if support is None:
             return torch.as_tensor(law.log_prob(theta)).double()
         inside = support.check(theta)  # elsewhere, torch's laws raise an error

@@ -74,6 +74,7 @@ class Prior(nn.Module):
     labelled: frozenset[str] = frozenset()
     autocast: torch.dtype | None = None
     reach: int | None = None
+    _was_open = False  # whether `sized` made it from a prior of any size
     multiple: int = 1
     revision: str | None = None
 
@@ -119,7 +120,13 @@ class Prior(nn.Module):
             return self
         prior = copy.copy(self)  # shares the networks
         prior.image_shape = (self.image_shape[0], height, width)
+        prior._was_open = True
         return prior
+
+    @property
+    def any_size(self) -> bool:
+        """Whether it takes images of any size, or did before it was `sized`."""
+        return self._was_open or None in self.image_shape[1:]
 
     def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """n draws from p(x), (n, C, H, W)."""

@@ -174,7 +174,7 @@ def _estimator_of(prior: Prior, operator: LinearOperator, likelihood: Likelihood
 
 def _is_of_patches(prior: Prior) -> bool:
     """Whether turned images are as likely: patches are; faces and digits, which have a fixed size, are not."""
-    return prior.reach is not None and None in prior.image_shape[1:]
+    return prior.reach is not None and prior.any_size
 
 
 def _estimator(prior: Prior, operator: LinearOperator) -> Sampler | None:

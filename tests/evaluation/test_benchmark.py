@@ -584,6 +584,21 @@ def test_digests_tell_things_apart_and_nothing_else():
     other = LinearPhysics(A=lambda x, **_: x / 2.0, A_adjoint=lambda y, **_: y / 2.0, img_size=(1, 8, 8))
     assert digest(physics(2.0)) == digest(physics(2.0))
     assert len({digest(each) for each in (physics(2.0), physics(3.0), other)}) == 3
+
+    class Own:
+        def __init__(self, gain):
+            self.gain = gain
+            self.own = lambda x: self.gain * self.own(x)  # refers back to itself
+
+        def f(self, x):
+            return self.gain * x
+
+    assert len({digest(each) for each in (Own(2).f, Own(3).f)}) == 2
+    assert digest(Own(2).f) == digest(Own(2).f)
+    assert digest(Own(2).own) == digest(Own(2).own)
+    assert digest(lambda x: x in {1, 2}) != digest(lambda x: x in {3, 4})
+    assert digest(torch.view_as_complex(torch.ones(2, 2)).conj())
+
     wrapped = [from_physics(each, (1, 8, 8)) for each in (physics(2.0), physics(2.0), physics(3.0))]
     wrapped[0](torch.zeros(1, 1, 8, 8))
     assert digest(wrapped[0]) == digest(wrapped[1]) != digest(wrapped[2])

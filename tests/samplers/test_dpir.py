@@ -7,7 +7,7 @@ import torch
 
 import genprior
 from genprior.noise import Noise
-from genprior.operators import Blur, SuperResolution
+from genprior.operators import Blur, Measurement, SuperResolution
 from genprior.operators.blur import gaussian_kernel, motion_kernel
 from genprior.samplers import DPIR
 from genprior.samplers.annealing.dpir import calm_weight
@@ -44,6 +44,13 @@ def test_each_image_of_a_batch_has_its_own_weight():
         given = dataclasses.replace(sampler, weight=weight)
         alone = given(prior, both.select(torch.tensor([i])), Noise(0, [i]))
         assert (together[i] - alone[0]).abs().max() < 1e-5
+
+
+def test_noise_of_each_image_may_be_of_another_precision():
+    noise = torch.tensor([0.05, 0.1], dtype=torch.float64).view(2, 1, 1, 1)
+    A = SuperResolution(2, SHAPE)
+    m = Measurement(torch.full((2, *A.measurement_shape), 0.5), A, noise)
+    assert DPIR(steps=2, grain=0.7)(genprior.load_prior("ddpm-photo"), m, Noise(0, [0, 1])).isfinite().all()
 
 
 def test_grain_keeps_a_network_of_photographs_from_inventing_detail():

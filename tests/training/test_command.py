@@ -263,7 +263,7 @@ def test_held_out_images_of_another_shape_or_with_unknown_labels_are_refused_bef
     images = np.load(npz)["train_images"]
     for name, x, labels in (("data", images, 2), ("larger", images.repeat(2, axis=1), 2), ("more", images, 3)):
         np.savez(tmp_path / f"{name}.npz", train_images=x, y=np.arange(12) % labels)
-    for name, message in (("larger", "images of shape (1, 16, 8), and --data of (1, 8, 8)"), ("more", "the label 2")):
+    for name, message in (("larger", "the shape (1, 16, 8), the others (1, 8, 8)"), ("more", "the label 2")):
         validation = ["--validation", tmp_path / f"{name}.npz"]
         assert train(tmp_path / "data.npz", tmp_path / "run", "--labels", "y", *validation) == 1
         assert message in capfd.readouterr().err

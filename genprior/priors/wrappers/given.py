@@ -27,7 +27,7 @@ class Wrapper(Prior):
     centre, spread = of_prior("centre"), of_prior("spread")
     sigma_min, sigma_max = of_prior("sigma_min"), of_prior("sigma_max")
     inflation, bounded, autocast = of_prior("inflation"), of_prior("bounded"), of_prior("autocast")
-    reach, multiple = of_prior("reach"), of_prior("multiple")
+    reach, multiple, any_size = of_prior("reach"), of_prior("multiple"), of_prior("any_size")
 
 
 class OfLabel(Wrapper):

@@ -51,17 +51,18 @@ class DPIR(Sampler):
         y, A = measurement.y, measurement.linear
         denoise = turning(prior.denoise) if self.turns else prior.denoise
         x_hat = start(prior, measurement)
-        last = as_level(measurement.sd, y).clamp_min(prior.sigma_min)
+        sd = as_level(measurement.sd, y)
+        last = sd.clamp_min(prior.sigma_min)
         high = last.clamp_min(min(self.first * prior.spread, prior.sigma_max))
         still = Noise(0, torch.zeros(len(y), dtype=torch.long))  # of no seed, and the same for all images
         z = still(y)
         weight = calm_weight(A, z) if self.weight is None else self.weight
         for share in torch.linspace(0, 1, self.steps).tolist():
             sigma = high ** (1 - share) * last**share
-            gamma = sigma**2 / (weight * measurement.sd**2)
+            gamma = sigma**2 / (weight * sd**2)
             x_y = A.prox(x_hat, y, gamma)
             if self.grain:
-                lacking = (self.grain * sigma) ** 2 - (measurement.sd * let_in(A, z, gamma)) ** 2
+                lacking = (self.grain * sigma) ** 2 - (sd * let_in(A, z, gamma)) ** 2
                 x_y = x_y + lacking.clamp_min(0).sqrt() * still(x_y)
             x_hat = denoise(x_y, sigma)
         return x_hat
