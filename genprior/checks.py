@@ -98,6 +98,17 @@ OPEN_SHAPE: Rule = (
 )
 
 
+def count_classes(labels: Tensor | np.ndarray) -> int:
+    """Return how many classes the labels have, which count from 0.
+
+    Raises:
+        ValueError: a label is negative.
+    """
+    if (labels < 0).any():
+        raise ValueError(f"Labels count from 0, and one is {int(labels.min())}: leave out images without a class.")
+    return int(labels.max()) + 1
+
+
 def check_arguments(arguments: Mapping[str, Any], **rules: Rule) -> None:
     """Raise an error for the first of several arguments that breaks its rule.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Distribution
 
 from genprior.checks import UnsupportedError, as_number
 from genprior.operators.build import canonical
@@ -96,13 +96,10 @@ def _said(parameter: Parameter, given: Any) -> Parameter:
     return Parameter(name, low, high, cell, period)
 
 
-def _support(law: Any) -> constraints.Constraint | None:
-    """Return where a law of torch has its mass; None if it does not say, or is of another kind."""
-    try:
-        support = law.support
-    except (AttributeError, NotImplementedError):
-        return None
-    return support if isinstance(support, constraints.Constraint) else None
+def _support(law: Any) -> Any:
+    """Return where a law of torch has its mass, a constraint; None if it does not say, or is of another kind."""
+    says = isinstance(law, Distribution) and type(law).support is not Distribution.support
+    return law.support if says else None
 
 
 def density(law: Any, period: float | None) -> Callable[[Tensor], Tensor]:

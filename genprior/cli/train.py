@@ -164,9 +164,9 @@ def _resolved(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
 
 def _count_classes(labels: Any, names: tuple[str, ...]) -> int:
     """Return the number of classes; raise ValueError if their labels are not 0, 1, 2, …"""
-    least, classes = int(labels.min()), int(labels.max()) + 1
-    if least < 0:
-        raise ValueError(f"Labels count from 0, and one is {least}: leave out images without a class.")
+    from genprior.checks import count_classes
+
+    classes = count_classes(labels)
     if classes > max(len(labels), len(names)):
         raise ValueError(f"Labels count from 0, and {len(labels)} images have one of {classes - 1}: use 0, 1, 2, …")
     return max(classes, len(names))
@@ -186,14 +186,16 @@ def _check_apart(options: argparse.Namespace) -> None:
 
 def _check_alike(data: Any, held_out: Any, classes: int) -> None:
     """Raise ValueError if the held-out images have another shape, or classes that the others lack."""
+    from genprior.checks import count_classes
+
     shape, other = (tuple(part[0]["x"].shape) for part in (data, held_out))
     if shape != other:
         raise ValueError(f"Held-out images have the shape {other}, the others {shape}: give images of one shape.")
     if not classes:
         return
-    for label in (int(held_out.labels.min()), int(held_out.labels.max())):
-        if label not in range(classes):
-            raise ValueError(f"The held-out images have the label {label}, and the others {classes} classes, from 0.")
+    if count_classes(held_out.labels) > classes:
+        label = int(held_out.labels.max())
+        raise ValueError(f"The held-out images have the label {label}, and the others {classes} classes, from 0.")
 
 
 def _names(options: argparse.Namespace) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genprior.ambient import HALF, settle_methods
-from genprior.checks import OpenShape, Shape, UnsupportedError, as_shape
+from genprior.checks import OpenShape, Shape, UnsupportedError, as_shape, count_classes
 
 METHODS = (
     "sample", "log_prob", "energy", "score", "elbo", "denoise", "posterior_covariance", "decode",
@@ -197,8 +197,7 @@ class Prior(nn.Module):
         Raises:
             ValueError: a label is negative.
         """
-        if (labels < 0).any():
-            raise ValueError(f"Labels count from 0, and one is {int(labels.min())}: leave out images without a class.")
+        count_classes(labels)
 
     def _unsupported(self, name: str) -> UnsupportedError:
         has = ", ".join(sorted(self.capabilities)) or "nothing"

@@ -27,7 +27,7 @@ LEVELS = 14
 NODES = 32  # intervals of the grid of frequencies, from 0 to 1/2, on which a spectrum is stored
 LARGEST_FULL = 1024  # most values of an image whose principal axes, a square matrix of that side, are worth storing
 AT_ONCE = 2**20  # values to denoise at once
-FAR = 10  # no value of an image on [0, 1] is as large
+FAR = 100  # spreads of a prior from its centre; images on 0..255 for a prior of [0, 1] are further
 
 
 class MeasuredCovariance(Prior):
@@ -69,11 +69,15 @@ class MeasuredCovariance(Prior):
         trusts the prior too much.
 
         Arguments, errors: see `PosteriorCovariance.measured`; it is a ValueError too if there are no images, or if they
-        are integers, far from [0, 1] or NaN.
+        are integers, NaN or not in the units of the prior.
         """
-        if not images.is_floating_point() or not len(images) or not (images.abs() < FAR).all():
+        if not images.is_floating_point() or not len(images):
+            raise ValueError(f"images is {len(images)} of {images.dtype}: give one or more, in floating point.")
+        furthest = float((images - torch.as_tensor(self.centre).to(images)).abs().max() / self.spread)
+        if not furthest < FAR:
             raise ValueError(
-                f"images is {len(images)} of {images.dtype}: give one or more, floating point, on [0, 1], no NaN."
+                f"images has values {furthest:.3g} spreads of the prior from its centre: give them in the prior's "
+                "units, without NaN."
             )
         self.residuals = PosteriorCovariance.measured(self, images, form, inflation=inflation, seed=seed)
 
@@ -124,7 +128,7 @@ class PosteriorCovariance(nn.Module):
 
         Arguments:
             prior: has `denoise`.
-            images: (N, C, H, W) on [0, 1], see `fit_covariance`; a hundred photographs of 128 x 128 or more are enough.
+            images: (N, C, H, W), see `fit_covariance`; a hundred photographs of 128 x 128 or more are enough.
                 "stationary" weighs their edges least (Hann window).
             form: "stationary", for photographs; "full", the principal axes of the images, or "diagonal", for small
                 images of objects in fixed places, such as digits.

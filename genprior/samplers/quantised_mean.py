@@ -69,7 +69,8 @@ class QuantisedMean(Sampler):
         still = Noise(0, torch.zeros(1, dtype=torch.long))  # of no seed, for an estimate has none
         later = (max(self.again * sigma, prior.sigma_min), self.grain / 2)
         for level, grain in ((sigma, self.grain), *[later] * (self.steps - 1)):
-            x_hat = denoise(x + grain * level * still(x), level)
+            x_t = x + grain * level * still(x) if grain else x
+            x_hat = denoise(x_t, level)
             z_hat = A(x_hat)
             mean, _ = law.moments(y, z_hat, spread)
             x = x_hat + A.pinv(mean - z_hat)

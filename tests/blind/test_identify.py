@@ -66,6 +66,20 @@ def test_law_of_an_angle_goes_round_the_circle():
     assert abs(found.parameters["angle"] % 180 - 177) < 7
 
 
+def test_laws_need_not_say_their_support():
+    class OfTorch(torch.distributions.Distribution):
+        def log_prob(self, theta):
+            return -theta
+
+    class Other:
+        support = (0, 10)
+        log_prob = OfTorch.log_prob
+
+    theta = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    for law in (OfTorch(validate_args=False), Other()):
+        assert torch.equal(density(law, None)(theta), -theta)
+
+
 def test_laws_of_bounded_support_and_beyond_the_usual_range_are_taken():
     y = genprior.degrade(photograph("astronaut", 20, 150), "gaussian-deblur", width=1.6, noise=0.01, seed=0).y[0]
     given = {"op": "gaussian-deblur", "noise": 0.01}

@@ -198,8 +198,11 @@ def test_images_and_forms_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"images has shape \(4, 1, 16, 16\)"):
         small().fit_covariance(torch.rand(4, 1, 16, 16))
     x = torch.rand(4, 3, 16, 16)
-    for wrong in (255 * x, x.masked_fill(x > 0.9, math.nan), (255 * x).byte(), x[:0]):
-        with pytest.raises(ValueError, match=rf"images is {len(wrong)} of .*: give one or more, floating point"):
+    for wrong in ((255 * x).byte(), x[:0]):
+        with pytest.raises(ValueError, match=rf"images is {len(wrong)} of .*: give one or more, in floating point"):
+            small().fit_covariance(wrong)
+    for wrong in (255 * x, x.masked_fill(x > 0.9, math.nan)):
+        with pytest.raises(ValueError, match=r"images has values .* spreads of the prior from its centre"):
             small().fit_covariance(wrong)
 
 

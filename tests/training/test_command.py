@@ -281,6 +281,9 @@ def test_labels_that_do_not_count_from_0_are_refused(npz, tmp_path, capfd):
     np.savez(tmp_path / "data.npz", train_images=np.load(npz)["train_images"], y=np.arange(12) + 10**6)
     assert train(tmp_path / "data.npz", tmp_path / "run", "--labels", "y") == 1
     assert "12 images have one of 1000011: use 0, 1, 2, …" in capfd.readouterr().err
+    np.savez(tmp_path / "none.npz", train_images=np.load(npz)["train_images"], y=np.full(12, -1))
+    assert train(tmp_path / "none.npz", tmp_path / "run", "--labels", "y") == 1
+    assert "Labels count from 0, and one is -1" in capfd.readouterr().err
 
 
 def test_objective_of_another_family_is_refused(npz, tmp_path, capfd):
